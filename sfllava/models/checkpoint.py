@@ -1,0 +1,207 @@
+"""Checkpoint folders on disk -> a config and named tensors, as transformers' LLaVA-NeXT wants them.
+
+Two layouts are read: the one of transformers (`model_type: llava_next`), and the original llava-v1.6 one
+(`LlavaLlamaForCausalLM`, `LlavaMistralForCausalLM`). Nothing in a checkpoint is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sfllava.types import SfllavaError
+
+# What openai/clip-vit-large-patch14-336 says of its vision tower, so that no download is needed to know it.
+_CLIP_L_336 = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+    "projection_dim": 768,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+_TEXT_FIELDS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
+    "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "sliding_window", "bos_token_id", "eos_token_id",
+    "pad_token_id",
+)  # fmt: skip
+_RENAMES = (
+    ("model.vision_tower.vision_tower.", "vision_tower."),
+    ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
+    ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
+    ("model.image_newline", "image_newline"),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.", "language_model.model."),
+)
+_BUFFERS = ("rotary_emb.inv_freq", "embeddings.position_ids")  # computed, though old checkpoints store them
+
+
+class CheckpointError(SfllavaError):
+    """A checkpoint folder that cannot be loaded; the message names the folder, file or tensors."""
+
+
+def read_checkpoint(
+    folder: Path, vision_tower: str | Path | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """(config of a LlavaNextConfig, tensors under llava-hf's names, "transformers" or "original").
+
+    `vision_tower` replaces the folder or hub id in the original layout's `mm_vision_tower`.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("model_type") == "llava_next":
+        return config, _drop_buffers(read_weights(folder)), "transformers"
+    if "mm_vision_tower" in config:
+        return *_read_original(folder, config, vision_tower), "original"
+    raise CheckpointError(
+        f"{folder / 'config.json'}: needed a LLaVA-NeXT checkpoint (model_type llava_next, or an original llava-v1.6 "
+        f"folder with mm_vision_tower), got model_type {config.get('model_type')!r}"
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; CheckpointError names the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; needed a checkpoint folder") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: needed a JSON object, got {type(value).__name__}")
+    return value
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder, memory-mapped, from .safetensors where there are any, else from .bin files."""
+    for index, single in (
+        ("model.safetensors.index.json", "model.safetensors"),
+        ("pytorch_model.bin.index.json", "pytorch_model.bin"),
+    ):
+        if (folder / index).exists():
+            names = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
+        elif (folder / single).exists():
+            names = [single]
+        else:
+            continue
+        weights: dict[str, Tensor] = {}
+        for name in names:
+            if Path(name).name != name:
+                raise CheckpointError(f"{folder / index}: weight files lie beside the index, got {name!r}")
+            weights |= _read_file(folder / name)
+        return weights
+    raise CheckpointError(f"{folder}: no weights; needed model.safetensors or pytorch_model.bin, whole or sharded")
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(str(path), framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)  # written before torch 1.6
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: the index names this file, but it is not there") from None
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused: it holds something other than tensors, which loading would have to run"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged or cut off: {' '.join(str(error).split())[:200]}") from error
+
+
+def _drop_buffers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in weights.items() if not name.endswith(_BUFFERS)}
+
+
+def _read_original(
+    folder: Path, config: dict[str, Any], vision_tower: str | Path | None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    for field, needed in (("mm_projector_type", "mlp2x_gelu"), ("mm_vision_select_feature", "patch")):
+        if config.get(field, needed) != needed:
+            raise CheckpointError(f"{folder / 'config.json'}: {field} must be {needed}, got {config[field]!r}")
+    tower_name = str(vision_tower or config["mm_vision_tower"])
+    tower = next((path for path in (Path(tower_name), folder / tower_name) if path.is_dir()), None)
+    weights = {}
+    for name, tensor in _drop_buffers(read_weights(folder)).items():
+        old, new = next((pair for pair in _RENAMES if name.startswith(pair[0])), ("", ""))
+        weights[new + name[len(old) :]] = tensor
+    # Where the tower was not trained along, the published code takes the tower's own weights, even if the
+    # checkpoint has a copy.
+    if not config.get("unfreeze_mm_vision_tower", False):
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("vision_tower.")}
+        tower = tower or _from_hub(tower_name, folder)
+        own = _drop_buffers(read_weights(tower))
+        weights |= {f"vision_tower.{name}": own[name] for name in own if name.startswith("vision_model.")}
+    text = {field: config[field] for field in _TEXT_FIELDS if config.get(field) is not None}
+    text["model_type"] = "mistral" if "mistral" in str(config.get("model_type", "")).lower() else "llama"
+    # Mistral's class would otherwise fill in a window of 4,096 that llava-v1.6-mistral-7b does not have.
+    if text["model_type"] == "mistral":
+        text.setdefault("sliding_window", None)
+    return {
+        "model_type": "llava_next",
+        "text_config": text,
+        "vision_config": _vision_config(tower, tower_name, folder),
+        "vision_feature_layer": config.get("mm_vision_select_layer", -2),
+        "vision_feature_select_strategy": "default",
+        "projector_hidden_act": "gelu",
+        "image_token_index": config["vocab_size"],  # none is needed: tokens are spliced as embeddings
+        "tie_word_embeddings": False,
+        "dtype": config.get("torch_dtype") or config.get("dtype") or "float16",
+    }, weights
+
+
+def _vision_config(tower: Path | None, name: str, folder: Path) -> dict[str, Any]:
+    if tower is not None:
+        config = read_json(tower / "config.json")
+        return {**config.get("vision_config", config), "model_type": "clip_vision_model"}
+    if name.rstrip("/").endswith("clip-vit-large-patch14-336"):
+        return dict(_CLIP_L_336)
+    raise CheckpointError(
+        f"{folder / 'config.json'}: mm_vision_tower {name!r} is neither a folder nor clip-vit-large-patch14-336; "
+        "pass its folder as vision_tower"
+    )
+
+
+def _from_hub(name: str, folder: Path) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin"]))
+    except Exception as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: without unfreeze_mm_vision_tower the vision weights are those of {name!r}, "
+            f"which is no folder here and cannot be downloaded ({type(error).__name__}); pass its folder as vision_tower"
+        ) from error
+
+
+def fingerprint(folder: Path) -> str:
+    """A SHA-256 over a checkpoint's files: names, sizes, and 64 blocks of 64 KiB spread evenly over each.
+
+    Small files are read whole. It tells checkpoints apart in milliseconds; it is no proof against tampering.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".model")):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            starts = [0] if size <= 1 << 22 else [(size - (1 << 16)) * i // 63 for i in range(64)]
+            for start in starts:
+                file.seek(start)
+                digest.update(file.read(1 << 22 if len(starts) == 1 else 1 << 16))
+    return digest.hexdigest()

@@ -1,0 +1,327 @@
+"""LLaVA-NeXT: frames -> patch grid -> (aggregation) -> one visual prefix -> answers to many questions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LlavaNextForConditionalGeneration
+
+from sfllava.models.checkpoint import fingerprint
+from sfllava.models.kvcache import PrefixCache, packed_mask
+from sfllava.models.tokenizer import Tokenizer
+from sfllava.prompts import LETTERS, Prompt, pack_prompt
+from sfllava.sampler import resize_frames
+from sfllava.types import Answer, Question, SfllavaError
+
+# CLIP's own statistics of RGB in 0..1; all LLaVA-NeXT checkpoints use them
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+log = logging.getLogger(__name__)
+
+
+class ContextError(SfllavaError):
+    """A prompt that the model's context does not hold; raised before any compute."""
+
+
+@dataclass
+class Prefix:
+    """A prefilled visual prefix: its cache, its length in tokens, and how many of these are visual."""
+
+    cache: PrefixCache
+    length: int
+    visual_tokens: int
+
+
+@dataclass
+class _Group:
+    """Questions that share the text before the video."""
+
+    before: list[int]
+    items: list[tuple[int, list[int]]] = field(default_factory=list)  # (position in the call, ids behind the video)
+
+
+class LlavaNext:
+    """A loaded checkpoint. Make one with `load_model`."""
+
+    def __init__(
+        self, network: LlavaNextForConditionalGeneration, tokenizer: Tokenizer, *, path: Path, layout: str, context: int
+    ) -> None:
+        self.network, self.tokenizer, self.path, self.layout = network.eval(), tokenizer, path, layout
+        config, text, vision = network.config, network.config.text_config, network.config.vision_config
+        self.image_size: int = vision.image_size
+        self.grid: tuple[int, int] = (vision.image_size // vision.patch_size,) * 2
+        self.context = context
+        self.family = (
+            "mistral" if text.model_type == "mistral" else
+            "chatml" if tokenizer.token_id("<|im_start|>") is not None else "vicuna"
+        )  # fmt: skip
+        rope = text.rope_parameters or {}
+        limits = [text.max_position_embeddings] if rope.get("rope_type") == "dynamic" else []
+        limits += [text.sliding_window] if getattr(text, "sliding_window", None) else []
+        self.shared_positions: int | None = min(limits) if limits else None
+        """Positions up to which a shared prefix is exact: dynamic RoPE turns keys differently past its limit."""
+        ends = {tokenizer.eos_id, *_ids(text.eos_token_id), *_ids(network.generation_config.eos_token_id)}
+        self._eos = {i for i in ends if i is not None}
+        # Rows that pad the vocabulary and the <image> placeholder were never trained: they are never said.
+        never = set(range(tokenizer.vocabulary, text.vocab_size)) | tokenizer.placeholders
+        if config.image_token_id < text.vocab_size:
+            never.add(config.image_token_id)
+        self._never = sorted(never - self._eos)
+        network.generation_config = GenerationConfig(
+            do_sample=False, eos_token_id=sorted(self._eos), pad_token_id=min(self._eos, default=0),
+            suppress_tokens=self._never or None,
+        )  # fmt: skip
+        self._warned = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens enter the language model."""
+        return self.network.model.language_model.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash that tells this checkpoint from others (`checkpoint.fingerprint`)."""
+        return fingerprint(self.path)
+
+    @torch.inference_mode()
+    def encode(self, frames: np.ndarray | Tensor, batch: int | None = None) -> Tensor:
+        """uint8 frames (T H W 3) of any size -> patch grid (T h w D), in the language model's width.
+
+        `batch` frames go through the vision tower at a time (8 on CPU, 64 elsewhere).
+        """
+        pixels = np.asarray(frames)
+        if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or not len(pixels):
+            raise SfllavaError(f"needed uint8 frames of shape (T H W 3), got {pixels.dtype} {pixels.shape}")
+        pixels = resize_frames(pixels, (self.image_size, self.image_size))
+        tower, projector = self.network.model.vision_tower, self.network.model.multi_modal_projector
+        device = tower.device
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (_MEAN, _STD))
+        out = []
+        for part in torch.from_numpy(np.ascontiguousarray(pixels)).split(batch or (8 if device.type == "cpu" else 64)):
+            x = part.to(device).permute(0, 3, 1, 2).float().div(255).sub(mean).div(std).to(self.dtype)
+            # load_model cut the layers behind the selected hidden state off; 1: drops CLS
+            out.append(projector(tower(x).last_hidden_state[:, 1:]))
+        return torch.cat(out).unflatten(1, self.grid)
+
+    def answer(
+        self,
+        tokens: Tensor,
+        questions: Iterable[Question | str],
+        *,
+        max_new_tokens: int = 128,
+        prompt: Prompt | None = None,
+        read: str = "generate",
+        share_prefix: bool = True,
+    ) -> list[Answer]:
+        """Greedy answers to many questions about one video; its tokens (N D) are prefilled once for all.
+
+        `prompt` replaces the pack's wording for each question's task. `read="logits"` gives choice questions the
+        letter of highest probability after one forward, without generation. `share_prefix=False` is the plain
+        way, one question at a time through transformers' `generate`; the tokens are the same. Raises ContextError
+        before any compute where a prompt does not fit.
+        """
+        asked = [Question(q) if isinstance(q, str) else q for q in questions]
+        if read not in ("generate", "logits"):
+            raise SfllavaError(f"read must be generate or logits, got {read!r}")
+        if max_new_tokens < 1:
+            raise SfllavaError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        if read == "logits" and any(not q.options for q in asked):
+            raise SfllavaError("reading letters from logits needs questions with options")
+        groups: dict[tuple[int, ...], _Group] = {}
+        for i, question in enumerate(asked):
+            before, after = self.prompt_ids(question, prompt)
+            self.check_context(len(tokens), len(before) + len(after), question.text)
+            groups.setdefault(tuple(before), _Group(before)).items.append((i, after))
+        lengths = [len(tokens) + sum(map(len, self.prompt_ids(q, prompt))) for q in asked]
+        answers: dict[int, Answer] = {}
+        with torch.inference_mode():
+            for group in groups.values():
+                if read == "logits":
+                    for i, letters in self._letters(tokens, group, asked, prompt):
+                        best = max(letters, key=lambda letter: letters[letter])
+                        answers[i] = Answer(asked[i], best, (), len(tokens), lengths[i], letters)
+                    continue
+                for i, ids in self._generate(tokens, group, max_new_tokens, share_prefix):
+                    text = self.tokenizer.decode(ids)
+                    answers[i] = Answer(asked[i], text, tuple(ids), len(tokens), lengths[i])
+        return [answers[i] for i in range(len(asked))]
+
+    def prompt_ids(self, question: Question, prompt: Prompt | None = None) -> tuple[list[int], list[int]]:
+        """Token ids before (BOS first, where the checkpoint has one) and behind the video."""
+        before, after = (prompt or pack_prompt(self.family, question.task)).pieces(question)
+        bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        first = self.tokenizer.encode(before)
+        # a prompt file that writes its own BOS has it once all the same
+        return (first if bos and first[:1] == bos else bos + first), self.tokenizer.encode(after)
+
+    def check_context(self, visual_tokens: int, text_tokens: int, what: str = "the prompt") -> None:
+        """Raise ContextError unless a prompt and one new token fit the context."""
+        if visual_tokens + text_tokens >= self.context:
+            raise ContextError(
+                f"{visual_tokens} visual and {text_tokens} text tokens do not fit the context of {self.context} "
+                f"({what[:60]!r}): use fewer frames or a coarser aggregation"
+            )
+
+    def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0) -> Prefix:
+        """Prefill text ids and visual tokens (N D) once; `room` positions are kept free behind them."""
+        self._fresh_rope()
+        length = len(before) + len(tokens)
+        cache = PrefixCache(self.network.config.text_config.num_hidden_layers, length + room)
+        self._forward(self._embed(before, tokens, []), past_key_values=cache, use_cache=True)
+        return Prefix(cache, length, len(tokens))
+
+    def _generate(
+        self, tokens: Tensor, group: _Group, new: int, share_prefix: bool
+    ) -> Iterator[tuple[int, list[int]]]:
+        prefix, packs, alone = len(group.before) + len(tokens), [], []
+        limit = self.shared_positions or self.context
+        for i, after in group.items:
+            # Up to the limit all questions see the same keys; one that crosses it while it is answered is
+            # answered alone, since the rotation then depends on the length.
+            (packs if share_prefix and prefix + len(after) + new <= limit else alone).append((i, after))
+        if share_prefix and alone and not self._warned:
+            self._warned = True
+            log.warning("prompts past %d positions: dynamic RoPE makes a shared prefix inexact, so these are "
+                        "prefilled one question at a time", limit)  # fmt: skip
+        if packs:
+            parts = list(_parts(packs, new))
+            shared = self.prefill(group.before, tokens, max(sum(len(a) + new for _, a in part) for part in parts))
+            for part in parts:
+                yield from zip([i for i, _ in part], self._decode_packed(shared, [after for _, after in part], new))
+                shared.cache.crop_to(shared.length)
+        for i, after in alone:
+            yield i, self._generate_alone(self._embed(group.before, tokens, after), new)
+
+    def _generate_alone(self, embeds: Tensor, new: int) -> list[int]:
+        self._fresh_rope()
+        new = min(new, self.context - embeds.shape[1])
+        mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+        ids = self.network.generate(inputs_embeds=embeds, attention_mask=mask, max_new_tokens=new)
+        return self._until_eos(ids[0].tolist())
+
+    def _decode_packed(self, prefix: Prefix, suffixes: list[list[int]], new: int) -> list[list[int]]:
+        """All questions behind one prefix: one forward over all suffixes, then one token a question a step."""
+        logits, owners = self._forward_suffixes(prefix, suffixes)
+        said: list[list[int]] = [[] for _ in suffixes]
+        live = list(range(len(suffixes)))
+        while True:
+            following = logits.argmax(-1).tolist()
+            for question, token in zip(live, following):
+                said[question].append(token)
+            going = [q for q, token in zip(live, following) if token not in self._eos and len(said[q]) < new]
+            if not going:
+                return [self._until_eos(ids) for ids in said]
+            live = going
+            queries = torch.tensor(live, device=self.device)
+            owners = torch.cat([owners, queries])
+            positions = [prefix.length + len(suffixes[q]) + len(said[q]) - 1 for q in live]
+            hidden = self._forward(
+                self._embed([said[q][-1] for q in live]),
+                past_key_values=prefix.cache,
+                use_cache=True,
+                position_ids=torch.tensor([positions], device=self.device),
+                attention_mask=packed_mask(prefix.length, owners, queries),
+            )
+            logits = self._logits(hidden[0])
+
+    def _forward_suffixes(self, prefix: Prefix, suffixes: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """(Q V) logits behind each question, and the (K) owners of the positions behind the prefix."""
+        lengths = torch.tensor([len(s) for s in suffixes], device=self.device)
+        owners = torch.repeat_interleave(torch.arange(len(suffixes), device=self.device), lengths)
+        positions = torch.cat([torch.arange(len(s), device=self.device) for s in suffixes]) + prefix.length
+        hidden = self._forward(
+            self._embed([i for s in suffixes for i in s]),
+            past_key_values=prefix.cache,
+            use_cache=True,
+            position_ids=positions[None],
+            attention_mask=packed_mask(prefix.length, owners, owners),
+        )
+        return self._logits(hidden[0, lengths.cumsum(0) - 1]), owners
+
+    def _letters(
+        self, tokens: Tensor, group: _Group, asked: list[Question], prompt: Prompt | None
+    ) -> Iterator[tuple[int, dict[str, float]]]:
+        limit = self.shared_positions or self.context
+        room = limit - len(group.before) - len(tokens)
+        packs = [item for item in group.items if len(item[1]) <= room]
+        rows: list[tuple[int, list[int], Tensor]] = []
+        if packs:
+            shared = self.prefill(group.before, tokens)
+            for part in _parts(packs, 0):
+                logits, _ = self._forward_suffixes(shared, [after for _, after in part])
+                shared.cache.crop_to(shared.length)
+                rows += [(i, after, row) for (i, after), row in zip(part, logits)]
+        for i, after in (item for item in group.items if len(item[1]) > room):
+            self._fresh_rope()
+            rows.append((i, after, self._logits(self._forward(self._embed(group.before, tokens, after))[0, -1])))
+        for i, after, row in rows:
+            letters = LETTERS[: len(asked[i].options)]
+            ids = [self._letter_id(asked[i], prompt, after, letter) for letter in letters]
+            yield i, dict(zip(letters, row[ids].float().softmax(-1).tolist()))
+
+    def _letter_id(self, question: Question, prompt: Prompt | None, after: list[int], letter: str) -> int:
+        text = (prompt or pack_prompt(self.family, question.task)).pieces(question)[1]
+        longer = self.tokenizer.encode(text + letter)
+        if len(longer) > len(after) and longer[: len(after)] == after:
+            return longer[len(after)]
+        return self.tokenizer.encode(letter)[-1]  # the letter would melt into the prompt's last token
+
+    def _embed(
+        self, before: Sequence[int], tokens: Tensor | None = None, after: Sequence[int] = ()
+    ) -> Tensor:
+        """Ids, visual tokens (N D), ids -> (1 L D)."""
+        embed = self.network.model.language_model.embed_tokens
+        parts = [embed(torch.tensor(list(before), dtype=torch.long, device=self.device))]
+        if tokens is not None:
+            parts.append(tokens.to(self.device, self.dtype))
+            parts.append(embed(torch.tensor(list(after), dtype=torch.long, device=self.device)))
+        return torch.cat(parts)[None]
+
+    def _forward(self, embeds: Tensor, **options: Any) -> Tensor:
+        return self.network.model.language_model(inputs_embeds=embeds, **options).last_hidden_state
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits = self.network.lm_head(hidden)
+        logits[..., self._never] = -torch.inf
+        return logits
+
+    def _until_eos(self, ids: list[int]) -> list[int]:
+        end = next((k for k, i in enumerate(ids) if i in self._eos), len(ids))
+        return ids[:end]
+
+    def _fresh_rope(self) -> None:
+        # Dynamic RoPE remembers the longest prompt it saw; without this one long prompt changes later ones.
+        rope = self.network.model.language_model.rotary_emb
+        if hasattr(rope, "original_inv_freq"):
+            rope.register_buffer("inv_freq", rope.original_inv_freq.to(rope.inv_freq.device), persistent=False)
+            rope.max_seq_len_cached = rope.original_max_seq_len
+
+
+def _parts(items: list[tuple[int, list[int]]], new: int, most: int = 4096) -> Iterator[list[tuple[int, list[int]]]]:
+    """Groups of questions whose prompts and answers together take at most `most` cache positions."""
+    part, used = [], 0
+    for item in items:
+        need = len(item[1]) + new
+        if part and used + need > most:
+            yield part
+            part, used = [], 0
+        part.append(item)
+        used += need
+    if part:
+        yield part
+
+
+def _ids(value: int | list[int] | None) -> list[int]:
+    return [] if value is None else value if isinstance(value, list) else [value]

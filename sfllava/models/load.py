@@ -1,0 +1,132 @@
+"""A checkpoint folder, or a hub name -> a `LlavaNext`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from sfllava.models.checkpoint import CheckpointError, read_checkpoint
+from sfllava.models.llava_next import LlavaNext
+from sfllava.models.tokenizer import Tokenizer
+from sfllava.types import SfllavaError
+
+
+def load_model(
+    path_or_name: str | Path,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    *,
+    device_map: str | dict[str, Any] | None = None,
+    vision_tower: str | Path | None = None,
+    rope_factor: float | None = 2.0,
+    context: int = 8192,
+) -> LlavaNext:
+    """Load a LLaVA-NeXT checkpoint: a folder in either layout, or a hub name.
+
+    device: auto (a GPU where there is one), cpu, cuda, cuda:1. dtype: auto (float32 on CPU, the checkpoint's half
+    type elsewhere), or float32, float16, bfloat16. device_map: as in transformers, e.g. "auto", for a model larger
+    than one GPU. vision_tower: the folder of the original layout's `mm_vision_tower`. rope_factor: of dynamic NTK
+    RoPE, None for the checkpoint's own. context: the longest input; at most rope_factor times the checkpoint's
+    positions. Raises CheckpointError.
+    """
+    folder = _folder(path_or_name)
+    config_dict, weights, layout = read_checkpoint(folder, vision_tower)
+    try:
+        config = LlavaNextConfig.from_dict(config_dict)
+    except Exception as error:  # transformers raises many kinds for bad fields
+        raise CheckpointError(f"{folder / 'config.json'}: {' '.join(str(error).split())[:300]}") from error
+    text = config.text_config
+    if config.vision_feature_select_strategy != "default" or not isinstance(config.vision_feature_layer, int):
+        raise CheckpointError(f"{folder / 'config.json'}: needed one vision_feature_layer without CLS")
+    positions = text.max_position_embeddings
+    if rope_factor and (text.rope_parameters or {}).get("rope_type", "default") == "default":
+        text.rope_parameters = {**(text.rope_parameters or {}), "rope_type": "dynamic", "factor": float(rope_factor)}
+        positions = int(positions * rope_factor)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    on_cpu = device == "cpu" and device_map is None
+    torch_dtype = _dtype(dtype, on_cpu, config_dict, weights)
+    with _quiet():
+        network, info = LlavaNextForConditionalGeneration.from_pretrained(
+            None, config=config, state_dict=weights, dtype=torch_dtype, attn_implementation="sdpa",
+            device_map=device_map or {"": device}, output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    problems = [
+        f"{label}: {', '.join(sorted(map(str, keys))[:12])}" + (f" and {len(keys) - 12} more" if len(keys) > 12 else "")
+        for label, keys in (
+            ("missing tensors", _wanted(info["missing_keys"])),
+            ("unexpected tensors", info["unexpected_keys"]),
+            ("wrong shapes (name, in the file, needed)", info["mismatched_keys"]),
+        )
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(f"{folder}: the weights do not fit the config: {'; '.join(problems)}")
+    layers = network.model.vision_tower.encoder.layers
+    keep = config.vision_feature_layer if config.vision_feature_layer >= 0 else len(layers) + 1 + config.vision_feature_layer
+    del layers[keep:]  # hidden state -2 of 24 layers is what layer 23 gives; the rest would be computed in vain
+    if (folder / "generation_config.json").exists():
+        network.generation_config = GenerationConfig.from_pretrained(str(folder))
+    return LlavaNext(
+        network, Tokenizer(folder), path=folder, layout=layout, context=min(context, positions)
+    )
+
+
+def _wanted(missing: Iterable[str]) -> list[str]:
+    # neither is used: newlines belong to tiles, the last norm to the pooled output
+    return [k for k in missing if not k.endswith(("image_newline", "post_layernorm.weight", "post_layernorm.bias"))]
+
+
+def _folder(path_or_name: str | Path) -> Path:
+    path = Path(path_or_name).expanduser()
+    if path.is_dir():
+        return path
+    name = str(path_or_name)
+    if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(f"{name}: no such checkpoint folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin", "*.model"]))
+    except Exception as error:
+        raise CheckpointError(
+            f"{name}: neither a folder here nor a model that could be downloaded ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:120]})"
+        ) from error
+
+
+def _dtype(
+    dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], weights: dict[str, Tensor]
+) -> torch.dtype:
+    names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype in names:
+        return names[dtype]
+    if dtype != "auto":
+        raise SfllavaError(f"dtype must be auto, {', '.join(names)}, got {dtype!r}")
+    if on_cpu:
+        return torch.float32
+    stored = config.get("dtype") or config.get("torch_dtype") or next(iter(weights.values())).dtype
+    return names.get(str(stored).removeprefix("torch."), torch.float16)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # the loading report repeats, over many lines, what CheckpointError says in one
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()

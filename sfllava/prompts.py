@@ -1,0 +1,58 @@
+"""A prompt is a text file with `<video>`, `{question}` and `{options}`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from sfllava.types import Question, SfllavaError, Task
+
+FAMILIES = ("vicuna", "chatml", "mistral")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+VIDEO = "<video>"
+_FIELDS = re.compile(r"\{question\}|\{options\}")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The text of a prompt; `source` says where it is from."""
+
+    text: str
+    source: str = "text"
+
+    def __post_init__(self) -> None:
+        if (found := self.text.count(VIDEO)) != 1:
+            raise SfllavaError(f"{self.source}: a prompt needs {VIDEO} once, where the video goes; found it {found} times")
+
+    def pieces(self, question: Question) -> tuple[str, str]:
+        """The text before and behind the video, filled in. Braces or tags in a question stay text."""
+        fill = {"{question}": question.text, "{options}": options_text(question.options)}
+        before, _, after = self.text.partition(VIDEO)
+        return _FIELDS.sub(lambda m: fill[m[0]], before), _FIELDS.sub(lambda m: fill[m[0]], after)
+
+
+def options_text(options: tuple[str, ...]) -> str:
+    """One lettered option a line: (A) first, (B) second."""
+    if len(options) > len(LETTERS):
+        raise SfllavaError(f"needed at most {len(LETTERS)} options, got {len(options)}")
+    return "\n".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options))
+
+
+def load_prompt(path: str | Path) -> Prompt:
+    """A prompt from a UTF-8 file, byte for byte."""
+    try:
+        return Prompt(Path(path).read_bytes().decode("utf-8"), str(path))
+    except OSError as error:
+        raise SfllavaError(f"{path}: cannot read the prompt: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SfllavaError(f"{path}: the prompt must be UTF-8: {error}") from error
+
+
+def pack_prompt(family: str, task: Task) -> Prompt:
+    """The package's own wording for a language-model family (vicuna, chatml, mistral) and a task."""
+    if family not in FAMILIES:
+        raise SfllavaError(f"no prompt pack is called {family!r}; there are {', '.join(FAMILIES)}")
+    file = resources.files("sfllava") / "packs" / family / f"{task}.txt"
+    return Prompt(file.read_bytes().decode("utf-8"), f"{family}/{task}")

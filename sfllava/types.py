@@ -1,0 +1,93 @@
+"""The dataclasses that every part of the package speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Task = Literal["open", "choice", "describe"]
+
+
+class SfllavaError(Exception):
+    """An error that a user can mend; the command line prints it as one line."""
+
+
+class Aggregation(Protocol):
+    """What turns a patch grid into visual tokens: a `SlowFast`, a `Pool`, or a user's own."""
+
+    def __call__(self, grid: Any, /) -> Any:
+        """(T h w D) -> (N D)."""
+        ...
+
+    def budget(self, frames: int, h: int = 24, w: int = 24) -> int:
+        """The N that comes out for T frames of h x w patches."""
+        ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about one video.
+
+    `key` is unique in a benchmark (its name and the row's position), `id` is what the file calls it and
+    may repeat. `answer` is the reference; for a choice question it is `options[answer_index]`.
+    """
+
+    text: str
+    key: str = ""
+    video: str = ""
+    answer: str = ""
+    options: tuple[str, ...] = ()
+    answer_index: int | None = None
+    id: str = ""
+    type: str = ""
+    task: Task = "open"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a video becomes tokens: `frames` sampled frames, then an aggregation (or the name of one)."""
+
+    frames: int = 50
+    aggregation: Aggregation | str = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
+            raise SfllavaError(f"frames must be a whole number of at least 1, got {self.frames!r}")
+        if isinstance(self.aggregation, str):
+            from sfllava.slowfast import parse_aggregation  # parsing needs torch; importing types must not
+
+            object.__setattr__(self, "aggregation", parse_aggregation(self.aggregation))
+
+    @property
+    def name(self) -> str:
+        """`label`, or frames and aggregation, as rows and figures call this setting."""
+        return self.label or f"{self.frames}frms-{self.aggregation}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one question."""
+
+    question: Question
+    text: str
+    token_ids: tuple[int, ...]
+    visual_tokens: int
+    prompt_tokens: int
+    letters: dict[str, float] = field(default_factory=dict)
+    """Choice questions read from logits: the probability of each option's letter."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one prediction was judged: `correct`, and whether the reply could be read at all."""
+
+    correct: bool
+    parsed: bool = True
+    chosen: int | None = None
+    judge: str = ""
+
+
+Evaluator = Callable[[Question, str], dict[str, Verdict]]
+"""(question, prediction) -> the verdict of each of its rules, by name."""
