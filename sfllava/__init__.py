@@ -1,0 +1,82 @@
+"""SlowFast-LLaVA for researchers: training-free video question answering with LLaVA-NeXT.
+
+frames = read_video(path, setting.frames).frames   # T H W 3, uint8
+grid = model.encode(frames)                         # T h w D
+tokens = setting.tokens(grid)                       # N D
+answers = model.answer(tokens, questions)           # one visual prefix, many questions
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sfllava.ask import Asked, ask
+    from sfllava.benchmarks import Benchmark, load_benchmark
+    from sfllava.check import check
+    from sfllava.evaluate import Run, evaluate
+    from sfllava.models.load import load_model
+    from sfllava.notebooks import run_notebook
+    from sfllava.prompts import Prompt, load_prompt
+    from sfllava.sampler import Video, read_video
+    from sfllava.slowfast import Pool, SlowFast, parse_aggregation
+    from sfllava.types import Answer, Question, Setting, SfllavaError, Verdict
+
+# name -> its module; loaded on first use, so that importing the package needs no torch
+_HOMES = {
+    "ask": "ask",
+    "Asked": "ask",
+    "Benchmark": "benchmarks",
+    "load_benchmark": "benchmarks",
+    "check": "check",
+    "evaluate": "evaluate",
+    "Run": "evaluate",
+    "load_model": "models.load",
+    "run_notebook": "notebooks",
+    "Prompt": "prompts",
+    "load_prompt": "prompts",
+    "Video": "sampler",
+    "read_video": "sampler",
+    "Pool": "slowfast",
+    "SlowFast": "slowfast",
+    "parse_aggregation": "slowfast",
+    "Answer": "types",
+    "Question": "types",
+    "Setting": "types",
+    "SfllavaError": "types",
+    "Verdict": "types",
+}
+__all__ = [  # noqa: RUF022 (in the order of the data's flow)
+    "read_video",
+    "Video",
+    "SlowFast",
+    "Pool",
+    "parse_aggregation",
+    "Setting",
+    "load_model",
+    "Question",
+    "Answer",
+    "ask",
+    "Asked",
+    "Prompt",
+    "load_prompt",
+    "load_benchmark",
+    "Benchmark",
+    "check",
+    "evaluate",
+    "Run",
+    "Verdict",
+    "run_notebook",
+    "SfllavaError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sfllava' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sfllava.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

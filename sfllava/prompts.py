@@ -24,7 +24,9 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if (found := self.text.count(VIDEO)) != 1:
-            raise SfllavaError(f"{self.source}: a prompt needs {VIDEO} once, where the video goes; found it {found} times")
+            raise SfllavaError(
+                f"{self.source}: a prompt needs {VIDEO} once, where the video goes; found it {found} times"
+            )
 
     def pieces(self, question: Question) -> tuple[str, str]:
         """The text before and behind the video, filled in. Braces or tags in a question stay text."""

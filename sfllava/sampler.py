@@ -244,8 +244,10 @@ def _read_folder(path: Path, frames: int, size: tuple[int, int] | None) -> Video
         source = source if pixels else image.shape[1:3]
         pixels.append(resize_frames(image, size) if size else image)
         if pixels[-1].shape != pixels[0].shape:
-            raise VideoError(f"{files[i]}: needed {source[1]}x{source[0]} pixels as the first image, got "
-                             f"{image.shape[2]}x{image.shape[1]}")
+            raise VideoError(
+                f"{files[i]}: needed {source[1]}x{source[0]} pixels as the first image, got "
+                f"{image.shape[2]}x{image.shape[1]}"
+            )
     return Video(
         path=str(path),
         frames=np.concatenate(pixels),

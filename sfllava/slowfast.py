@@ -130,7 +130,9 @@ class SlowFast:
         if self.slow_frames < 0:
             raise SfllavaError(f"slow_frames must be 0 or more, got {self.slow_frames}")
         if len(self.fast) != 2 or min(self.fast) < 0 or (0 in self.fast and self.fast != (0, 0)):
-            raise SfllavaError(f"fast must be two numbers of at least 1, or (0, 0) for no Fast pathway, got {self.fast}")
+            raise SfllavaError(
+                f"fast must be two numbers of at least 1, or (0, 0) for no Fast pathway, got {self.fast}"
+            )
         if isinstance(self.slow, str) and self.slow not in SLOW_POOLS:
             raise SfllavaError(f"no slow pool is called {self.slow!r}; there are {', '.join(SLOW_POOLS)}")
         if not self.slow_frames and self.fast == (0, 0):

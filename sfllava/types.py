@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 Task = Literal["open", "choice", "describe"]
+Aggregation = Callable[[Any], Any]
+"""Patch grid (T h w D) -> visual tokens (N D): a `SlowFast`, a `Pool`, or a callable of your own."""
 
 
 class SfllavaError(Exception):
     """An error that a user can mend; the command line prints it as one line."""
-
-
-class Aggregation(Protocol):
-    """What turns a patch grid into visual tokens: a `SlowFast`, a `Pool`, or a user's own."""
-
-    def __call__(self, grid: Any, /) -> Any:
-        """(T h w D) -> (N D)."""
-        ...
-
-    def budget(self, frames: int, h: int = 24, w: int = 24) -> int:
-        """The N that comes out for T frames of h x w patches."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,10 +50,22 @@ class Setting:
 
             object.__setattr__(self, "aggregation", parse_aggregation(self.aggregation))
 
+    def tokens(self, grid: Any) -> Any:
+        """Patch grid (T h w D) -> visual tokens (N D)."""
+        assert callable(self.aggregation)
+        return self.aggregation(grid)
+
+    def budget(self, h: int = 24, w: int = 24) -> int:
+        """Visual tokens of a video that has all `frames` frames, in h x w patches each."""
+        from sfllava.slowfast import budget
+
+        assert callable(self.aggregation)
+        return budget(self.aggregation, self.frames, h, w)
+
     @property
     def name(self) -> str:
         """`label`, or frames and aggregation, as rows and figures call this setting."""
-        return self.label or f"{self.frames}frms-{self.aggregation}"
+        return self.label or f"{self.frames}frms-{getattr(self.aggregation, '__name__', self.aggregation)}"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -55,7 +54,9 @@ class DecodePool:
             head = json.loads(process.stdout.readline())
             if "error" in head:
                 raise VideoError(head["error"])
-            pixels = np.frombuffer(_exactly(process.stdout, int(np.prod(head["shape"]))), np.uint8)
+            pixels = np.empty(head["shape"], np.uint8)
+            if process.stdout.readinto(pixels.reshape(-1)) < pixels.size:  # type: ignore[attr-defined]
+                raise EOFError
         except (BrokenPipeError, EOFError, json.JSONDecodeError) as error:
             process.kill()
             code = process.wait()
@@ -67,7 +68,7 @@ class DecodePool:
         video = head["video"]
         return Video(
             **{**video, "size": tuple(video["size"])},
-            frames=pixels.reshape(head["shape"]),
+            frames=pixels,
             indices=np.array(head["indices"], np.int64),
             pts_seconds=np.array([np.nan if t is None else t for t in head["pts_seconds"]], np.float64),
         )
@@ -106,13 +107,6 @@ class DecodePool:
         self.close()
 
 
-def _exactly(pipe: Any, size: int) -> bytes:
-    data = pipe.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
-
-
 def _serve(parent: int) -> None:
     """The worker: a task a line on stdin; a line of JSON, then raw pixels, on stdout."""
     out = os.fdopen(os.dup(1), "wb")
@@ -136,8 +130,12 @@ def _serve(parent: int) -> None:
         else:
             plain = {k: getattr(video, k) for k in ("path", "fps", "size", "total", "decoder", "damage")}
             seconds = [None if np.isnan(t) else float(t) for t in video.pts_seconds]
-            head = {"video": plain, "shape": video.frames.shape, "indices": video.indices.tolist(),
-                    "pts_seconds": seconds}
+            head = {
+                "video": plain,
+                "shape": video.frames.shape,
+                "indices": video.indices.tolist(),
+                "pts_seconds": seconds,
+            }
         if timed:
             signal.setitimer(signal.ITIMER_REAL, 0)
         out.write(json.dumps(head).encode() + b"\n")

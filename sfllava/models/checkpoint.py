@@ -32,11 +32,26 @@ _CLIP_L_336 = {
     "layer_norm_eps": 1e-5,
 }
 _TEXT_FIELDS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
-    "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "sliding_window", "bos_token_id", "eos_token_id",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "rope_theta",
+    "rope_scaling",
+    "attention_bias",
+    "mlp_bias",
+    "sliding_window",
+    "bos_token_id",
+    "eos_token_id",
     "pad_token_id",
-)  # fmt: skip
+)
 _RENAMES = (
     ("model.vision_tower.vision_tower.", "vision_tower."),
     ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
@@ -186,7 +201,7 @@ def _from_hub(name: str, folder: Path) -> Path:
     except Exception as error:
         raise CheckpointError(
             f"{folder / 'config.json'}: without unfreeze_mm_vision_tower the vision weights are those of {name!r}, "
-            f"which is no folder here and cannot be downloaded ({type(error).__name__}); pass its folder as vision_tower"
+            f"which is no folder here and cannot be downloaded ({type(error).__name__}); pass its folder: vision_tower"
         ) from error
 
 

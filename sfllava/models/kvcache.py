@@ -22,7 +22,7 @@ class _Layer(DynamicLayer):
             shape = (*key_states.shape[:2], 0, key_states.shape[-1])
             self._space = (key_states.new_empty(shape), value_states.new_empty(shape))
             self.keys, self.values = self._space
-        start = self.keys.shape[-2]
+        start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if end > self._space[0].shape[-2]:
             self._space = tuple(self._grown(space, start, max(end, self.capacity)) for space in self._space)

@@ -54,15 +54,20 @@ class LlavaNext:
     def __init__(
         self, network: LlavaNextForConditionalGeneration, tokenizer: Tokenizer, *, path: Path, layout: str, context: int
     ) -> None:
-        self.network, self.tokenizer, self.path, self.layout = network.eval(), tokenizer, path, layout
-        config, text, vision = network.config, network.config.text_config, network.config.vision_config
+        self.network: Any = network.eval()
+        self.tokenizer, self.path, self.layout = tokenizer, path, layout
+        config: Any = network.config
+        text, vision = config.text_config, config.vision_config
         self.image_size: int = vision.image_size
         self.grid: tuple[int, int] = (vision.image_size // vision.patch_size,) * 2
         self.context = context
         self.family = (
-            "mistral" if text.model_type == "mistral" else
-            "chatml" if tokenizer.token_id("<|im_start|>") is not None else "vicuna"
-        )  # fmt: skip
+            "mistral"
+            if text.model_type == "mistral"
+            else "chatml"
+            if tokenizer.token_id("<|im_start|>") is not None
+            else "vicuna"
+        )
         rope = text.rope_parameters or {}
         limits = [text.max_position_embeddings] if rope.get("rope_type") == "dynamic" else []
         limits += [text.sliding_window] if getattr(text, "sliding_window", None) else []
@@ -76,9 +81,11 @@ class LlavaNext:
             never.add(config.image_token_id)
         self._never = sorted(never - self._eos)
         network.generation_config = GenerationConfig(
-            do_sample=False, eos_token_id=sorted(self._eos), pad_token_id=min(self._eos, default=0),
+            do_sample=False,
+            eos_token_id=sorted(self._eos),
+            pad_token_id=min(self._eos, default=0),
             suppress_tokens=self._never or None,
-        )  # fmt: skip
+        )
         self._warned = False
 
     @property
@@ -182,9 +189,7 @@ class LlavaNext:
         self._forward(self._embed(before, tokens, []), past_key_values=cache, use_cache=True)
         return Prefix(cache, length, len(tokens))
 
-    def _generate(
-        self, tokens: Tensor, group: _Group, new: int, share_prefix: bool
-    ) -> Iterator[tuple[int, list[int]]]:
+    def _generate(self, tokens: Tensor, group: _Group, new: int, share_prefix: bool) -> Iterator[tuple[int, list[int]]]:
         prefix, packs, alone = len(group.before) + len(tokens), [], []
         limit = self.shared_positions or self.context
         for i, after in group.items:
@@ -193,8 +198,11 @@ class LlavaNext:
             (packs if share_prefix and prefix + len(after) + new <= limit else alone).append((i, after))
         if share_prefix and alone and not self._warned:
             self._warned = True
-            log.warning("prompts past %d positions: dynamic RoPE makes a shared prefix inexact, so these are "
-                        "prefilled one question at a time", limit)  # fmt: skip
+            log.warning(
+                "prompts past %d positions: dynamic RoPE makes a shared prefix inexact, so these are "
+                "prefilled one question at a time",
+                limit,
+            )
         if packs:
             parts = list(_parts(packs, new))
             shared = self.prefill(group.before, tokens, max(sum(len(a) + new for _, a in part) for part in parts))
@@ -278,9 +286,7 @@ class LlavaNext:
             return longer[len(after)]
         return self.tokenizer.encode(letter)[-1]  # the letter would melt into the prompt's last token
 
-    def _embed(
-        self, before: Sequence[int], tokens: Tensor | None = None, after: Sequence[int] = ()
-    ) -> Tensor:
+    def _embed(self, before: Sequence[int], tokens: Tensor | None = None, after: Sequence[int] = ()) -> Tensor:
         """Ids, visual tokens (N D), ids -> (1 L D)."""
         embed = self.network.model.language_model.embed_tokens
         parts = [embed(torch.tensor(list(before), dtype=torch.long, device=self.device))]

@@ -39,7 +39,7 @@ def load_model(
     folder = _folder(path_or_name)
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
     try:
-        config = LlavaNextConfig.from_dict(config_dict)
+        config: Any = LlavaNextConfig.from_dict(config_dict)
     except Exception as error:  # transformers raises many kinds for bad fields
         raise CheckpointError(f"{folder / 'config.json'}: {' '.join(str(error).split())[:300]}") from error
     text = config.text_config
@@ -54,10 +54,17 @@ def load_model(
     on_cpu = device == "cpu" and device_map is None
     torch_dtype = _dtype(dtype, on_cpu, config_dict, weights)
     with _quiet():
-        network, info = LlavaNextForConditionalGeneration.from_pretrained(
-            None, config=config, state_dict=weights, dtype=torch_dtype, attn_implementation="sdpa",
-            device_map=device_map or {"": device}, output_loading_info=True, ignore_mismatched_sizes=True,
-        )  # fmt: skip
+        loaded: Any = LlavaNextForConditionalGeneration.from_pretrained(
+            None,
+            config=config,
+            state_dict=weights,
+            dtype=torch_dtype,
+            attn_implementation="sdpa",
+            device_map=device_map or {"": device},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    network, info = loaded
     problems = [
         f"{label}: {', '.join(sorted(map(str, keys))[:12])}" + (f" and {len(keys) - 12} more" if len(keys) > 12 else "")
         for label, keys in (
@@ -70,13 +77,15 @@ def load_model(
     if problems:
         raise CheckpointError(f"{folder}: the weights do not fit the config: {'; '.join(problems)}")
     layers = network.model.vision_tower.encoder.layers
-    keep = config.vision_feature_layer if config.vision_feature_layer >= 0 else len(layers) + 1 + config.vision_feature_layer
+    keep = (
+        config.vision_feature_layer
+        if config.vision_feature_layer >= 0
+        else len(layers) + 1 + config.vision_feature_layer
+    )
     del layers[keep:]  # hidden state -2 of 24 layers is what layer 23 gives; the rest would be computed in vain
     if (folder / "generation_config.json").exists():
         network.generation_config = GenerationConfig.from_pretrained(str(folder))
-    return LlavaNext(
-        network, Tokenizer(folder), path=folder, layout=layout, context=min(context, positions)
-    )
+    return LlavaNext(network, Tokenizer(folder), path=folder, layout=layout, context=min(context, positions))
 
 
 def _wanted(missing: Iterable[str]) -> list[str]:
@@ -102,9 +111,7 @@ def _folder(path_or_name: str | Path) -> Path:
         ) from error
 
 
-def _dtype(
-    dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], weights: dict[str, Tensor]
-) -> torch.dtype:
+def _dtype(dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], weights: dict[str, Tensor]) -> torch.dtype:
     names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if isinstance(dtype, torch.dtype):
         return dtype

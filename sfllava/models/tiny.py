@@ -21,7 +21,7 @@ _CORPUS = (
     "where does it take place and what do they do: paddle, crawl, lift a leg, stand, lie on the ground, eat",
     "A person asks about a video. The assistant has watched all of it and replies truthfully and to the point.",
     "Reply with the letter of the one option that the video shows to be right. The right option is (A) (B) (C)",
-    "how many animals are there: one, two, three, four or five? USER: ASSISTANT: Question: Options: Reply with one word",
+    "how many animals are there: one, two, three, four or five? USER: ASSISTANT: Question: Reply with one word",
 )
 # transformers' names of 5.x -> the original checkpoint's -> llava-hf's on the hub
 _NAMES = (
@@ -53,7 +53,7 @@ def write_random_checkpoint(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = _write_tokenizer(folder, family)
-    config = LlavaNextConfig.from_dict(_config(family, vocabulary, text or {}, vision or {}))
+    config: Any = LlavaNextConfig.from_dict(_config(family, vocabulary, text or {}, vision or {}))
     weights = _weights(LlavaNextForConditionalGeneration(config), seed)
     if layout == "transformers":
         # as llava-hf's: <image> behind the vocabulary, then rows up to a multiple of 64
@@ -68,8 +68,11 @@ def write_random_checkpoint(
         _write_json(folder / "config.json", _original_config(family, config))
         _write_json(folder / "clip" / "config.json", config.vision_config.to_dict())
     column = 1 if layout == "original" else 2
-    save_file({_rename(name, column): tensor for name, tensor in weights.items()}, folder / "model.safetensors",
-              metadata={"format": "pt"})
+    save_file(
+        {_rename(name, column): tensor for name, tensor in weights.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     return folder
 
 
@@ -79,21 +82,41 @@ def _config(family: str, vocabulary: int, text: dict[str, Any], vision: dict[str
         "model_type": "llava_next",
         "text_config": {
             "model_type": "mistral" if family == "mistral" else "llama",
-            "vocab_size": vocabulary, "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 4 if family == "vicuna" else 2, "rms_norm_eps": 1e-5,
-            "max_position_embeddings": 32768 if family == "mistral" else 4096, "rope_theta": 10000.0,
-            "bos_token_id": 1, "eos_token_id": 2, "sliding_window": None, **text,
+            "vocab_size": vocabulary,
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4 if family == "vicuna" else 2,
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 32768 if family == "mistral" else 4096,
+            "rope_theta": 10000.0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "sliding_window": None,
+            **text,
         },
         "vision_config": {
-            "model_type": "clip_vision_model", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
-            "num_attention_heads": 4, "image_size": 336, "patch_size": 14, "projection_dim": 32, **vision,
+            "model_type": "clip_vision_model",
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": 336,
+            "patch_size": 14,
+            "projection_dim": 32,
+            **vision,
         },
-        "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "projector_hidden_act": "gelu",
-        "image_token_index": vocabulary, "tie_word_embeddings": False, "dtype": "float32",
-    }  # fmt: skip
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+        "projector_hidden_act": "gelu",
+        "image_token_index": vocabulary,
+        "tie_word_embeddings": False,
+        "dtype": "float32",
+    }
 
 
-def _original_config(family: str, config: LlavaNextConfig) -> dict[str, Any]:
+def _original_config(family: str, config: Any) -> dict[str, Any]:
     text = config.text_config.to_dict()
     mistral = family == "mistral"
     return {
@@ -101,11 +124,16 @@ def _original_config(family: str, config: LlavaNextConfig) -> dict[str, Any]:
         "architectures": ["LlavaMistralForCausalLM" if mistral else "LlavaLlamaForCausalLM"],
         "model_type": "llava_mistral" if mistral else "llava_llama",
         "rope_theta": config.text_config.rope_parameters["rope_theta"],
-        "torch_dtype": "float32", "mm_vision_tower": "clip", "mm_projector_type": "mlp2x_gelu",
-        "mm_vision_select_layer": -2, "mm_vision_select_feature": "patch", "mm_patch_merge_type": "spatial_unpad",
-        "mm_hidden_size": config.vision_config.hidden_size, "unfreeze_mm_vision_tower": True,
+        "torch_dtype": "float32",
+        "mm_vision_tower": "clip",
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        "mm_patch_merge_type": "spatial_unpad",
+        "mm_hidden_size": config.vision_config.hidden_size,
+        "unfreeze_mm_vision_tower": True,
         "image_aspect_ratio": "anyres",
-    }  # fmt: skip
+    }
 
 
 def _weights(network: LlavaNextForConditionalGeneration, seed: int) -> dict[str, Tensor]:
@@ -133,10 +161,18 @@ def _write_tokenizer(folder: Path, family: str) -> int:
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(_CORPUS), model_writer=model, vocab_size=420, model_type="bpe", byte_fallback=True,
-        normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True, pad_id=-1,
-        hard_vocab_limit=False, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(_CORPUS),
+        model_writer=model,
+        vocab_size=420,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        split_digits=True,
+        pad_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     vocabulary = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).GetPieceSize()
     options: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True}

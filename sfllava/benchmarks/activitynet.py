@@ -1,0 +1,16 @@
+"""ActivityNet-QA (Yu et al., 2019): minutes of activities."""
+
+from sfllava.benchmarks.base import Spec
+
+SPEC = Spec(
+    name="activitynet",
+    task="open",
+    questions=(
+        "open_ended_qa/ActivityNet_QA.csv",
+        "Activitynet_Zero_Shot_QA/val_q.json",
+        "Activitynet_Zero_Shot_QA/test_q.json",
+    ),
+    videos=("video_qa/Activitynet_Zero_Shot_QA/all_test",),
+    question_count=8_000,
+    video_count=800,
+)

@@ -1,0 +1,5 @@
+"""Your own multiple-choice questions: a CSV with video_name, question, answer and options a0, a1, ..."""
+
+from sfllava.benchmarks.base import Spec
+
+SPEC = Spec(name="choice", task="choice")

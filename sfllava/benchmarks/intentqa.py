@@ -1,0 +1,12 @@
+"""IntentQA (Li et al., 2023): the reasons of what people do; videos of NExT-QA."""
+
+from sfllava.benchmarks.base import Spec
+
+SPEC = Spec(
+    name="intentqa",
+    task="choice",
+    questions=("multiple_choice_qa/IntentQA.csv", "IntentQA/val_qa.json", "IntentQA/test_qa.json"),
+    videos=("multiple_choice_qa/IntentQA/video", "multiple_choice_qa/NExTQA/video"),
+    question_count=2_044,
+    video_count=524,
+)

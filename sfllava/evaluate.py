@@ -1,0 +1,301 @@
+"""Videos x settings x questions -> rows on disk; resumable; never drops a question."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sfllava.benchmarks import Benchmark, BenchmarkError
+from sfllava.prompts import Prompt, pack_prompt
+from sfllava.runfolder import RunError, RunFolder
+from sfllava.sampler import Video, VideoError
+from sfllava.scoring import format_scores, score
+from sfllava.types import Question, Setting, SfllavaError
+from sfllava.workers import DecodePool
+
+if TYPE_CHECKING:
+    from sfllava.models.llava_next import LlavaNext
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `evaluate` did: the run folder, and its scores by setting."""
+
+    path: Path
+    scores: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.path}\n{format_scores(self.scores)}"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One video at one number of frames, and what is still to be asked: (setting, questions)."""
+
+    video: str
+    frames: int
+    asks: list[tuple[Setting, list[Question]]]
+
+    @property
+    def size(self) -> int:
+        return sum(len(questions) for _, questions in self.asks)
+
+
+def evaluate(
+    model: LlavaNext,
+    benchmark: Benchmark,
+    settings: Setting | Iterable[Setting],
+    out: str | Path,
+    *,
+    limit: int | None = None,
+    seed: int | None = None,
+    prompt: Prompt | None = None,
+    max_new_tokens: int = 128,
+    read: str = "generate",
+    workers: int = 2,
+    decode_seconds: float = 120.0,
+    retry_failed: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Ask every question of a benchmark at every setting, and score.
+
+    Called again with the same arguments it goes on where it stopped, however it stopped. limit: the first so many
+    questions, or with `seed` a random choice of them. read: "generate", or "logits" for choice questions. workers:
+    decoding processes; decode_seconds: what one video may take. retry_failed: ask again what failed before.
+    Raises before any compute where a setting's tokens do not fit the context.
+    """
+    settings = [settings] if isinstance(settings, Setting) else list(settings)
+    names = [setting.name for setting in settings]
+    if not settings or len(set(names)) < len(names):
+        raise SfllavaError(f"needed settings with names of their own, got {names}")
+    if benchmark.videos_dir is None:
+        raise BenchmarkError(f"{benchmark.name}: no folder of videos was given or found")
+    questions = choose_questions(benchmark.questions, limit, seed)
+    prompt = prompt or pack_prompt(model.family, questions[0].task)
+    shortest = min(sum(map(len, model.prompt_ids(q, prompt))) for q in questions)
+    for setting in settings:
+        model.check_context(setting.budget(*model.grid), shortest, setting.name)
+    identity = {
+        "benchmark": benchmark.name,
+        "questions_sha256": benchmark.fingerprint,
+        "limit": limit,
+        "seed": seed,
+        "settings": [{"name": s.name, "frames": s.frames, "aggregation": str(s.aggregation)} for s in settings],
+        "model": {
+            "sha256_sampled": model.fingerprint,
+            "dtype": str(model.dtype),
+            "context": model.context,
+            "rope": model.network.config.text_config.rope_parameters,
+        },
+        "prompt": prompt.text,
+        "max_new_tokens": max_new_tokens,
+        "read": read,
+    }
+    facts = {
+        "model": str(model.path),
+        "layout": model.layout,
+        "device": str(model.device),
+        "prompt_source": prompt.source,
+        "question_files": [str(f) for f in benchmark.files],
+        "videos": str(benchmark.videos_dir),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": versions(),
+    }
+    with RunFolder(out, identity, facts) as folder:
+        log.info("started: %s, %d questions, settings %s", benchmark.name, len(questions), ", ".join(names))
+        if retry_failed and (dropped := folder.drop_failed()):
+            log.info("asking %d failed questions again", dropped)
+        done = {(row["key"], row["setting"]) for row in folder.rows()}
+        jobs = list(_jobs(questions, settings, done))
+        try:
+            with DecodePool(workers, decode_seconds) as pool, _bar(jobs, len(done), progress) as bar:
+                for job, path, future in _decoded_ahead(jobs, benchmark, pool, model.image_size, 2 * workers):
+                    _run_job(model, job, path, future, pool, folder, bar, prompt, max_new_tokens, read)
+        finally:
+            scores = score(questions, names, folder.rows())
+            folder.write_scores(scores)
+            log.info("ended:\n%s", format_scores(scores))
+    return Run(Path(out), scores)
+
+
+def choose_questions(questions: Sequence[Question], limit: int | None, seed: int | None) -> list[Question]:
+    """The first `limit` questions, or with a seed a random choice of them, in the file's order."""
+    if limit is None or limit >= len(questions):
+        return list(questions)
+    if limit < 1:
+        raise SfllavaError(f"limit must be at least 1, got {limit}")
+    chosen = range(limit) if seed is None else sorted(random.Random(seed).sample(range(len(questions)), limit))
+    return [questions[i] for i in chosen]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that a result may depend on."""
+    packages = ("sfllava", "torch", "transformers", "decord", "av", "pillow", "numpy", "sentencepiece")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _jobs(questions: list[Question], settings: list[Setting], done: set[tuple[str, str]]) -> Iterator[_Job]:
+    by_video: dict[str, list[Question]] = {}
+    for question in questions:
+        by_video.setdefault(question.video, []).append(question)
+    for video, asked in by_video.items():
+        by_frames: dict[int, list[tuple[Setting, list[Question]]]] = {}
+        for setting in settings:
+            if left := [q for q in asked if (q.key, setting.name) not in done]:
+                by_frames.setdefault(setting.frames, []).append((setting, left))
+        for frames, asks in by_frames.items():
+            yield _Job(video, frames, asks)
+
+
+def _decoded_ahead(
+    jobs: list[_Job], benchmark: Benchmark, pool: DecodePool, side: int, ahead: int
+) -> Iterator[tuple[_Job, Path | None, Future[Video]]]:
+    """Jobs in order, while workers decode the next `ahead` of them."""
+    waiting: deque[tuple[_Job, Path | None, Future[Video]]] = deque()
+    for job in jobs:
+        path = None
+        try:
+            path = benchmark.find_video(job.video)
+            future = pool.submit(path, job.frames, (side, side))
+        except BenchmarkError as error:
+            future = Future()
+            future.set_exception(error)
+        waiting.append((job, path, future))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
+
+
+def _run_job(
+    model: LlavaNext,
+    job: _Job,
+    path: Path | None,
+    future: Future[Video],
+    pool: DecodePool,
+    folder: RunFolder,
+    bar: Any,
+    prompt: Prompt,
+    max_new_tokens: int,
+    read: str,
+) -> None:
+    """Answer one job's questions; what fails is tried once more, then written down with its reason."""
+    left = {setting.name: questions for setting, questions in job.asks}
+
+    def write(setting: Setting, rows: list[dict[str, Any]]) -> None:
+        folder.append(rows)
+        left.pop(setting.name)
+        bar.update(len(rows))
+
+    for attempt in (1, 2):
+        try:
+            video = future.result()
+            start = time.perf_counter()
+            grid = model.encode(video.frames)
+            encoding = (time.perf_counter() - start) / job.size
+            for setting, questions in job.asks:
+                if setting.name in left:
+                    tokens = setting.tokens(grid)
+                    write(
+                        setting,
+                        list(_answer(model, video, tokens, setting, questions, encoding, prompt, max_new_tokens, read)),
+                    )
+            return
+        except (RunError, BenchmarkError) as error:
+            if isinstance(error, RunError):
+                raise
+            reason = str(error)
+            break
+        except Exception as error:
+            reason = str(error) if isinstance(error, SfllavaError) else f"{type(error).__name__}: {error}"
+            reason = " ".join(reason.split())[:500]
+            log.warning("%s: attempt %d failed: %s", job.video, attempt, reason)
+            if attempt == 1 and path is not None:
+                again = "pyav" if isinstance(error, VideoError) else "auto"
+                future = pool.submit(path, job.frames, (model.image_size, model.image_size), again)
+    for setting, questions in job.asks:
+        if setting.name in left:
+            write(setting, [_row(q, setting, error=reason) for q in questions])
+
+
+def _answer(
+    model: LlavaNext,
+    video: Video,
+    tokens: Any,
+    setting: Setting,
+    questions: list[Question],
+    encoding: float,
+    prompt: Prompt,
+    max_new_tokens: int,
+    read: str,
+) -> Iterator[dict[str, Any]]:
+    fits = []
+    for question in questions:
+        try:
+            model.check_context(len(tokens), sum(map(len, model.prompt_ids(question, prompt))), question.text)
+            fits.append(question)
+        except SfllavaError as error:
+            yield _row(question, setting, error=str(error))
+    if not fits:
+        return
+    start = time.perf_counter()
+    answers = model.answer(tokens, fits, max_new_tokens=max_new_tokens, prompt=prompt, read=read)
+    seconds = {"encode": round(encoding, 6), "answer": round((time.perf_counter() - start) / len(fits), 6)}
+    for answer in answers:
+        yield _row(
+            answer.question,
+            setting,
+            prediction=answer.text,
+            token_ids=list(answer.token_ids),
+            visual_tokens=answer.visual_tokens,
+            frames=len(video.frames),
+            seconds=seconds,
+            **({"letters": answer.letters} if answer.letters else {}),
+            **({"damage": video.damage} if video.damage else {}),
+        )
+
+
+def _row(question: Question, setting: Setting, error: str | None = None, **result: Any) -> dict[str, Any]:
+    return {
+        "key": question.key,
+        "setting": setting.name,
+        "video": question.video,
+        "id": question.id,
+        "type": question.type,
+        "question": question.text,
+        "answer": question.answer,
+        "options": list(question.options),
+        "prediction": None,
+        "token_ids": [],
+        "visual_tokens": None,
+        "seconds": {},
+        "error": error,
+        **result,
+    }
+
+
+def _bar(jobs: list[_Job], done: int, progress: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    left = sum(job.size for job in jobs)
+    return tqdm(total=done + left, initial=done, unit="question", disable=not progress, dynamic_ncols=True)

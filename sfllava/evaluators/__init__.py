@@ -1,0 +1,1 @@
+"""Evaluators: (question, prediction) -> Verdicts."""

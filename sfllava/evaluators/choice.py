@@ -1,0 +1,58 @@
+"""Which option does a reply to a multiple-choice question name?"""
+
+from __future__ import annotations
+
+import re
+
+from sfllava.prompts import LETTERS
+from sfllava.types import Question, Verdict
+
+_START = re.compile(r"\(?([A-Za-z])(?:\)|[.:](?:\s|$)|\s*$)")
+_BRACKETED = re.compile(r"\(([A-Za-z])\)")
+_SAID = re.compile(r"\b(?:answer|option) is:?\s+\(?([A-Z])\b", re.IGNORECASE)
+
+
+def parse_published(reply: str) -> int | None:
+    """The rule of the published evaluation, kept to compare with its scores.
+
+    It knows A to E alone, reads `because` as b and `USA: best` as a. An empty reply, on which it fails, is unparsable.
+    """
+    if not reply:
+        return None
+    found = reply[0].lower() if reply[0] in "abcdeABCDE" else None
+    if "answer is " in reply:
+        reply = reply[reply.index("answer is") :]
+    # in the order of the letters, not of where they stand
+    found = next((x.lower() for x in "ABCDE" if f"{x}:" in reply or f"{x})" in reply), found)
+    return None if found is None else "abcde".index(found)
+
+
+def parse_strict(reply: str, options: int) -> int | None:
+    """A letter that stands alone: first in the reply, the only bracketed one, or behind "answer is"."""
+    reply = reply.strip()
+    letters: set[str] = set()
+    if found := _START.match(reply):
+        letters = {found[1].upper()}
+    elif found := set(_BRACKETED.findall(reply)) or set(_SAID.findall(reply)):
+        letters = {x.upper() for x in found}
+    index = LETTERS.index(letters.pop()) if len(letters) == 1 else None
+    return index if index is not None and index < options else None
+
+
+def judge_choice(question: Question, prediction: str) -> dict[str, Verdict]:
+    """Both readings of a reply. An unparsable reply is wrong. Strictly, an option equal to the right one is right."""
+    published, strict = parse_published(prediction), parse_strict(prediction, len(question.options))
+    return {
+        "choice-published": Verdict(
+            published is not None and published == question.answer_index,
+            published is not None,
+            published,
+            "choice-published",
+        ),
+        "choice-strict": Verdict(
+            strict is not None and question.options[strict] == question.answer,
+            strict is not None,
+            strict,
+            "choice-strict",
+        ),
+    }

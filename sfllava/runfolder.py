@@ -1,0 +1,211 @@
+"""A run on disk: run.json, predictions.jsonl (append-only), scores.json, log.txt.
+
+Rows are appended whole and synced, so a process killed at any moment leaves at most one half-written last line,
+which the next start cuts off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sfllava.types import SfllavaError
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+
+class RunError(SfllavaError):
+    """A run folder that cannot be used or written; nothing that was written is lost."""
+
+
+class RunFolder:
+    """One writer's hold on a run folder; a context manager.
+
+    `identity` is what makes two runs the same run: where run.json has another, that is an error which shows the
+    difference. `facts` are kept beside it and may differ (device, versions, paths).
+    """
+
+    def __init__(self, path: str | Path, identity: Row, facts: Row) -> None:
+        self.path = Path(path)
+        self._identity, self._facts = json.loads(json.dumps(identity)), facts
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be used as a run folder: {error.strerror}") from error
+        try:
+            _lock(self._lock)
+        except OSError as error:
+            self._lock.close()
+            raise RunError(
+                f"{self.path}: another process is writing this run; wait for it or use another folder"
+            ) from error
+        try:
+            self._check_identity()
+            self._repair()
+            self._file = (self.path / "predictions.jsonl").open("ab", buffering=0)
+            self._handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        except BaseException:
+            self._lock.close()
+            raise
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._handler.handleError = lambda record: None  # a full disk is reported once, by append
+        logger = logging.getLogger("sfllava")
+        self._level = logger.level
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+        logger.addHandler(self._handler)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logger = logging.getLogger("sfllava")
+        logger.removeHandler(self._handler)
+        logger.setLevel(self._level)
+        with contextlib.suppress(OSError):  # a full disk has been reported by the write that met it
+            self._handler.close()
+        self._file.close()
+        self._lock.close()
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Write rows; where that fails (a full disk) the file is as it was before, and RunError says so."""
+        data = b"".join(_line(row) for row in rows)
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._file.fileno(), data[written:])
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file.fileno(), size)
+            raise RunError(
+                f"{self.path / 'predictions.jsonl'}: cannot write: {error.strerror}; the rows before are kept, and the "
+                "same command goes on from there"
+            ) from error
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, in the order of writing."""
+        return read_rows(self.path)
+
+    def drop_failed(self) -> int:
+        """Take rows with an error out, so that their questions are asked again; how many there were."""
+        rows = list(self.rows())
+        kept = [row for row in rows if not row["error"]]
+        if len(kept) < len(rows):
+            self._file.close()
+            _replace(self.path / "predictions.jsonl", b"".join(map(_line, kept)))
+            self._file = (self.path / "predictions.jsonl").open("ab", buffering=0)
+        return len(rows) - len(kept)
+
+    def write_scores(self, scores: Row) -> None:
+        """Replace scores.json."""
+        _replace(self.path / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False).encode() + b"\n")
+
+    def _check_identity(self) -> None:
+        path = self.path / "run.json"
+        if path.exists():
+            before = read_run(self.path)["identity"]
+            changed = sorted(_differences(before, self._identity))
+            if changed:
+                raise RunError(
+                    f"{self.path}: this folder holds another run; use a new folder, or the same settings: "
+                    + "; ".join(changed)
+                )
+            return
+        if (self.path / "predictions.jsonl").exists():
+            raise RunError(f"{self.path}: predictions.jsonl without run.json: not a run folder of ours")
+        value = {"identity": self._identity, "facts": self._facts}
+        _replace(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+
+    def _repair(self) -> None:
+        path = self.path / "predictions.jsonl"
+        if not path.exists():
+            return
+        data = path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
+            log.warning("%s: cut off a half-written last line of %d bytes", path, len(data) - end)
+            with path.open("r+b") as file:
+                file.truncate(end)
+        seen: set[tuple[str, str]] = set()
+        for i, row in enumerate(self.rows(), 1):
+            if (at := (row["key"], row["setting"])) in seen:
+                raise RunError(f"{path}, line {i}: a second row for question {at[0]} at {at[1]}")
+            seen.add(at)
+
+
+def read_run(path: str | Path) -> Row:
+    """The run.json of a run folder."""
+    file = Path(path) / "run.json"
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(value.get("identity"), dict):
+            raise ValueError("no identity in it")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{file}: not the run.json of a run: {error}") from error
+    return value
+
+
+def read_rows(path: str | Path) -> Iterator[Row]:
+    """The rows of a run folder's predictions.jsonl; a half-written last line is passed over."""
+    file = Path(path) / "predictions.jsonl"
+    if not file.exists():
+        return
+    with file.open("rb") as lines:
+        for i, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row = json.loads(line)
+                if missing := {"key", "setting", "error"} - row.keys():
+                    raise ValueError(f"no {', '.join(sorted(missing))}")
+            except (ValueError, AttributeError) as error:
+                raise RunError(f"{file}, line {i}: not a row of predictions: {error}") from error
+            yield row
+
+
+def _line(row: Row) -> bytes:
+    # backslashreplace: a byte that was no character in a file name must not stop the run
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise RunError(f"{path}: cannot write: {error.strerror}") from error
+
+
+def _lock(file: Any) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield f"{name} was {_short(before)}, is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 160 else text[:157] + "..."
