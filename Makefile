@@ -1,0 +1,37 @@
+# Every target builds .venv by itself; only Python 3.11 or later, git and make are needed.
+PYTHON ?= python3
+BIN := .venv/bin
+# The CPU build that CI tests with; a GPU machine keeps its own torch (see README).
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test check format bench clean
+
+demo: .venv/.installed
+	$(BIN)/python -m sfllava.demo demo
+
+test: .venv/.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.installed
+	$(BIN)/python bench/questions.py
+	$(BIN)/python bench/preprocess.py
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needed Python 3.11 or later, got " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -e '.[notebooks,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo
