@@ -84,7 +84,7 @@ def read_video(
     """Sample `frames` frames of a video file, or of a folder of frame images sorted by name.
 
     With `size` (height, width) each is resized as the model will see it. decord decodes; PyAV takes over for
-    what decord cannot (AV1, GIF, damaged containers). Raises VideoError, which names the file.
+    what decord cannot (AV1, GIF, rotation, damaged containers). Raises VideoError, which names the file.
     """
     path = Path(path)
     if frames < 1:
@@ -97,7 +97,8 @@ def read_video(
         raise VideoError(f"{path}: the file is empty (0 bytes)")
     codec, turns = _probe(path)
     video = None
-    if decoder == "decord" or (decoder == "auto" and codec not in _PYAV_ONLY):
+    # decord turns frames for some containers' rotation metadata and not for others': those files go to PyAV
+    if decoder == "decord" or (decoder == "auto" and codec not in _PYAV_ONLY and not turns):
         try:
             video = _read_decord(path, frames)
         except Exception as error:
@@ -106,7 +107,7 @@ def read_video(
             log.info("%s: decord cannot read it (%s), trying PyAV", path, _line(error))
     if video is None:
         video = _read_pyav(path, frames)
-    if turns:
+    if turns and video.decoder == "pyav":
         upright = np.ascontiguousarray(np.rot90(video.frames, turns, axes=(1, 2)))
         video = replace(video, frames=upright, size=upright.shape[1:3])
     return replace(video, frames=resize_frames(video.frames, size)) if size else video

@@ -28,13 +28,14 @@ def parse_published(reply: str) -> int | None:
 
 
 def parse_strict(reply: str, options: int) -> int | None:
-    """A letter that stands alone: first in the reply, the only bracketed one, or behind "answer is"."""
+    """The one letter that stands alone: at the start of the reply, in brackets, or behind "answer is".
+
+    Where these name different letters the reply is unparsable.
+    """
     reply = reply.strip()
-    letters: set[str] = set()
-    if found := _START.match(reply):
-        letters = {found[1].upper()}
-    elif found := set(_BRACKETED.findall(reply)) or set(_SAID.findall(reply)):
-        letters = {x.upper() for x in found}
+    start = _START.match(reply)
+    found = [*_BRACKETED.findall(reply), *_SAID.findall(reply), *([start[1]] if start else [])]
+    letters = {letter.upper() for letter in found}
     index = LETTERS.index(letters.pop()) if len(letters) == 1 else None
     return index if index is not None and index < options else None
 

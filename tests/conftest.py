@@ -1,0 +1,77 @@
+"""What tests share: real clips where they are, rendered videos, small random checkpoints in the real layouts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # a forgotten download fails at once
+
+import numpy as np
+import pytest
+
+from sfllava.models.load import load_model
+from sfllava.models.tiny import write_random_checkpoint
+from sfllava.sampler import write_video
+
+ROOT = Path(__file__).parents[1]
+CLIPS = ("QzulzuWr0Zw_20_45", "rlQ2kW-FvMk_66_79", "ysTmUTQ5wZE_17_45")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real clips and question files, beside the repository."""
+    path = ROOT.parent / "shared"
+    if not (path / "clips").is_dir():
+        pytest.skip("no folder of real clips beside the repository")
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip(shared: Path) -> Path:
+    return shared / "clips" / f"{CLIPS[0]}.mp4"
+
+
+def moving_square(frames: int = 30, size: tuple[int, int] = (96, 128)) -> np.ndarray:
+    """(T H W 3): the red channel counts frames, a white-green square moves to the right."""
+    out = np.zeros((frames, *size, 3), np.uint8)
+    for i in range(frames):
+        out[i, ..., 0] = 8 * i % 256
+        out[i, 10:30, 10 + 2 * i % 80 : 30 + 2 * i % 80] = (8 * i % 256, 255, 255)
+    return out
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three rendered videos, a.mp4 b.mp4 c.mp4, that differ."""
+    folder = tmp_path_factory.mktemp("videos")
+    for i, name in enumerate("abc"):
+        write_video(folder / f"{name}.mp4", np.roll(moving_square(20 + i), 40 * i, axis=2))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory):
+    """checkpoints(family, layout) -> the folder of a small random checkpoint, made once."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def get(family: str = "vicuna", layout: str = "transformers") -> Path:
+        if (family, layout) not in made:
+            folder = tmp_path_factory.mktemp(f"{family}-{layout}")
+            made[family, layout] = write_random_checkpoint(folder, layout, family)  # type: ignore[arg-type]
+        return made[family, layout]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def models(checkpoints):
+    """models(family, layout) -> a loaded model, loaded once."""
+    loaded = {}
+
+    def get(family: str = "vicuna", layout: str = "transformers"):
+        if (family, layout) not in loaded:
+            loaded[family, layout] = load_model(checkpoints(family, layout))
+        return loaded[family, layout]
+
+    return get

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from sfllava.evaluators.choice import judge_choice, parse_published, parse_strict
+from sfllava.evaluators.match import judge_match
+from sfllava.types import Question
+
+
+@pytest.mark.parametrize(
+    ("reply", "published", "strict"),
+    [
+        ("A) paddling", 0, 0),
+        ("b", 1, 1),
+        ("C", 2, 2),
+        ("(D) a dog", 3, 3),
+        ("(a)", None, 0),  # the published rule knows no bracketed small letter
+        ("because it is so", 1, None),  # and reads a b here
+        ("USA: best", 0, None),
+        ("", None, None),
+        ("   ", None, None),
+        ("The answer is B) a cat, not A) a dog", 0, 1),  # the order of the letters wins
+        ("E: none, but the answer is D)", 3, None),
+        ("I think that the answer is C", None, 2),
+        ("Best option: (E) a bird", 4, 4),
+        ("(A) or (B)", 0, None),
+        ("e.", 4, 4),
+        ("F) there is no sixth", None, None),
+        ("1", None, None),
+        ("A raft", 0, None),  # an article
+        ("A.", 0, 0),
+        ("Answer is wrong. B:", 1, None),
+    ],
+)
+def test_reading_a_letter(reply, published, strict):
+    assert parse_published(reply) == published
+    assert parse_strict(reply, 5) == strict
+
+
+def test_equal_options_are_equally_right_strictly():
+    question = Question("?", answer="x", options=("x", "y", "x"), answer_index=0, task="choice")
+    verdicts = judge_choice(question, "C) x")
+    assert not verdicts["choice-published"].correct and verdicts["choice-strict"].correct
+    assert verdicts["choice-strict"].chosen == 2
+
+
+def test_an_unparsable_reply_is_wrong_and_says_so():
+    question = Question("?", answer="x", options=("x", "y"), answer_index=0, task="choice")
+    for verdict in judge_choice(question, "no idea").values():
+        assert not verdict.correct and not verdict.parsed
+    assert parse_strict("D)", 2) is None  # a letter that is no option
+
+
+@pytest.mark.parametrize(
+    ("answer", "prediction", "exact", "contains"),
+    [
+        ("river", "River.", True, True),
+        ("river", "on the river", False, True),
+        ("black and white", "It is black and white!", False, True),
+        ("two", "2", True, True),
+        ("cat", "cats", False, False),
+        ("cafe", "Café", True, True),
+        ("the man", "a man", True, True),
+        ("red", "", False, False),
+        ("...", "anything", False, False),
+        ("white black", "black white", False, False),
+    ],
+)
+def test_matching(answer, prediction, exact, contains):
+    verdicts = judge_match(Question("?", answer=answer), prediction)
+    assert (verdicts["match-exact"].correct, verdicts["match-contains"].correct) == (exact, contains)
