@@ -12,9 +12,7 @@ def test_a_question_stays_text():
     question = Question("is {question} or <video> or {options} or {0} in it?", options=("{question}", "<video>"))
     before, after = Prompt("{question} before <video> then {question}|{options}|{other}").pieces(question)
     assert before == "is {question} or <video> or {options} or {0} in it? before "
-    assert after == (
-        " then is {question} or <video> or {options} or {0} in it?|(A) {question}\n(B) <video>|{other}"
-    )
+    assert after == (" then is {question} or <video> or {options} or {0} in it?|(A) {question}\n(B) <video>|{other}")
 
 
 @pytest.mark.parametrize("text", ["no video", "<video> and <video>"])
@@ -48,6 +46,8 @@ def test_packs(family):
 def test_packs_speak_their_model_s_format():
     assert pack_prompt("vicuna", "open").text.endswith(" ASSISTANT:")
     assert pack_prompt("chatml", "open").text.endswith("<|im_end|><|im_start|>assistant\n")
-    assert pack_prompt("mistral", "open").text.startswith("[INST] ") and "[/INST]" in pack_prompt("mistral", "open").text
+    assert (
+        pack_prompt("mistral", "open").text.startswith("[INST] ") and "[/INST]" in pack_prompt("mistral", "open").text
+    )
     with pytest.raises(SfllavaError, match="no prompt pack is called 'gpt'; there are vicuna"):
         pack_prompt("gpt", "open")

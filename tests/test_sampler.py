@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import av
 import numpy as np
@@ -253,8 +254,7 @@ def test_no_worker_outlives_a_killed_parent(tmp_path, videos):
             os.kill(worker, 0)
         except ProcessLookupError:
             return
-        with open(f"/proc/{worker}/stat") as stat:
-            if stat.read().rsplit(")", 1)[1].split()[0] == "Z":  # ended, not yet reaped
-                return
+        if Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":  # ended, not yet reaped
+            return
         time.sleep(0.1)
     pytest.fail("the worker still runs")

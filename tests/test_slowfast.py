@@ -47,7 +47,7 @@ def test_names_read_and_written_and_counted(name):
     ],
 )
 def test_a_typo_is_an_error_that_says_what_there_is(name):
-    with pytest.raises(SfllavaError, match="concat|one pathway|at least 1"):
+    with pytest.raises(SfllavaError, match=r"concat|one pathway|at least 1"):
         parse_aggregation(name)
 
 
@@ -75,9 +75,7 @@ def test_pools_by_hand():
         pairs = torch.stack([flat[:, 0::2], flat[:, 1::2]], 2)
         torch.testing.assert_close(Pool(f"spatial_1d_{name}_pool")(g), reduce(pairs).reshape(-1, 2))
         corners = [g[:, i::2, j::2].reshape(3, 6, 2) for i in (0, 1) for j in (0, 1)]
-        torch.testing.assert_close(
-            Pool(f"spatial_2d_{name}_pool")(g), reduce(torch.stack(corners, 2)).reshape(-1, 2)
-        )
+        torch.testing.assert_close(Pool(f"spatial_2d_{name}_pool")(g), reduce(torch.stack(corners, 2)).reshape(-1, 2))
     torch.testing.assert_close(Pool("temporal_global_pool")(g), g.mean(0).reshape(-1, 2))
     torch.testing.assert_close(Pool("concat")(g), g.reshape(-1, 2))
     torch.testing.assert_close(Pool("none")(g), g[0].reshape(-1, 2))

@@ -24,6 +24,8 @@ from sfllava.types import Answer, Question, SfllavaError
 # CLIP's own statistics of RGB in 0..1; all LLaVA-NeXT checkpoints use them
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
+# Cache positions that one pack of questions may take beside the prefix: 2 GB in half precision for 7B
+PACKED_POSITIONS = 4096
 log = logging.getLogger(__name__)
 
 
@@ -284,7 +286,9 @@ class LlavaNext:
         longer = self.tokenizer.encode(text + letter)
         if len(longer) > len(after) and longer[: len(after)] == after:
             return longer[len(after)]
-        return self.tokenizer.encode(letter)[-1]  # the letter would melt into the prompt's last token
+        # the letter would melt into the prompt's last token: then it is said as the letter alone
+        alone = self.tokenizer.token_id(letter)
+        return self.tokenizer.encode(letter)[-1] if alone is None else alone
 
     def _embed(self, before: Sequence[int], tokens: Tensor | None = None, after: Sequence[int] = ()) -> Tensor:
         """Ids, visual tokens (N D), ids -> (1 L D)."""
@@ -315,12 +319,12 @@ class LlavaNext:
             rope.max_seq_len_cached = rope.original_max_seq_len
 
 
-def _parts(items: list[tuple[int, list[int]]], new: int, most: int = 4096) -> Iterator[list[tuple[int, list[int]]]]:
-    """Groups of questions whose prompts and answers together take at most `most` cache positions."""
+def _parts(items: list[tuple[int, list[int]]], new: int) -> Iterator[list[tuple[int, list[int]]]]:
+    """Groups of questions whose prompts and answers together take at most PACKED_POSITIONS of the cache."""
     part, used = [], 0
     for item in items:
         need = len(item[1]) + new
-        if part and used + need > most:
+        if part and used + need > PACKED_POSITIONS:
             yield part
             part, used = [], 0
         part.append(item)

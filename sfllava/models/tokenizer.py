@@ -52,7 +52,7 @@ class Tokenizer:
         self.bos_id: int | None = self.token_id(bos) if options.get("add_bos_token", True) else None
         self.eos_id: int | None = self.token_id(_text(options.get("eos_token")) or "</s>")
         self._split = re.compile("(" + "|".join(map(re.escape, sorted(self._special, key=len, reverse=True))) + ")")
-        self._unspoken = set(self._special.values()) | self.placeholders
+        self._unspoken = {*self._special.values(), *self.placeholders, self.bos_id, self.eos_id}
 
     def token_id(self, token: str) -> int | None:
         """The id of a token given as text, or None."""
@@ -81,11 +81,12 @@ class Tokenizer:
 
     def decode(self, ids: list[int]) -> str:
         """The text of generated ids, special tokens left out, stripped."""
+        ids = [i for i in ids if i not in self._unspoken]
         if self._fast:
             return self._fast.decode(ids, skip_special_tokens=True).strip()
         assert self._sentencepiece is not None
         size = self._sentencepiece.GetPieceSize()
-        return self._sentencepiece.DecodeIds([i for i in ids if i < size and i not in self._unspoken]).strip()
+        return self._sentencepiece.DecodeIds([i for i in ids if i < size]).strip()
 
 
 def _text(token: Any) -> str | None:

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLIPS
+from PIL import Image
+from transformers import CLIPImageProcessor, LlavaNextForConditionalGeneration
+
+from sfllava.models import llava_next
+from sfllava.models.kvcache import packed_mask
+from sfllava.models.llava_next import ContextError
+from sfllava.models.load import load_model
+from sfllava.prompts import LETTERS, Prompt
+from sfllava.sampler import read_video
+from sfllava.slowfast import Pool, SlowFast, parse_aggregation
+from sfllava.types import Question, SfllavaError
+
+QUESTIONS = [
+    "what?",
+    "what is the color of the barrels of the raft?",
+    "where does it take place and what do they do, and who does it? " * 4,
+    "how many animals are there: one, two, three?",
+    "is it é \n new?",
+]
+SETTINGS = [
+    "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4",
+    "slowfast-slow_0frms_concat-fast_4x4",
+    "slowfast-slow_4frms_spatial_2d_avg_pool-fast_0x0",
+    "slowfast-slow_5frms_concat-fast_1x1",
+    "spatial_temporal_pool",
+]
+
+
+@pytest.fixture(scope="module")
+def frames(clip):
+    return read_video(clip, 50).frames
+
+
+def ids(answers):
+    return [answer.token_ids for answer in answers]
+
+
+def test_features_are_transformers_own(models, checkpoints, frames):
+    """PIL and CLIP's processor frame by frame, all layers, hidden state -2 without CLS, then the projector."""
+    model = models("vicuna", "transformers")
+    plain = LlavaNextForConditionalGeneration.from_pretrained(checkpoints("vicuna", "transformers"))
+    processor = CLIPImageProcessor(size={"height": 336, "width": 336}, do_center_crop=False)
+    images = [Image.fromarray(frame).resize((336, 336)) for frame in frames[:6]]
+    pixels = torch.cat([processor(image, return_tensors="pt")["pixel_values"] for image in images])
+    with torch.no_grad():
+        hidden = plain.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
+        wanted = plain.model.multi_modal_projector(hidden).reshape(6, 24, 24, -1)
+    got = model.encode(frames[:6])
+    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+    assert len(model.network.model.vision_tower.encoder.layers) == 2, "the layer behind hidden state -2 is in vain"
+    torch.testing.assert_close(model.encode(frames[:6], batch=1), got, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "frames", [np.zeros((2, 8, 8, 3)), np.zeros((8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)]
+)
+def test_frames_of_another_kind_are_refused(models, frames):
+    with pytest.raises(SfllavaError, match=r"needed uint8 frames of shape \(T H W 3\)"):
+        models().encode(frames)
+
+
+@pytest.mark.parametrize("family", ["vicuna", "mistral", "chatml"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_shared_prefix_equals_plain_generation(models, frames, family, setting):
+    model = models(family)
+    tokens = parse_aggregation(setting)(model.encode(frames))
+    together = model.answer(tokens, QUESTIONS, max_new_tokens=24)
+    assert ids(together) == ids(model.answer(tokens, QUESTIONS, max_new_tokens=24, share_prefix=False))
+    assert [a.visual_tokens for a in together] == [len(tokens)] * len(QUESTIONS)
+    assert len(set(ids(together))) > 1
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_each_clip_gets_its_own_answers(models, shared, name, frames):
+    model = models()
+    tokens = SlowFast()(model.encode(read_video(shared / "clips" / f"{name}.mp4", 50).frames))
+    said = ids(model.answer(tokens, QUESTIONS, max_new_tokens=16))
+    assert said == ids(model.answer(tokens, QUESTIONS, max_new_tokens=16, share_prefix=False))
+    if name != CLIPS[0]:
+        assert said != ids(model.answer(SlowFast()(model.encode(frames)), QUESTIONS, max_new_tokens=16))
+
+
+def test_some_end_early(checkpoints, frames):
+    model = load_model(checkpoints())
+    tokens = SlowFast()(model.encode(frames))
+    free = model.answer(tokens, QUESTIONS, max_new_tokens=24)
+    # let tokens that some of them say early be the end: the third of one, the sixth of another
+    ends = {free[1].token_ids[3], free[3].token_ids[6]}
+    model._eos = ends
+    model.network.generation_config.eos_token_id = sorted(ends)
+    together = model.answer(tokens, QUESTIONS, max_new_tokens=24)
+    assert ids(together) == ids(model.answer(tokens, QUESTIONS, max_new_tokens=24, share_prefix=False))
+    lengths = [len(a.token_ids) for a in together]
+    assert min(lengths) <= 3 and len(set(lengths)) > 1
+    assert not any(end in a.token_ids for a in together for end in ends)
+
+
+def test_groups_bound_the_memory(models, frames, monkeypatch):
+    model = models()
+    tokens = SlowFast()(model.encode(frames))
+    whole = model.answer(tokens, QUESTIONS * 3, max_new_tokens=8)
+    sizes = []
+    original = llava_next.LlavaNext._decode_packed
+
+    def spy(self, prefix, suffixes, new):
+        said = original(self, prefix, suffixes, new)
+        layer = prefix.cache.layers[0]
+        sizes.append((len(suffixes), layer._space[0].shape[-2] - prefix.length, layer.keys.data_ptr()))
+        return said
+
+    monkeypatch.setattr(llava_next.LlavaNext, "_decode_packed", spy)
+    monkeypatch.setattr(llava_next, "PACKED_POSITIONS", 250)
+    assert ids(model.answer(tokens, QUESTIONS * 3, max_new_tokens=8)) == ids(whole)
+    assert len(sizes) > 3 and sum(n for n, _, _ in sizes) == 15
+    assert all(room <= 250 or n == 1 for n, room, _ in sizes)
+    assert len({pointer for _, _, pointer in sizes}) == 1, "the prefix was copied"
+
+
+def test_the_mask_by_hand():
+    owners, queries = torch.tensor([0, 0, 1, 0, 1]), torch.tensor([0, 1])
+    assert packed_mask(2, owners, queries)[0, 0].int().tolist() == [
+        [1, 1, 1, 1, 0, 1, 0],
+        [1, 1, 0, 0, 1, 0, 1],
+    ]
+    own = torch.tensor([0, 0, 1])
+    assert packed_mask(0, own, own)[0, 0].int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_past_the_checkpoint_s_positions(models, frames, caplog):
+    """50 frames of 8x8 and 10 slow ones are 6,080 tokens: one question at a time, and said once."""
+    model = models()
+    model._warned = False
+    tokens = parse_aggregation("slowfast-slow_10frms_spatial_1d_max_pool-fast_8x8")(model.encode(frames))
+    with caplog.at_level(logging.WARNING, "sfllava"):
+        said = ids(model.answer(tokens, QUESTIONS[:3], max_new_tokens=6))
+        model.answer(tokens, QUESTIONS[:1], max_new_tokens=2)
+    assert said == ids(model.answer(tokens, QUESTIONS[:3], max_new_tokens=6, share_prefix=False))
+    assert len([r for r in caplog.records if "past 4096 positions" in r.message]) == 1
+
+
+def test_crossing_the_limit_while_answering(models, frames):
+    model = models()
+    tokens = torch.cat([Pool("concat")(model.encode(frames[:7])), Pool("concat")(model.encode(frames[7:8]))[:-600]])
+    before, after = (len(part) for part in model.prompt_ids(Question(QUESTIONS[0])))
+    tokens = tokens[: 4096 - before - after - 5]  # five new tokens fit, then it crosses
+    questions = [QUESTIONS[0], QUESTIONS[1], "?"]
+    said = ids(model.answer(tokens, questions, max_new_tokens=12))
+    assert said == ids(model.answer(tokens, questions, max_new_tokens=12, share_prefix=False))
+    assert all(len(s) == 12 for s in said)
+
+
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_a_long_prompt_leaves_later_ones_alone(checkpoints, frames, share_prefix):
+    fresh, used = load_model(checkpoints()), load_model(checkpoints())
+    grid = used.encode(frames)
+    longer, long = Pool("concat")(grid[:13]), Pool("concat")(grid[:8])
+    used.answer(longer, QUESTIONS[:1], max_new_tokens=4)
+    rows = {"max_new_tokens": 8, "share_prefix": share_prefix}
+    assert ids(used.answer(long, QUESTIONS[:1], **rows)) == ids(
+        load_model(checkpoints()).answer(long, QUESTIONS[:1], **rows)
+    )
+    tokens = SlowFast()(grid)
+    assert ids(used.answer(tokens, QUESTIONS, **rows)) == ids(fresh.answer(tokens, QUESTIONS, **rows))
+    # a prompt of exactly the limit, behind a longer one
+    before, after = (len(part) for part in used.prompt_ids(Question("what?")))
+    edge = longer[: 4096 - before - after]
+    used.answer(longer, ["what?"], max_new_tokens=1)
+    assert ids(used.answer(edge, ["what?"], max_new_tokens=1)) == ids(fresh.answer(edge, ["what?"], max_new_tokens=1))
+
+
+def test_rope_is_dynamic_with_factor_two(models, checkpoints):
+    assert models().network.config.text_config.rope_parameters == {
+        "rope_type": "dynamic",
+        "factor": 2.0,
+        "rope_theta": 10000.0,
+    }
+    assert models("mistral").context == 8192 and models().context == 8192
+    plain = load_model(checkpoints(), rope_factor=None)
+    assert plain.context == 4096 and plain.shared_positions is None
+    assert load_model(checkpoints("mistral"), context=32768).context == 32768
+
+
+def test_too_many_tokens_are_refused_before_any_compute(models, frames, monkeypatch):
+    model = models()
+    tokens = Pool("concat")(model.encode(frames[:15]))
+    monkeypatch.setattr(model, "_forward", lambda *a, **k: pytest.fail("computed"))
+    with pytest.raises(ContextError, match=r"8640 visual and \d+ text tokens do not fit the context of 8192"):
+        model.answer(tokens, ["what?"])
+    with pytest.raises(ContextError, match="do not fit"):
+        model.answer(tokens[:8000], ["what?", "very long " * 200])
+
+
+def test_answers_stop_at_the_end_of_the_context(models, frames):
+    model = models()
+    grid = model.encode(frames[:15])
+    before, after = (len(part) for part in model.prompt_ids(Question("what?")))
+    tokens = Pool("concat")(grid)[: 8192 - before - after - 3]
+    assert len(model.answer(tokens, ["what?"], max_new_tokens=50)[0].token_ids) == 3
+
+
+def test_bos_stands_once_in_front(models):
+    question = Question("what?")
+    before, after = models().prompt_ids(question)
+    assert before[0] == 1 and 1 not in before[1:] + after
+    assert models().prompt_ids(question, Prompt("<s>USER: <video>{question}"))[0].count(1) == 1
+    before, _ = models("chatml").prompt_ids(question)
+    assert before[0] == models("chatml").tokenizer.token_id("<|im_start|>") and 1 not in before
+
+
+def test_pieces_are_tokenized_by_themselves(models):
+    model = models()
+    before, after = model.prompt_ids(Question("the raft"), Prompt("on<video> {question}"))
+    assert before == [1, *model.tokenizer.encode("on")]
+    assert after == model.tokenizer.encode(" the raft")
+
+
+def test_questions_with_other_text_before_the_video(models, frames):
+    """Where the question stands before the video there is one prefix a question; the answers are the same."""
+    model = models()
+    tokens = SlowFast()(model.encode(frames))
+    prompt = Prompt("{question} <video> reply:")
+    said = ids(model.answer(tokens, QUESTIONS[:3], prompt=prompt, max_new_tokens=8))
+    assert said == ids(model.answer(tokens, QUESTIONS[:3], prompt=prompt, max_new_tokens=8, share_prefix=False))
+    assert len(set(said)) == 3
+
+
+def test_letters_from_logits(models, frames):
+    model = models()
+    tokens = SlowFast()(model.encode(frames))
+    questions = [
+        Question("what is it", options=("a cat", "a dog", "a raft"), task="choice"),
+        Question("where", options=("river", "gym", "road", "sky", "sea"), task="choice"),
+    ]
+    answers = model.answer(tokens, questions, read="logits")
+    for question, answer in zip(questions, answers):
+        assert list(answer.letters) == list(LETTERS[: len(question.options)])
+        assert sum(answer.letters.values()) == pytest.approx(1)
+        assert answer.text == max(answer.letters, key=lambda x: answer.letters[x])
+        # the plain way: one forward of the whole prompt, the letters' own rows
+        before, after = model.prompt_ids(question)
+        with torch.no_grad():
+            logits = model._logits(model._forward(model._embed(before, tokens, after))[0, -1])
+        rows = [model.tokenizer.token_id(x) for x in answer.letters]
+        torch.testing.assert_close(
+            torch.tensor(list(answer.letters.values())), logits[rows].softmax(-1), atol=1e-5, rtol=1e-4
+        )
+    long = Pool("concat")(model.encode(frames[:8]))
+    assert len(model.answer(long, questions, read="logits")[1].letters) == 5
+    with pytest.raises(SfllavaError, match="needs questions with options"):
+        model.answer(tokens, ["what?"], read="logits")
+
+
+def test_no_questions_and_bad_arguments(models, frames):
+    model = models()
+    tokens = SlowFast()(model.encode(frames[:4]))
+    assert model.answer(tokens, []) == []
+    with pytest.raises(SfllavaError, match="max_new_tokens must be at least 1, got 0"):
+        model.answer(tokens, ["?"], max_new_tokens=0)
+    with pytest.raises(SfllavaError, match="read must be generate or logits, got 'guess'"):
+        model.answer(tokens, ["?"], read="guess")
+
+
+def test_a_sliding_window_is_respected(tmp_path, frames):
+    """Mistral 0.1 sees a window only: past it questions are answered by transformers' own masks."""
+    from sfllava.models.tiny import write_random_checkpoint
+
+    model = load_model(write_random_checkpoint(tmp_path, "original", "mistral", text={"sliding_window": 256}))
+    assert model.shared_positions == 256
+    tokens = SlowFast(2, "spatial_2d_avg_pool", (2, 2))(model.encode(frames[:8]))
+    said = model.answer(tokens, QUESTIONS[:2], max_new_tokens=6)
+    assert ids(said) == ids(model.answer(tokens, QUESTIONS[:2], max_new_tokens=6, share_prefix=False))
