@@ -121,7 +121,7 @@ def _notebook(a: argparse.Namespace) -> int:
         if not equals:
             raise SfllavaError(f"-p {pair}: needed NAME=VALUE")
         parameters[name] = _value(value)
-    print(run_notebook(a.notebook, a.out, **parameters))
+    print(run_notebook(a.notebook, a.out, parameters))
     return 0
 
 

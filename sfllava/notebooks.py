@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sfllava.types import SfllavaError
 
 
-def run_notebook(notebook: str | Path, out: str | Path, *, progress: bool = True, **parameters: Any) -> Path:
+def run_notebook(
+    notebook: str | Path, out: str | Path, parameters: Mapping[str, Any] | None = None, *, progress: bool = True
+) -> Path:
     """Execute `notebook` with `parameters` and write it, with its outputs, to `out`.
 
     Raises SfllavaError for a parameter that the notebook does not have, before anything runs; papermill's
@@ -16,7 +19,7 @@ def run_notebook(notebook: str | Path, out: str | Path, *, progress: bool = True
     """
     import papermill
 
-    notebook, out = Path(notebook), Path(out)
+    notebook, out, parameters = Path(notebook), Path(out), dict(parameters or {})
     if not notebook.is_file():
         raise SfllavaError(f"{notebook}: no such notebook")
     known = papermill.inspect_notebook(str(notebook))

@@ -48,30 +48,21 @@ class RunFolder:
             raise RunError(
                 f"{self.path}: another process is writing this run; wait for it or use another folder"
             ) from error
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(self._lock.close)
         try:
             self._check_identity()
+            self._stack.enter_context(_log_to(self.path / "log.txt"))
             self._repair()
             self._file = (self.path / "predictions.jsonl").open("ab", buffering=0)
-            self._handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
         except BaseException:
-            self._lock.close()
+            self._stack.close()
             raise
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._handler.handleError = lambda record: None  # a full disk is reported once, by append
-        logger = logging.getLogger("sfllava")
-        self._level = logger.level
-        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
-        logger.addHandler(self._handler)
         return self
 
     def __exit__(self, *_: object) -> None:
-        logger = logging.getLogger("sfllava")
-        logger.removeHandler(self._handler)
-        logger.setLevel(self._level)
-        with contextlib.suppress(OSError):  # a full disk has been reported by the write that met it
-            self._handler.close()
         self._file.close()
-        self._lock.close()
+        self._stack.close()
 
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows; where that fails (a full disk) the file is as it was before, and RunError says so."""
@@ -169,6 +160,25 @@ def read_rows(path: str | Path) -> Iterator[Row]:
             except (ValueError, AttributeError) as error:
                 raise RunError(f"{file}, line {i}: not a row of predictions: {error}") from error
             yield row
+
+
+@contextlib.contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """What the package logs, from INFO on, also goes to a file."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.handleError = lambda record: None  # a full disk is reported once, by append
+    logger = logging.getLogger("sfllava")
+    level = logger.level
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 def _line(row: Row) -> bytes:

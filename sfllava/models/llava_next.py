@@ -29,6 +29,12 @@ PACKED_POSITIONS = 4096
 log = logging.getLogger(__name__)
 
 
+def normalise(pixels: Tensor) -> Tensor:
+    """uint8 (T H W 3) -> float32 (T 3 H W), scaled and normalised as CLIP was trained, on the pixels' device."""
+    mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (_MEAN, _STD))
+    return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+
+
 class ContextError(SfllavaError):
     """A prompt that the model's context does not hold; raised before any compute."""
 
@@ -116,10 +122,9 @@ class LlavaNext:
         pixels = resize_frames(pixels, (self.image_size, self.image_size))
         tower, projector = self.network.model.vision_tower, self.network.model.multi_modal_projector
         device = tower.device
-        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (_MEAN, _STD))
         out = []
         for part in torch.from_numpy(np.ascontiguousarray(pixels)).split(batch or (8 if device.type == "cpu" else 64)):
-            x = part.to(device).permute(0, 3, 1, 2).float().div(255).sub(mean).div(std).to(self.dtype)
+            x = normalise(part.to(device)).to(self.dtype)
             # load_model cut the layers behind the selected hidden state off; 1: drops CLS
             out.append(projector(tower(x).last_hidden_state[:, 1:]))
         return torch.cat(out).unflatten(1, self.grid)

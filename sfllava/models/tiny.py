@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import string
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,13 +164,14 @@ def _write_tokenizer(folder: Path, family: str) -> int:
     sentencepiece.SentencePieceTrainer.Train(
         sentence_iterator=iter(_CORPUS),
         model_writer=model,
-        vocab_size=420,
+        vocab_size=440,
         model_type="bpe",
         byte_fallback=True,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         split_digits=True,
         pad_id=-1,
+        required_chars=string.ascii_letters,
         hard_vocab_limit=False,
         minloglevel=2,
     )

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from sfllava.sampler import sample_indices
+from sfllava.slowfast import slow_indices
+
+QUESTIONS = [
+    "where are the people?",
+    "what is the color of the barrels of the raft?",
+    "what do they do?",
+    "how many animals are there?",
+]
+
+
+def sfllava(*arguments, **environment):
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "sfllava.cli", *map(str, arguments)], capture_output=True, text=True, env=env
+    )
+
+
+def asked(path, checkpoint, *questions):
+    out = sfllava("ask", path, *questions, "--model", checkpoint, "--json", "--max-new-tokens", 16)
+    assert out.returncode == 0, out.stderr
+    return json.loads(out.stdout)
+
+
+def test_ask_on_a_real_clip_is_the_same_from_both_layouts_and_one_at_a_time(checkpoints, clip):
+    together = asked(clip, checkpoints("vicuna", "transformers"), *QUESTIONS)
+    said = [a["token_ids"] for a in together["answers"]]
+    assert [a["question"] for a in together["answers"]] == QUESTIONS
+    assert together["visual_tokens"] == 3680
+    indices = sample_indices(376, 50)
+    assert together["frame_indices"] == indices.tolist()
+    assert together["slow_indices"] == indices[slow_indices(50, 10)].tolist()
+    assert set(together["seconds"]) == {"load", "decode", "encode", "answer"}
+    other = asked(clip, checkpoints("vicuna", "original"), *QUESTIONS)
+    assert [a["token_ids"] for a in other["answers"]] == said
+    assert asked(clip, checkpoints(), QUESTIONS[2])["answers"][0]["token_ids"] == said[2]
+
+
+def test_ask_in_words(checkpoints, videos, tmp_path):
+    (tmp_path / "p.txt").write_text("<video> {question} reply:")
+    model = ("--model", checkpoints(), "--frames", 8, "--aggregation", "concat", "--max-new-tokens", 4)
+    out = sfllava("ask", videos / "a.mp4", "what is {it}?", *model, "--prompt", tmp_path / "p.txt")
+    assert out.returncode == 0 and out.stdout.startswith("what is {it}?\n  ")
+    assert "8 of 20 frames, 4608 visual tokens" in out.stderr and "encode" in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ask", "gone.mp4", "what?", "--model", "MODEL"), "gone.mp4: no such video"),
+        (("ask", "VIDEO", "what?", "--model", "MODEL", "--frames", 0), "frames must be a whole number of at least 1, got 0"),
+        (("ask", "VIDEO", "what?", "--model", "MODEL", "--aggregation", "fast_4x4"), "no aggregation is called 'fast_4x4'"),
+        (("ask", "VIDEO", "what?", "--model", "gone"), "gone: no such checkpoint folder"),
+        (("ask", "VIDEO", "what?", "--model", "MODEL", "--aggregation", "concat"), "28800 visual and"),
+        (("ask", "VIDEO", "what?", "--model", "MODEL", "--prompt", "gone.txt"), "gone.txt: cannot read the prompt"),
+        (("ask", "VIDEO", "what?"), "no model given: pass --model PATH (or set SFLLAVA_MODEL)"),
+        (("evaluate", "msvdd", "--root", ".", "--model", "MODEL", "--out", "run"), "no benchmark is called 'msvdd'"),
+        (("evaluate", "open", "--questions", "gone.csv", "--videos", ".", "--model", "MODEL", "--out", "run"), "gone.csv: cannot"),
+        (("evaluate", "msvd,tgif", "--questions", "q.csv", "--model", "MODEL", "--out", "run"), "found under --root"),
+        (("evaluate", "open", "--questions", "OPEN", "--model", "MODEL", "--out", "run"), "no folder of videos was given"),
+        (("evaluate", "open", "--questions", "OPEN", "--videos", "VIDEOS", "--model", "MODEL", "--out", "OPEN"), "cannot be used as a run folder"),
+        (("check", "open", "--questions", "OPEN", "--videos", "gone"), "gone: no such folder of videos"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_a_status(checkpoints, videos, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "open.csv").write_text("video_name,question,answer\na,q,x\n")
+    names = {"MODEL": checkpoints(), "VIDEO": videos / "a.mp4", "VIDEOS": videos, "OPEN": tmp_path / "open.csv"}
+    out = sfllava(*(names.get(a, a) for a in arguments), SFLLAVA_MODEL="")
+    assert out.returncode == 1 and out.stdout == ""
+    assert out.stderr.startswith("sfllava: ") and len(out.stderr.strip().splitlines()) == 1, out.stderr
+    assert message in out.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_from_the_environment(checkpoints, videos):
+    out = sfllava(
+        "ask", videos / "a.mp4", "what?", "--frames", 4, "--max-new-tokens", 2, SFLLAVA_MODEL=str(checkpoints())
+    )
+    assert out.returncode == 0, out.stderr
+
+
+def test_evaluate_several_benchmarks_under_one_root(checkpoints, videos, tmp_path):
+    data = tmp_path / "data" / "multiple_choice_qa"
+    for name in ("EgoSchema", "NExTQA"):
+        shutil.copytree(videos, data / name / "video")
+    (tmp_path / "multiple_choice_qa").mkdir()
+    for name in ("EgoSchema", "NExT_QA"):
+        (tmp_path / "multiple_choice_qa" / f"{name}.csv").write_text("video_name,question,answer,a0,a1\na,q,x,x,y\n")
+    common = ("egoschema,nextqa", "--root", tmp_path)
+    out = sfllava("evaluate", *common, "--model", checkpoints(), "--out", tmp_path / "runs", "--frames", 4,
+                  "--max-new-tokens", 2)  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    for name in ("egoschema", "nextqa"):
+        assert (tmp_path / "runs" / name / "scores.json").exists() and f"runs/{name}\n" in out.stdout
+    checked = sfllava("check", *common)
+    assert (
+        checked.returncode == 1 and "needed 500: WRONG" in checked.stdout and "found and readable 1" in checked.stdout
+    )
+
+
+def test_check_on_a_file_of_one_s_own(videos, tmp_path):
+    (tmp_path / "q.csv").write_text("video_name,question,answer\na,q,x\n")
+    out = sfllava("check", "open", "--questions", tmp_path / "q.csv", "--videos", videos)
+    assert out.returncode == 0 and "found and readable 1, missing 0, unreadable 0" in out.stdout
+
+
+def test_help_needs_no_torch():
+    """What makes --help slow is importing torch: it must not be."""
+    code = "import sys\nfrom sfllava.cli import main\ntry:\n    main(['evaluate', '--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'transformers', 'numpy', 'decord'} & set(sys.modules), 'heavy imports'"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    assert "--retry-failed" in out.stdout
+    assert sfllava("evaluate").returncode == 2

@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sfllava.benchmarks import BenchmarkError, load_benchmark
+from sfllava.evaluate import evaluate as evaluate_function
+from sfllava.models.llava_next import ContextError, LlavaNext
+from sfllava.prompts import Prompt
+from sfllava.runfolder import RunError, read_rows
+from sfllava.types import Setting, SfllavaError
+
+SMALL = Setting(6, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2")
+SETTINGS = [
+    SMALL,
+    Setting(6, "slowfast-slow_1frms_concat-fast_1x1"),
+    Setting(4, "slowfast-slow_0frms_concat-fast_3x3"),
+]
+HEADER = "video_name,question,answer,question_id\n"
+
+
+def questions_csv(path: Path, names="abc", each=4) -> Path:
+    rows = [
+        f"{name},what is {word} in {name}?,{word},{word}\n"
+        for name in names
+        for word in ("it", "red", "up", "on")[:each]
+    ]
+    path.write_text(HEADER + "".join(rows))
+    return path
+
+
+@pytest.fixture
+def benchmark(videos, tmp_path):
+    return load_benchmark("open", questions_csv(tmp_path / "q.csv"), videos)
+
+
+def run(model, benchmark, out, settings=SMALL, **options):
+    return evaluate_function(model, benchmark, settings, out, max_new_tokens=6, progress=False, **options)
+
+
+def plain(rows):
+    """Rows without the seconds, in the order of keys."""
+    return sorted(
+        ({k: v for k, v in row.items() if k != "seconds"} for row in rows), key=lambda r: (r["key"], r["setting"])
+    )
+
+
+def test_a_run_folder(models, benchmark, tmp_path):
+    result = run(models(), benchmark, tmp_path / "run", SETTINGS)
+    rows = list(read_rows(tmp_path / "run"))
+    assert len(rows) == 12 * 3 == len({(r["key"], r["setting"]) for r in rows})
+    for row in rows:
+        assert row["error"] is None and 1 <= len(row["token_ids"]) <= 6 and row["frames"] in (4, 6)
+        assert row["visual_tokens"] == next(s for s in SETTINGS if s.name == row["setting"]).budget()
+        assert row["seconds"]["answer"] > 0
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["identity"]["settings"][0] == {"name": SMALL.name, "frames": 6, "aggregation": str(SMALL.aggregation)}
+    assert about["identity"]["questions_sha256"] == benchmark.fingerprint
+    assert about["identity"]["model"]["sha256_sampled"] == models().fingerprint
+    assert {"torch", "transformers", "python"} <= about["facts"]["versions"].keys()
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores == result.scores and scores[SMALL.name]["questions"] == 12
+    assert "ended" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_answers_are_those_of_one_question_at_a_time(models, benchmark, tmp_path):
+    from sfllava.sampler import read_video
+
+    run(models(), benchmark, tmp_path / "run", SETTINGS)
+    said = {(r["key"], r["setting"]): tuple(r["token_ids"]) for r in read_rows(tmp_path / "run")}
+    for question in benchmark.questions[::3]:
+        for setting in SETTINGS:
+            video = read_video(benchmark.find_video(question.video), setting.frames, size=(336, 336))
+            tokens = setting.tokens(models().encode(video.frames))
+            alone = models().answer(tokens, [question], max_new_tokens=6, share_prefix=False)
+            assert said[question.key, setting.name] == alone[0].token_ids
+
+
+def test_each_video_is_encoded_once_for_settings_of_equal_frames(models, benchmark, tmp_path, monkeypatch):
+    calls = []
+    encode = LlavaNext.encode
+    monkeypatch.setattr(LlavaNext, "encode", lambda self, frames: calls.append(len(frames)) or encode(self, frames))
+    run(models(), benchmark, tmp_path / "run", SETTINGS)
+    assert sorted(calls) == [4, 4, 4, 6, 6, 6]
+
+
+def test_a_run_goes_on_where_it_stopped(models, benchmark, tmp_path):
+    whole = plain(read_rows(run(models(), benchmark, tmp_path / "whole", SETTINGS).path))
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    file = tmp_path / "cut" / "predictions.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:7]) + lines[7][:40])  # a half-written line
+    (tmp_path / "cut" / "scores.json").unlink()
+    result = run(models(), benchmark, tmp_path / "cut", SETTINGS)
+    assert file.read_bytes().startswith(b"".join(lines[:7]))
+    assert plain(read_rows(result.path)) == whole
+    assert result.scores == json.loads((tmp_path / "whole" / "scores.json").read_text())
+    assert "cut off a half-written last line of 40 bytes" in log_of(result.path)
+    before = file.read_bytes()
+    run(models(), benchmark, tmp_path / "cut", SETTINGS)  # nothing left to do
+    assert file.read_bytes() == before
+
+
+def log_of(path):
+    return (path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"settings": Setting(5, str(SMALL.aggregation))}, "settings was .*6frms.*is .*5frms"),
+        ({"limit": 5}, "limit was null, is 5"),
+        ({"prompt": Prompt("<video> {question}")}, "prompt was .* is .*<video> {question}"),
+        ({"read": "logits"}, None),
+    ],
+)
+def test_changed_settings_are_an_error_that_shows_them(models, benchmark, tmp_path, changes, shown):
+    run(models(), benchmark, tmp_path / "run")
+    before = (tmp_path / "run" / "predictions.jsonl").read_bytes()
+    with pytest.raises(RunError, match=f"holds another run.*{shown}" if shown else 'read was "generate", is "logits"'):
+        run(models(), benchmark, tmp_path / "run", **changes)
+    assert (tmp_path / "run" / "predictions.jsonl").read_bytes() == before
+
+
+def test_another_model_or_question_file_is_another_run(models, benchmark, videos, tmp_path):
+    run(models(), benchmark, tmp_path / "run")
+    with pytest.raises(RunError, match=r"model\.sha256_sampled was"):
+        run(models("vicuna", "original"), benchmark, tmp_path / "run")
+    other = load_benchmark("open", questions_csv(tmp_path / "q2.csv", each=3), videos)
+    with pytest.raises(RunError, match="questions_sha256 was"):
+        run(models(), other, tmp_path / "run")
+
+
+def test_no_question_leaves_the_denominator(models, videos, tmp_path):
+    folder = shutil.copytree(videos, tmp_path / "videos")
+    (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:200])
+    (folder / "empty.mp4").touch()
+    benchmark = load_benchmark("open", questions_csv(tmp_path / "q.csv", ["a", "b", "gone", "empty"], 2), folder)
+    result = run(models(), benchmark, tmp_path / "run")
+    scores = result.scores[SMALL.name]
+    assert (scores["questions"], scores["answered"], scores["failed"], scores["not_asked"]) == (8, 2, 6, 0)
+    assert sum(scores["reasons"].values()) == 6
+    reasons = {r["video"]: r["error"] for r in read_rows(result.path)}
+    assert reasons["a"] is None and "gone: no such video under" in reasons["gone"]
+    assert "b.mp4: not a readable video" in reasons["b"] and "the file is empty" in reasons["empty"]
+    assert scores["rules"]["match-exact"]["accuracy"] == scores["rules"]["match-exact"]["correct"] / 8
+    assert "8 questions, 2 answered, 6 failed" in str(result) and "failed 2 x: " in str(result)
+    # mended, and asked again
+    shutil.copy(videos / "b.mp4", folder / "b.mp4")
+    again = run(models(), benchmark, tmp_path / "run").scores[SMALL.name]
+    assert again["failed"] == 6
+    again = run(models(), benchmark, tmp_path / "run", retry_failed=True).scores[SMALL.name]
+    assert (again["answered"], again["failed"]) == (4, 4)
+    assert len(list(read_rows(tmp_path / "run"))) == 8
+
+
+def test_a_video_that_fails_is_tried_once_more(models, benchmark, tmp_path, monkeypatch):
+    encode, tries = LlavaNext.encode, []
+
+    def flaky(self, frames):
+        tries.append(1)
+        if len(tries) in (2, 4, 5):
+            raise RuntimeError("CUDA error:\n  an illegal memory access")
+        return encode(self, frames)
+
+    monkeypatch.setattr(LlavaNext, "encode", flaky)
+    scores = run(models(), benchmark, tmp_path / "run").scores[SMALL.name]
+    assert (scores["answered"], scores["failed"]) == (8, 4)  # b at the second try, c not at all
+    assert scores["reasons"] == {"RuntimeError: CUDA error: an illegal memory access": 4}
+
+
+def test_a_hanging_decoder_gives_way_to_the_other(models, benchmark, tmp_path, monkeypatch):
+    from test_sampler import hanging_decord
+
+    hanging_decord(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    scores = run(models(), benchmark, tmp_path / "run", decode_seconds=2).scores[SMALL.name]
+    assert scores["answered"] == 12  # PyAV at the second try
+    assert "decoding took longer than 2 s" in log_of(tmp_path / "run")
+
+
+def test_a_damaged_video_is_noted_in_its_rows(models, clip, tmp_path):
+    (tmp_path / "half.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    benchmark = load_benchmark("open", questions_csv(tmp_path / "q.csv", ["half"]), tmp_path)
+    run(models(), benchmark, tmp_path / "run")
+    assert all("of 376 declared frames" in row["damage"] for row in read_rows(tmp_path / "run"))
+
+
+def test_tokens_that_do_not_fit_are_refused_before_any_compute(models, benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(LlavaNext, "encode", lambda *a: pytest.fail("computed"))
+    with pytest.raises(ContextError, match=r"28800 visual and .* do not fit the context of 8192"):
+        run(models(), benchmark, tmp_path / "run", [SMALL, Setting(50, "concat")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_question_too_long_is_one_failed_row(models, videos, tmp_path):
+    (tmp_path / "q.csv").write_text(HEADER + f"a,short?,x,1\na,{'very long ' * 3000}?,x,2\n")
+    scores = run(models(), load_benchmark("open", tmp_path / "q.csv", videos), tmp_path / "run").scores[SMALL.name]
+    assert (scores["answered"], scores["failed"]) == (1, 1)
+    assert "do not fit the context of 8192" in next(iter(scores["reasons"]))
+
+
+def test_limit_and_seed(models, benchmark, tmp_path):
+    def keys(out, **options):
+        run(models(), benchmark, tmp_path / out, **options)
+        return [row["key"] for row in read_rows(tmp_path / out)]
+
+    assert keys("first", limit=5) == [f"open/{i}" for i in range(5)]
+    chosen = keys("seed", limit=5, seed=3)
+    assert len(chosen) == 5 and chosen != [f"open/{i}" for i in range(5)] and chosen == keys("again", limit=5, seed=3)
+    with pytest.raises(SfllavaError, match="limit must be at least 1, got 0"):
+        keys("none", limit=0)
+
+
+def test_choice_by_generation_and_by_logits(models, videos, tmp_path):
+    (tmp_path / "q.csv").write_text("video_name,question,answer,a0,a1,a2\na,what?,y,x,y,z\nb,where?,x,x,y,x\n")
+    benchmark = load_benchmark("choice", tmp_path / "q.csv", videos)
+    scores = run(models(), benchmark, tmp_path / "said").scores[SMALL.name]
+    assert set(scores["rules"]) == {"choice-published", "choice-strict"}
+    assert scores["rules"]["choice-strict"]["unparsable"] <= 2
+    run(models(), benchmark, tmp_path / "logits", read="logits")
+    for row in read_rows(tmp_path / "logits"):
+        assert set(row["letters"]) == set("ABC") and row["prediction"] == max(row["letters"], key=row["letters"].get)
+
+
+def test_vcgbench_predictions(models, videos, tmp_path):
+    for file in ("Generic_QA", "Temporal_QA", "Consistency_QA1", "Consistency_QA2"):
+        (tmp_path / f"{file}.csv").write_text(f"video_name,question,question_id,answer\na,what of {file}?,a_0,x\n")
+    scores = run(models(), load_benchmark("vcgbench", tmp_path, videos), tmp_path / "run").scores[SMALL.name]
+    assert scores["answered"] == 4 and scores["rules"] == {}
+    keys = [row["key"] for row in read_rows(tmp_path / "run")]
+    assert keys == ["vcgbench/generic/0", "vcgbench/temporal/0", "vcgbench/consistency/0/1", "vcgbench/consistency/0/2"]
+
+
+def test_bad_arguments(models, benchmark, tmp_path):
+    with pytest.raises(SfllavaError, match="needed settings with names of their own"):
+        run(models(), benchmark, tmp_path / "run", [SMALL, SMALL])
+    benchmark.videos_dir = None
+    with pytest.raises(BenchmarkError, match="no folder of videos was given"):
+        run(models(), benchmark, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda p: p.write_bytes(b"{}\n" + p.read_bytes()),
+            r"predictions\.jsonl, line 1: not a row of predictions: no",
+        ),
+        (lambda p: p.write_bytes(p.read_bytes() * 2), "line 13: a second row for question open/0"),
+        (lambda p: (p.parent / "run.json").write_text("{"), r"run\.json: not the run\.json of a run"),
+        (lambda p: (p.parent / "run.json").unlink(), "not a run folder of ours"),
+    ],
+)
+def test_spoilt_run_folders(models, benchmark, tmp_path, spoil, message):
+    file = run(models(), benchmark, tmp_path / "run").path / "predictions.jsonl"
+    spoil(file)
+    before = file.read_bytes()
+    with pytest.raises(RunError, match=message):
+        run(models(), benchmark, tmp_path / "run")
+    assert file.read_bytes() == before
+
+
+def command(checkpoint, csv, videos, out, *more):
+    return [
+        *(sys.executable, "-m", "sfllava.cli", "evaluate", "open", "--questions", str(csv), "--videos", str(videos)),
+        *("--model", str(checkpoint), "--out", str(out), "--frames", "6", "4", "--max-new-tokens", "6"),
+        *("--aggregation", str(SMALL.aggregation), "slowfast-slow_1frms_concat-fast_1x1", *more),
+    ]
+
+
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(checkpoints, videos, tmp_path):
+    """SIGKILL until it is through: the same rows as an uninterrupted run, each once."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    names = [f"{name}{i}" for i in range(4) for name in "abc"]
+    for name in names:
+        os.link(videos / f"{name[0]}.mp4", folder / f"{name}.mp4")
+    csv = questions_csv(tmp_path / "q.csv", names)
+    subprocess.run(command(checkpoints(), csv, folder, tmp_path / "whole"), check=True, capture_output=True)
+    whole = plain(read_rows(tmp_path / "whole"))
+    assert len(whole) == 12 * 4 * 4
+    chance, kills, file = random.Random(0), 0, tmp_path / "killed" / "predictions.jsonl"
+    for _ in range(40):
+        process = subprocess.Popen(
+            command(checkpoints(), csv, folder, tmp_path / "killed"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        size = file.stat().st_size if file.exists() else 0
+        if kills < 4:
+            while process.poll() is None and (not file.exists() or file.stat().st_size <= size):
+                time.sleep(0.005)  # until it writes, then a random moment more
+            time.sleep(chance.random() * 0.25)
+        else:
+            process.wait()
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        if process.wait() == 0:
+            break
+    assert kills >= 3, "it was never killed on the way"
+    assert plain(read_rows(tmp_path / "killed")) == whole
+    assert (tmp_path / "killed" / "scores.json").read_bytes() == (tmp_path / "whole" / "scores.json").read_bytes()
+
+
+def test_an_interrupt_stops_it_with_a_word(checkpoints, videos, tmp_path):
+    csv = questions_csv(tmp_path / "q.csv")
+    process = subprocess.Popen(
+        command(checkpoints(), csv, videos, tmp_path / "run"), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not (tmp_path / "run" / "predictions.jsonl").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped; the same command goes on from here" in err
+    assert "Traceback" not in err and (tmp_path / "run" / "scores.json").exists()
+
+
+def test_two_processes_on_one_folder(models, benchmark, tmp_path, monkeypatch):
+    encode, errors = LlavaNext.encode, []
+
+    def second(self, frames):
+        with pytest.raises(RunError, match="another process is writing this run"):
+            run(models(), benchmark, tmp_path / "run")
+        errors.append(1)
+        return encode(self, frames)
+
+    monkeypatch.setattr(LlavaNext, "encode", second)
+    assert run(models(), benchmark, tmp_path / "run").scores[SMALL.name]["answered"] == 12
+    assert len(errors) == 3
+
+
+def test_a_full_disk_loses_nothing(checkpoints, videos, tmp_path):
+    """RLIMIT_FSIZE stands for the full disk: the write fails half-way, with the same kind of error."""
+    csv = questions_csv(tmp_path / "q.csv")
+    subprocess.run(command(checkpoints(), csv, videos, tmp_path / "whole"), check=True, capture_output=True)
+    limit = (tmp_path / "whole" / "predictions.jsonl").stat().st_size // 2
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    out = subprocess.run(
+        command(checkpoints(), csv, videos, tmp_path / "run"), capture_output=True, text=True, preexec_fn=small_disk
+    )
+    assert out.returncode == 1 and "Traceback" not in out.stderr
+    last = out.stderr.strip().splitlines()[-1]
+    assert "predictions.jsonl: cannot write: File too large" in last and "goes on from there" in last
+    kept = (tmp_path / "run" / "predictions.jsonl").read_bytes()
+    assert kept.endswith(b"\n") and 0 < len(kept.splitlines()) < 48
+    subprocess.run(command(checkpoints(), csv, videos, tmp_path / "run"), check=True, capture_output=True)
+    assert plain(read_rows(tmp_path / "run")) == plain(read_rows(tmp_path / "whole"))
+
+
+def test_logging_is_left_as_it_was(models, benchmark, tmp_path):
+    before = (logging.getLogger("sfllava").level, list(logging.getLogger("sfllava").handlers))
+    run(models(), benchmark, tmp_path / "run")
+    assert (logging.getLogger("sfllava").level, list(logging.getLogger("sfllava").handlers)) == before

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_evaluate import questions_csv
+
+from sfllava import SfllavaError, run_notebook
+from sfllava.cli import main
+from sfllava.runfolder import read_rows
+
+from conftest import ROOT  # isort: skip
+
+SMALL = "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2"
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch, tmp_path):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
+
+def outputs(path) -> str:
+    cells = json.loads(path.read_text())["cells"]
+    return "".join(json.dumps(cell.get("outputs", "")) for cell in cells)
+
+
+def test_ask(checkpoints, videos, tmp_path):
+    out = run_notebook(
+        ROOT / "notebooks/ask.ipynb",
+        tmp_path / "ask.ipynb",
+        {
+            "video": str(videos / "a.mp4"),
+            "questions": ["what is it?", "where <b>is</b> it?"],
+            "model": str(checkpoints()),
+            "frames": 6,
+            "aggregation": SMALL,
+            "max_new_tokens": 4,
+        },
+        progress=False,
+    )
+    seen = outputs(out)
+    assert "312 visual tokens of 8192 positions" in seen and "what is it?" in seen and "image/png" in seen
+    assert "<b>is</b>" not in seen.replace("'", "").split("text/plain")[0], "not escaped"
+
+
+def test_evaluate_and_go_on(checkpoints, videos, tmp_path):
+    parameters = {
+        "benchmark": "open",
+        "questions": str(questions_csv(tmp_path / "q.csv")),
+        "videos": str(videos),
+        "out": str(tmp_path / "run"),
+        "model": str(checkpoints()),
+        "frames": [6],
+        "aggregation": [SMALL],
+        "max_new_tokens": 4,
+    }
+    path = ROOT / "notebooks/evaluate.ipynb"
+    out = run_notebook(path, tmp_path / "out" / "1.ipynb", parameters, progress=False)
+    assert "12 questions, 12 answered, 0 failed" in outputs(out) and len(list(read_rows(tmp_path / "run"))) == 12
+    again = [f"-p{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in parameters.items()]
+    assert main(["notebook", str(path), str(tmp_path / "2.ipynb"), *again]) == 0
+    assert len(list(read_rows(tmp_path / "run"))) == 12
+
+
+def test_unknown_parameters_are_refused(tmp_path, capsys):
+    path = ROOT / "notebooks/ask.ipynb"
+    with pytest.raises(SfllavaError, match=r"ask\.ipynb: no parameter is called framse; there are video, questions"):
+        run_notebook(path, tmp_path / "out.ipynb", {"framse": 3})
+    assert main(["notebook", str(path), str(tmp_path / "out.ipynb"), "-p", "framse=3"]) == 1
+    assert main(["notebook", str(path), str(tmp_path / "out.ipynb"), "-p", "frames"]) == 1
+    assert main(["notebook", str(tmp_path / "gone.ipynb"), str(tmp_path / "out.ipynb")]) == 1
+    errors = capsys.readouterr().err
+    assert "framse" in errors and "needed NAME=VALUE" in errors and "no such notebook" in errors
+    assert not (tmp_path / "out.ipynb").exists() and not list(tmp_path.iterdir())

@@ -1,0 +1,119 @@
+"""The repository's own promises: imports in one direction, notebooks without outputs, two lists that agree."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+import sfllava
+
+# Data flows one way, and so do imports: a module may import those of lower ranks only.
+RANKS = [
+    {"types"},
+    {"sampler", "slowfast"},
+    {"prompts", "workers"},
+    {"models", "evaluators", "benchmarks"},
+    {"scoring", "runfolder"},
+    {"ask", "check", "evaluate", "notebooks"},
+    {"demo", "cli"},
+]
+MODULES = sorted((ROOT / "sfllava").rglob("*.py"))
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT / "sfllava").parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_flow_one_way(path):
+    if part(path) == "__init__":
+        return
+    rank = {name: i for i, names in enumerate(RANKS) for name in names}
+    own = part(path)
+    assert own in rank, f"say in this test where {own} belongs"
+    for module in imports(path):
+        if not module.startswith("sfllava"):
+            continue
+        other = [*module.split("."), "__init__"][1]
+        # Setting reads the name of an aggregation; the package of a module may import within itself
+        if other == own or (own, other) == ("types", "slowfast"):
+            continue
+        assert rank[other] < rank[own], f"{own} may not import {other}"
+
+
+@pytest.mark.parametrize(
+    ("library", "homes"),
+    [("decord", {"sampler"}), ("av", {"sampler"}), ("transformers", {"models"}), ("papermill", {"notebooks"})],
+)
+def test_each_library_has_one_home(library, homes):
+    users = {part(path) for path in MODULES if any(m.split(".")[0] == library for m in imports(path))}
+    assert users == homes
+
+
+def test_importing_is_cheap():
+    code = "import sys, sfllava\nassert not {'torch', 'transformers', 'numpy', 'decord', 'av'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names():
+    assert len(sfllava.__all__) <= 22 and set(dir(sfllava)) == set(sfllava.__all__)
+    for name in sfllava.__all__:
+        assert getattr(sfllava, name).__doc__, name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        sfllava.nothing  # noqa: B018
+
+
+def test_environment_agrees_with_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain, pip = environment["dependencies"][:-1], environment["dependencies"][-1]["pip"]
+    assert f"python{project['requires-python']}" in plain
+    extras = re.fullmatch(r"-e \.\[(.+)\]", pip[0])
+    assert extras and set(extras[1].split(",")) <= set(project["optional-dependencies"])
+    assert environment["name"] == project["name"]
+
+
+def test_the_version_stands_in_the_changelog():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "sfllava" / "packs").rglob("*.txt")), ids=lambda p: p.parent.name + p.stem
+)
+def test_packs_end_where_the_reply_starts(path):
+    data = path.read_bytes()
+    assert data.count(b"<video>") == 1 and b"{question}" in data and b"\r" not in data
+    assert (b"{options}" in data) == (path.stem == "choice")
+    assert not data.endswith((b"\n\n", b" "))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_are_short_and_without_outputs(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code and sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
+    assert len(cells) <= 12
+    for cell in code:
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+        tree = ast.parse("".join(cell["source"]))
+        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda) for node in ast.walk(tree))
