@@ -21,8 +21,8 @@ from sfllava.models.tiny import write_random_checkpoint
 from sfllava.sampler import read_video
 from sfllava.types import Setting
 
-QUESTIONS = [f"what is the {word} of the raft and the barrels?" for word in
-             ("color", "size", "place", "number", "top", "front", "back", "left", "right", "river", "animal", "gym")]  # fmt: skip
+WORDS = ["color", "size", "place", "number", "top", "front", "back", "left", "right", "river", "animal", "gym"]
+QUESTIONS = [f"what is the {word} of the raft and the barrels?" for word in WORDS]
 TEXT = {"hidden_size": 256, "num_hidden_layers": 6}
 VISION = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6}
 
