@@ -272,6 +272,15 @@ def test_spoilt_run_folders(models, benchmark, tmp_path, spoil, message):
     assert file.read_bytes() == before
 
 
+def twelve_videos(videos, tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    names = [f"{name}{i}" for i in range(4) for name in "abc"]
+    for name in names:
+        os.link(videos / f"{name[0]}.mp4", folder / f"{name}.mp4")
+    return questions_csv(tmp_path / "q.csv", names), folder
+
+
 def command(checkpoint, csv, videos, out, *more):
     return [
         *(sys.executable, "-m", "sfllava.cli", "evaluate", "open", "--questions", str(csv), "--videos", str(videos)),
@@ -282,12 +291,7 @@ def command(checkpoint, csv, videos, out, *more):
 
 def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(checkpoints, videos, tmp_path):
     """SIGKILL until it is through: the same rows as an uninterrupted run, each once."""
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    names = [f"{name}{i}" for i in range(4) for name in "abc"]
-    for name in names:
-        os.link(videos / f"{name[0]}.mp4", folder / f"{name}.mp4")
-    csv = questions_csv(tmp_path / "q.csv", names)
+    csv, folder = twelve_videos(videos, tmp_path)
     subprocess.run(command(checkpoints(), csv, folder, tmp_path / "whole"), check=True, capture_output=True)
     whole = plain(read_rows(tmp_path / "whole"))
     assert len(whole) == 12 * 4 * 4
@@ -316,16 +320,18 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(checkpoints, vid
 
 
 def test_an_interrupt_stops_it_with_a_word(checkpoints, videos, tmp_path):
-    csv = questions_csv(tmp_path / "q.csv")
+    csv, folder = twelve_videos(videos, tmp_path)
     process = subprocess.Popen(
-        command(checkpoints(), csv, videos, tmp_path / "run"), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command(checkpoints(), csv, folder, tmp_path / "run"), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    while process.poll() is None and not (tmp_path / "run" / "predictions.jsonl").exists():
+    file = tmp_path / "run" / "predictions.jsonl"
+    while process.poll() is None and not (file.exists() and file.stat().st_size):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopped; the same command goes on from here" in err
-    assert "Traceback" not in err and (tmp_path / "run" / "scores.json").exists()
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert "Traceback" not in err and all(s["answered"] + s["not_asked"] == 48 for s in scores.values())
 
 
 def test_two_processes_on_one_folder(models, benchmark, tmp_path, monkeypatch):
