@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sfllava.evaluate import versions
+from sfllava.evaluation import versions
 from sfllava.sampler import write_video
 
 RESULTS = Path(__file__).parent / "results"

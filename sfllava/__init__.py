@@ -12,31 +12,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sfllava.ask import Asked, ask
-    from sfllava.benchmarks import Benchmark, load_benchmark
-    from sfllava.check import check
-    from sfllava.evaluate import Run, evaluate
+    from sfllava.asking import ask
+    from sfllava.benchmarks import load_benchmark
+    from sfllava.checking import check
+    from sfllava.evaluation import evaluate
     from sfllava.models.load import load_model
     from sfllava.notebooks import run_notebook
     from sfllava.prompts import Prompt, load_prompt
-    from sfllava.sampler import Video, read_video
+    from sfllava.sampler import read_video
     from sfllava.slowfast import Pool, SlowFast, parse_aggregation
-    from sfllava.types import Answer, Question, Setting, SfllavaError, Verdict
+    from sfllava.types import Answer, Question, Setting, SfllavaError
 
 # name -> its module; loaded on first use, so that importing the package needs no torch
 _HOMES = {
-    "ask": "ask",
-    "Asked": "ask",
-    "Benchmark": "benchmarks",
+    "ask": "asking",
     "load_benchmark": "benchmarks",
-    "check": "check",
-    "evaluate": "evaluate",
-    "Run": "evaluate",
+    "check": "checking",
+    "evaluate": "evaluation",
     "load_model": "models.load",
     "run_notebook": "notebooks",
     "Prompt": "prompts",
     "load_prompt": "prompts",
-    "Video": "sampler",
     "read_video": "sampler",
     "Pool": "slowfast",
     "SlowFast": "slowfast",
@@ -45,30 +41,24 @@ _HOMES = {
     "Question": "types",
     "Setting": "types",
     "SfllavaError": "types",
-    "Verdict": "types",
 }
-__all__ = [  # noqa: RUF022 (in the order of the data's flow)
-    "read_video",
-    "Video",
-    "SlowFast",
-    "Pool",
-    "parse_aggregation",
-    "Setting",
-    "load_model",
-    "Question",
+__all__ = [
     "Answer",
-    "ask",
-    "Asked",
+    "Pool",
     "Prompt",
-    "load_prompt",
-    "load_benchmark",
-    "Benchmark",
+    "Question",
+    "Setting",
+    "SfllavaError",
+    "SlowFast",
+    "ask",
     "check",
     "evaluate",
-    "Run",
-    "Verdict",
+    "load_benchmark",
+    "load_model",
+    "load_prompt",
+    "parse_aggregation",
+    "read_video",
     "run_notebook",
-    "SfllavaError",
 ]
 
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _ask(a: argparse.Namespace) -> int:
     import time
 
-    from sfllava.ask import ask
+    from sfllava.asking import ask
     from sfllava.prompts import load_prompt
     from sfllava.types import Setting
 
@@ -71,7 +71,7 @@ def _ask(a: argparse.Namespace) -> int:
 
 def _evaluate(a: argparse.Namespace) -> int:
     from sfllava.benchmarks import load_benchmark
-    from sfllava.evaluate import evaluate
+    from sfllava.evaluation import evaluate
     from sfllava.prompts import load_prompt
     from sfllava.types import Setting
 
@@ -103,7 +103,7 @@ def _evaluate(a: argparse.Namespace) -> int:
 
 def _check(a: argparse.Namespace) -> int:
     from sfllava.benchmarks import load_benchmark
-    from sfllava.check import check
+    from sfllava.checking import check
 
     names = a.benchmark.split(",")
     _one_or_root(a, names)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sfllava.ask import ask
+from sfllava.asking import ask
 from sfllava.models.load import load_model
 from sfllava.models.tiny import write_random_checkpoint
 from sfllava.sampler import write_video

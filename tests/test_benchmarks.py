@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from sfllava.benchmarks import BenchmarkError, benchmark_names, load_benchmark
-from sfllava.check import check
+from sfllava.checking import check
 from sfllava.types import SfllavaError
 
 COUNTS = {  # questions, videos: as the question files were published

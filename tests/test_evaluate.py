@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sfllava.benchmarks import BenchmarkError, load_benchmark
-from sfllava.evaluate import evaluate as evaluate_function
+from sfllava.evaluation import evaluate as evaluate_function
 from sfllava.models.llava_next import ContextError, LlavaNext
 from sfllava.prompts import Prompt
 from sfllava.runfolder import RunError, read_rows
