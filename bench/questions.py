@@ -1,7 +1,7 @@
 """One video with 12 questions: one shared prefix against the per-question way, same weights, one run.
 
 The per-question way is what a script around a chat model does: decode, encode, prefill and generate for each
-question (transformers' own vision tower, projector and `generate`). A 6-layer Llama with random weights, float32.
+question (PIL, the same vision tower, and transformers' `generate`). A 6-layer Llama with random weights, float32.
 """
 
 from __future__ import annotations

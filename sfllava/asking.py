@@ -64,8 +64,8 @@ def ask(
     seconds = {}
     start = time.perf_counter()
     if not isinstance(video, Video):
-        shortest = min((sum(map(len, model.prompt_ids(q, prompt))) for q in asked), default=0)
-        model.check_context(setting.budget(*model.grid), shortest, setting.name)
+        longest = max((sum(map(len, model.prompt_ids(q, prompt))) for q in asked), default=0)
+        model.check_context(setting.budget(*model.grid), longest, setting.name)
         with DecodePool(1) as pool:  # a decoder that hangs must not take the notebook's kernel along
             video = pool.submit(video, setting.frames, (model.image_size, model.image_size)).result()
         seconds["decode"] = time.perf_counter() - start

@@ -12,7 +12,7 @@ from sfllava.workers import DecodePool
 
 @dataclass(frozen=True)
 class Check:
-    """What `check` found. `videos_checked` is False where no folder of videos was given."""
+    """What `check` found. `looked_at`: where a folder of videos was looked for in vain."""
 
     benchmark: str
     questions: int
@@ -20,6 +20,7 @@ class Check:
     videos: int
     videos_wanted: int | None
     videos_checked: bool
+    looked_at: list[Path]
     missing: list[str]
     unreadable: list[str]
 
@@ -27,7 +28,8 @@ class Check:
     def ok(self) -> bool:
         """All counts as published, no video missing or unreadable."""
         counts = ((self.questions, self.questions_wanted), (self.videos, self.videos_wanted))
-        return all(wanted in (None, got) for got, wanted in counts) and not self.missing and not self.unreadable
+        bad = self.missing or self.unreadable or self.looked_at
+        return all(wanted in (None, got) for got, wanted in counts) and not bad
 
     def __str__(self) -> str:
         def count(got: int, wanted: int | None) -> str:
@@ -47,8 +49,10 @@ class Check:
             )
             lines += [f"  missing: {name}" for name in self.missing]
             lines += [f"  unreadable: {reason}" for reason in self.unreadable]
+        elif self.looked_at:
+            lines.append(f"  MISSING: the folder of videos; looked at {', '.join(map(str, self.looked_at))}")
         else:
-            lines.append("  videos were not looked for: no folder of videos was given or found")
+            lines.append("  videos were not looked for: no folder of videos was given")
         return "\n".join(lines)
 
 
@@ -67,7 +71,7 @@ def check(benchmark: Benchmark, *, workers: int = 2, seconds: float = 60.0, prog
             except BenchmarkError:
                 missing.append(name)
         with DecodePool(workers, seconds) as pool:
-            futures = {name: pool.submit(path, 1) for name, path in found.items()}
+            futures = {name: pool.submit(path, 1, (32, 32)) for name, path in found.items()}
             for future in tqdm(futures.values(), unit="video", disable=not progress, dynamic_ncols=True):
                 try:
                     future.result()
@@ -81,6 +85,7 @@ def check(benchmark: Benchmark, *, workers: int = 2, seconds: float = 60.0, prog
         len(names),
         spec.video_count,
         benchmark.videos_dir is not None,
+        benchmark.looked_at if benchmark.videos_dir is None else [],
         missing,
         unreadable,
     )

@@ -39,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        if arguments.verbose:
+            raise
+        text = " ".join(str(error).split())[:300]
+        print(f"sfllava: {type(error).__name__}: {text} (-v shows where)", file=sys.stderr)
+        return 1
 
 
 def _ask(a: argparse.Namespace) -> int:
@@ -80,7 +86,10 @@ def _evaluate(a: argparse.Namespace) -> int:
     prompt = load_prompt(a.prompt) if a.prompt else None
     _one_or_root(a, names)
     benchmarks = [load_benchmark(name, a.questions, a.videos, root=a.root) for name in names]
+    for benchmark in benchmarks:
+        benchmark.require_videos()
     model = _model(a)
+    nothing = False
     for benchmark in benchmarks:
         out = Path(a.out) / benchmark.name if len(benchmarks) > 1 else Path(a.out)
         run = evaluate(
@@ -98,7 +107,8 @@ def _evaluate(a: argparse.Namespace) -> int:
             retry_failed=a.retry_failed,
         )
         print(run, flush=True)
-    return 0
+        nothing = nothing or not any(scores["answered"] for scores in run.scores.values())
+    return 1 if nothing else 0
 
 
 def _check(a: argparse.Namespace) -> int:

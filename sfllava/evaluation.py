@@ -21,7 +21,7 @@ from sfllava.prompts import Prompt, pack_prompt
 from sfllava.runfolder import RunError, RunFolder
 from sfllava.sampler import Video, VideoError
 from sfllava.scoring import format_scores, score
-from sfllava.types import Question, Setting, SfllavaError
+from sfllava.types import Question, Setting, SfllavaError, check_options, name_of
 from sfllava.workers import DecodePool
 
 if TYPE_CHECKING:
@@ -81,9 +81,11 @@ def evaluate(
     names = [setting.name for setting in settings]
     if not settings or len(set(names)) < len(names):
         raise SfllavaError(f"needed settings with names of their own, got {names}")
-    if benchmark.videos_dir is None:
-        raise BenchmarkError(f"{benchmark.name}: no folder of videos was given or found")
+    benchmark.require_videos()
     questions = choose_questions(benchmark.questions, limit, seed)
+    check_options(read, max_new_tokens, questions)
+    if workers < 1 or decode_seconds <= 0:
+        raise SfllavaError(f"workers and decode_seconds must be above 0, got {workers} and {decode_seconds}")
     prompt = prompt or pack_prompt(model.family, questions[0].task)
     shortest = min(sum(map(len, model.prompt_ids(q, prompt))) for q in questions)
     for setting in settings:
@@ -93,7 +95,7 @@ def evaluate(
         "questions_sha256": benchmark.fingerprint,
         "limit": limit,
         "seed": seed,
-        "settings": [{"name": s.name, "frames": s.frames, "aggregation": str(s.aggregation)} for s in settings],
+        "settings": [{"name": s.name, "frames": s.frames, "aggregation": name_of(s.aggregation)} for s in settings],
         "model": {
             "sha256_sampled": model.fingerprint,
             "dtype": str(model.dtype),

@@ -27,9 +27,13 @@ class Prompt:
             raise SfllavaError(
                 f"{self.source}: a prompt needs {VIDEO} once, where the video goes; found it {found} times"
             )
+        if "{question}" not in self.text:
+            raise SfllavaError(f"{self.source}: a prompt needs {{question}}, where the question goes")
 
     def pieces(self, question: Question) -> tuple[str, str]:
         """The text before and behind the video, filled in. Braces or tags in a question stay text."""
+        if question.options and "{options}" not in self.text:
+            raise SfllavaError(f"{self.source}: a prompt for questions with options needs {{options}}")
         fill = {"{question}": question.text, "{options}": options_text(question.options)}
         before, _, after = self.text.partition(VIDEO)
         return _FIELDS.sub(lambda m: fill[m[0]], before), _FIELDS.sub(lambda m: fill[m[0]], after)

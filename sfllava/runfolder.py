@@ -28,7 +28,7 @@ class RunFolder:
     """One writer's hold on a run folder; a context manager.
 
     `identity` is what makes two runs the same run: where run.json has another, that is an error which shows the
-    difference. `facts` are kept beside it and may differ (device, versions, paths).
+    difference. `facts` may differ (device, versions, paths): each start adds its own to run.json's sessions.
     """
 
     def __init__(self, path: str | Path, identity: Row, facts: Row) -> None:
@@ -55,8 +55,10 @@ class RunFolder:
             self._stack.enter_context(_log_to(self.path / "log.txt"))
             self._repair()
             self._file = (self.path / "predictions.jsonl").open("ab", buffering=0)
-        except BaseException:
+        except BaseException as error:
             self._stack.close()
+            if isinstance(error, OSError):
+                raise RunError(f"{error.filename}: cannot be used: {error.strerror}") from error
             raise
         return self
 
@@ -100,19 +102,19 @@ class RunFolder:
         _replace(self.path / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False).encode() + b"\n")
 
     def _check_identity(self) -> None:
-        path = self.path / "run.json"
+        path, sessions = self.path / "run.json", [self._facts]
         if path.exists():
-            before = read_run(self.path)["identity"]
+            run = read_run(self.path)
+            before, sessions = run["identity"], [*run.get("sessions", []), self._facts]
             changed = sorted(_differences(before, self._identity))
             if changed:
                 raise RunError(
                     f"{self.path}: this folder holds another run; use a new folder, or the same settings: "
                     + "; ".join(changed)
                 )
-            return
-        if (self.path / "predictions.jsonl").exists():
+        elif (self.path / "predictions.jsonl").exists():
             raise RunError(f"{self.path}: predictions.jsonl without run.json: not a run folder of ours")
-        value = {"identity": self._identity, "facts": self._facts}
+        value = {"identity": self._identity, "sessions": sessions}
         _replace(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
     def _repair(self) -> None:

@@ -124,7 +124,7 @@ def _probe(path: Path) -> tuple[str, int]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no"
                 raise VideoError(f"{path}: needed a video stream, got {kinds} streams only")
@@ -172,7 +172,7 @@ def _read_pyav(path: Path, frames: int) -> Video:
         log.warning("%s: damaged: %s", path, damage)
     indices = sample_indices(total, frames)
     wanted, pixels, seconds, size = set(indices.tolist()), {}, {}, None
-    with av.open(str(path)) as container, contextlib.suppress(av.FFmpegError):
+    with av.open(str(path), metadata_errors="replace") as container, contextlib.suppress(av.FFmpegError):
         for i, frame in enumerate(_decode(container)):
             if i in wanted:
                 size = size or (frame.width, frame.height)  # a stream may change its size on the way
@@ -220,7 +220,7 @@ def _count_pyav(path: Path) -> tuple[int, int, float | None]:
     import av
 
     total = 0
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.video[0]
         fps = float(stream.average_rate) if stream.average_rate else None
         with contextlib.suppress(av.FFmpegError):

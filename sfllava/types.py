@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +14,22 @@ Aggregation = Callable[[Any], Any]
 
 class SfllavaError(Exception):
     """An error that a user can mend; the command line prints it as one line."""
+
+
+def name_of(aggregation: object) -> str:
+    """The name of an aggregation or pool; of a user's own, one that is the same in the next process."""
+    name = getattr(aggregation, "__qualname__", None)
+    return name.split("<locals>.")[-1] if isinstance(name, str) else re.sub(r" at 0x[0-9a-f]+", "", str(aggregation))
+
+
+def check_options(read: str, max_new_tokens: int, questions: Iterable[Question]) -> None:
+    """Raise SfllavaError for a way of reading answers that there is not, or that the questions do not allow."""
+    if read not in ("generate", "logits"):
+        raise SfllavaError(f"read must be generate or logits, got {read!r}")
+    if max_new_tokens < 1:
+        raise SfllavaError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if read == "logits" and any(not question.options for question in questions):
+        raise SfllavaError("reading letters from logits needs questions with options")
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,7 @@ class Setting:
     @property
     def name(self) -> str:
         """`label`, or frames and aggregation, as rows and figures call this setting."""
-        return self.label or f"{self.frames}frms-{getattr(self.aggregation, '__name__', self.aggregation)}"
+        return self.label or f"{self.frames}frms-{name_of(self.aggregation)}"
 
 
 @dataclass(frozen=True)

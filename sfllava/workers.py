@@ -75,7 +75,8 @@ class DecodePool:
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sfllava.workers", str(os.getpid())],
+            # -P: a file called decord.py in the current folder must not be run
+            [sys.executable, "-P", "-m", "sfllava.workers", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

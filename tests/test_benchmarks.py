@@ -25,7 +25,9 @@ COUNTS = {  # questions, videos: as the question files were published
 @pytest.mark.parametrize("name", COUNTS)
 def test_real_question_files(shared, name):
     benchmark = load_benchmark(name, root=shared / "qa")
-    found = check(benchmark)
+    assert "MISSING: the folder of videos; looked at" in str(check(benchmark)) and not check(benchmark).ok
+    files = benchmark.files[0].parent if name == "vcgbench" else benchmark.files[0]
+    found = check(load_benchmark(name, files))
     assert (found.questions, found.videos) == COUNTS[name] and found.ok
     assert "as published" in str(found) and "videos were not looked for" in str(found)
     keys = [q.key for q in benchmark.questions]
@@ -130,6 +132,9 @@ CHOICE = "video_name,question,answer,a0,a1\n"
         ("choice", "video_name,question,answer\na,b,c\n", r"row 1: missing a0, a1, \.\.\. \(or candidates\)"),
         ("open", OPEN, "no questions in it"),
         ("open", OPEN + "a,q,x,1\na,q,y,1\n", "row 2: the same video_name, question_id and question as row 1"),
+        ("open", OPEN + 'a,q,"x,1\na,q2,y,2\n', r"q\.csv, line \d: not readable as CSV"),
+        ("choice", "video_name,question,answer,candidates\na,q,x,x|y\n", "row 1: candidates must be a list, got"),
+        ("choice", CHOICE.replace("a1", "a1,a2") + "a,q,y,x,,y\n", "row 1: option a1 is empty, and a later one is not"),
         ("open", OPEN + "../a,q,x,1\n", "row 1: video_name '../a' does not name a video inside"),
         ("open", OPEN + "/etc/a,q,x,1\n", "row 1: video_name '/etc/a' does not name"),
         ("open", OPEN + "a\\..\\b,q,x,1\n", "does not name a video inside"),
@@ -172,7 +177,18 @@ def test_bad_json(tmp_path, files, message):
 
 def test_finding_videos(videos, tmp_path):
     folder = tmp_path / "videos"
-    for place in ("plain.mp4", "0101/nested.mp4", "v_prefixed.mkv", "deep/er/UPPER.MP4", "clip.v2.mp4", "ütf/名前.mp4"):
+    for place in (
+        "plain.mp4",
+        "0101/nested.mp4",
+        "v_prefixed.mkv",
+        "deep/er/UPPER.MP4",
+        "clip.v2.mp4",
+        "ütf/名前.mp4",
+        "two.avi",
+        "two.mp4",
+        "x/same.mp4",
+        "y/same.mp4",
+    ):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(videos / "a.mp4", folder / place)
     (folder / "frames_of_it").mkdir()
@@ -193,8 +209,13 @@ def test_finding_videos(videos, tmp_path):
         "clip.v2": "clip.v2.mp4",
         "名前": "ütf/名前.mp4",
         "frames_of_it": "frames_of_it",
+        "two": "two.mp4",
+        "two.avi": "two.avi",
     }.items():
         assert benchmark.find_video(name) == folder / wanted, name
+    assert benchmark.find_video("y/same") == folder / "y/same.mp4"
+    with pytest.raises(BenchmarkError, match=r"same: more than one such video: .*x/same\.mp4, .*y/same\.mp4"):
+        benchmark.find_video("same")
     with pytest.raises(BenchmarkError, match="absent: no such video under"):
         benchmark.find_video("absent")
 
@@ -214,6 +235,14 @@ def test_a_wrong_count_is_seen(shared, tmp_path):
     (tmp_path / "ego.csv").write_text("\n".join(lines[:-1]))
     found = check(load_benchmark("egoschema", tmp_path / "ego.csv"))
     assert not found.ok and "499, needed 500: WRONG" in str(found)
+
+
+def test_rows_may_have_fewer_options_than_columns(tmp_path):
+    (tmp_path / "q.csv").write_text("video_name,question,answer,a0,a1,a2,a3\na,q,y,x,y,,\n")
+    assert load_benchmark("choice", tmp_path / "q.csv").questions[0].options == ("x", "y")
+    rows = [{"video_name": "a", "question": "q", "answer": 2, "candidates": [1, 2]}]
+    (tmp_path / "val_qa.json").write_text(json.dumps(rows))
+    assert load_benchmark("choice", tmp_path / "val_qa.json").questions[0].answer_index == 1
 
 
 def test_unknown_names_and_places(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -152,6 +153,11 @@ def test_a_pickle_is_never_run(copy, tmp_path, monkeypatch):
     assert not (tmp_path / "RAN").exists()
 
 
+def bin_of(folder, value):
+    (folder / "model.safetensors").unlink()
+    torch.save(value, folder / "pytorch_model.bin")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -162,6 +168,13 @@ def test_a_pickle_is_never_run(copy, tmp_path, monkeypatch):
         (lambda f: edit_json(f / "config.json", mm_vision_tower=..., model_type="bert"), "got model_type 'bert'"),
         (lambda f: edit_json(f / "config.json", mm_projector_type="linear"), "mm_projector_type must be mlp2x_gelu"),
         (lambda f: edit_json(f / "config.json", hidden_size="wide"), r"config\.json"),
+        (lambda f: edit_json(f / "config.json", vocab_size=...), "needed vocab_size, got None"),
+        (lambda f: edit_json(f / "config.json", mm_vision_select_layer=-9), "vision_feature_layer -9 is none of"),
+        (lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": []}'), "needed a weight_map"),
+        (lambda f: (f / "generation_config.json").write_text("["), "cannot be loaded"),
+        (lambda f: edit_json(f / "tokenizer_config.json", added_tokens_decoder=[]), "cannot be loaded"),
+        (lambda f: bin_of(f, [1, 2]), r"pytorch_model\.bin: needed named tensors"),
+        (lambda f: bin_of(f, {1: torch.zeros(1)}), r"pytorch_model\.bin: needed named tensors"),
         (lambda f: (f / "tokenizer.model").unlink(), "no tokenizer; needed tokenizer.model or tokenizer.json"),
         (lambda f: (f / "tokenizer.model").write_bytes(b"nothing"), r"tokenizer\.model: not a sentencepiece model"),
         (
@@ -199,19 +212,58 @@ def test_dtypes(checkpoints):
         load_model(checkpoints(), dtype="int8")
 
 
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("tpu9", "device must be auto, cpu, cuda or cuda:N"), ("cuda", "no CUDA GPU is usable here")],
+)
+def test_devices(checkpoints, device, message):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SfllavaError, match=message):
+        load_model(checkpoints(), device)
+
+
 def test_device_map(models, checkpoints, videos):
     spread = load_model(checkpoints(), device_map={"": "cpu"})
     assert token_ids(spread, videos / "a.mp4") == token_ids(models(), videos / "a.mp4")
 
 
-def test_fingerprints_tell_checkpoints_apart(copy, checkpoints):
+def test_fingerprints_tell_checkpoints_apart(copy, models, tmp_path):
     folder = copy()
-    before = fingerprint(folder)
-    assert before == fingerprint(checkpoints("vicuna", "original")) != fingerprint(checkpoints("mistral", "original"))
+    before = load_model(folder).fingerprint
+    assert before == models("vicuna", "original").fingerprint != models("mistral", "original").fingerprint
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"][5] += 1
     save_file(weights, folder / "model.safetensors")
-    assert fingerprint(folder) != before
+    assert load_model(folder).fingerprint != before
+    # the vision tower's own weights are part of what runs
+    prefix = "model.vision_tower.vision_tower."
+    tower = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
+    edit_json(folder / "config.json", unfreeze_mm_vision_tower=False)
+    marks = set()
+    for shift in (0.0, 0.1):
+        own = shutil.copytree(folder / "clip", tmp_path / f"tower{shift}")
+        save_file({n: t + shift if t.is_floating_point() else t for n, t in tower.items()}, own / "model.safetensors")
+        marks.add(load_model(folder, vision_tower=own).fingerprint)
+    assert len(marks) == 2
+
+
+def test_a_fingerprint_sees_what_training_changes(tmp_path):
+    weights = {"big": torch.zeros(1 << 20), "small": torch.zeros(3)}
+    marks = {fingerprint(tmp_path, weights), fingerprint(tmp_path, {**weights, "small": torch.tensor([0.0, 1, 0])})}
+    marks.add(fingerprint(tmp_path, {**weights, "big": weights["big"] + 1e-3}))
+    marks.add(fingerprint(tmp_path, {**weights, "big": weights["big"].view(1 << 10, -1)}))
+    marks.add(fingerprint(tmp_path, {**weights, "big": weights["big"].half()}))
+    assert len(marks) == 5
+
+
+def test_the_checkpoint_s_own_tower_comes_before_the_current_folder_s(copy, tmp_path, monkeypatch):
+    folder = copy()
+    (tmp_path / "here" / "clip").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    load_model(folder)
+    with pytest.raises(CheckpointError, match="gone: no such folder of a vision tower"):
+        load_model(folder, vision_tower="gone")
 
 
 PIECES = [
@@ -273,6 +325,23 @@ def test_without_legacy_no_space_behind_special_tokens(copy):
     new = Tokenizer(folder).encode("<|im_end|>what")
     assert Tokenizer(folder).decode(new[1:]) == "what" and new != old
     assert Tokenizer(folder).encode("what") == old[1:]
+
+
+@pytest.mark.parametrize("text", [", hello", "/b> x", " what", "\nwhat", "a"])
+def test_text_behind_special_tokens_is_whole_without_legacy(tmp_path, text):
+    """A vocabulary in which `>,` and `></` are pieces: what is put in front must not melt into the text."""
+    model = io.BytesIO()
+    corpus = ["a>, hello>, b>, x></b> x></i>, what>, a"] * 50
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(corpus), model_writer=model, vocab_size=300, model_type="bpe", byte_fallback=True,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    (tmp_path / "tokenizer.model").write_bytes(model.getvalue())
+    (tmp_path / "tokenizer_config.json").write_text('{"legacy": false}')
+    tokenizer = Tokenizer(tmp_path)
+    ids = tokenizer.encode("</s>" + text)
+    assert ids[0] == tokenizer.eos_id
+    assert tokenizer._sentencepiece.DecodeIds([tokenizer.encode("x")[-1], *ids[1:]]) == "x" + text
 
 
 def test_the_image_placeholder_is_text(models, copy):

@@ -70,6 +70,8 @@ def test_ask_in_words(checkpoints, videos, tmp_path):
         (("evaluate", "open", "--questions", "OPEN", "--model", "MODEL", "--out", "run"), "no folder of videos was given"),
         (("evaluate", "open", "--questions", "OPEN", "--videos", "VIDEOS", "--model", "MODEL", "--out", "OPEN"), "cannot be used as a run folder"),
         (("check", "open", "--questions", "OPEN", "--videos", "gone"), "gone: no such folder of videos"),
+        (("ask", "VIDEO", "what?", "--model", "MODEL", "--device", "foo"), "device must be auto, cpu, cuda or cuda:N"),
+        (("ask", "VIDEO", "what?", "--model", "MODEL", "--aggregation", "slowfast-slow_1frms_concat-fast_9999x9999"), "visual and"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_a_status(checkpoints, videos, tmp_path, monkeypatch, arguments, message):
@@ -113,6 +115,23 @@ def test_check_on_a_file_of_one_s_own(videos, tmp_path):
     (tmp_path / "q.csv").write_text("video_name,question,answer\na,q,x\n")
     out = sfllava("check", "open", "--questions", tmp_path / "q.csv", "--videos", videos)
     assert out.returncode == 0 and "found and readable 1, missing 0, unreadable 0" in out.stdout
+
+
+def test_a_run_without_an_answer_fails(checkpoints, videos, tmp_path):
+    (tmp_path / "q.csv").write_text("video_name,question,answer\ngone,q,x\n")
+    out = sfllava(
+        "evaluate",
+        "open",
+        "--questions",
+        tmp_path / "q.csv",
+        "--videos",
+        videos,
+        "--model",
+        checkpoints(),
+        "--out",
+        tmp_path / "run",
+    )
+    assert out.returncode == 1 and "1 questions, 0 answered, 1 failed" in out.stdout
 
 
 def test_help_needs_no_torch():

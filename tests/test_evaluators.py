@@ -30,6 +30,16 @@ from sfllava.types import Question
         ("A raft", 0, None),  # an article
         ("A.", 0, 0),
         ("Answer is wrong. B:", 1, None),
+        ("The answer is a raft.", None, None),  # an article again
+        ("the right option is a dog", None, None),
+        ("The answer is (a) raft", None, 0),
+        ("the answer is B.", None, 1),
+        ("A\nBecause it floats", 0, 0),
+        ("A, since it floats", 0, 0),
+        ("A - the raft", 0, 0),
+        ("**A**", None, 0),
+        ("A. the barrel(s)", 0, 0),
+        ("a boat", 0, None),
     ],
 )
 def test_reading_a_letter(reply, published, strict):
@@ -48,7 +58,7 @@ def test_an_unparsable_reply_is_wrong_and_says_so():
     question = Question("?", answer="x", options=("x", "y"), answer_index=0, task="choice")
     for verdict in judge_choice(question, "no idea").values():
         assert not verdict.correct and not verdict.parsed
-    assert parse_strict("D)", 2) is None  # a letter that is no option
+    assert parse_strict("D)", 2) is None and parse_strict("(C) or (A)", 2) == 0  # a letter that is no option
 
 
 @pytest.mark.parametrize(

@@ -198,12 +198,15 @@ def test_too_many_tokens_are_refused_before_any_compute(models, frames, monkeypa
         model.answer(tokens[:8000], ["what?", "very long " * 200])
 
 
-def test_answers_stop_at_the_end_of_the_context(models, frames):
-    model = models()
+@pytest.mark.parametrize("family", ["vicuna", "mistral"])
+def test_answers_stop_at_the_end_of_the_context(models, frames, family):
+    model = models(family)
     grid = model.encode(frames[:15])
     before, after = (len(part) for part in model.prompt_ids(Question("what?")))
     tokens = Pool("concat")(grid)[: 8192 - before - after - 3]
-    assert len(model.answer(tokens, ["what?"], max_new_tokens=50)[0].token_ids) == 3
+    said = model.answer(tokens, ["what?"], max_new_tokens=50)[0].token_ids
+    assert len(said) == 3
+    assert said == model.answer(tokens, ["what?"], max_new_tokens=50, share_prefix=False)[0].token_ids
 
 
 def test_bos_stands_once_in_front(models):
@@ -232,7 +235,7 @@ def test_questions_with_other_text_before_the_video(models, frames):
     assert len(set(said)) == 3
 
 
-def test_letters_from_logits(models, frames):
+def test_letters_from_logits(models, frames, caplog):
     model = models()
     tokens = SlowFast()(model.encode(frames))
     questions = [
@@ -252,8 +255,10 @@ def test_letters_from_logits(models, frames):
         torch.testing.assert_close(
             torch.tensor(list(answer.letters.values())), logits[rows].softmax(-1), atol=1e-5, rtol=1e-4
         )
-    long = Pool("concat")(model.encode(frames[:8]))
-    assert len(model.answer(long, questions, read="logits")[1].letters) == 5
+    long, model._warned = Pool("concat")(model.encode(frames[:8])), False
+    with caplog.at_level(logging.WARNING, "sfllava"):
+        assert len(model.answer(long, questions, read="logits")[1].letters) == 5
+    assert "past 4096 positions" in caplog.text
     with pytest.raises(SfllavaError, match="needs questions with options"):
         model.answer(tokens, ["what?"], read="logits")
 

@@ -63,6 +63,12 @@ def test_evaluate_and_go_on(checkpoints, videos, tmp_path):
     assert len(list(read_rows(tmp_path / "run"))) == 12
 
 
+def test_a_failing_cell_is_one_line(checkpoints, tmp_path):
+    parameters = {"model": str(checkpoints()), "video": "gone.mp4"}
+    with pytest.raises(SfllavaError, match=r"out\.ipynb: cell 4 failed: VideoError: gone\.mp4: no such video"):
+        run_notebook(ROOT / "notebooks/ask.ipynb", tmp_path / "out.ipynb", parameters, progress=False)
+
+
 def test_unknown_parameters_are_refused(tmp_path, capsys):
     path = ROOT / "notebooks/ask.ipynb"
     with pytest.raises(SfllavaError, match=r"ask\.ipynb: no parameter is called framse; there are video, questions"):
@@ -70,6 +76,10 @@ def test_unknown_parameters_are_refused(tmp_path, capsys):
     assert main(["notebook", str(path), str(tmp_path / "out.ipynb"), "-p", "framse=3"]) == 1
     assert main(["notebook", str(path), str(tmp_path / "out.ipynb"), "-p", "frames"]) == 1
     assert main(["notebook", str(tmp_path / "gone.ipynb"), str(tmp_path / "out.ipynb")]) == 1
+    (tmp_path / "bad.ipynb").write_text("no notebook")
+    assert main(["notebook", str(tmp_path / "bad.ipynb"), str(tmp_path / "out.ipynb")]) == 1
+    (tmp_path / "bad.ipynb").unlink()
     errors = capsys.readouterr().err
+    assert "bad.ipynb: not a notebook" in errors
     assert "framse" in errors and "needed NAME=VALUE" in errors and "no such notebook" in errors
     assert not (tmp_path / "out.ipynb").exists() and not list(tmp_path.iterdir())

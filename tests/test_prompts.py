@@ -15,10 +15,17 @@ def test_a_question_stays_text():
     assert after == (" then is {question} or <video> or {options} or {0} in it?|(A) {question}\n(B) <video>|{other}")
 
 
-@pytest.mark.parametrize("text", ["no video", "<video> and <video>"])
+@pytest.mark.parametrize("text", ["no {question} video", "{question} <video> and <video>"])
 def test_the_video_stands_once(text):
     with pytest.raises(SfllavaError, match="a prompt needs <video> once"):
         Prompt(text)
+
+
+def test_a_prompt_asks_the_question():
+    with pytest.raises(SfllavaError, match=r"a prompt needs \{question\}"):
+        Prompt("USER: <video>")
+    with pytest.raises(SfllavaError, match=r"needs \{options\}"):
+        Prompt("<video> {question}").pieces(Question("?", options=("a", "b")))
 
 
 def test_a_file_is_taken_byte_for_byte(tmp_path):
@@ -34,8 +41,8 @@ def test_a_file_is_taken_byte_for_byte(tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_packs(family):
-    question = Question("what is it?", options=("a cat", "a dog"))
     for task in TASKS:
+        question = Question("what is it?", options=("a cat", "a dog") if task == "choice" else ())
         before, after = pack_prompt(family, task).pieces(question)
         assert "what is it?" in after and "{" not in before + after
         assert ("(A) a cat\n(B) a dog" in after) == (task == "choice")

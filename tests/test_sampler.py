@@ -180,7 +180,19 @@ def test_flipped_bytes_are_survived(clip, tmp_path):
     data = np.frombuffer(clip.read_bytes(), np.uint8).copy()
     data[np.random.default_rng(0).integers(6000, len(data), 300)] ^= 255
     (tmp_path / "flipped.mp4").write_bytes(data.tobytes())
-    assert read_video(tmp_path / "flipped.mp4", 20).frames.shape[0] == 20
+    spoilt, whole = read_video(tmp_path / "flipped.mp4", 20), read_video(clip, 376)
+    same_time = np.abs(whole.pts_seconds[:, None] - spoilt.pts_seconds).argmin(0)
+    off = np.abs(spoilt.frames.astype(int) - whole.frames[same_time]).mean((1, 2, 3))
+    assert np.median(off) < 30 and len(set(same_time)) == 20, "other frames than asked for"
+
+
+def test_a_tag_that_is_not_utf8(tmp_path):
+    path = write_video(tmp_path / "old.avi", moving_square(10), codec="mpeg4")
+    data = path.read_bytes()
+    at = data.index(b"Lavf")  # the software's name, as an old encoder would have written it
+    path.write_bytes(data[:at] + b"L\xe9vf" + data[at + 4 :])
+    assert read_video(path, 4).total == 10
+    assert read_video(path, 4, decoder="pyav").total == 10
 
 
 def test_workers_read_the_same(clip, videos):
@@ -219,6 +231,14 @@ def test_a_hanging_decoder_costs_one_video(tmp_path, videos, monkeypatch):
         with pytest.raises(VideoError, match=r"a\.mp4: decoding took longer than 2 s and was ended"):
             hung.result(timeout=60)
         assert fine.result(timeout=60).frames.shape[0] == 5
+
+
+def test_workers_run_nothing_of_the_current_folder(tmp_path, videos, monkeypatch):
+    (tmp_path / "decord.py").write_text("import pathlib\npathlib.Path(__file__).with_name('RAN').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    with DecodePool(1) as pool:
+        assert pool.submit(videos / "a.mp4", 5).result().decoder == "decord"
+    assert not (tmp_path / "RAN").exists()
 
 
 def test_a_crashing_decoder_costs_one_video(tmp_path, videos, monkeypatch):

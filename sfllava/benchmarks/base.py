@@ -8,6 +8,7 @@ import os
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from sfllava.benchmarks.files import BenchmarkError, read_questions
@@ -15,6 +16,7 @@ from sfllava.sampler import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from sfllava.types import Question, SfllavaError, Task
 
 _NOT_BENCHMARKS = {"base", "files"}
+_SUFFIXES = {suffix: i for i, suffix in enumerate(VIDEO_SUFFIXES)}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Benchmark:
     questions: list[Question]
     videos_dir: Path | None
     files: list[Path] = field(default_factory=list)
+    looked_at: list[Path] = field(default_factory=list)
+    """Where the folder of videos was looked for, under a root."""
 
     @property
     def name(self) -> str:
@@ -54,15 +58,26 @@ class Benchmark:
 
     def find_video(self, name: str) -> Path:
         """The file or frame folder of a video name: nested or not, with or without suffix and `v_` prefix."""
-        if self.videos_dir is None:
-            raise BenchmarkError(f"{name}: no folder of videos was given")
-        if not hasattr(self, "_index"):
-            self._index = _index(self.videos_dir)
+        self.require_videos()
         stem = _stem(name)
-        for wanted in (stem, f"v_{stem}", stem.removeprefix("v_")):
-            if wanted in self._index:
-                return self._index[wanted]
+        for wanted in (name, stem, f"v_{stem}", stem.removeprefix("v_")):
+            found = self._index.get(wanted, [])
+            if len({path.parent for path in found}) > 1:
+                raise BenchmarkError(f"{name}: more than one such video: {', '.join(map(str, found[:4]))}")
+            if found:  # of equal names in one folder the first suffix of the list
+                return min(found, key=lambda path: _SUFFIXES.get(path.suffix.lower(), len(_SUFFIXES)))
         raise BenchmarkError(f"{name}: no such video under {self.videos_dir}")
+
+    def require_videos(self) -> None:
+        """Raise BenchmarkError where there is no folder of videos."""
+        if self.videos_dir is None:
+            looked = f"; looked at {', '.join(map(str, self.looked_at))}" if self.looked_at else ""
+            raise BenchmarkError(f"{self.name}: no folder of videos was given or found{looked}")
+
+    @cached_property
+    def _index(self) -> dict[str, list[Path]]:
+        assert self.videos_dir is not None
+        return _index(self.videos_dir)
 
 
 def load_benchmark(
@@ -81,9 +96,10 @@ def load_benchmark(
     found = Path(questions) if questions else _question_file(root, spec)
     if videos and not Path(videos).is_dir():
         raise BenchmarkError(f"{videos}: no such folder of videos")
-    videos_dir = Path(videos) if videos else _first(_places(root, spec.videos, "data"))
+    places = [] if videos else _places(root, spec.videos, "data")
+    videos_dir = Path(videos) if videos else _first(places)
     read, files = spec.read(found, name, spec.task)
-    return Benchmark(spec, read, videos_dir, files)
+    return Benchmark(spec, read, videos_dir, files, places)
 
 
 def load_spec(name: str) -> Spec:
@@ -122,10 +138,10 @@ def _stem(name: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else str(path)
 
 
-def _index(folder: Path) -> dict[str, Path]:
-    """Name or relative path, without suffix -> file; of equal names the first in sorted order."""
-    found: dict[str, Path] = {}
-    folders_of_frames: dict[str, Path] = {}
+def _index(folder: Path) -> dict[str, list[Path]]:
+    """Each video's name and relative path, with and without suffix -> the files of that name."""
+    found: dict[str, list[Path]] = {}
+    folders_of_frames: dict[str, list[Path]] = {}
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -134,12 +150,14 @@ def _index(folder: Path) -> dict[str, Path]:
             continue
         seen.add(real)
         folders.sort()
+        relative = Path(parent).relative_to(folder).as_posix()
         for name in sorted(files):
             path = Path(parent, name)
+            inside = path.relative_to(folder).as_posix()
             if path.suffix.lower() in VIDEO_SUFFIXES:
-                found.setdefault(_stem(path.relative_to(folder).as_posix()), path)
-                found.setdefault(path.stem, path)
-            elif path.suffix.lower() in IMAGE_SUFFIXES and parent != str(folder):
-                folders_of_frames.setdefault(Path(parent).relative_to(folder).as_posix(), Path(parent))
-                folders_of_frames.setdefault(Path(parent).name, Path(parent))
+                for key in {name, path.stem, inside, _stem(inside)}:
+                    found.setdefault(key, []).append(path)
+        if relative != "." and any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files):
+            for key in {Path(parent).name, relative}:
+                folders_of_frames.setdefault(key, []).append(Path(parent))
     return {**folders_of_frames, **found}  # a file beats a folder of frame images of the same name

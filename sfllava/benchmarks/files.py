@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,13 +39,17 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[Path]]:
     if path.suffix.lower() == ".json":
         return _read_json(path)
     text = _text(path)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns = list(reader.fieldnames or [])
+    # strict: an unbalanced quote would otherwise swallow the rows behind it
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns, read = list(reader.fieldnames or []), list(reader)
+    except csv.Error as error:
+        raise BenchmarkError(f"{path}, line {reader.line_num}: not readable as CSV: {error}") from error
     doubled = sorted({c for c in columns if columns.count(c) > 1})
     if doubled:
         raise BenchmarkError(f"{path}: column {doubled[0]!r} stands twice in the header")
     rows = []
-    for i, row in enumerate(reader, 1):
+    for i, row in enumerate(read, 1):
         if None in row or any(value is None for value in row.values()):
             raise BenchmarkError(f"{path}, row {i}: needed {len(columns)} fields as in the header, got another number")
         rows.append(row)
@@ -76,7 +79,7 @@ def _read_json(path: Path) -> tuple[list[dict[str, Any]], list[Path]]:
     def load(file: Path) -> list[dict[str, Any]]:
         try:
             rows = json.loads(_text(file), object_pairs_hook=_no_doubles)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BenchmarkError(f"{file}: not readable as JSON: {error}") from error
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise BenchmarkError(f"{file}: needed a list of objects")
@@ -101,7 +104,7 @@ def _read_json(path: Path) -> tuple[list[dict[str, Any]], list[Path]]:
 def to_question(row: dict[str, Any], key: str, task: Task, where: str) -> Question:
     """One row as a Question; BenchmarkError says `where` and which field."""
     wanted = ["video_name", "question", "answer"]
-    options = row.get("candidates") or [row[c] for c in _option_columns(row)]
+    options = _options(row, where) if task == "choice" else []
     missing = [field for field in wanted if row.get(field) is None]
     if task == "choice" and not options:
         missing.append("a0, a1, ... (or candidates)")
@@ -115,7 +118,7 @@ def to_question(row: dict[str, Any], key: str, task: Task, where: str) -> Questi
         key=key,
         video=check_video_name(video, where),
         answer=answer,
-        options=tuple(map(str, options)) if task == "choice" else (),
+        options=tuple(options),
         answer_index=_answer_index(row, options, answer, where) if task == "choice" else None,
         id=str(row.get("question_id", "")),
         type=str(row.get("question_type", "")),
@@ -123,8 +126,19 @@ def to_question(row: dict[str, Any], key: str, task: Task, where: str) -> Questi
     )
 
 
-def _option_columns(row: Iterable[str]) -> list[str]:
-    return sorted((c for c in row if re.fullmatch(r"a\d+", c)), key=lambda c: int(c[1:]))
+def _options(row: dict[str, Any], where: str) -> list[str]:
+    options = row.get("candidates")
+    if options is None:
+        columns = (c for c in row if re.fullmatch(r"a\d+", c))
+        options = [row[c] for c in sorted(columns, key=lambda c: int(c[1:]))]
+    elif not isinstance(options, list):
+        raise BenchmarkError(f"{where}: candidates must be a list, got {options!r}")
+    options = [str(option) for option in options]
+    while options and not options[-1].strip():  # a row with fewer options than the file has columns
+        options.pop()
+    if blank := [i for i, option in enumerate(options) if not option.strip()]:
+        raise BenchmarkError(f"{where}: option a{blank[0]} is empty, and a later one is not")
+    return options
 
 
 def _answer_index(row: dict[str, Any], options: list[str], answer: str, where: str) -> int:

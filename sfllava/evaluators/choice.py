@@ -7,9 +7,10 @@ import re
 from sfllava.prompts import LETTERS
 from sfllava.types import Question, Verdict
 
-_START = re.compile(r"\(?([A-Za-z])(?:\)|[.:](?:\s|$)|\s*$)")
+# A small letter may be the article: it counts with a bracket, or as the whole reply.
+_START = re.compile(r"\(?(?:([A-Z])(?:[).:,]|\s*\n|\s+-\s|$)|([a-z])(?:\)|[.:]?$))")
 _BRACKETED = re.compile(r"\(([A-Za-z])\)")
-_SAID = re.compile(r"\b(?:answer|option) is:?\s+\(?([A-Z])\b", re.IGNORECASE)
+_SAID = re.compile(r"\b(?i:answer|option) is:?\s+\(?([A-Z])(?:[).,:]|\s*$)")
 
 
 def parse_published(reply: str) -> int | None:
@@ -32,12 +33,12 @@ def parse_strict(reply: str, options: int) -> int | None:
 
     Where these name different letters the reply is unparsable.
     """
-    reply = reply.strip()
+    reply = reply.replace("*", "").strip()  # bold
     start = _START.match(reply)
-    found = [*_BRACKETED.findall(reply), *_SAID.findall(reply), *([start[1]] if start else [])]
-    letters = {letter.upper() for letter in found}
-    index = LETTERS.index(letters.pop()) if len(letters) == 1 else None
-    return index if index is not None and index < options else None
+    found = [*_BRACKETED.findall(reply), *_SAID.findall(reply), *([start[1] or start[2]] if start else [])]
+    named = {LETTERS.index(letter.upper()) for letter in found}
+    named = {index for index in named if index < options}  # "barrel(s)" names no option
+    return named.pop() if len(named) == 1 else None
 
 
 def judge_choice(question: Question, prediction: str) -> dict[str, Verdict]:

@@ -105,7 +105,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         ("pytorch_model.bin.index.json", "pytorch_model.bin"),
     ):
         if (folder / index).exists():
-            names = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
+            files = read_json(folder / index).get("weight_map")
+            if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+                raise CheckpointError(f"{folder / index}: needed a weight_map of file names")
+            names = sorted(set(files.values()))
         elif (folder / single).exists():
             names = [single]
         else:
@@ -125,11 +128,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             with safe_open(str(path), framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:
             if "mmap" not in str(error):
                 raise
-            return torch.load(path, map_location="cpu", weights_only=True)  # written before torch 1.6
+            loaded = torch.load(path, map_location="cpu", weights_only=True)  # written before torch 1.6
     except FileNotFoundError:
         raise CheckpointError(f"{path}: the index names this file, but it is not there") from None
     except pickle.UnpicklingError as error:
@@ -138,6 +141,9 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise CheckpointError(f"{path}: damaged or cut off: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(loaded, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in loaded.items()):
+        raise CheckpointError(f"{path}: needed named tensors, got something else")
+    return loaded
 
 
 def _drop_buffers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -151,7 +157,10 @@ def _read_original(
         if config.get(field, needed) != needed:
             raise CheckpointError(f"{folder / 'config.json'}: {field} must be {needed}, got {config[field]!r}")
     tower_name = str(vision_tower or config["mm_vision_tower"])
-    tower = next((path for path in (Path(tower_name), folder / tower_name) if path.is_dir()), None)
+    places = [Path(tower_name)] if vision_tower else [folder / tower_name, Path(tower_name)]
+    tower = next((path for path in places if path.is_dir()), None)
+    if vision_tower and tower is None:
+        raise CheckpointError(f"{vision_tower}: no such folder of a vision tower")
     weights = {}
     for name, tensor in _drop_buffers(read_weights(folder)).items():
         old, new = next((pair for pair in _RENAMES if name.startswith(pair[0])), ("", ""))
@@ -164,6 +173,8 @@ def _read_original(
         own = _drop_buffers(read_weights(tower))
         weights |= {f"vision_tower.{name}": own[name] for name in own if name.startswith("vision_model.")}
     text = {field: config[field] for field in _TEXT_FIELDS if config.get(field) is not None}
+    if not isinstance(text.get("vocab_size"), int):
+        raise CheckpointError(f"{folder / 'config.json'}: needed vocab_size, got {text.get('vocab_size')!r}")
     text["model_type"] = "mistral" if "mistral" in str(config.get("model_type", "")).lower() else "llama"
     # Mistral's class would otherwise fill in a window of 4,096 that llava-v1.6-mistral-7b does not have.
     if text["model_type"] == "mistral":
@@ -205,18 +216,21 @@ def _from_hub(name: str, folder: Path) -> Path:
         ) from error
 
 
-def fingerprint(folder: Path) -> str:
-    """A SHA-256 over a checkpoint's files: names, sizes, and 64 blocks of 64 KiB spread evenly over each.
+def fingerprint(folder: Path, weights: dict[str, Tensor]) -> str:
+    """A SHA-256 over a checkpoint's tensors (name, type, shape, and 16 spans of at most 1 KiB of each) and text files.
 
-    Small files are read whole. It tells checkpoints apart in milliseconds; it is no proof against tampering.
+    Any training changes every tensor that it trains, so this tells checkpoints apart at a thousandth of the reading;
+    it is no proof against tampering. `weights` are those that are loaded, wherever they come from.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".model")):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            starts = [0] if size <= 1 << 22 else [(size - (1 << 16)) * i // 63 for i in range(64)]
-            for start in starts:
-                file.seek(start)
-                digest.update(file.read(1 << 22 if len(starts) == 1 else 1 << 16))
+    for name in sorted(weights):
+        tensor = weights[name].detach().reshape(-1)
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(weights[name].shape)}\0".encode())
+        span = 1024 // tensor.element_size()
+        for i in range(16):
+            start = max(0, len(tensor) - span) * i // 15
+            digest.update(tensor[start : start + span].contiguous().view(torch.uint8).numpy().tobytes())
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".model") and not path.name.endswith(".index.json"):
+            digest.update(f"{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()

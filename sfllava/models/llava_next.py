@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlavaNextForConditionalGeneration
 
-from sfllava.models.checkpoint import fingerprint
 from sfllava.models.kvcache import PrefixCache, packed_mask
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import LETTERS, Prompt, pack_prompt
 from sfllava.sampler import resize_frames
-from sfllava.types import Answer, Question, SfllavaError
+from sfllava.types import Answer, Question, SfllavaError, check_options
 
 # CLIP's own statistics of RGB in 0..1; all LLaVA-NeXT checkpoints use them
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -60,7 +58,14 @@ class LlavaNext:
     """A loaded checkpoint. Make one with `load_model`."""
 
     def __init__(
-        self, network: LlavaNextForConditionalGeneration, tokenizer: Tokenizer, *, path: Path, layout: str, context: int
+        self,
+        network: LlavaNextForConditionalGeneration,
+        tokenizer: Tokenizer,
+        *,
+        path: Path,
+        layout: str,
+        context: int,
+        fingerprint: str,
     ) -> None:
         self.network: Any = network.eval()
         self.tokenizer, self.path, self.layout = tokenizer, path, layout
@@ -69,6 +74,8 @@ class LlavaNext:
         self.image_size: int = vision.image_size
         self.grid: tuple[int, int] = (vision.image_size // vision.patch_size,) * 2
         self.context = context
+        self.fingerprint = fingerprint
+        """A hash that tells the loaded weights, config and tokenizer from others (`checkpoint.fingerprint`)."""
         self.family = (
             "mistral"
             if text.model_type == "mistral"
@@ -104,11 +111,6 @@ class LlavaNext:
     @property
     def dtype(self) -> torch.dtype:
         return self.network.dtype
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A hash that tells this checkpoint from others (`checkpoint.fingerprint`)."""
-        return fingerprint(self.path)
 
     @torch.inference_mode()
     def encode(self, frames: np.ndarray | Tensor, batch: int | None = None) -> Tensor:
@@ -147,12 +149,7 @@ class LlavaNext:
         before any compute where a prompt does not fit.
         """
         asked = [Question(q) if isinstance(q, str) else q for q in questions]
-        if read not in ("generate", "logits"):
-            raise SfllavaError(f"read must be generate or logits, got {read!r}")
-        if max_new_tokens < 1:
-            raise SfllavaError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        if read == "logits" and any(not q.options for q in asked):
-            raise SfllavaError("reading letters from logits needs questions with options")
+        check_options(read, max_new_tokens, asked)
         groups: dict[tuple[int, ...], _Group] = {}
         for i, question in enumerate(asked):
             before, after = self.prompt_ids(question, prompt)
@@ -198,18 +195,12 @@ class LlavaNext:
 
     def _generate(self, tokens: Tensor, group: _Group, new: int, share_prefix: bool) -> Iterator[tuple[int, list[int]]]:
         prefix, packs, alone = len(group.before) + len(tokens), [], []
-        limit = self.shared_positions or self.context
         for i, after in group.items:
             # Up to the limit all questions see the same keys; one that crosses it while it is answered is
             # answered alone, since the rotation then depends on the length.
-            (packs if share_prefix and prefix + len(after) + new <= limit else alone).append((i, after))
-        if share_prefix and alone and not self._warned:
-            self._warned = True
-            log.warning(
-                "prompts past %d positions: dynamic RoPE makes a shared prefix inexact, so these are "
-                "prefilled one question at a time",
-                limit,
-            )
+            (packs if share_prefix and prefix + len(after) + new <= self._shared_limit else alone).append((i, after))
+        if share_prefix and alone:
+            self._warn_alone()
         if packs:
             parts = list(_parts(packs, new))
             shared = self.prefill(group.before, tokens, max(sum(len(a) + new for _, a in part) for part in parts))
@@ -268,8 +259,7 @@ class LlavaNext:
     def _letters(
         self, tokens: Tensor, group: _Group, asked: list[Question], prompt: Prompt | None
     ) -> Iterator[tuple[int, dict[str, float]]]:
-        limit = self.shared_positions or self.context
-        room = limit - len(group.before) - len(tokens)
+        room = self._shared_limit - len(group.before) - len(tokens)
         packs = [item for item in group.items if len(item[1]) <= room]
         rows: list[tuple[int, list[int], Tensor]] = []
         if packs:
@@ -278,6 +268,8 @@ class LlavaNext:
                 logits, _ = self._forward_suffixes(shared, [after for _, after in part])
                 shared.cache.crop_to(shared.length)
                 rows += [(i, after, row) for (i, after), row in zip(part, logits)]
+        if len(packs) < len(group.items):
+            self._warn_alone()
         for i, after in (item for item in group.items if len(item[1]) > room):
             self._fresh_rope()
             rows.append((i, after, self._logits(self._forward(self._embed(group.before, tokens, after))[0, -1])))
@@ -311,6 +303,19 @@ class LlavaNext:
         logits = self.network.lm_head(hidden)
         logits[..., self._never] = -torch.inf
         return logits
+
+    @property
+    def _shared_limit(self) -> int:
+        return min(self.shared_positions or self.context, self.context)
+
+    def _warn_alone(self) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "prompts past %d positions: a shared prefix is not exact there, so these are prefilled one question "
+                "at a time",
+                self._shared_limit,
+            )
 
     def _until_eos(self, ids: list[int]) -> list[int]:
         end = next((k for k, i in enumerate(ids) if i in self._eos), len(ids))

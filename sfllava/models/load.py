@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from sfllava.models.checkpoint import CheckpointError, read_checkpoint
+from sfllava.models.checkpoint import CheckpointError, fingerprint, read_checkpoint
 from sfllava.models.llava_next import LlavaNext
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.types import SfllavaError
@@ -37,6 +37,30 @@ def load_model(
     positions. Raises CheckpointError.
     """
     folder = _folder(path_or_name)
+    try:
+        return _load(folder, device, dtype, device_map, vision_tower, rope_factor, context)
+    except (SfllavaError, MemoryError):
+        raise
+    except torch.OutOfMemoryError as error:
+        raise CheckpointError(f"{folder}: the model does not fit the memory of {device}: {_line(error)}") from error
+    except Exception as error:  # a damaged folder can fail anywhere in three libraries
+        raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _load(
+    folder: Path,
+    device: str,
+    dtype: str | torch.dtype,
+    device_map: str | dict[str, Any] | None,
+    vision_tower: str | Path | None,
+    rope_factor: float | None,
+    context: int,
+) -> LlavaNext:
+    device = _device(device)
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
     try:
         config: Any = LlavaNextConfig.from_dict(config_dict)
@@ -49,8 +73,7 @@ def load_model(
     if rope_factor and (text.rope_parameters or {}).get("rope_type", "default") == "default":
         text.rope_parameters = {**(text.rope_parameters or {}), "rope_type": "dynamic", "factor": float(rope_factor)}
         positions = int(positions * rope_factor)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    mark = fingerprint(folder, weights)  # before loading, which takes the tensors over
     on_cpu = device == "cpu" and device_map is None
     torch_dtype = _dtype(dtype, on_cpu, config_dict, weights)
     with _quiet():
@@ -77,15 +100,16 @@ def load_model(
     if problems:
         raise CheckpointError(f"{folder}: the weights do not fit the config: {'; '.join(problems)}")
     layers = network.model.vision_tower.encoder.layers
-    keep = (
-        config.vision_feature_layer
-        if config.vision_feature_layer >= 0
-        else len(layers) + 1 + config.vision_feature_layer
-    )
+    selected = config.vision_feature_layer
+    keep = selected if selected >= 0 else len(layers) + 1 + selected
+    if not 1 <= keep <= len(layers):
+        raise CheckpointError(f"{folder}: vision_feature_layer {selected} is none of the tower's {len(layers)} layers")
     del layers[keep:]  # hidden state -2 of 24 layers is what layer 23 gives; the rest would be computed in vain
     if (folder / "generation_config.json").exists():
         network.generation_config = GenerationConfig.from_pretrained(str(folder))
-    return LlavaNext(network, Tokenizer(folder), path=folder, layout=layout, context=min(context, positions))
+    return LlavaNext(
+        network, Tokenizer(folder), path=folder, layout=layout, context=min(context, positions), fingerprint=mark
+    )
 
 
 def _wanted(missing: Iterable[str]) -> list[str]:
@@ -109,6 +133,18 @@ def _folder(path_or_name: str | Path) -> Path:
             f"{name}: neither a folder here nor a model that could be downloaded ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:120]})"
         ) from error
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise SfllavaError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise SfllavaError(f"device {device}: no CUDA GPU is usable here")
+    return device
 
 
 def _dtype(dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], weights: dict[str, Tensor]) -> torch.dtype:

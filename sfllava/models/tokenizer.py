@@ -33,7 +33,6 @@ class Tokenizer:
             self._special = {sp.IdToPiece(i): i for i in control}
             # legacy (the default of the published checkpoints): text behind a special token gets a space too
             self._legacy = options.get("legacy") is not False
-            self._anchor = sp.EncodeAsIds("<unk>")
         elif (folder / "tokenizer.json").exists():
             import tokenizers
 
@@ -75,9 +74,19 @@ class Tokenizer:
                 ids.append(self._special[part])
             elif part and (self._legacy or i == 0):
                 ids += self._sentencepiece.EncodeAsIds(part)
-            elif part:  # no space in front: encode behind an anchor, and take the anchor off again
-                ids += self._sentencepiece.EncodeAsIds("<unk>" + part)[len(self._anchor) :]
+            elif part:
+                ids += self._without_space(part)
         return ids
+
+    def _without_space(self, part: str) -> list[int]:
+        """Ids of a part without a space in front: encoded behind an anchor that does not melt into it."""
+        encode = self._sentencepiece.EncodeAsIds  # type: ignore[union-attr]
+        for anchor in ("\n", "<unk>", "\t", "|", "\x01"):
+            front, whole = encode(anchor), encode(anchor + part)
+            rest = whole[len(front) :]
+            if whole[: len(front)] == front and self._sentencepiece.DecodeIds(front + rest).endswith(part):  # type: ignore[union-attr]
+                return rest
+        return encode(part)
 
     def decode(self, ids: list[int]) -> str:
         """The text of generated ids, special tokens left out, stripped."""
