@@ -27,6 +27,12 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 log = logging.getLogger(__name__)
 
 
+def pixel_values(frames: Tensor) -> Tensor:
+    """uint8 RGB (T H W 3) -> (T 3 H W) float32 in the scale that CLIP was trained on."""
+    mean, std = (torch.tensor(values, device=frames.device).view(3, 1, 1) for values in (_MEAN, _STD))
+    return frames.permute(0, 3, 1, 2).float().div(255).sub(mean).div(std)
+
+
 class ContextError(SfllavaError):
     """A prompt that the model's context does not hold; raised before any compute."""
 
@@ -61,7 +67,8 @@ class LlavaNext:
         self.image_size: int = vision.image_size
         self.grid: tuple[int, int] = (vision.image_size // vision.patch_size,) * 2
         self.context = context
-        self.family = (
+        # a checkpoint of this project's own names its prompt pack; those of llava-v1.6 are told by their parts
+        self.family: str = getattr(config, "sfllava_family", None) or (
             "mistral"
             if text.model_type == "mistral"
             else "chatml"
@@ -114,10 +121,9 @@ class LlavaNext:
         pixels = resize_frames(pixels, (self.image_size, self.image_size))
         tower, projector = self.network.model.vision_tower, self.network.model.multi_modal_projector
         device = tower.device
-        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (_MEAN, _STD))
         out = []
         for part in torch.from_numpy(np.ascontiguousarray(pixels)).split(batch or (8 if device.type == "cpu" else 64)):
-            x = part.to(device).permute(0, 3, 1, 2).float().div(255).sub(mean).div(std).to(self.dtype)
+            x = pixel_values(part.to(device)).to(self.dtype)
             # load_model cut the layers behind the selected hidden state off; 1: drops CLS
             out.append(projector(tower(x).last_hidden_state[:, 1:]))
         return torch.cat(out).unflatten(1, self.grid)
