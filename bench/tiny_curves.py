@@ -116,8 +116,8 @@ def markdown(found: dict[str, Any], facts: dict[str, Any]) -> str:
     counts, parts = found["counts"], (*FAMILIES, "both")
     head = "| tokens | " + " | ".join(f"{part} (n = {counts[part]})" for part in parts) + " |"
     lines = [
-        f"ShapesQA test split, seed {facts['seed']}: {facts['videos']} videos, {counts['both']} questions, half of them",
-        "open and half multiple choice. Percent right [95 % interval, whole videos drawn anew].",
+        f"ShapesQA, test split, seed {facts['seed']}: {facts['videos']} videos, {counts['both']} questions, half of",
+        "them open and half multiple choice. Percent right [95 % interval, whole videos drawn anew].",
         "",
         f"| setting {head}",
         "|---|---:|---|---|---|",
@@ -150,7 +150,9 @@ def main() -> None:
     model = load_model(options.model)
     with tempfile.TemporaryDirectory() as folder:
         root = write_shapesqa(Path(folder) / "shapesqa", options.videos, options.seed)
-        benchmarks = [load_benchmark(form, root / f"shapesqa_{form}.csv", root / "videos") for form in ("open", "choice")]
+        benchmarks = [
+            load_benchmark(form, root / f"shapesqa_{form}.csv", root / "videos") for form in ("open", "choice")
+        ]
         results = measure(model, benchmarks, Path(folder) / "runs")
         questions = [question for benchmark in benchmarks for question in benchmark.questions]
     results = {"no video": text_only(model, questions), **results}

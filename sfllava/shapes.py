@@ -23,7 +23,13 @@ PLACES = ("top left", "top right", "bottom left", "bottom right")
 COUNTS = ("one", "two", "three", "four")
 MARKS = ("square", "cross")
 # 3 x 5 bitmaps, a row a number, the left pixel its highest bit; drawn at twice the size
-_BITMAPS = {"1": (2, 6, 2, 2, 7), "2": (7, 1, 7, 4, 7), "3": (7, 1, 3, 1, 7), "4": (5, 5, 7, 1, 1), "7": (7, 1, 2, 2, 4)}
+_BITMAPS = {
+    "1": (2, 6, 2, 2, 7),
+    "2": (7, 1, 7, 4, 7),
+    "3": (7, 1, 3, 1, 7),
+    "4": (5, 5, 7, 1, 1),
+    "7": (7, 1, 2, 2, 4),
+}
 DIGITS = tuple(_BITMAPS)
 _Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
 
@@ -66,7 +72,11 @@ class Asked:
 
 
 def make_scene(
-    rng: np.random.Generator, colours: tuple[str, str], digit: str, places: tuple[str, str, str], flashes: tuple[str, ...]
+    rng: np.random.Generator,
+    colours: tuple[str, str],
+    digit: str,
+    places: tuple[str, str, str],
+    flashes: tuple[str, ...],
 ) -> Scene:
     """A scene with its square and cross in `colours` and its square, cross and sign at `places`, the rest by chance."""
     half, taken, things = CELLS // 2, set(), []
@@ -107,7 +117,9 @@ def random_scene(rng: np.random.Generator, flashes: int) -> Scene:
     )
 
 
-def draw(scene: Scene, rng: np.random.Generator, when: float, flash: str | None = None, radius: float = 60) -> np.ndarray:
+def draw(
+    scene: Scene, rng: np.random.Generator, when: float, flash: str | None = None, radius: float = 60
+) -> np.ndarray:
     """One still (112 112 3) uint8 at time `when` in 0..1, with a disc of `radius` pixels where a colour flashes."""
     image = scene.background.copy()
     for i, (left, top, size, grey, right, down) in enumerate(scene.clutter):
@@ -189,4 +201,6 @@ def describe(scene: Scene) -> str:
     marks = [f"a {t.value} {t.name} {t.place}" for t in scene.things if t.name != "sign"]
     sign = next(t for t in scene.things if t.name == "sign")
     flashes = " then ".join(scene.flashes)
-    return ", ".join([*marks, f"a sign with {sign.value} {sign.place}", f"flashes: {flashes}" if flashes else "no flash"])
+    return ", ".join(
+        [*marks, f"a sign with {sign.value} {sign.place}", f"flashes: {flashes}" if flashes else "no flash"]
+    )

@@ -49,6 +49,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def films(root: Path) -> list[Film]:
+    return films_of(root)
+
+
+def films_of(root: Path) -> list[Film]:
+    """The videos of a written ShapesQA, each with its questions by family."""
     videos: dict[str, dict[str, list[Question]]] = {}
     for form in ("open", "choice"):
         benchmark = load_benchmark(form, root / f"shapesqa_{form}.csv", root / "videos")

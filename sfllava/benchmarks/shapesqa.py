@@ -81,27 +81,29 @@ def _even(rng: np.random.Generator, kinds: int, n: int) -> list[int]:
 def _films(rng: np.random.Generator, videos: int) -> list[_Film]:
     colours, places = list(COLOURS), list(PLACES)
     marks, spots = ([_even(rng, k, videos) for _ in range(n)] for k, n in ((len(colours), 2), (len(places), 3)))
+    firsts = _even(rng, len(colours), videos)
     digits, counts = _even(rng, len(DIGITS), videos), _even(rng, len(COUNTS), videos)
     films = []
     for i in range(videos):
         n = counts[i] + 1
+        later = [k for k in rng.permutation(len(colours)) if k != firsts[i]]
         scene = make_scene(
             rng,
             (colours[marks[0][i]], colours[marks[1][i]]),
             DIGITS[digits[i]],
             (places[spots[0][i]], places[spots[1][i]], places[spots[2][i]]),
-            tuple(colours[k] for k in rng.permutation(len(colours))[:n]),
+            tuple(colours[k] for k in (firsts[i], *later[: n - 1])),
         )
-        films.append(_Film(scene, _starts(rng, n)))
+        films.append(_Film(scene, _starts(rng, n, opens=i // 4 % 2 == 0)))
     return films
 
 
-def _starts(rng: np.random.Generator, n: int) -> tuple[int, ...]:
-    """Where `n` flashes start: anywhere, APART from one another; every other video opens with its first."""
+def _starts(rng: np.random.Generator, n: int, opens: bool) -> tuple[int, ...]:
+    """Where `n` flashes start: anywhere, APART from one another; half of the videos open with their first."""
     free = FRAMES - FLASH - APART * (n - 1)
     starts = np.sort(rng.integers(0, free + 1, n)) + APART * np.arange(n)
-    if rng.random() < 0.5:
-        starts -= starts[0] * (np.arange(n) == 0)
+    if opens:
+        starts[0] = 0
     return tuple(starts.tolist())
 
 

@@ -19,6 +19,7 @@ from sfllava.types import SfllavaError
 
 TINY = Path(__file__).with_name("tiny_weights")
 
+
 def load_model(
     path_or_name: str | Path,
     device: str = "auto",
