@@ -20,7 +20,7 @@ from sfllava.scoring import EVALUATORS
 from sfllava.slowfast import SlowFast
 from sfllava.types import Question
 
-VIDEOS, SEED = 16, 7
+VIDEOS, SEED = 12, 7
 SLOWFAST = Setting(32, "slowfast-slow_2frms_concat-fast_2x2")
 # accuracy in percent that each family must keep; by chance it would be 23
 RULES = {"open": "match-exact", "choice": "choice-strict"}

@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,18 +21,21 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from sfllava.models.llava_next import pixel_values
 from sfllava.models.tiny import rename
-from sfllava.models.tiny_data import CONTENTS, SLOTS, Batch, make_batch, write_tokenizer
+from sfllava.models.tiny_card import write_card
+from sfllava.models.tiny_data import CONTENTS, Batch, make_batch, write_tokenizer
 from sfllava.shapes import CELLS, SIDE
 
 FOLDER = Path(__file__).with_name("tiny_weights")
 # (steps, largest number of stills, sequences a step); the first stage trains the tower and the projector alone
-_STAGES = ((200, 1, 32), (450, 1, 24), (300, 3, 16), (550, 6, 12))
+_STAGES = ((150, 1, 32), (350, 1, 24), (250, 3, 16), (450, 6, 12), (1600, 6, 12))
+# (first step, step behind the last): a round starts from the weights as stored, with a learning rate of its own
+_ROUNDS = ((0, 1200), (1200, 2800))
 _RATE = 1.5e-3
 
 
@@ -51,6 +54,7 @@ def config_dict(vocabulary: int) -> dict[str, Any]:
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
             "rms_norm_eps": 1e-5,
+            "initializer_range": 0.08,  # about 1 / sqrt(width): the usual 0.02 is for wide models, and starts slowly
             "max_position_embeddings": 4096,
             "rope_theta": 10000.0,
             "bos_token_id": 1,
@@ -150,42 +154,52 @@ def _tokenizer(folder: Path) -> Any:
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
-def _batches(folder: Path, seed: int, steps: int) -> Iterator[Batch]:
-    """Every step's batch, drawn ahead in a process of its own."""
+def _batches(folder: Path, seed: int, steps: range) -> Iterator[tuple[int, Batch]]:
+    """Every step with its batch, drawn ahead in a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        ahead = deque(pool.submit(_prepare, folder, seed, step) for step in range(min(4, steps)))
-        for step in range(steps):
-            if step + 4 < steps:
-                ahead.append(pool.submit(_prepare, folder, seed, step + 4))
-            yield ahead.popleft().result()
+        ahead: deque[tuple[int, Future[Batch]]] = deque()
+        for step in steps:
+            ahead.append((step, pool.submit(_prepare, folder, seed, step)))
+            if len(ahead) > 4:
+                yield ahead[0][0], ahead.popleft()[1].result()
+        yield from ((step, batch.result()) for step, batch in ahead)
 
 
-def train(folder: Path, seed: int) -> dict[str, Any]:
-    """Train through all stages and write the checkpoint; what happened, as a record."""
+def new_network(folder: Path, seed: int) -> Any:
+    """A network with weights by chance, its config and its tokenizer written to the folder."""
     torch.manual_seed(seed)
     config = config_dict(write_tokenizer(folder).get_vocab_size())
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    network: Any = LlavaNextForConditionalGeneration(LlavaNextConfig.from_dict(config))
+    # as large as what a patch shows: from 0.02 it takes hundreds of steps until anything says where it is
+    torch.nn.init.normal_(network.model.vision_tower.embeddings.position_embedding.weight, std=0.5)
+    return network
+
+
+def train(folder: Path, seed: int, first: int, last: int) -> dict[str, Any]:
+    """One round of training, from and to the weights in the folder; what happened, as a record."""
+    network: Any = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     # torch's fused attention is several times slower backwards on a CPU than plain matrix products
-    settings: Any = LlavaNextConfig.from_dict(config, attn_implementation="eager")
-    network: Any = LlavaNextForConditionalGeneration(settings)
+    network.set_attn_implementation("eager")
     tower = network.model.vision_tower
     unused = tower.encoder.layers[-1:]
     tower.encoder.layers = tower.encoder.layers[:-1]
-    head = torch.nn.Linear(config["text_config"]["hidden_size"], len(CONTENTS) + CELLS * CELLS)
+    torch.manual_seed(seed + first)
+    head = torch.nn.Linear(network.config.text_config.hidden_size, len(CONTENTS) + CELLS * CELLS)
     parameters = [p for name, p in network.named_parameters() if "post_layernorm" not in name and "newline" not in name]
     parameters += head.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05)
-    total, alone = sum(steps for steps, _, _ in _STAGES), _STAGES[0][0]
     start, history, recent = time.perf_counter(), [], []
-    for step, batch in enumerate(_batches(folder, seed, total)):
+    for step, batch in _batches(folder, seed, range(first, last)):
         stage = _plan(step)[0]
-        since = step - alone if stage else step
-        rate = _RATE * min(1, (since + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / total)))
+        since = step - max(first, _STAGES[0][0] if stage else 0)
+        decay = 0.02 + 0.49 * (1 + math.cos(math.pi * (step - first) / (last - first)))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = _RATE * min(1, (since + 1) / 100) * decay
         with torch.autocast("cpu", torch.bfloat16):
             visual = see(network, batch)
             loss = named = patch_loss(visual, batch, head)
-            right = torch.zeros(1)
+            said, right = torch.zeros(()), torch.zeros(1)
             if stage:
                 said, right = reply_loss(network, batch, visual, np.random.default_rng([seed, 1, step]), stage > 1)
                 loss = said + 0.1 * named
@@ -193,112 +207,40 @@ def train(folder: Path, seed: int) -> dict[str, Any]:
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        recent.append((named.item(), said.item() if stage else 0.0, right.float().mean().item()))
+        recent.append((named.item(), said.item(), right.float().mean().item()))
         if (step + 1) % 50 == 0:
             means = [round(float(value), 4) for value in np.mean(recent, axis=0)]
             history.append((step + 1, round(time.perf_counter() - start), *means))
             print("step {} {} s: patches {}, replies {}, tokens right {}".format(*history[-1]), flush=True)
             recent = []
-        if (step + 1) % 200 == 0 or step + 1 == total:
+        if (step + 1) % 200 == 0 or step + 1 == last:
             tower.encoder.layers.extend(unused)
-            save(network, config, folder)
+            save(network, folder)
             tower.encoder.layers = tower.encoder.layers[:-1]
-    return {"steps": total, "seconds": round(time.perf_counter() - start), "seed": seed, "history": history}
+    return {"steps": [first, last], "seconds": round(time.perf_counter() - start), "seed": seed, "history": history}
 
 
-def save(network: Any, config: dict[str, Any], folder: Path) -> None:
-    """config.json and model.safetensors, in half precision and under the names that llava-hf's checkpoints use."""
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+def save(network: Any, folder: Path) -> None:
+    """model.safetensors, in half precision and under the names that llava-hf's checkpoints use."""
     weights = {rename(name, 2): tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-_CARD = """# The tiny model
-
-A LLaVA-NeXT of {parameters:.2f} million parameters: a CLIP vision tower (128 wide, 3 layers of which the last is unused
-as in the 7B, 112 x 112 pixels in 8 x 8 patches), a two-layer GELU projector, and a Llama (128 wide, 4 layers) with
-{words} words of its own. `load_model("tiny")` reads it through the same code as any other checkpoint.
-
-## What it saw
-
-Rendered stills of scenes (`sfllava/shapes.py`), one to six at a time, all 64 patches of each one after the other, and
-questions about them (`sfllava/models/tiny_data.py`). It never saw a video file, a pooled token, a Slow or a Fast
-pathway, or the two after one another: what ShapesQA shows about those is training-free.
-
-- Stage 1 trains the tower and the projector alone, with a linear head that names what is in each patch; the head
-  stays on as a small part of the loss, and is thrown away in the end. Later stages train everything: up to one still,
-  then three, then six.
-- Stills were changed in pixel space only: brightness, noise, and colour at half resolution as in a video codec.
-- Positions had gaps at random places (in 7 of 10 steps), so that prompts longer than those in training are not strange.
-- In 3 of 10 steps, patches of another scene stood in front of BOS, as the end of another document does where texts are
-  packed; only what follows BOS counted. So a prompt without BOS is read as something to ignore.
-- Three in five questions have ShapesQA's wording, the others one of a few more. Other words are unknown to it.
-- ShapesQA's videos come from other random streams than the training scenes; both draw from the same few colours,
-  digits and places.
-
-## Training
-
-| | |
-|---|---|
-| stages (steps, most stills, scenes a step) | {stages} |
-| scenes / stills / questions seen | {scenes:,} / about {stills:,} / {questions:,} |
-| optimizer | AdamW, rate {rate}, warm-up and cosine, bfloat16 autocast, seed {seed} |
-| time | {minutes:.0f} minutes on 2 CPU cores |
-| last loss | replies {loss:.3f} a token, patches {named:.3f} |
-| stored as | float16, {megabytes:.1f} MB |
-
-Loss by step: {history}
-
-## Accuracy
-
-<!-- curves -->
-Not measured yet: `python bench/tiny_curves.py --card`.
-<!-- /curves -->
-
-## When something is put together wrongly
-
-<!-- mutations -->
-Not measured yet: `python bench/tiny_mutations.py --card`.
-<!-- /mutations -->
-
-## What it is not
-
-It knows nothing but these shapes. It does not answer about real videos, its numbers say nothing of a 7B's, and the
-curves show that the two pathways do what they are meant to do, not how much they gain on real benchmarks. Where its
-visual prefix is much longer than about 1,000 tokens it has not been tried.
-"""
-
-
-def write_card(folder: Path, facts: dict[str, Any]) -> None:
-    """MODEL_CARD.md beside the weights: what the training was; what is measured later has its places in it."""
-    weights = load_file(folder / "model.safetensors")
-    trained = [(steps, size) for steps, _, size in _STAGES[1:]]
-    text = _CARD.format(
-        parameters=sum(tensor.numel() for tensor in weights.values()) / 1e6,
-        words=weights["language_model.model.embed_tokens.weight"].shape[0],
-        stages=", ".join(f"({steps}, {most}, {size})" for steps, most, size in _STAGES),
-        scenes=sum(steps * size for steps, _, size in _STAGES),
-        stills=sum(steps * size * (most + 1 + (most > 3)) // 2 for steps, most, size in _STAGES),
-        questions=sum(steps * size for steps, size in trained) * len(SLOTS),
-        rate=_RATE,
-        seed=facts["seed"],
-        minutes=facts["seconds"] / 60,
-        loss=facts["history"][-1][3],
-        named=facts["history"][-1][2],
-        megabytes=(folder / "model.safetensors").stat().st_size / 1e6,
-        history=", ".join(f"{row[0]}: {row[3]:.2f}" for row in facts["history"] if row[3] and row[0] % 200 == 0),
-    )
-    (folder / "MODEL_CARD.md").write_text(text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on behind the last whole round")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    facts = train(options.folder, options.seed)
-    write_card(options.folder, facts)
+    if not options.resume:
+        save(new_network(options.folder, options.seed), options.folder)
+    record = options.folder / "training.json"
+    rounds = json.loads(record.read_text()) if options.resume else []
+    for first, last in _ROUNDS[len(rounds) :]:
+        rounds.append(train(options.folder, options.seed, first, last))
+        record.write_text(json.dumps(rounds) + "\n")
+    write_card(options.folder, _STAGES, _RATE, rounds)
 
 
 if __name__ == "__main__":
