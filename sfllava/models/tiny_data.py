@@ -54,7 +54,7 @@ CONTENTS = (
     *(f"{name} {colour}" for name in (*MARKS, "flash") for colour in COLOURS),
     *(f"sign {digit}" for digit in DIGITS),
 )
-SLOTS: tuple[Task, ...] = ("open", "open", "open", "choice", "choice", "describe")
+SLOTS: tuple[Task, ...] = ("open", "open", "open", "open", "choice", "choice", "choice", "describe")
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def write_tokenizer(folder: Path) -> Any:
         " ".join(LETTERS),
         "".join(f"({x})" for x in LETTERS[:8]),
     ]
-    # an option's "(A)" is one token; the open bracket in front of a reply is one too
-    split = pre_tokenizers.Split(Regex(r"\([A-Z]\)|\w+|[^\w\s]"), "removed", invert=True)
+    # an option's "(A)" is one token, as is a place; the open bracket in front of a reply is one too
+    split = pre_tokenizers.Split(Regex("|".join([*PLACES, r"\([A-Z]\)", r"\w+", r"[^\w\s]"])), "removed", invert=True)
     words = sorted({word for text in texts for word, _ in split.pre_tokenize_str(text)})
     vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -174,6 +174,8 @@ def _question(
         text = str(rng.choice(_OTHER_WORDS[known])) + text[len(known) :]
     if task != "choice":
         return Question(text), asked.answer
+    if rng.random() < 0.3:  # the answer is in the question: what an option's letter stands for
+        text = f"Which is {asked.answer}?"
     right = int(rng.integers(4))
     return Question(text, options=choose_options(asked, rng, right), task="choice"), LETTERS[right]
 

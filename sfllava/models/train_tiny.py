@@ -33,10 +33,8 @@ from sfllava.shapes import CELLS, SIDE
 
 FOLDER = Path(__file__).with_name("tiny_weights")
 # (steps, largest number of stills, sequences a step); the first stage trains the tower and the projector alone
-_STAGES = ((150, 1, 32), (350, 1, 24), (250, 3, 16), (450, 6, 12), (1600, 6, 12))
-# (first step, step behind the last): a round starts from the weights as stored, with a learning rate of its own
-_ROUNDS = ((0, 1200), (1200, 2800))
-_RATE = 1.5e-3
+_STAGES = ((150, 1, 32), (1000, 1, 24), (250, 3, 16), (600, 6, 12))
+_RATE = 1.2e-3
 
 
 def config_dict(vocabulary: int) -> dict[str, Any]:
@@ -81,11 +79,14 @@ def config_dict(vocabulary: int) -> dict[str, Any]:
 
 def patch_loss(visual: Tensor, batch: Batch, head: torch.nn.Linear) -> Tensor:
     """How badly `head` says what is in each projected patch (B*K cells D), and which patch it is."""
-    what, which = head(visual).float().split((len(CONTENTS), CELLS * CELLS), -1)
-    weight = torch.ones(len(CONTENTS))
-    weight[0] = 0.1  # nothing is in most patches
-    named = F.cross_entropy(what.flatten(0, 1), torch.from_numpy(batch.patches).flatten(), weight, ignore_index=-1)
-    return named + 0.2 * F.cross_entropy(which.flatten(0, 1), torch.arange(CELLS * CELLS).repeat(len(which)))
+    what, which = head(visual).float().flatten(0, 1).split((len(CONTENTS), CELLS * CELLS), -1)
+    contents = torch.from_numpy(batch.patches).flatten()
+    # nothing is in most patches: were they to count in full, those with a thing would lose their place
+    weight = torch.where(contents > 0, 1.0, 0.1)
+    places = torch.arange(CELLS * CELLS).repeat(len(visual))
+    losses = F.cross_entropy(what, contents, ignore_index=-1, reduction="none")
+    losses = losses + 0.3 * F.cross_entropy(which, places, reduction="none")
+    return (weight * losses).sum() / weight.sum()
 
 
 def see(network: Any, batch: Batch) -> Tensor:
@@ -165,37 +166,29 @@ def _batches(folder: Path, seed: int, steps: range) -> Iterator[tuple[int, Batch
         yield from ((step, batch.result()) for step, batch in ahead)
 
 
-def new_network(folder: Path, seed: int) -> Any:
-    """A network with weights by chance, its config and its tokenizer written to the folder."""
+def train(folder: Path, seed: int) -> dict[str, Any]:
+    """Train through all stages and write the checkpoint; what happened, as a record."""
     torch.manual_seed(seed)
     config = config_dict(write_tokenizer(folder).get_vocab_size())
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    network: Any = LlavaNextForConditionalGeneration(LlavaNextConfig.from_dict(config))
-    # as large as what a patch shows: from 0.02 it takes hundreds of steps until anything says where it is
-    torch.nn.init.normal_(network.model.vision_tower.embeddings.position_embedding.weight, std=0.5)
-    return network
-
-
-def train(folder: Path, seed: int, first: int, last: int) -> dict[str, Any]:
-    """One round of training, from and to the weights in the folder; what happened, as a record."""
-    network: Any = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     # torch's fused attention is several times slower backwards on a CPU than plain matrix products
-    network.set_attn_implementation("eager")
+    settings: Any = LlavaNextConfig.from_dict(config, attn_implementation="eager")
+    network: Any = LlavaNextForConditionalGeneration(settings)
     tower = network.model.vision_tower
+    # as large as what a patch shows: from 0.02 it takes hundreds of steps until anything says where it is
+    torch.nn.init.normal_(tower.embeddings.position_embedding.weight, std=0.5)
     unused = tower.encoder.layers[-1:]
     tower.encoder.layers = tower.encoder.layers[:-1]
-    torch.manual_seed(seed + first)
-    head = torch.nn.Linear(network.config.text_config.hidden_size, len(CONTENTS) + CELLS * CELLS)
+    head = torch.nn.Linear(config["text_config"]["hidden_size"], len(CONTENTS) + CELLS * CELLS)
     parameters = [p for name, p in network.named_parameters() if "post_layernorm" not in name and "newline" not in name]
     parameters += head.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05)
+    total = sum(steps for steps, _, _ in _STAGES)
     start, history, recent = time.perf_counter(), [], []
-    for step, batch in _batches(folder, seed, range(first, last)):
+    for step, batch in _batches(folder, seed, range(total)):
         stage = _plan(step)[0]
-        since = step - max(first, _STAGES[0][0] if stage else 0)
-        decay = 0.02 + 0.49 * (1 + math.cos(math.pi * (step - first) / (last - first)))
         for group in optimizer.param_groups:
-            group["lr"] = _RATE * min(1, (since + 1) / 100) * decay
+            group["lr"] = _rate(step, stage, total)
         with torch.autocast("cpu", torch.bfloat16):
             visual = see(network, batch)
             loss = named = patch_loss(visual, batch, head)
@@ -213,11 +206,18 @@ def train(folder: Path, seed: int, first: int, last: int) -> dict[str, Any]:
             history.append((step + 1, round(time.perf_counter() - start), *means))
             print("step {} {} s: patches {}, replies {}, tokens right {}".format(*history[-1]), flush=True)
             recent = []
-        if (step + 1) % 200 == 0 or step + 1 == last:
+        if (step + 1) % 200 == 0 or step + 1 == total:
             tower.encoder.layers.extend(unused)
             save(network, folder)
             tower.encoder.layers = tower.encoder.layers[:-1]
-    return {"steps": [first, last], "seconds": round(time.perf_counter() - start), "seed": seed, "history": history}
+    return {"steps": total, "seconds": round(time.perf_counter() - start), "seed": seed, "history": history}
+
+
+def _rate(step: int, stage: int, total: int) -> float:
+    """The learning rate: warm-up at the start of the first two stages, flat, then a cosine for the last 40 %."""
+    since = step - (_STAGES[0][0] if stage else 0)
+    late = max(0.0, (step / total - 0.6) / 0.4)
+    return _RATE * min(1, (since + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * late)))
 
 
 def save(network: Any, folder: Path) -> None:
@@ -230,17 +230,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on behind the last whole round")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    if not options.resume:
-        save(new_network(options.folder, options.seed), options.folder)
-    record = options.folder / "training.json"
-    rounds = json.loads(record.read_text()) if options.resume else []
-    for first, last in _ROUNDS[len(rounds) :]:
-        rounds.append(train(options.folder, options.seed, first, last))
-        record.write_text(json.dumps(rounds) + "\n")
-    write_card(options.folder, _STAGES, _RATE, rounds)
+    facts = train(options.folder, options.seed)
+    write_card(options.folder, _STAGES, _RATE, facts)
 
 
 if __name__ == "__main__":
