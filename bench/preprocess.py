@@ -16,7 +16,7 @@ from common import sample_video, save
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from sfllava.models.llava_next import normalise
+from sfllava.models.llava_next import pixel_values
 from sfllava.sampler import read_video, resize_frames
 
 
@@ -27,7 +27,7 @@ def main() -> None:
 
     def batched() -> tuple[np.ndarray, torch.Tensor]:
         pixels = resize_frames(frames, (336, 336))
-        return pixels, normalise(torch.from_numpy(pixels))
+        return pixels, pixel_values(torch.from_numpy(pixels))
 
     def frame_by_frame() -> tuple[np.ndarray, torch.Tensor]:
         pixels = [np.asarray(Image.fromarray(frame).resize((336, 336))) for frame in frames]
@@ -44,7 +44,7 @@ def main() -> None:
     (pixels, floats), (wanted, wanted_floats) = results["batched"], results["frame_by_frame"]
     median = {name: statistics.median(times) for name, times in seconds.items()}
     save("preprocess", {
-        "what": "50 frames of 480x360 to normalised 336x336, seconds (median of 7)",
+        "what": "50 frames of 480x360 to pixel_valuesd 336x336, seconds (median of 7)",
         "uint8_bit_equal": bool((pixels == wanted).all()),
         "largest_float_difference": float((floats - wanted_floats).abs().max()),
         "median": {name: round(t, 4) for name, t in median.items()},

@@ -10,6 +10,7 @@ from pathlib import Path
 from sfllava.types import Question, SfllavaError, Task
 
 FAMILIES = ("vicuna", "chatml", "mistral")
+PACKS = (*FAMILIES, "tiny")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VIDEO = "<video>"
 _FIELDS = re.compile(r"\{question\}|\{options\}")
@@ -57,8 +58,8 @@ def load_prompt(path: str | Path) -> Prompt:
 
 
 def pack_prompt(family: str, task: Task) -> Prompt:
-    """The package's own wording for a language-model family (vicuna, chatml, mistral) and a task."""
-    if family not in FAMILIES:
-        raise SfllavaError(f"no prompt pack is called {family!r}; there are {', '.join(FAMILIES)}")
+    """The package's own wording for a language-model family (vicuna, chatml, mistral, tiny) and a task."""
+    if family not in PACKS:
+        raise SfllavaError(f"no prompt pack is called {family!r}; there are {', '.join(PACKS)}")
     file = resources.files("sfllava") / "packs" / family / f"{task}.txt"
     return Prompt(file.read_bytes().decode("utf-8"), f"{family}/{task}")

@@ -21,7 +21,7 @@ _RULES: dict[Task, str] = {"open": "match-exact", "choice": "choice-strict"}
 
 
 def load_results(run: str | Path) -> pd.DataFrame:
-    """A row a question and setting: key, setting, video, type, tokens, correct, failed. A failed question is not correct.
+    """A row a question and setting: key, setting, video, type, tokens, correct, failed (and so not correct).
 
     Raises RunError for a benchmark that has no offline score.
     """

@@ -21,11 +21,12 @@ import sfllava
 # Data flows one way, and so do imports: a module may import those of lower ranks only.
 RANKS = [
     {"types"},
-    {"sampler", "slowfast"},
+    {"sampler", "slowfast", "shapes"},
     {"prompts", "workers"},
     {"models", "evaluators", "benchmarks"},
     {"scoring", "runfolder"},
-    {"asking", "checking", "evaluation", "notebooks"},
+    {"asking", "checking", "evaluation", "notebooks", "results"},
+    {"plots"},
     {"demo", "cli"},
 ]
 MODULES = sorted((ROOT / "sfllava").rglob("*.py"))
@@ -64,7 +65,14 @@ def test_imports_flow_one_way(path):
 
 @pytest.mark.parametrize(
     ("library", "homes"),
-    [("decord", {"sampler"}), ("av", {"sampler"}), ("transformers", {"models"}), ("papermill", {"notebooks"})],
+    [
+        ("decord", {"sampler"}),
+        ("av", {"sampler"}),
+        ("transformers", {"models"}),
+        ("papermill", {"notebooks"}),
+        ("matplotlib", {"plots"}),
+        ("seaborn", {"plots"}),
+    ],
 )
 def test_each_library_has_one_home(library, homes):
     users = {part(path) for path in MODULES if any(m.split(".")[0] == library for m in imports(path))}

@@ -27,10 +27,10 @@ PACKED_POSITIONS = 4096
 log = logging.getLogger(__name__)
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (T H W 3) -> float32 (T 3 H W), scaled and normalised as CLIP was trained, on the pixels' device."""
-    mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (_MEAN, _STD))
-    return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+def pixel_values(frames: Tensor) -> Tensor:
+    """uint8 (T H W 3) -> float32 (T 3 H W), scaled and normalised as CLIP was trained, on the frames' device."""
+    mean, std = (torch.tensor(values, device=frames.device).view(3, 1, 1) for values in (_MEAN, _STD))
+    return frames.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
 
 
 class ContextError(SfllavaError):
@@ -76,7 +76,8 @@ class LlavaNext:
         self.context = context
         self.fingerprint = fingerprint
         """A hash that tells the loaded weights, config and tokenizer from others (`checkpoint.fingerprint`)."""
-        self.family = (
+        # a checkpoint of this project's own names its prompt pack; those of llava-v1.6 are told by their parts
+        self.family: str = getattr(config, "sfllava_family", None) or (
             "mistral"
             if text.model_type == "mistral"
             else "chatml"
@@ -126,7 +127,7 @@ class LlavaNext:
         device = tower.device
         out = []
         for part in torch.from_numpy(np.ascontiguousarray(pixels)).split(batch or (8 if device.type == "cpu" else 64)):
-            x = normalise(part.to(device)).to(self.dtype)
+            x = pixel_values(part.to(device)).to(self.dtype)
             # load_model cut the layers behind the selected hidden state off; 1: drops CLS
             out.append(projector(tower(x).last_hidden_state[:, 1:]))
         return torch.cat(out).unflatten(1, self.grid)

@@ -17,6 +17,8 @@ from sfllava.models.llava_next import LlavaNext
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.types import SfllavaError
 
+TINY = Path(__file__).with_name("tiny_weights")
+
 
 def load_model(
     path_or_name: str | Path,
@@ -28,7 +30,7 @@ def load_model(
     rope_factor: float | None = 2.0,
     context: int = 8192,
 ) -> LlavaNext:
-    """Load a LLaVA-NeXT checkpoint: a folder in either layout, or a hub name.
+    """Load a LLaVA-NeXT checkpoint: a folder in either layout, a hub name, or `tiny`, the one in the package.
 
     device: auto (a GPU where there is one), cpu, cuda, cuda:1. dtype: auto (float32 on CPU, the checkpoint's half
     type elsewhere), or float32, float16, bfloat16. device_map: as in transformers, e.g. "auto", for a model larger
@@ -118,6 +120,8 @@ def _wanted(missing: Iterable[str]) -> list[str]:
 
 
 def _folder(path_or_name: str | Path) -> Path:
+    if str(path_or_name) == "tiny":  # a folder of that name is ./tiny
+        return TINY
     path = Path(path_or_name).expanduser()
     if path.is_dir():
         return path

@@ -70,7 +70,7 @@ def write_random_checkpoint(
         _write_json(folder / "clip" / "config.json", config.vision_config.to_dict())
     column = 1 if layout == "original" else 2
     save_file(
-        {_rename(name, column): tensor for name, tensor in weights.items()},
+        {rename(name, column): tensor for name, tensor in weights.items()},
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
@@ -151,7 +151,8 @@ def _weights(network: LlavaNextForConditionalGeneration, seed: int) -> dict[str,
     return weights
 
 
-def _rename(name: str, column: int) -> str:
+def rename(name: str, column: int) -> str:
+    """A tensor's name in transformers 5 -> in an original checkpoint (column 1), or in llava-hf's (column 2)."""
     names = next(names for names in _NAMES if name.startswith(names[0]))
     return names[column] + name[len(names[0]) :]
 

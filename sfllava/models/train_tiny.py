@@ -1,0 +1,240 @@
+"""Train the tiny model from nothing: `python -m sfllava.models.train_tiny`.
+
+It sees one to six stills of a scene at a time, all patches of one after the other, and questions about them. It
+never sees pooled tokens, nor a Slow or a Fast pathway.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+
+from sfllava.models.llava_next import pixel_values
+from sfllava.models.tiny import rename
+from sfllava.models.tiny_card import write_card
+from sfllava.models.tiny_data import CONTENTS, Batch, make_batch, write_tokenizer
+from sfllava.shapes import CELLS, SIDE
+
+FOLDER = Path(__file__).with_name("tiny_weights")
+# (steps, largest number of stills, sequences a step); the first stage trains the tower and the projector alone
+_STAGES = ((150, 1, 32), (1000, 1, 24), (250, 3, 16), (600, 6, 12))
+_RATE = 1.2e-3
+
+
+def config_dict(vocabulary: int) -> dict[str, Any]:
+    """The config in the layout of transformers; as with the 7B, the tower's last layer stays unused."""
+    return {
+        "model_type": "llava_next",
+        "architectures": ["LlavaNextForConditionalGeneration"],
+        "sfllava_family": "tiny",
+        "text_config": {
+            "model_type": "llama",
+            "vocab_size": vocabulary,
+            "hidden_size": 128,
+            "intermediate_size": 352,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "rms_norm_eps": 1e-5,
+            "initializer_range": 0.08,  # about 1 / sqrt(width): the usual 0.02 is for wide models, and starts slowly
+            "max_position_embeddings": 4096,
+            "rope_theta": 10000.0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": SIDE,
+            "patch_size": 14,
+            "projection_dim": 32,
+        },
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+        "projector_hidden_act": "gelu",
+        "image_token_index": vocabulary,
+        "tie_word_embeddings": False,
+        "dtype": "float16",
+    }
+
+
+def patch_loss(visual: Tensor, batch: Batch, head: torch.nn.Linear) -> Tensor:
+    """How badly `head` says what is in each projected patch (B*K cells D), and which patch it is."""
+    what, which = head(visual).float().flatten(0, 1).split((len(CONTENTS), CELLS * CELLS), -1)
+    contents = torch.from_numpy(batch.patches).flatten()
+    # nothing is in most patches: were they to count in full, those with a thing would lose their place
+    weight = torch.where(contents > 0, 1.0, 0.1)
+    places = torch.arange(CELLS * CELLS).repeat(len(visual))
+    losses = F.cross_entropy(what, contents, ignore_index=-1, reduction="none")
+    losses = losses + 0.3 * F.cross_entropy(which, places, reduction="none")
+    return (weight * losses).sum() / weight.sum()
+
+
+def see(network: Any, batch: Batch) -> Tensor:
+    """The stills' projected patches (B*K cells D)."""
+    x = pixel_values(torch.from_numpy(batch.stills).flatten(0, 1))
+    return network.model.multi_modal_projector(network.model.vision_tower(x).last_hidden_state[:, 1:])
+
+
+def reply_loss(
+    network: Any, batch: Batch, visual: Tensor, rng: np.random.Generator, hard: bool
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the replies' tokens, and which of these are right; `hard` adds other text and gaps."""
+    b, k = batch.stills.shape[:2]
+    visual = visual.unflatten(0, (b, k)).flatten(1, 2)
+    language = network.model.language_model
+    prefix = [language.embed_tokens(torch.ones(b, 1, dtype=torch.long)), visual]
+    if (
+        hard and rng.random() < 0.3
+    ):  # the end of another document in front, as when texts are packed: what counts follows BOS
+        prefix.insert(0, visual[:, -CELLS * CELLS :].roll(1, 0))
+    ids = [torch.from_numpy(slot) for slot in batch.ids]
+    embeds = torch.cat([*prefix, *(language.embed_tokens(slot.clamp(min=0)) for slot in ids)], 1)
+    n = sum(part.shape[1] for part in prefix)
+    # one visual prefix, many questions: each sees the prefix and itself
+    owners = torch.cat([torch.full((n,), -1), *(torch.full((slot.shape[1],), q) for q, slot in enumerate(ids))])
+    seen = ((owners[None] == -1) | (owners[None] == owners[:, None])).tril()
+    mask = torch.zeros(seen.shape).masked_fill(~seen, -1e4)
+    # positions with gaps at random places, so that longer prompts than these are not strange
+    places = np.arange(n)
+    if rng.random() < 0.7:
+        most = 2 * n + 600 if hard else 1.5 * n
+        places = np.sort(rng.choice(int(rng.uniform(n, most)), n, replace=False))
+    positions = torch.cat([torch.from_numpy(places), *(places[-1] + 1 + torch.arange(s.shape[1]) for s in ids)])
+    hidden = language(
+        inputs_embeds=embeds, attention_mask=mask[None, None], position_ids=positions[None], use_cache=False
+    ).last_hidden_state
+    replies = torch.cat([torch.zeros(b, n, dtype=torch.bool), *map(torch.from_numpy, batch.replies)], 1)
+    targets = torch.cat([torch.zeros(b, n, dtype=torch.long), *ids], 1)[:, 1:][replies[:, 1:]]
+    logits = network.lm_head(hidden[:, :-1][replies[:, 1:]]).float()
+    # each slot counts the same, however many words its replies have
+    slots = owners[1:].expand(b, -1)[replies[:, 1:]]
+    weights = torch.ones(len(ids)).div(torch.bincount(slots, minlength=len(ids)))[slots] / len(ids)
+    return (weights * F.cross_entropy(logits, targets, reduction="none")).sum(), logits.argmax(-1) == targets
+
+
+def _plan(step: int) -> tuple[int, int, int]:
+    """Stage, largest number of stills and sequences of a step."""
+    for stage, (steps, stills, size) in enumerate(_STAGES):
+        if step < steps:
+            return stage, stills, size
+        step -= steps
+    raise ValueError(step)
+
+
+def _prepare(folder: Path, seed: int, step: int) -> Batch:
+    _, most, size = _plan(step)
+    rng = np.random.default_rng([seed, 0, step])
+    stills = int(rng.integers(1 + (most > 3), most + 1))
+    return make_batch(rng, _tokenizer(folder), stills, size)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def _batches(folder: Path, seed: int, steps: range) -> Iterator[tuple[int, Batch]]:
+    """Every step with its batch, drawn ahead in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        ahead: deque[tuple[int, Future[Batch]]] = deque()
+        for step in steps:
+            ahead.append((step, pool.submit(_prepare, folder, seed, step)))
+            if len(ahead) > 4:
+                yield ahead[0][0], ahead.popleft()[1].result()
+        yield from ((step, batch.result()) for step, batch in ahead)
+
+
+def train(folder: Path, seed: int) -> dict[str, Any]:
+    """Train through all stages and write the checkpoint; what happened, as a record."""
+    torch.manual_seed(seed)
+    config = config_dict(write_tokenizer(folder).get_vocab_size())
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    # torch's fused attention is several times slower backwards on a CPU than plain matrix products
+    settings: Any = LlavaNextConfig.from_dict(config, attn_implementation="eager")
+    network: Any = LlavaNextForConditionalGeneration(settings)
+    tower = network.model.vision_tower
+    # as large as what a patch shows: from 0.02 it takes hundreds of steps until anything says where it is
+    torch.nn.init.normal_(tower.embeddings.position_embedding.weight, std=0.5)
+    unused = tower.encoder.layers[-1:]
+    tower.encoder.layers = tower.encoder.layers[:-1]
+    head = torch.nn.Linear(config["text_config"]["hidden_size"], len(CONTENTS) + CELLS * CELLS)
+    parameters = [p for name, p in network.named_parameters() if "post_layernorm" not in name and "newline" not in name]
+    parameters += head.parameters()
+    optimizer = torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05)
+    total = sum(steps for steps, _, _ in _STAGES)
+    start, history, recent = time.perf_counter(), [], []
+    for step, batch in _batches(folder, seed, range(total)):
+        stage = _plan(step)[0]
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, stage, total)
+        with torch.autocast("cpu", torch.bfloat16):
+            visual = see(network, batch)
+            loss = named = patch_loss(visual, batch, head)
+            said, right = torch.zeros(()), torch.zeros(1)
+            if stage:
+                said, right = reply_loss(network, batch, visual, np.random.default_rng([seed, 1, step]), stage > 1)
+                loss = said + 0.1 * named
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        recent.append((named.item(), said.item(), right.float().mean().item()))
+        if (step + 1) % 50 == 0:
+            means = [round(float(value), 4) for value in np.mean(recent, axis=0)]
+            history.append((step + 1, round(time.perf_counter() - start), *means))
+            print("step {} {} s: patches {}, replies {}, tokens right {}".format(*history[-1]), flush=True)
+            recent = []
+        if (step + 1) % 200 == 0 or step + 1 == total:
+            tower.encoder.layers.extend(unused)
+            save(network, folder)
+            tower.encoder.layers = tower.encoder.layers[:-1]
+    return {"steps": total, "seconds": round(time.perf_counter() - start), "seed": seed, "history": history}
+
+
+def _rate(step: int, stage: int, total: int) -> float:
+    """The learning rate: warm-up at the start of the first two stages, flat, then a cosine for the last 40 %."""
+    since = step - (_STAGES[0][0] if stage else 0)
+    late = max(0.0, (step / total - 0.6) / 0.4)
+    return _RATE * min(1, (since + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * late)))
+
+
+def save(network: Any, folder: Path) -> None:
+    """model.safetensors, in half precision and under the names that llava-hf's checkpoints use."""
+    weights = {rename(name, 2): tensor.half().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    facts = train(options.folder, options.seed)
+    write_card(options.folder, _STAGES, _RATE, facts)
+
+
+if __name__ == "__main__":
+    main()
