@@ -7,7 +7,11 @@ TORCH ?= torch==2.13.0
 .PHONY: demo test check format bench clean
 
 demo: .venv/.installed
-	$(BIN)/python -m sfllava.demo demo
+	rm -rf demo
+	$(BIN)/sfllava notebook notebooks/demo.ipynb demo/demo.ipynb
+	$(BIN)/jupyter nbconvert --log-level ERROR --to html demo/demo.ipynb
+	$(BIN)/python -c "import json; [print(t, end='') for c in json.load(open('demo/demo.ipynb'))['cells'] for o in c.get('outputs', []) for t in o.get('text', [])]"
+	@echo "demo/demo.html has the table and the figure; demo/budget.png is the figure alone"
 
 test: .venv/.installed
 	$(BIN)/python -m pytest $(ARGS)

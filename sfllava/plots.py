@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -25,7 +27,7 @@ def budget_accuracy(table: pd.DataFrame, kind: str, panel: str | None = None, ch
             1, len(panels), figsize=(4.6 * len(panels), 4.4), sharey=True, squeeze=False, layout="constrained"
         )
     for axis, name in zip(axes[0], panels):
-        part = table[table[panel] == name] if panel else table
+        part: Any = table[table[panel] == name] if panel else table
         for value in kinds:
             rows = part[part[kind] == value].sort_values("tokens")
             errors = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]

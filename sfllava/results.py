@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,7 +65,8 @@ def interval(values: np.ndarray, videos: np.ndarray, repeats: int = 4000, seed: 
 def accuracy(results: pd.DataFrame, by: Sequence[str] = ("setting",)) -> pd.DataFrame:
     """Of each group: tokens, questions, failed, and accuracy, low and high in percent over all its questions."""
     rows = []
-    for names, group in results.groupby(list(by), sort=False):
+    groups: Any = results.groupby(list(by), sort=False)
+    for names, group in groups:
         mean, low, high = interval(group["correct"].to_numpy(float), group["video"].to_numpy())
         counts = {"tokens": group["tokens"].max(), "questions": len(group), "failed": int(group["failed"].sum())}
         rows.append(dict(zip(by, names)) | counts | {"accuracy": mean, "low": low, "high": high})

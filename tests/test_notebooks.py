@@ -63,6 +63,16 @@ def test_evaluate_and_go_on(checkpoints, videos, tmp_path):
     assert len(list(read_rows(tmp_path / "run"))) == 12
 
 
+def test_demo(tmp_path):
+    out = run_notebook(
+        ROOT / "notebooks/demo.ipynb", tmp_path / "demo.ipynb", {"out": str(tmp_path), "videos": 6}, progress=False
+    )
+    seen = outputs(out)
+    assert "image/png" in seen and "at 256 tokens, SlowFast minus slow 4 x 8x8" in seen
+    assert (tmp_path / "budget.png").stat().st_size > 20_000
+    assert len(list(read_rows(tmp_path / "run"))) % 9 == 0
+
+
 def test_a_failing_cell_is_one_line(checkpoints, tmp_path):
     parameters = {"model": str(checkpoints()), "video": "gone.mp4"}
     with pytest.raises(SfllavaError, match=r"out\.ipynb: cell 4 failed: VideoError: gone\.mp4: no such video"):

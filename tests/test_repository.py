@@ -27,7 +27,7 @@ RANKS = [
     {"scoring", "runfolder"},
     {"asking", "checking", "evaluation", "notebooks", "results"},
     {"plots"},
-    {"demo", "cli"},
+    {"cli"},
 ]
 MODULES = sorted((ROOT / "sfllava").rglob("*.py"))
 
