@@ -26,8 +26,8 @@ pathway, or the two after one another: what ShapesQA shows about those is traini
   then three, then six.
 - Stills were changed in pixel space only: brightness, noise, and colour at half resolution as in a video codec.
 - Positions had gaps at random places (in 7 of 10 steps), so that prompts longer than those in training are not strange.
-- In 3 of 10 steps from the third stage on, patches of another scene stood in front of BOS, as the end of another document does where texts are
-  packed; only what follows BOS counted. So a prompt without BOS is read as something to ignore.
+- In 3 of 10 steps from the third stage on, patches of another scene stood in front of BOS, as the end of another
+  document does where texts are packed; only what follows BOS counted. So what has no BOS in front is ignored.
 - Three in ten multiple-choice questions name the answer ("Which is red?"), to teach what the letters stand for.
 - Three in five questions have ShapesQA's wording, the others one of a few more. Other words are unknown to it.
 - ShapesQA's videos come from other random streams than the training scenes; both draw from the same few colours,
@@ -39,8 +39,8 @@ pathway, or the two after one another: what ShapesQA shows about those is traini
 |---|---|
 | stages (steps, most stills, scenes a step) | {stages} |
 | scenes / stills / questions seen | {scenes:,} / about {stills:,} / {questions:,} |
-| optimizer | AdamW, rate {rate}, warm-up, flat, and cosine for the last 40 %, bfloat16 autocast, seed {seed} |
-| time | {minutes:.0f} minutes on 2 shared CPU cores |
+| optimizer | AdamW at {rate}; two rounds, each with warm-up and a cosine for its last 40 %; bfloat16; seed {seed} |
+| time | {minutes} minutes on 2 shared CPU cores |
 | last loss | replies {loss:.3f} a token, patches {named:.3f} |
 | stored as | float16, {megabytes:.1f} MB |
 
@@ -66,10 +66,12 @@ visual prefix is much longer than about 1,000 tokens it has not been tried.
 """
 
 
-def write_card(folder: Path, stages: tuple[tuple[int, int, int], ...], rate: float, facts: dict[str, Any]) -> None:
+def write_card(
+    folder: Path, stages: tuple[tuple[int, int, int], ...], rate: float, rounds: list[dict[str, Any]]
+) -> None:
     """MODEL_CARD.md beside the weights: what the training was; what is measured later has its places in it."""
     weights = load_file(folder / "model.safetensors")
-    history = facts["history"]
+    history = [row for facts in rounds for row in facts["history"]]
     trained = [(steps, size) for steps, _, size in stages[1:]]
     text = _CARD.format(
         parameters=sum(tensor.numel() for tensor in weights.values()) / 1e6,
@@ -79,8 +81,8 @@ def write_card(folder: Path, stages: tuple[tuple[int, int, int], ...], rate: flo
         stills=sum(steps * size * (most + 1 + (most > 3)) // 2 for steps, most, size in stages),
         questions=sum(steps * size for steps, size in trained) * len(SLOTS),
         rate=rate,
-        seed=facts["seed"],
-        minutes=facts["seconds"] / 60,
+        seed=rounds[0]["seed"],
+        minutes=" + ".join(f"{facts['seconds'] / 60:.0f}" for facts in rounds),
         loss=history[-1][3],
         named=history[-1][2],
         megabytes=(folder / "model.safetensors").stat().st_size / 1e6,

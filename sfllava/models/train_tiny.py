@@ -33,7 +33,9 @@ from sfllava.shapes import CELLS, SIDE
 
 FOLDER = Path(__file__).with_name("tiny_weights")
 # (steps, largest number of stills, sequences a step); the first stage trains the tower and the projector alone
-_STAGES = ((150, 1, 32), (1000, 1, 24), (250, 3, 16), (600, 6, 12))
+_STAGES = ((150, 1, 32), (1000, 1, 24), (250, 3, 16), (600, 6, 12), (300, 1, 24), (700, 6, 12))
+# (first step, step behind the last): a round starts from the stored weights, with a learning rate of its own
+_ROUNDS = ((0, 2000), (2000, 3000))
 _RATE = 1.2e-3
 
 
@@ -166,29 +168,35 @@ def _batches(folder: Path, seed: int, steps: range) -> Iterator[tuple[int, Batch
         yield from ((step, batch.result()) for step, batch in ahead)
 
 
-def train(folder: Path, seed: int) -> dict[str, Any]:
-    """Train through all stages and write the checkpoint; what happened, as a record."""
+def new_network(folder: Path, seed: int) -> None:
+    """Write a checkpoint with weights by chance."""
     torch.manual_seed(seed)
     config = config_dict(write_tokenizer(folder).get_vocab_size())
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    # torch's fused attention is several times slower backwards on a CPU than plain matrix products
-    settings: Any = LlavaNextConfig.from_dict(config, attn_implementation="eager")
-    network: Any = LlavaNextForConditionalGeneration(settings)
-    tower = network.model.vision_tower
+    network: Any = LlavaNextForConditionalGeneration(LlavaNextConfig.from_dict(config))
     # as large as what a patch shows: from 0.02 it takes hundreds of steps until anything says where it is
-    torch.nn.init.normal_(tower.embeddings.position_embedding.weight, std=0.5)
+    torch.nn.init.normal_(network.model.vision_tower.embeddings.position_embedding.weight, std=0.5)
+    save(network, folder)
+
+
+def train(folder: Path, seed: int, first: int, last: int) -> dict[str, Any]:
+    """One round, from and to the weights in the folder; what happened, as a record."""
+    torch.manual_seed(seed + first)
+    network: Any = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    # torch's fused attention is several times slower backwards on a CPU than plain matrix products
+    network.set_attn_implementation("eager")
+    tower = network.model.vision_tower
     unused = tower.encoder.layers[-1:]
     tower.encoder.layers = tower.encoder.layers[:-1]
-    head = torch.nn.Linear(config["text_config"]["hidden_size"], len(CONTENTS) + CELLS * CELLS)
+    head = torch.nn.Linear(network.config.text_config.hidden_size, len(CONTENTS) + CELLS * CELLS)
     parameters = [p for name, p in network.named_parameters() if "post_layernorm" not in name and "newline" not in name]
     parameters += head.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05)
-    total = sum(steps for steps, _, _ in _STAGES)
     start, history, recent = time.perf_counter(), [], []
-    for step, batch in _batches(folder, seed, range(total)):
+    for step, batch in _batches(folder, seed, range(first, last)):
         stage = _plan(step)[0]
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, stage, total)
+            group["lr"] = _rate(step, first, last)
         with torch.autocast("cpu", torch.bfloat16):
             visual = see(network, batch)
             loss = named = patch_loss(visual, batch, head)
@@ -206,17 +214,17 @@ def train(folder: Path, seed: int) -> dict[str, Any]:
             history.append((step + 1, round(time.perf_counter() - start), *means))
             print("step {} {} s: patches {}, replies {}, tokens right {}".format(*history[-1]), flush=True)
             recent = []
-        if (step + 1) % 200 == 0 or step + 1 == total:
+        if (step + 1) % 200 == 0 or step + 1 == last:
             tower.encoder.layers.extend(unused)
             save(network, folder)
             tower.encoder.layers = tower.encoder.layers[:-1]
-    return {"steps": total, "seconds": round(time.perf_counter() - start), "seed": seed, "history": history}
+    return {"steps": [first, last], "seconds": round(time.perf_counter() - start), "seed": seed, "history": history}
 
 
-def _rate(step: int, stage: int, total: int) -> float:
-    """The learning rate: warm-up at the start of the first two stages, flat, then a cosine for the last 40 %."""
-    since = step - (_STAGES[0][0] if stage else 0)
-    late = max(0.0, (step / total - 0.6) / 0.4)
+def _rate(step: int, first: int, last: int) -> float:
+    """The learning rate: warm-up where a round or training of all parts starts, flat, then a cosine."""
+    since = step - max(start for start in (first, _STAGES[0][0]) if start <= step or start == first)
+    late = max(0.0, ((step - first) / (last - first) - 0.6) / 0.4)
     return _RATE * min(1, (since + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * late)))
 
 
@@ -230,10 +238,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on behind the last whole round")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    facts = train(options.folder, options.seed)
-    write_card(options.folder, _STAGES, _RATE, facts)
+    record = options.folder / "training.json"
+    if not options.resume:
+        new_network(options.folder, options.seed)
+    rounds = json.loads(record.read_text()) if options.resume else []
+    for first, last in _ROUNDS[len(rounds) :]:
+        rounds.append(train(options.folder, options.seed, first, last))
+        record.write_text(json.dumps(rounds) + "\n")
+    write_card(options.folder, _STAGES, _RATE, rounds)
 
 
 if __name__ == "__main__":
