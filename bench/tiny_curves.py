@@ -24,6 +24,7 @@ from sfllava.benchmarks import Benchmark, load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.evaluation import versions
 from sfllava.models.load import TINY
+from sfllava.results import interval
 from sfllava.runfolder import read_rows
 from sfllava.scoring import EVALUATORS
 from sfllava.types import Question
@@ -76,16 +77,6 @@ def text_only(model: Any, questions: list[Question]) -> dict[str, bool]:
     width = model.network.config.text_config.hidden_size
     answers = model.answer(torch.zeros(0, width), questions, max_new_tokens=8)
     return {question.key: right(question, answer.text) for question, answer in zip(questions, answers)}
-
-
-def interval(values: np.ndarray, videos: np.ndarray, repeats: int = 4000) -> tuple[float, float, float]:
-    """Mean of (N) values and its 95 % interval in percent, by drawing whole videos anew."""
-    names, owner = np.unique(videos, return_inverse=True)
-    sums, counts = np.bincount(owner, values, len(names)), np.bincount(owner, minlength=len(names))
-    drawn = np.random.default_rng(0).integers(0, len(names), (repeats, len(names)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return 100 * float(values.mean()), 100 * float(low), 100 * float(high)
 
 
 def tables(results: dict[str, dict[str, bool]], questions: list[Question], budgets: dict[str, int]) -> dict[str, Any]:

@@ -36,9 +36,7 @@ def budget_accuracy(table: pd.DataFrame, kind: str, panel: str | None = None, ch
                 marker=markers[value], markersize=7, linewidth=1.5, capsize=3,
             )  # fmt: skip
         if chance is not None:
-            axis.axhline(chance, color="0.4", linestyle="--", linewidth=1)
-            axis.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), xytext=(-4, 3),
-                          textcoords="offset points", ha="right", fontsize=9, color="0.3")  # fmt: skip
+            axis.axhline(chance, color="0.4", linestyle="--", linewidth=1, label="chance")
         axis.set(xscale="log", xlabel="visual tokens", ylim=(0, 102), title=name or "")
         ticks = sorted(part["tokens"].unique())
         axis.set_xticks(ticks)

@@ -33,9 +33,9 @@ from sfllava.shapes import CELLS, SIDE
 
 FOLDER = Path(__file__).with_name("tiny_weights")
 # (steps, largest number of stills, sequences a step); the first stage trains the tower and the projector alone
-_STAGES = ((150, 1, 32), (1000, 1, 24), (250, 3, 16), (600, 6, 12), (300, 1, 24), (700, 6, 12))
+_STAGES = ((150, 1, 32), (1000, 1, 24), (250, 3, 16), (600, 6, 12))
 # (first step, step behind the last): a round starts from the stored weights, with a learning rate of its own
-_ROUNDS = ((0, 2000), (2000, 3000))
+_ROUNDS = ((0, 2000),)
 _RATE = 1.2e-3
 
 
