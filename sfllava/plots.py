@@ -43,6 +43,7 @@ def budget_accuracy(table: pd.DataFrame, kind: str, panel: str | None = None, ch
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.minorticks_off()
     axes[0][0].set_ylabel("accuracy, % (95 % interval)")
-    axes[0][0].legend(loc="lower right", frameon=True, fontsize=9)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     plt.close(figure)  # shown once, by whoever asked for it
     return figure

@@ -99,6 +99,6 @@ def test_the_figure_shows_every_point_with_its_interval():
     )
     points = {(x, y) for axis in figure.axes for line in axis.lines for x, y in zip(*line.get_data())}
     assert {(128, 50), (256, 60), (128, 70)} <= points
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["chance", "Slow", "Fast"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["chance", "Slow", "Fast"]
     lows = [segment[0][1] for axis in figure.axes for bars in axis.collections for segment in bars.get_segments()]
     assert sorted(lows) == [40, 50, 65]
