@@ -27,7 +27,8 @@ pathway, or the two after one another: what ShapesQA shows about those is traini
 - Stills were changed in pixel space only: brightness, noise, and colour at half resolution as in a video codec.
 - Positions had gaps at random places (in 7 of 10 steps), so that prompts longer than those in training are not strange.
 - In 3 of 10 steps from the third stage on, patches of another scene stood in front of BOS, as the end of another
-  document does where texts are packed; only what follows BOS counted. So what has no BOS in front is ignored.
+  document does where texts are packed; only what followed BOS counted. This was meant to make a prompt without BOS
+  fail, and does not (see below).
 - Three in ten multiple-choice questions name the answer ("Which is red?"), to teach what the letters stand for.
 - Three in five questions have ShapesQA's wording, the others one of a few more. Other words are unknown to it.
 - ShapesQA's videos come from other random streams than the training scenes; both draw from the same few colours,
