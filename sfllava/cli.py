@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _DEFAULT = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
 _NO_MODEL = (
     "no model given: pass --model PATH (or set SFLLAVA_MODEL) with a LLaVA-NeXT checkpoint folder or hub name, such as "
-    "llava-hf/llava-v1.6-vicuna-7b-hf or liuhaotian/llava-v1.6-vicuna-7b"
+    "llava-hf/llava-v1.6-vicuna-7b-hf or liuhaotian/llava-v1.6-vicuna-7b; --model tiny is the small one in the package"
 )
 
 
