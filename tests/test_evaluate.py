@@ -303,6 +303,15 @@ def twelve_videos(videos, tmp_path):
     return questions_csv(tmp_path / "q.csv", names), folder
 
 
+def slowly(folder: Path) -> dict[str, str]:
+    """An environment in which each video takes half a second more, so that there is a middle to be stopped in."""
+    (folder / "slow").mkdir()
+    (folder / "slow" / "decord.py").write_text(
+        "import time\ndef VideoReader(*a, **k):\n    time.sleep(0.5)\n    raise RuntimeError('left to PyAV')\n"
+    )
+    return {**os.environ, "PYTHONPATH": str(folder / "slow")}
+
+
 def command(checkpoint, csv, videos, out, *more):
     return [
         *(sys.executable, "-m", "sfllava.cli", "evaluate", "open", "--questions", str(csv), "--videos", str(videos)),
@@ -344,7 +353,11 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(checkpoints, vid
 def test_an_interrupt_stops_it_with_a_word(checkpoints, videos, tmp_path):
     csv, folder = twelve_videos(videos, tmp_path)
     process = subprocess.Popen(
-        command(checkpoints(), csv, folder, tmp_path / "run"), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command(checkpoints(), csv, folder, tmp_path / "run"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=slowly(tmp_path),
     )
     file = tmp_path / "run" / "predictions.jsonl"
     while process.poll() is None and not (file.exists() and file.stat().st_size):
