@@ -74,12 +74,14 @@ def evaluate(
     decode_seconds: float = 120.0,
     retry_failed: bool = False,
     progress: bool = True,
+    ablation: str | None = None,
 ) -> Run:
     """Ask every question of a benchmark at every setting, and score.
 
     Called again with the same arguments it goes on where it stopped, however it stopped. limit: the first so many
     questions, or with `seed` a random choice of them. read: "generate", or "logits" for choice questions. workers:
     decoding processes; decode_seconds: what one video may take. retry_failed: ask again what failed before.
+    ablation: its name, for the run's record.
     Raises before any compute where a setting's tokens do not fit the context.
     """
     settings = [settings] if isinstance(settings, Setting) else list(settings)
@@ -121,6 +123,7 @@ def evaluate(
         "prompt_source": prompt.source,
         "question_files": [str(f) for f in benchmark.files],
         "videos": str(benchmark.videos_dir),
+        "ablation": ablation,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "versions": versions(),

@@ -1,0 +1,146 @@
+"""Charts as seaborn figures, at the width of a paper's column (or of its two), and as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from sfllava.plots.chart import Chart, Panel, Series
+
+COLUMN, TEXT = 3.3, 6.9  # inches: one column of a two-column paper, and both
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+_STYLE = {
+    "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7, "axes.linewidth": 0.6, "grid.linewidth": 0.4, "svg.hashsalt": "sfllava",
+    "pdf.fonttype": 42,
+}  # fmt: skip
+# nothing of the time or the machine goes into a file, so that equal input gives equal bytes
+_METADATA: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+
+def render(chart: Chart) -> Figure:
+    """A matplotlib figure; it is closed, so that a notebook shows it once, where it is returned."""
+    n = len(chart.panels)
+    columns = n if n <= 3 else 2
+    rows = -(-n // columns)
+    width = COLUMN if n == 1 else TEXT
+    with sns.axes_style("whitegrid"), matplotlib.rc_context(_STYLE):
+        height = (2.6 if n == 1 else 2.5) * rows + 0.3
+        figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
+        axes = list(grid.flat)
+        for axis, panel in zip(axes, chart.panels):
+            _heat(axis, panel) if panel.heat else _panel(axis, panel)
+        for axis in axes[n:]:
+            axis.set_visible(False)
+        handles: dict[str, Any] = {}
+        for axis in axes[:n]:
+            handles |= dict(zip(*axis.get_legend_handles_labels()[::-1]))
+        if len(handles) > 1:
+            figure.legend(
+                list(handles.values()), list(handles), loc="outside lower center", frameon=False,
+                ncols=2 if n == 1 else 4,
+            )  # fmt: skip
+        if chart.note:
+            figure.suptitle(_wrapped(chart.note, 62 if n == 1 else 130), fontsize=6.5, color="0.3")
+        plt.close(figure)
+    return figure
+
+
+def _panel(axis: Any, panel: Panel) -> None:
+    colours = sns.color_palette("colorblind", 10)
+    bars = [s for s in panel.series if s.mark == "bars"]
+    names = list(dict.fromkeys(x for s in panel.series for x in s.x)) if _categorical(panel) else []
+    place = {name: i for i, name in enumerate(names)}
+    for series in panel.series:
+        x = np.array([place[v] for v in series.x] if names else series.x, float)
+        y = np.array(series.y, float)
+        colour, marker = colours[series.colour % 10], _MARKERS[series.colour % len(_MARKERS)]
+        if series.mark == "front":
+            axis.step(x, y, where="post", color="0.45", linewidth=0.9, linestyle=":", label=series.name, zorder=1)
+        elif series.mark == "bars":
+            width = 0.8 / len(bars)
+            x = x + (bars.index(series) - (len(bars) - 1) / 2) * width
+            axis.bar(x, y, width, color=colour, yerr=_errors(series), label=series.name, error_kw={"linewidth": 0.7})
+        else:
+            axis.errorbar(
+                x, y, yerr=_errors(series), label=series.name, color=colour, marker=marker, markersize=4,
+                linewidth=1.1 if series.mark == "line" else 0, elinewidth=0.8, capsize=2, zorder=2,
+            )  # fmt: skip
+    if panel.level is not None:
+        axis.axhline(panel.level, color="0.4", linestyle="--", linewidth=0.8, label="chance")
+    axis.set(xlabel=panel.x_label, ylabel=panel.y_label, title=panel.title, ylim=_limits(panel))
+    if names:
+        axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+        axis.grid(axis="x", visible=False)
+    elif panel.log_x:
+        _log_axis(axis, sorted({float(v) for s in panel.series for v in s.x}))
+
+
+def _log_axis(axis: Any, values: list[float]) -> None:
+    axis.set_xscale("log")
+    ticks = [values[0]]
+    for value in values[1:]:  # labels need room: about a tenth of the axis each
+        if np.log(value / ticks[-1]) > 0.13 * max(np.log(values[-1] / values[0]), 1e-9):
+            ticks.append(value)
+    axis.set_xticks(ticks)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 100 else f"{v:.3g}"))
+    axis.minorticks_off()
+
+
+def _limits(panel: Panel) -> tuple[float, float]:
+    """Of accuracies: from zero where there are bars, else what the intervals need, and no less than 20 points."""
+    values = [v for s in panel.series for part in (s.low or s.y, s.high or s.y) for v in part if v is not None]
+    values += [panel.level] if panel.level is not None else []
+    low, high = (0.0, 100.0) if not values else (min(values), max(values))
+    if any(s.mark == "bars" for s in panel.series):
+        low = 0.0
+    room = max(20 - (high - low), 0.08 * (high - low)) / 2
+    return max(-1.0, low - room), min(102.0, high + room)
+
+
+def _heat(axis: Any, panel: Panel) -> None:
+    heat = panel.heat
+    assert heat is not None
+    values = np.array([[np.nan if v is None else v for v in row] for row in heat.values], float)
+    sns.heatmap(
+        values, ax=axis, annot=True, fmt=".1f", cmap="cividis", linewidths=0.5, xticklabels=list(heat.columns),
+        yticklabels=list(heat.rows), cbar_kws={"label": "accuracy, %"}, annot_kws={"fontsize": 7},
+    )  # fmt: skip
+    axis.set(xlabel=panel.x_label, ylabel=panel.y_label, title=panel.title)
+    axis.tick_params(axis="y", rotation=0)
+
+
+def _errors(series: Series) -> Any:
+    if series.low is None or series.high is None:
+        return None
+    y = np.array(series.y, float)
+    return np.maximum(0, [y - np.array(series.low, float), np.array(series.high, float) - y])
+
+
+def _categorical(panel: Panel) -> bool:
+    return any(isinstance(x, str) for series in panel.series for x in series.x)
+
+
+def _wrapped(text: str, width: int) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write .svg, .pdf or .png; equal figures give equal bytes."""
+    kind = path.suffix[1:]
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(path, metadata=_METADATA[kind], dpi=300)
+    return path
