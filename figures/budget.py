@@ -18,7 +18,7 @@ def draw(results: pd.DataFrame) -> Chart | str:
     panels = []
     for value, part in table.groupby(by, sort=False, observed=True):
         series = [
-            series_of(part[part["kind"] == kind], "tokens", kind, i) for i, kind in enumerate(kinds)
+            series_of(part[part["kind"] == kind], "tokens", kind, i, "points") for i, kind in enumerate(kinds)
             if (part["kind"] == kind).any()
         ]  # fmt: skip
         front = part[pareto(part)].sort_values("tokens")

@@ -31,7 +31,7 @@ def find(kind: Kind, name: str | Path) -> Path:
     if str(name).endswith(suffix):
         path = Path(name)
         if not path.is_file():
-            raise SfllavaError(f"{path}: no such file")
+            raise SfllavaError(f"{path}: no such {kind.removesuffix('s')}")
         return path
     if str(name) not in names(kind):
         raise SfllavaError(f"no {kind.removesuffix('s')} is called {str(name)!r}; there are {', '.join(names(kind))}")

@@ -20,9 +20,9 @@ def export_all(
     out, results = Path(out), load_results(runs)
     made = save_figures(results, out, only)
     tables = {"accuracy": accuracy(results), "costs": costs(results), "failures": failures(results)}
-    if results["name"].nunique() > 1 and results["benchmark"].nunique() == 1:
+    if len(set(results["name"])) > 1 and len(set(results["benchmark"])) == 1:
         tables["differences"] = differences(results)
-    if results["type"].nunique() > 1:
+    if len(set(results["type"])) > 1:
         tables["types"] = accuracy(results, ("name", "type"))
     for name, table in tables.items():
         made[f"{name} (table)"] = [export(table, out / f"{name}.{kind}") for kind in ("csv", "parquet", "tex")]

@@ -1,5 +1,8 @@
 """Run folders -> tables: accuracy with its interval, what a setting costs, and which differences are real."""
 
+# what a pandas expression gives is a union of half a dozen types to a checker
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import json

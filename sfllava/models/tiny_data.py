@@ -66,6 +66,10 @@ class Diet:
     kept: int
     scenes: int
 
+    def __str__(self) -> str:
+        least, most = self.stills
+        return f"({least if least == most else f'{least} to {most}'}, {self.kept or 'all'}, {self.scenes})"
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -80,7 +80,7 @@ def config_dict(vocabulary: int) -> dict[str, Any]:
     }
 
 
-def patch_loss(visual: Tensor, batch: Batch, head: torch.nn.Linear) -> Tensor:
+def patch_loss(visual: Tensor, batch: Batch, head: torch.nn.Module) -> Tensor:
     """How badly `head` says what is in each projected patch (B*K cells D), and which patch it is."""
     what, which = head(visual).float().flatten(0, 1).split((len(CONTENTS), CELLS * CELLS), -1)
     contents = torch.from_numpy(batch.patches).flatten()
@@ -261,7 +261,7 @@ def main() -> None:
     new_network(options.folder, options.seed)
     record = train(options.folder, options.seed)
     (options.folder / "training.json").write_text(json.dumps(record) + "\n")
-    write_card(options.folder, STAGES, _RATE, record)
+    write_card(options.folder, STAGES, (_KNOWING, _CHOOSING), _RATE, record)
 
 
 if __name__ == "__main__":

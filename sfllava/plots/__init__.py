@@ -51,6 +51,6 @@ def save_figures(
             made[stem] = chart
             continue
         figure = static.render(chart)
-        made[stem] = [static.save(figure, out / f"{stem}.{kind}") for kind in ("svg", "pdf", "png")]
-        made[stem] = [*made[stem], interactive.save(interactive.render(chart), out / f"{stem}.html")]
+        files = [static.save(figure, out / f"{stem}.{kind}") for kind in ("svg", "pdf", "png")]
+        made[stem] = [*files, interactive.save(interactive.render(chart), out / f"{stem}.html")]
     return made

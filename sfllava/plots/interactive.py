@@ -26,8 +26,7 @@ def render(chart: Chart) -> go.Figure:
     figure = make_subplots(rows, columns, subplot_titles=[html.escape(panel.title) for panel in chart.panels])
     named: set[str] = set()
     for i, panel in enumerate(chart.panels):
-        row, column = divmod(i, columns)
-        at = {"row": row + 1, "col": column + 1}
+        at: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
         if panel.heat:
             figure.add_trace(_heat(panel), **at)
         for series in panel.series:

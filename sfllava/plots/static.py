@@ -16,7 +16,7 @@ from sfllava.plots.chart import Chart, Panel, Series
 
 COLUMN, TEXT = 3.3, 6.9  # inches: one column of a two-column paper, and both
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-_STYLE = {
+_STYLE: Any = {
     "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "legend.fontsize": 7, "axes.linewidth": 0.6, "grid.linewidth": 0.4, "svg.hashsalt": "sfllava",
     "pdf.fonttype": 42,
@@ -90,12 +90,14 @@ def _panel(axis: Any, panel: Panel) -> None:
 def _log_axis(axis: Any, values: list[float]) -> None:
     axis.set_xscale("log")
     ticks = [values[0]]
-    for value in values[1:]:  # labels need room: about a tenth of the axis each
-        if np.log(value / ticks[-1]) > 0.13 * max(np.log(values[-1] / values[0]), 1e-9):
+    for value in values[1:]:  # labels need room: about a sixth of the axis each
+        if np.log(value / ticks[-1]) > 0.16 * max(np.log(values[-1] / values[0]), 1e-9):
             ticks.append(value)
     axis.set_xticks(ticks)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 100 else f"{v:.3g}"))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 100 else f"{v:.2g}"))
     axis.minorticks_off()
+    room = max(values[-1] / values[0], 1.5) ** 0.06
+    axis.set_xlim(values[0] / room, values[-1] * room)
 
 
 def _limits(panel: Panel) -> tuple[float, float]:
