@@ -81,9 +81,10 @@ def test_a_column_of_a_paper_holds_it(tmp_path):
     assert axis.get_xlabel() == "visual tokens" and axis.get_ylabel() == "accuracy, % (95 % interval)"
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert set(names) == {"slow + fast", "slow only", "fast only", "Pareto front"}
-    points = {(x, round(y, 1)) for line in axis.lines for x, y in zip(*line.get_data())}
-    # 20 right of 40, of which one has failed; then 29 and 30 with a pathway alone
-    assert (2 * 64 + 32, 47.5) in points and (64, 72.5) in points and (128, 75.0) in points
+    points = [(x, round(y, 1)) for line in axis.lines for x, y in zip(*line.get_data())]
+    # 20 right of 40, of which one has failed; then 28 and 29 with the Fast pathway alone; drawn a little aside
+    for tokens, accuracy in ((2 * 64 + 32, 47.5), (64, 72.5), (128, 75.0)):
+        assert any(y == accuracy and abs(x / tokens - 1) < 0.1 for x, y in points), (tokens, points)
     figure.draw_without_rendering()
     box = figure.get_tightbbox()
     assert box.x0 >= -0.01 and box.y0 >= -0.01 and box.x1 <= 3.31  # nothing is cut off

@@ -34,8 +34,12 @@ def render(chart: Chart) -> go.Figure:
             named.add(series.name)
         if panel.level is not None:
             figure.add_hline(panel.level, line_dash="dash", line_color="#666", annotation_text="chance", **at)
-        figure.update_xaxes(title_text=panel.x_label, type="log" if panel.log_x else None, **at)
-        figure.update_yaxes(title_text=panel.y_label, **at)
+        figure.update_xaxes(title_text=panel.x_label, **at)
+        if panel.log_x:
+            ticks = sorted({float(x) for series in panel.series for x in series.x})
+            figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{x:,.5g}" for x in ticks], **at)
+        # the same heights in all panels, so that they can be compared
+        figure.update_yaxes(title_text=panel.y_label, matches=None if panel.heat else "y", **at)
     figure.update_layout(
         template="plotly_white", height=420 * rows, legend={"orientation": "h", "y": -0.25}, margin={"t": 60, "b": 60},
         barmode="group",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,20 @@ def render(chart: Chart) -> Figure:
         height = (2.6 if n == 1 else 2.5) * rows + 0.3
         figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
         axes = list(grid.flat)
+        limits = _limits(chart.panels)  # the same for all panels, so that heights can be compared
         for axis, panel in zip(axes, chart.panels):
-            _heat(axis, panel) if panel.heat else _panel(axis, panel)
+            _heat(axis, panel) if panel.heat else _panel(axis, panel, limits)
         for axis in axes[n:]:
             axis.set_visible(False)
         handles: dict[str, Any] = {}
         for axis in axes[:n]:
             handles |= dict(zip(*axis.get_legend_handles_labels()[::-1]))
         if len(handles) > 1:
+            lines = ("Pareto front", "chance")  # last, behind what was measured
+            names = sorted(handles, key=lambda name: lines.index(name) if name in lines else -1)
             figure.legend(
-                list(handles.values()), list(handles), loc="outside lower center", frameon=False,
-                ncols=2 if n == 1 else 4,
+                [handles[name] for name in names], names, loc="outside lower center", frameon=False,
+                ncols=2 if n == 1 else 5,
             )  # fmt: skip
         if chart.note:
             figure.suptitle(_wrapped(chart.note, 62 if n == 1 else 130), fontsize=6.5, color="0.3")
@@ -57,11 +61,14 @@ def render(chart: Chart) -> Figure:
     return figure
 
 
-def _panel(axis: Any, panel: Panel) -> None:
+def _panel(axis: Any, panel: Panel, limits: tuple[float, float]) -> None:
     colours = sns.color_palette("colorblind", 10)
     bars = [s for s in panel.series if s.mark == "bars"]
     names = list(dict.fromkeys(x for s in panel.series for x in s.x)) if _categorical(panel) else []
     place = {name: i for i, name in enumerate(names)}
+    points = [s for s in panel.series if s.mark == "points"]
+    reach = [float(v) for s in points for v in s.x] if panel.log_x else []
+    span = max(reach) / min(reach) if reach else 1.0
     for series in panel.series:
         x = np.array([place[v] for v in series.x] if names else series.x, float)
         y = np.array(series.y, float)
@@ -73,13 +80,15 @@ def _panel(axis: Any, panel: Panel) -> None:
             x = x + (bars.index(series) - (len(bars) - 1) / 2) * width
             axis.bar(x, y, width, color=colour, yerr=_errors(series), label=series.name, error_kw={"linewidth": 0.7})
         else:
+            if panel.log_x and len(points) > 1:  # a little aside, so that points on one another are both seen
+                x = x * span ** (0.014 * (points.index(series) - (len(points) - 1) / 2))
             axis.errorbar(
                 x, y, yerr=_errors(series), label=series.name, color=colour, marker=marker, markersize=4,
                 linewidth=1.1 if series.mark == "line" else 0, elinewidth=0.8, capsize=2, zorder=2,
             )  # fmt: skip
     if panel.level is not None:
         axis.axhline(panel.level, color="0.4", linestyle="--", linewidth=0.8, label="chance")
-    axis.set(xlabel=panel.x_label, ylabel=panel.y_label, title=panel.title, ylim=_limits(panel))
+    axis.set(xlabel=panel.x_label, ylabel=panel.y_label, title=panel.title, ylim=limits)
     if names:
         axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
         axis.grid(axis="x", visible=False)
@@ -100,15 +109,17 @@ def _log_axis(axis: Any, values: list[float]) -> None:
     axis.set_xlim(values[0] / room, values[-1] * room)
 
 
-def _limits(panel: Panel) -> tuple[float, float]:
+def _limits(panels: Sequence[Panel]) -> tuple[float, float]:
     """Of accuracies: from zero where there are bars, else what the intervals need, and no less than 20 points."""
-    values = [v for s in panel.series for part in (s.low or s.y, s.high or s.y) for v in part if v is not None]
-    values += [panel.level] if panel.level is not None else []
-    low, high = (0.0, 100.0) if not values else (min(values), max(values))
-    if any(s.mark == "bars" for s in panel.series):
+    series = [s for panel in panels for s in panel.series]
+    values = [v for s in series for part in (s.low or s.y, s.high or s.y) for v in part]
+    values += [panel.level for panel in panels if panel.level is not None]
+    low, high = (min(values), max(values)) if values else (0.0, 100.0)
+    if any(s.mark == "bars" for s in series):
         low = 0.0
-    room = max(20 - (high - low), 0.08 * (high - low)) / 2
-    return max(-1.0, low - room), min(102.0, high + room)
+    room = max(20 - (high - low), 0.1 * (high - low)) / 2
+    floor = 0.0 if any(s.mark == "bars" for s in series) else -2.0
+    return max(floor, low - room), min(104.0, high + room)
 
 
 def _heat(axis: Any, panel: Panel) -> None:
