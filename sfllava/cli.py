@@ -134,9 +134,10 @@ def _ablate(a: argparse.Namespace) -> int:
     options = {"limit": a.limit, "seed": a.seed, "read": a.read, "max_new_tokens": a.max_new_tokens}
     options |= {"workers": a.workers, "decode_seconds": a.decode_seconds, "retry_failed": a.retry_failed}
     prompt = load_prompt(a.prompt) if a.prompt else None
-    run = ablate(ablation, _model(a), benchmark, a.out, tokens=a.budget, prompt=prompt, **options)
+    options |= {"prompt": prompt, "measure": not a.rows_only}
+    run = ablate(ablation, _model(a), benchmark, a.out, tokens=a.budget, **options)
     print(run, flush=True)
-    if benchmark.spec.task != "describe":
+    if benchmark.spec.task != "describe" and not a.rows_only:
         print(report(run.path))
     return 1 if not any(scores["answered"] for scores in run.scores.values()) else 0
 
@@ -271,6 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("ablation", help="name, such as fast_grid, or a .py file of your own")
     ablate.add_argument("--benchmark", metavar="NAME", help="default: the ablation's own")
     ablate.add_argument("--budget", type=int, metavar="TOKENS", help="visual tokens, for an ablation that matches them")
+    ablate.add_argument("--rows-only", action="store_true", help="neither time each setting alone nor write a report")
     with_benchmark(ablate, named=False)
     with_run(ablate)
     with_model(ablate, 128)
