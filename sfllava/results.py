@@ -36,7 +36,7 @@ def load_results(run: str | Path) -> pd.DataFrame:
         options = tuple(row["options"])
         index = options.index(row["answer"]) if options else None
         question = Question(row["question"], answer=row["answer"], options=options, answer_index=index, task=task)
-        return not row["error"] and evaluator(question, row["prediction"])[_RULES[task]].correct
+        return not row["error"] and bool(evaluator(question, row["prediction"])[_RULES[task]].correct)
 
     return pd.DataFrame(
         {
