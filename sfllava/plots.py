@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -46,4 +47,39 @@ def budget_accuracy(table: pd.DataFrame, kind: str, panel: str | None = None, ch
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     plt.close(figure)  # shown once, by whoever asked for it
+    return figure
+
+
+def judges_agreement(scores: pd.DataFrame, kappas: pd.DataFrame) -> Figure:
+    """What each judge says of a run, as `agreement.scores` gives it, and beside it how far each two agree (kappa).
+
+    kappas: a square table with the judges' names, NaN where there is none.
+    """
+    judges = list(scores["judge"].unique())
+    value = "accuracy" if any(scores["accuracy"].notna()) else "score"
+    label = {"accuracy": "accuracy, % (95 % interval)", "score": "score, 0 to 5 (95 % interval)"}[value]
+    groups = list(dict.fromkeys(zip(scores["setting"], scores["rubric"])))
+    one_setting = scores["setting"].nunique() == 1
+    colours = sns.color_palette("colorblind", len(groups))
+    with sns.axes_style("whitegrid"):
+        figure, axes = plt.subplots(
+            1, 2, figsize=(10.4, 1.8 + 0.42 * len(judges) * max(2, len(groups) / 2)), layout="constrained"
+        )
+    for i, (setting, rubric) in enumerate(groups):
+        rows: Any = scores[(scores["setting"] == setting) & (scores["rubric"] == rubric) & scores[value].notna()]
+        at = [judges.index(judge) + 0.6 * ((i + 0.5) / len(groups) - 0.5) for judge in rows["judge"]]
+        axes[0].errorbar(
+            rows[value], at, xerr=[rows[value] - rows[f"{value}_low"], rows[f"{value}_high"] - rows[value]],
+            fmt=_MARKERS[i % len(_MARKERS)], color=colours[i], capsize=3,
+            label=rubric if one_setting else f"{setting} {rubric}",
+        )  # fmt: skip
+    axes[0].set(xlabel=label, yticks=range(len(judges)), yticklabels=judges, ylim=(len(judges) - 0.5, -0.5))
+    if len(groups) > 1:
+        axes[0].legend(fontsize="small")
+    if len(kappas) and np.isfinite(kappas.to_numpy(float)).any():
+        sns.heatmap(kappas, ax=axes[1], annot=True, fmt=".2f", vmin=-1, vmax=1, cmap="vlag", square=True, cbar=False)
+        axes[1].set(title="Cohen's kappa", xlabel="", ylabel="")
+    else:
+        axes[1].set_axis_off()
+    plt.close(figure)
     return figure

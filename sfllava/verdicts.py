@@ -144,6 +144,10 @@ class VerdictFile:
         """All rows, in the order of writing."""
         return read_verdicts(self.path)
 
+    def waiting(self) -> set[str]:
+        """Contents that a batch of the provider's was asked for, and has not brought yet."""
+        return {content for batch in self.state["batches"] if not batch["collected"] for content in batch["contents"]}
+
     def save(self) -> None:
         """Write `state`."""
         _replace(self._about, json.dumps(self.state, indent=1, ensure_ascii=False).encode() + b"\n")

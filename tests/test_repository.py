@@ -25,8 +25,10 @@ RANKS = [
     {"prompts", "workers"},
     {"models", "evaluators", "benchmarks"},
     {"scoring", "runfolder"},
-    {"asking", "checking", "evaluation", "notebooks", "results"},
-    {"plots"},
+    {"verdicts"},
+    {"work"},
+    {"asking", "checking", "evaluation", "notebooks", "results", "judging", "batches"},
+    {"plots", "agreement"},
     {"cli"},
 ]
 MODULES = sorted((ROOT / "sfllava").rglob("*.py"))
@@ -72,6 +74,7 @@ def test_imports_flow_one_way(path):
         ("papermill", {"notebooks"}),
         ("matplotlib", {"plots"}),
         ("seaborn", {"plots"}),
+        ("openai", {"evaluators", "batches"}),
     ],
 )
 def test_each_library_has_one_home(library, homes):

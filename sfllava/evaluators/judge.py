@@ -26,7 +26,9 @@ _SPLIT = "--- user ---\n"
 _FIELDS = re.compile(r"\{(question2?|answer|prediction2?|fence)\}")
 # What a chat template or a tokenizer would take for the end of a turn, or for another's turn
 _TURNS = re.compile(r"<(?=[|/\w])|\[(?=/?INST\])|\b(?:USER|ASSISTANT|SYSTEM|HUMAN)(?=:)", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+)
 
 
 class JudgeError(SfllavaError):

@@ -205,11 +205,8 @@ class OpenAIJudge(Judge):
         except openai.OpenAIError as error:
             raise _Again(f"{type(error).__name__}: {hide(str(error))[:200]}") from None
         try:
-            reply = json.loads(raw)
-            if not isinstance(reply["choices"][0]["message"], dict):
-                raise TypeError("message")
-            return {"model": "", **reply}
-        except (ValueError, TypeError, LookupError):
+            return as_completion(json.loads(raw))
+        except ValueError:
             raise _Again(f"not a chat completion: {hide(str(raw))[:80]!r}") from None
 
     def _learn(self, body: dict[str, Any]) -> None:
@@ -244,6 +241,16 @@ def hide(text: str) -> str:
             for part in {value, value.rstrip("/"), re.sub(r"^\w+://|/.*$", "", value)}:
                 text = text.replace(part, "[hidden]") if len(part) >= 8 else text
     return _KEYS.sub("[hidden]", text)
+
+
+def as_completion(value: Any) -> dict[str, Any]:
+    """What a server sent, where it is a chat completion; ValueError where it is not."""
+    try:
+        if not isinstance(value["choices"][0]["message"], dict):
+            raise TypeError("message")
+    except (TypeError, LookupError) as error:
+        raise ValueError("not a chat completion") from error
+    return {"model": "", **value}
 
 
 def classify(status: int, reason: str, code: str | None = None, headers: Any = None) -> Exception:
