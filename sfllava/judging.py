@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sfllava.evaluators.judge import Judge, load_rubric
+from sfllava.evaluators.judge import RUBRICS, Judge, load_rubric
 from sfllava.runfolder import RunError
-from sfllava.verdicts import Row, Unit, VerdictFile, read_identity, read_units, read_verdicts, verdicts_path
+from sfllava.verdicts import Row, Unit, VerdictFile, at_of, read_identity, read_units, read_verdicts, verdicts_path
 from sfllava.work import Judged, Work, estimate
 
 log = logging.getLogger(__name__)
@@ -44,12 +44,12 @@ def plan(run: str | Path, judge: Judge, *, rubrics: str | Path | None = None, re
     units = read_units(run, rubrics)
     rows = list(read_verdicts(verdicts_path(run, judge.name)))
     contents = {unit.at: unit.ask.content for unit in units if unit.ask}
-    done = {(r["key"], r["setting"], r["rubric"]) for r in rows if not r["error"]}
+    done = {at_of(row) for row in rows if not row["error"] and row["content"] == contents.get(at_of(row))}
     known = {row["content"] for row in _known(run, judge, _identity(judge, units, rubrics), reuse)}
-    asks = {u.ask.content: u.ask for u in units if u.ask and u.at not in done and contents[u.at] not in known}
+    asks = {u.ask.content: u.ask for u in units if u.ask and u.at not in done and u.ask.content not in known}
     tokens, cost = estimate(judge, asks.values())
     failed = sum(unit.ask is None for unit in units)
-    return Plan(len(units), failed, len(done & contents.keys()), len(asks), tokens, cost)
+    return Plan(len(units), failed, len(done), len(asks), tokens, cost)
 
 
 def judge(
@@ -100,7 +100,8 @@ def judge(
 
 
 def _identity(judge: Judge, units: Sequence[Unit], rubrics: str | Path | None) -> Row:
-    names = sorted({unit.rubric for unit in units})
+    # all that units of this kind can need, so that a run that grows has the same judge
+    names = ["open"] if all(unit.rubric == "open" for unit in units) else list(RUBRICS[1:])
     texts = {name: hashlib.sha256(load_rubric(name, rubrics).text.encode()).hexdigest() for name in names}
     return {**judge.identity, "rubrics_sha256": texts}
 

@@ -59,7 +59,7 @@ def judges_agreement(scores: pd.DataFrame, kappas: pd.DataFrame) -> Figure:
     value = "accuracy" if any(scores["accuracy"].notna()) else "score"
     label = {"accuracy": "accuracy, % (95 % interval)", "score": "score, 0 to 5 (95 % interval)"}[value]
     groups = list(dict.fromkeys(zip(scores["setting"], scores["rubric"])))
-    one_setting = scores["setting"].nunique() == 1
+    one_setting = len(set(scores["setting"])) == 1
     colours = sns.color_palette("colorblind", len(groups))
     with sns.axes_style("whitegrid"):
         figure, axes = plt.subplots(

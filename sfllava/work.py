@@ -12,7 +12,7 @@ from typing import Any
 
 from sfllava.evaluators.judge import Ask, Judge, JudgeError
 from sfllava.types import SfllavaError, Verdict
-from sfllava.verdicts import Row, Unit, VerdictFile
+from sfllava.verdicts import Row, Unit, VerdictFile, at_of
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Work:
 
     def __init__(self, judge: Judge, file: VerdictFile, units: Sequence[Unit]) -> None:
         self.judge, self.file, self.units = judge, file, units
-        done = {(row["key"], row["setting"], row["rubric"]): row for row in file.rows()}
+        done = {at_of(row): row for row in file.rows()}
         self.judged = len(done)
         self.reasons: Counter[str] = Counter()
         self.served = {row.get("served") or "" for row in done.values()}

@@ -11,7 +11,7 @@ _LONGEST = 16_000
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 # A flat literal: quoted or bare keys, then quoted texts, numbers or bare words. What is nested is read from inside.
 _TEXT = r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'"
-_PAIR = re.compile(rf"\s*({_TEXT}|\w+)\s*:\s*({_TEXT}|[-+]?[\w.]+)\s*(?:,\s*(?=[^\s,])|(?=}}))")
+_PAIR = re.compile(rf"\s*({_TEXT}|\w+)\s*:\s*({_TEXT}|[-+]?[\w.]+(?:(?<=[eE])[-+]\d+)?)\s*(?:,\s*(?=[^\s,])|(?=}}))")
 _OF_FIVE = re.compile(r"([+-]?\d+(?:\.\d*)?|\.\d+)(?:\s*/\s*5(?:\.0*)?)?")
 _SAYS = {"yes": True, "true": True, "no": False, "false": False}
 Pairs = list[tuple[str, Any]]
