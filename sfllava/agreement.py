@@ -35,12 +35,12 @@ class Pair:
     confusion: pd.DataFrame
 
 
-def load_verdicts(run: str | Path, judges: Sequence[str] = (), rubrics: str | Path | None = None) -> pd.DataFrame:
+def load_verdicts(run: str | Path, judges: Sequence[str] = ()) -> pd.DataFrame:
     """A row a judge and unit: judge, key, setting, rubric, video, question, answer, prediction, correct, score, state.
 
     state: judged; no prediction (inference failed: wrong, and 0); failed (the judge did: nobody knows); unjudged.
     """
-    units = read_units(run, rubrics)
+    units = read_units(run)
     there = judge_names(run)
     if missing := sorted(set(judges) - set(there)):
         raise RunError(f"{run}: no verdicts by {', '.join(missing)}; there are {', '.join(there) or 'none'}")

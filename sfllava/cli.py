@@ -132,9 +132,7 @@ def _judge(a: argparse.Namespace) -> int:
     if judging.paid and planned.requests and not a.yes and a.limit_cost is None:
         raise SfllavaError("nothing sent: pass --yes, or --limit-cost DOLLARS with --price")
     batch = Batches(wait=a.wait) if a.batch else None
-    done = judge(
-        a.run_folder, judging, rubrics=a.rubrics, limit_cost=a.limit_cost, reuse=a.reuse, batch=batch
-    )  # fmt: skip
+    done = judge(a.run_folder, judging, rubrics=a.rubrics, limit_cost=a.limit_cost, reuse=a.reuse, batch=batch)
     print(done)
     return 0 if done.complete else 1
 
@@ -168,7 +166,7 @@ def _make_judge(a: argparse.Namespace) -> Any:
 def _judges(a: argparse.Namespace) -> int:
     from sfllava.agreement import differing, format_pairs, format_scores, kappas, load_verdicts, pairs, scores
 
-    verdicts = load_verdicts(a.run_folder, a.judge, a.rubrics)
+    verdicts = load_verdicts(a.run_folder, a.judge)
     if verdicts.empty:
         raise SfllavaError(f"{a.run_folder}: no verdicts; sfllava judge makes them")
     table, found, differ = scores(verdicts), pairs(verdicts), differing(verdicts)
@@ -301,7 +299,6 @@ def _parser() -> argparse.ArgumentParser:
     judges = command("judges", _judges, "Compare the judges of a run: scores, agreement, where they differ.")
     judges.add_argument("run_folder", metavar="RUN")
     judges.add_argument("--judge", nargs="+", default=[], metavar="NAME", help="these only (default: all)")
-    judges.add_argument("--rubrics", metavar="DIR", help="your own wordings, as they were judged with")
     judges.add_argument("--differing", metavar="FILE", help="write the questions on which they differ as CSV")
     judges.add_argument("--figure", metavar="FILE", help="draw it: .png, .svg or .pdf")
 
