@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,10 @@ def _judge(a: argparse.Namespace) -> int:
     batch = Batches(wait=a.wait) if a.batch else None
     done = judge(a.run_folder, judging, rubrics=a.rubrics, limit_cost=a.limit_cost, reuse=a.reuse, batch=batch)
     print(done)
+    if done.judged and find_spec("pandas"):
+        from sfllava.agreement import format_scores, load_verdicts, scores
+
+        print(format_scores(scores(load_verdicts(a.run_folder, [judging.name]))))
     return 0 if done.complete else 1
 
 

@@ -15,7 +15,17 @@ from typing import Any
 
 from sfllava.evaluators.judge import RUBRICS, Judge, load_rubric
 from sfllava.runfolder import RunError
-from sfllava.verdicts import Row, Unit, VerdictFile, at_of, read_identity, read_units, read_verdicts, verdicts_path
+from sfllava.verdicts import (
+    Row,
+    Unit,
+    VerdictFile,
+    at_of,
+    read_about,
+    read_units,
+    read_verdicts,
+    verdicts_path,
+    waiting_contents,
+)
 from sfllava.work import Judged, Work, estimate
 
 log = logging.getLogger(__name__)
@@ -32,11 +42,18 @@ class Plan:
     requests: int
     tokens: tuple[int, int]
     cost: float | None
+    waiting: int = 0
+    """Texts that a batch of the provider's was asked for."""
+    paid: bool = True
 
     def __str__(self) -> str:
         doing = f"{self.units} to judge, {self.done} done before, {self.failed} without a prediction"
         asking = f"{self.requests} requests of about {self.tokens[0]:,} prompt and {self.tokens[1]:,} reply tokens"
-        return f"{doing}; {asking}" + (f", about ${self.cost:,.2f}" if self.cost is not None else ", prices unknown")
+        if self.waiting:
+            asking = f"{self.waiting} texts wait for a batch; {asking}"
+        if self.paid:
+            asking += ", prices unknown" if self.cost is None else f", about ${self.cost:,.2f}"
+        return f"{doing}; {asking}"
 
 
 def plan(run: str | Path, judge: Judge, *, rubrics: str | Path | None = None, reuse: Iterable[str | Path] = ()) -> Plan:
@@ -47,9 +64,10 @@ def plan(run: str | Path, judge: Judge, *, rubrics: str | Path | None = None, re
     done = {at_of(row) for row in rows if not row["error"] and row["content"] == contents.get(at_of(row))}
     known = {row["content"] for row in _known(run, judge, _identity(judge, units, rubrics), reuse)}
     asks = {u.ask.content: u.ask for u in units if u.ask and u.at not in done and u.ask.content not in known}
-    tokens, cost = estimate(judge, asks.values())
+    waiting = asks.keys() & waiting_contents(read_about(run, judge.name))
+    tokens, cost = estimate(judge, [ask for content, ask in asks.items() if content not in waiting])
     failed = sum(unit.ask is None for unit in units)
-    return Plan(len(units), failed, len(done), len(asks), tokens, cost)
+    return Plan(len(units), failed, len(done), len(asks) - len(waiting), tokens, cost, len(waiting), judge.paid)
 
 
 def judge(
@@ -111,7 +129,7 @@ def _known(run: str | Path, judge: Judge, identity: Row, reuse: Iterable[str | P
     path = verdicts_path(run, judge.name)
     found = [*read_verdicts(path), *read_verdicts(path.with_name(f"aside-{path.name}"))]
     for other in reuse:
-        theirs = read_identity(other, judge.name)
+        theirs = read_about(other, judge.name, needed=True)["identity"]
         if theirs != identity:
             raise RunError(f"{verdicts_path(other, judge.name)}: not by the same judge: {theirs}, needed {identity}")
         found += read_verdicts(verdicts_path(other, judge.name))

@@ -77,7 +77,7 @@ def read_units(run: str | Path, rubrics: str | Path | None = None) -> list[Unit]
 
 def _unit(key: str, rows: tuple[Row, ...], rubric: str, rubrics: str | Path | None) -> Unit:
     row = rows[0]
-    if errors := [r["error"] for r in rows if r["error"]]:
+    if errors := [r["error"] or "no prediction" for r in rows if r["error"] or r.get("prediction") is None]:
         return Unit(key, row["setting"], rubric, row["video"], None, errors[0])
     try:
         ask = Ask(
@@ -97,6 +97,7 @@ class VerdictFile:
     def __init__(self, run: str | Path, name: str, identity: Row, facts: Row, units: Iterable[Unit]) -> None:
         if not _NAME.fullmatch(name):
             raise RunError(f"a judge's name must be letters, digits, . _ and -, got {name!r}")
+        self._name = name
         self.run, self.path, self._about = Path(run), verdicts_path(run, name), Path(run) / f"verdicts-{name}.json"
         self._identity, self._facts = json.loads(json.dumps(identity)), facts
         self._contents = {unit.at: unit.ask.content for unit in units if unit.ask}
@@ -146,7 +147,7 @@ class VerdictFile:
 
     def waiting(self) -> set[str]:
         """Contents that a batch of the provider's was asked for, and has not brought yet."""
-        return {content for batch in self.state["batches"] if not batch["collected"] for content in batch["contents"]}
+        return waiting_contents(self.state)
 
     def save(self) -> None:
         """Write `state`."""
@@ -154,7 +155,7 @@ class VerdictFile:
 
     def _check_identity(self) -> None:
         if self._about.exists():
-            self.state = _read_about(self._about)
+            self.state = read_about(self.run, self._name, needed=True)
             if changed := sorted(_differences(self.state["identity"], self._identity)):
                 raise RunError(
                     f"{self.path}: these verdicts are another judge's; give this one a name of its own, or the same "
@@ -222,12 +223,16 @@ def read_verdicts(path: Path) -> Iterator[Row]:
             yield row
 
 
-def read_identity(run: str | Path, name: str) -> Row:
-    """What makes a judge of a run this judge."""
-    return _read_about(Path(run) / f"verdicts-{name}.json")["identity"]
+def waiting_contents(about: Row) -> set[str]:
+    """Contents that a batch of the provider's was asked for, and has not brought yet."""
+    return {content for batch in about["batches"] if not batch["collected"] for content in batch["contents"]}
 
 
-def _read_about(path: Path) -> Row:
+def read_about(run: str | Path, name: str, needed: bool = False) -> Row:
+    """The verdicts-NAME.json of a judge: identity, sessions, batches; empty where there is none and none is needed."""
+    path = Path(run) / f"verdicts-{name}.json"
+    if not needed and not path.exists():
+        return {"identity": {}, "sessions": [], "batches": []}
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         if not all(isinstance(state.get(k), t) for k, t in (("identity", dict), ("sessions", list), ("batches", list))):

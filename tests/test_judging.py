@@ -136,9 +136,10 @@ def test_what_inference_failed_on_is_not_sent(server, tmp_path):
     one = server()
     rows = open_rows(10)
     rows[3] |= {"prediction": None, "error": "v0: no such video"}
+    rows[4] |= {"prediction": None}
     done = go(write_run(tmp_path / "run", rows))
-    assert (done.judged, done.no_prediction, done.complete) == (9, 1, True)
-    assert one.counts()["requests"] == 9 and "1 without a prediction" in str(done)
+    assert (done.judged, done.no_prediction, done.complete) == (8, 2, True)
+    assert one.counts()["requests"] == 8 and "2 without a prediction" in str(done)
 
 
 def test_a_failure_is_a_row_with_its_reason_and_is_retried(server, tmp_path):
@@ -388,6 +389,7 @@ def test_the_estimate_comes_first(server, tmp_path):
     more = ("--price", 0.15, 0.6, "--limit-cost", 0.01)
     out = subprocess.run(command(run, *more), env=one.environment(), capture_output=True, text=True)
     assert out.returncode == 0 and "about $0.00" in out.stderr and "12 to judge: 12 judged" in out.stdout
+    assert "open      66.7 % [" in out.stdout and "score 3.30 [" in out.stdout
 
 
 def test_the_command_line_says_what_it_needs(tmp_path):
@@ -451,6 +453,8 @@ def test_a_batch_is_submitted_and_collected_on_later_calls(server, tmp_path):
     more = {"batch": Batches(most_requests=20)}
     first = go(run, **more)
     assert (first.waiting, first.judged) == (30, 0) and "30 waiting for a batch" in str(first)
+    planned = plan(run, quick())
+    assert (planned.requests, planned.waiting) == (0, 30) and "30 texts wait for a batch" in str(planned)
     assert go(run).requests == 0  # without --batch what waits is not paid for again
     second = go(run, **more)
     assert second.waiting == 30  # still under way

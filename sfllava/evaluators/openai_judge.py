@@ -27,6 +27,8 @@ _KEYS = re.compile(r"\b(?:sk|org|sess)-[\w*.-]{6,}")  # as a server repeats them
 _LONGEST_WAIT = 300.0
 """Seconds; a server that wants a longer pause gets its request on the next call."""
 _UNREADABLE_TRIES = 2
+_CONNECTIONS = 8
+"""Of one client."""
 
 
 class OpenAIJudge(Judge):
@@ -65,7 +67,8 @@ class OpenAIJudge(Judge):
         # what the model is asked for beside the messages; a server that knows one of them not loses it for all
         self._options: dict[str, Any] = {"temperature": 0, "max_tokens": max_reply_tokens}
         self._structured, self._max_reply_tokens = structured, max_reply_tokens
-        self._client: Any = None
+        self._clients: list[Any] = []
+        self._asked = 0
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -85,26 +88,34 @@ class OpenAIJudge(Judge):
         return sum(len(text.encode()) for text in ask.messages()) // 3 + 64, self._max_reply_tokens
 
     def client(self) -> Any:
-        """The official client; its own retries are off, since those here know more."""
-        if self._client is None:
-            try:
-                import openai
-            except ImportError as error:
-                raise JudgeError("the openai judge needs the openai package: pip install 'sfllava[judge]'") from error
-            key, organization, url = (os.environ.get(name) or None for name in _ENVIRONMENT)
-            if not key:
-                raise JudgeError("the openai judge needs OPENAI_API_KEY (any text for a server that wants none)")
-            try:
-                self._client = openai.AsyncOpenAI(
-                    api_key=key, organization=organization, base_url=url, max_retries=0, timeout=self._seconds
-                )
-            except Exception as error:
-                raise JudgeError(f"the openai client cannot be made: {hide(str(error))}") from error
-        return self._client
+        """An official client; its own retries are off, since those here know more.
+
+        There are several, since each looks through all its connections for every request: at 64 that was a third of
+        the time.
+        """
+        if len(self._clients) < -(-self.concurrency // _CONNECTIONS):
+            self._clients.append(self._new_client())
+        self._asked += 1
+        return self._clients[self._asked % len(self._clients)]
+
+    def _new_client(self) -> Any:
+        try:
+            import openai
+        except ImportError as error:
+            raise JudgeError("the openai judge needs the openai package: pip install 'sfllava[judge]'") from error
+        key, organization, url = (os.environ.get(name) or None for name in _ENVIRONMENT)
+        if not key:
+            raise JudgeError("the openai judge needs OPENAI_API_KEY (any text for a server that wants none)")
+        try:
+            return openai.AsyncOpenAI(
+                api_key=key, organization=organization, base_url=url, max_retries=0, timeout=self._seconds
+            )
+        except Exception as error:
+            raise JudgeError(f"the openai client cannot be made: {hide(str(error))}") from error
 
     async def close(self) -> None:
-        if self._client is not None:
-            client, self._client = self._client, None
+        clients, self._clients = self._clients, []
+        for client in clients:
             await client.close()
 
     async def grade(self, asks: Sequence[Ask]) -> list[Verdict]:
