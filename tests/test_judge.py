@@ -11,7 +11,7 @@ from openai_server import _BLOCK
 
 from sfllava.evaluators.judge import LONGEST, RUBRICS, Ask, JudgeError, clean, load_rubric
 from sfllava.evaluators.match import MatchJudge
-from sfllava.evaluators.openai_judge import OpenAIJudge
+from sfllava.evaluators.openai_judge import OpenAIJudge, hide
 from sfllava.evaluators.reading import read_reply
 from sfllava.types import SfllavaError
 
@@ -250,6 +250,12 @@ def test_errors_do_not_show_the_key(server, monkeypatch):
         grade(quick(), ask())
     for secret in ("none-of-your-business", "org-ours", one.url.split("/")[2]):
         assert secret not in str(error.value)
+
+
+def test_a_key_that_a_server_repeats_in_part_is_hidden():
+    assert (
+        hide("Incorrect API key provided: sk-proj-ab**********xyz9. See") == "Incorrect API key provided: [hidden] See"
+    )
 
 
 def test_a_server_that_is_gone(monkeypatch):

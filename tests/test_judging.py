@@ -321,7 +321,7 @@ def test_killed_three_times_with_failing_requests_it_ends_with_each_verdict_once
     """The server fails a fifth of the requests in all ways; only what was in flight at a kill is paid for twice."""
     n, places = 600, 16
     run = write_run(tmp_path / "run", open_rows(n))
-    with Server(faults=dict.fromkeys(FAULTS, 0.2 / 7), delay=0.02, retry_after=0.1, seed=3) as one:
+    with Server(faults=dict.fromkeys(FAULTS, 0.2 / 7), delay=0.05, retry_after=0.1, seed=3) as one:
         killed, _ = killed_on_the_way(run, one, 3)
         counts = one.counts()
     rows = verdicts(run)
@@ -335,7 +335,7 @@ def test_killed_three_times_with_failing_requests_it_ends_with_each_verdict_once
 
 def test_an_interrupt_stops_it_with_a_word(server, tmp_path):
     one = server(delay=0.1)
-    run = write_run(tmp_path / "run", open_rows(400))
+    run = write_run(tmp_path / "run", open_rows(3000))  # 19 s at the least, so that there is a middle to stop in
     process = subprocess.Popen(
         command(run, "--yes"), env=one.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -344,8 +344,8 @@ def test_an_interrupt_stops_it_with_a_word(server, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "stopped; the same command goes on from here" in err and "Traceback" not in err
-    assert 0 < len(verdicts(run)) < 400
+    assert process.returncode == 130 and "stopped; the same command goes on from here" in err, err
+    assert 0 < len(verdicts(run)) < 3000 and "Traceback" not in err, err
 
 
 def test_no_secret_is_written_or_shown(server, tmp_path):
