@@ -64,7 +64,8 @@ def test_a_local_model_judges_a_run(tmp_path):
     assert len(rows) == 6 and all(row["correct"] and row["score"] == 3.5 and row["cost"] is None for row in rows)
     about = json.loads((run / "verdicts-local-Judge-7B.json").read_text())["identity"]
     assert rows[0]["model"] == str(folder) and rows[0]["served"] == about["sha256_sampled"]
-    assert subprocess.run(line, capture_output=True, text=True).stdout.count("6 judged") == 1
+    again = subprocess.run(line, capture_output=True, text=True)
+    assert "6 done before" in again.stderr and "this call: 0 requests" in again.stdout
     other = write_judge(tmp_path / "other" / "Judge 7B", "{'pred': 'no', 'score': 1}")
     with pytest.raises(RunError, match=r"another judge's.*sha256_sampled was"):
         judge(run, LocalJudge(load_text_model(other)), progress=False)
