@@ -132,7 +132,7 @@ class Work:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self.judge.concurrency, len(queue))):
                     group.create_task(place())
-        except* SfllavaError as errors:
+        except* Exception as errors:  # the first says what happened; a group of them would not
             raise errors.exceptions[0] from None
         finally:
             await self.judge.close()

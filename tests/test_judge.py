@@ -252,6 +252,16 @@ def test_errors_do_not_show_the_key(server, monkeypatch):
         assert secret not in str(error.value)
 
 
+def test_a_key_with_a_line_end_is_used_without_it_and_one_that_is_no_key_not_shown(server, monkeypatch):
+    one = server(key="sk-none-of-your-business")
+    monkeypatch.setenv("OPENAI_API_KEY", " sk-none-of-your-business\n")
+    assert grade(quick(), ask("a dog"))[0].correct
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none-of\nyour-business-at-all")
+    (verdict,) = grade(quick(tries=1), ask())
+    assert "connection failed" in str(verdict.error) and "business" not in str(verdict.error)
+    assert one.counts()["requests"] == 1
+
+
 def test_a_key_that_a_server_repeats_in_part_is_hidden():
     assert (
         hide("Incorrect API key provided: sk-proj-ab**********xyz9. See") == "Incorrect API key provided: [hidden] See"

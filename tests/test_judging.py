@@ -337,8 +337,9 @@ def test_an_interrupt_stops_it_with_a_word(server, tmp_path):
     one = server(delay=0.1)
     run = write_run(tmp_path / "run", open_rows(3000))  # 19 s at the least, so that there is a middle to stop in
     process = subprocess.Popen(
-        command(run, "--yes"), env=one.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command(run, "--yes"), env=one.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
+    )  # fmt: skip
     file = run / "verdicts-openai-judge-2026-01-01.jsonl"
     while process.poll() is None and not (file.exists() and file.stat().st_size):
         time.sleep(0.01)

@@ -103,7 +103,7 @@ class OpenAIJudge(Judge):
             import openai
         except ImportError as error:
             raise JudgeError("the openai judge needs the openai package: pip install 'sfllava[judge]'") from error
-        key, organization, url = (os.environ.get(name) or None for name in _ENVIRONMENT)
+        key, organization, url = (os.environ.get(name, "").strip() or None for name in _ENVIRONMENT)
         if not key:
             raise JudgeError("the openai judge needs OPENAI_API_KEY (any text for a server that wants none)")
         try:
@@ -248,8 +248,9 @@ class _Rejected(Exception):
 def hide(text: str) -> str:
     """Text without the secrets of the environment, and what looks like a key."""
     for name in _ENVIRONMENT:
-        if value := os.environ.get(name):
-            for part in {value, value.rstrip("/"), re.sub(r"^\w+://|/.*$", "", value)}:
+        if value := os.environ.get(name, "").strip():
+            # whole, without its end, the host alone; a key with a line end in it is shown in pieces
+            for part in sorted({value.rstrip("/"), re.sub(r"^\w+://|/.*$", "", value), *value.split()}, key=len)[::-1]:
                 text = text.replace(part, "[hidden]") if len(part) >= 8 else text
     return _KEYS.sub("[hidden]", text)
 
