@@ -59,25 +59,33 @@ def judges_agreement(scores: pd.DataFrame, kappas: pd.DataFrame) -> Figure:
     value = "accuracy" if any(scores["accuracy"].notna()) else "score"
     label = {"accuracy": "accuracy, % (95 % interval)", "score": "score, 0 to 5 (95 % interval)"}[value]
     groups = list(dict.fromkeys(zip(scores["setting"], scores["rubric"])))
-    one_setting = len(set(scores["setting"])) == 1
+    settings, rubrics = len(set(scores["setting"])), len(set(scores["rubric"]))
     colours = sns.color_palette("colorblind", len(groups))
+    numbered = [f"{judge}  ({i})" for i, judge in enumerate(judges, 1)]
     with sns.axes_style("whitegrid"):
         figure, axes = plt.subplots(
-            1, 2, figsize=(10.4, 1.8 + 0.42 * len(judges) * max(2, len(groups) / 2)), layout="constrained"
-        )
+            1, 2, figsize=(9.6, 1.6 + len(judges) * max(0.55, 0.2 * len(groups))), layout="constrained",
+            width_ratios=(2, 1),
+        )  # fmt: skip
     for i, (setting, rubric) in enumerate(groups):
         rows: Any = scores[(scores["setting"] == setting) & (scores["rubric"] == rubric) & scores[value].notna()]
-        at = [judges.index(judge) + 0.6 * ((i + 0.5) / len(groups) - 0.5) for judge in rows["judge"]]
+        at = [judges.index(judge) + 0.7 * ((i + 0.5) / len(groups) - 0.5) for judge in rows["judge"]]
         axes[0].errorbar(
             rows[value], at, xerr=[rows[value] - rows[f"{value}_low"], rows[f"{value}_high"] - rows[value]],
             fmt=_MARKERS[i % len(_MARKERS)], color=colours[i], capsize=3,
-            label=rubric if one_setting else f"{setting} {rubric}",
+            label=rubric if settings == 1 else setting if rubrics == 1 else f"{setting} {rubric}",
         )  # fmt: skip
-    axes[0].set(xlabel=label, yticks=range(len(judges)), yticklabels=judges, ylim=(len(judges) - 0.5, -0.5))
+    axes[0].set(xlabel=label, yticks=range(len(judges)), yticklabels=numbered, ylim=(len(judges) - 0.5, -0.5))
     if len(groups) > 1:
-        axes[0].legend(fontsize="small")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    axes[1].grid(False)
     if len(kappas) and np.isfinite(kappas.to_numpy(float)).any():
-        sns.heatmap(kappas, ax=axes[1], annot=True, fmt=".2f", vmin=-1, vmax=1, cmap="vlag", square=True, cbar=False)
+        names: Any = [judges.index(judge) + 1 for judge in kappas]
+        sns.heatmap(
+            kappas, ax=axes[1], annot=True, fmt=".2f", vmin=-1, vmax=1, cmap="vlag", square=True, cbar=False,
+            xticklabels=names, yticklabels=names,
+        )  # fmt: skip
+        axes[1].tick_params(axis="y", rotation=0)
         axes[1].set(title="Cohen's kappa", xlabel="", ylabel="")
     else:
         axes[1].set_axis_off()

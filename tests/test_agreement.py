@@ -180,7 +180,7 @@ def test_the_figure_shows_every_judge_and_kappa(tmp_path):
     verdicts = load_verdicts(run)
     figure = judges_agreement(scores(verdicts), kappas(pairs(verdicts)))
     means, heat = figure.axes
-    assert [label.get_text() for label in means.get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in means.get_yticklabels()] == ["a  (1)", "b  (2)"]
     assert sorted(line.get_xdata()[0] for line in means.lines[:1]) == [50]
     assert means.get_xlabel() == "accuracy, % (95 % interval)"
     assert {text.get_text() for text in heat.texts} == {"0.50"} and heat.get_title() == "Cohen's kappa"
