@@ -6,6 +6,7 @@ was paid for twice. `--small` is a quick look; only the whole is kept.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import random
@@ -110,7 +111,7 @@ def throughput(folder: Path, n: int, repeats: int) -> dict:
         "ideal_per_second": PLACES / 0.2,
         "shares": [round(share, 3) for share in shares],
         "median_share": round(statistics.median(shares), 3),
-        "most_connections": counts["most"],
+        "most_requests_at_a_time": counts["most"],
     }
 
 
@@ -119,6 +120,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         result = {
+            "openai": importlib.metadata.version("openai"),
             "killed": killed(folder, 500 if small else 5000),
             "throughput": throughput(folder, 640 if small else 6400, 1 if small else 3),
         }

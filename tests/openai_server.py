@@ -250,7 +250,12 @@ async def answer(state: _State, method: str, path: str, data: bytes, headers: di
         return response(200, {})
     state.requests += 1
     if path == "/v1/chat/completions":
-        return await answer_chat(state, json.loads(data), headers)
+        state.open += 1
+        state.most = max(state.most, state.open)
+        try:
+            return await answer_chat(state, json.loads(data), headers)
+        finally:
+            state.open -= 1
     if path.startswith("/v1/files"):
         return answer_files(state, path, data, headers)
     if path.startswith("/v1/batches"):
@@ -259,8 +264,6 @@ async def answer(state: _State, method: str, path: str, data: bytes, headers: di
 
 
 async def serve(state: _State, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    state.open += 1
-    state.most = max(state.most, state.open)
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -279,7 +282,6 @@ async def serve(state: _State, reader: asyncio.StreamReader, writer: asyncio.Str
             else:
                 writer.write(sent)
             await writer.drain()
-    state.open -= 1
     with contextlib.suppress(ConnectionError):
         writer.close()
 

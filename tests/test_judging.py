@@ -107,6 +107,12 @@ def test_every_prediction_gets_one_verdict(server, tmp_path):
     assert go(run).requests == 0 and len(verdicts(run)) == 40
 
 
+def test_no_more_requests_at_a_time_than_told(server, tmp_path):
+    one = server(delay=0.05)
+    assert go(write_run(tmp_path / "run", open_rows(40)), quick(concurrency=5)).complete
+    assert one.counts()["most"] == 5
+
+
 def test_equal_texts_are_paid_for_once(server, tmp_path):
     """Two settings that said the same, and a question that stands twice in its file."""
     one = server()
