@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from sfllava import Setting, evaluate, load_model
-from sfllava.benchmarks import Benchmark, load_benchmark
+from sfllava import Setting, evaluate, load_model, stats
+from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.evaluation import versions
 from sfllava.models.load import TINY
-from sfllava.results import interval
-from sfllava.runfolder import read_rows
+from sfllava.results import accuracy, differences, load_results
 from sfllava.scoring import EVALUATORS
 from sfllava.types import Question
 
@@ -53,81 +53,60 @@ EQUAL = ("slow 2 x 8x8 + fast 32 x 2x2", ("slow 4 x 8x8", "slow 8 x 8x4", "fast 
 FAMILIES = ("detail", "moment")
 
 
-def right(question: Question, prediction: str | None) -> bool:
-    """Whether a prediction is right by the strict rule of its task."""
-    evaluator = EVALUATORS[question.task]
-    assert evaluator is not None
-    rule = "choice-strict" if question.task == "choice" else "match-exact"
-    return evaluator(question, prediction or "")[rule].correct
-
-
-def measure(model: Any, benchmarks: list[Benchmark], out: Path) -> dict[str, dict[str, bool]]:
-    """Setting -> question key -> right; a question that failed counts as wrong."""
-    results: dict[str, dict[str, bool]] = {setting.name: {} for setting in SETTINGS}
-    for benchmark in benchmarks:
-        by_key = {question.key: question for question in benchmark.questions}
-        run = evaluate(model, benchmark, SETTINGS, out / benchmark.name, max_new_tokens=8, progress=False)
-        for row in read_rows(run.path):
-            results[row["setting"]][row["key"]] = right(by_key[row["key"]], row["prediction"])
-    return results
-
-
 def text_only(model: Any, questions: list[Question]) -> dict[str, bool]:
     """Question key -> right, of a model that gets no visual tokens at all."""
     width = model.network.config.text_config.hidden_size
-    answers = model.answer(torch.zeros(0, width), questions, max_new_tokens=8)
-    return {question.key: right(question, answer.text) for question, answer in zip(questions, answers)}
+    found = {}
+    for answer in model.answer(torch.zeros(0, width), questions, max_new_tokens=8):
+        evaluator = EVALUATORS[answer.question.task]
+        assert evaluator is not None
+        rule = "choice-strict" if answer.question.task == "choice" else "match-exact"
+        found[answer.question.key] = evaluator(answer.question, answer.text)[rule].correct
+    return found
 
 
-def tables(results: dict[str, dict[str, bool]], questions: list[Question], budgets: dict[str, int]) -> dict[str, Any]:
-    """All numbers: by setting and family, by kind of question, and the differences at equal budget."""
-    videos = np.array([q.video for q in questions])
-    family = np.array([q.type.split("-")[0] for q in questions])
-    kinds = np.array([q.type for q in questions])
-    masks = {name: family == name for name in FAMILIES} | {"both": np.ones(len(questions), bool)}
-    values = {name: np.array([by_key[q.key] for q in questions], float) for name, by_key in results.items()}
-    accuracy = {
-        name: {part: interval(row[mask], videos[mask]) for part, mask in masks.items()} for name, row in values.items()
-    }
-    by_kind = {
-        name: {str(kind): 100 * float(row[kinds == kind].mean()) for kind in np.unique(kinds)}
-        for name, row in values.items()
-    }
-    mine, others = EQUAL
-    differences = {
-        other: {part: interval((values[mine] - values[other])[mask], videos[mask]) for part, mask in masks.items()}
-        for other in others
-    }
-    counts = {part: int(mask.sum()) for part, mask in masks.items()}
-    return {"counts": counts, "budgets": budgets, "accuracy": accuracy, "kinds": by_kind, "differences": differences}
-
-
-def markdown(found: dict[str, Any], facts: dict[str, Any]) -> str:
+def markdown(results: pd.DataFrame, blind: dict[str, bool], facts: dict[str, Any]) -> str:
     """The tables in Markdown."""
-    counts, parts = found["counts"], (*FAMILIES, "both")
-    head = "| tokens | " + " | ".join(f"{part} (n = {counts[part]})" for part in parts) + " |"
+    families = results["type"].astype(str).str.split("-").str[0]
+    parts = {**{name: results[families == name] for name in FAMILIES}, "both": results}
+    one = {part: rows[rows["name"] == EQUAL[0]] for part, rows in parts.items()}
+    head = " | ".join(f"{part} (n = {len(rows)})" for part, rows in one.items())
     lines = [
-        f"ShapesQA, test split, seed {facts['seed']}: {facts['videos']} videos, {counts['both']} questions, half of",
-        "them open and half multiple choice. Percent right [95 % interval, whole videos drawn anew].",
+        f"ShapesQA, test split, seed {facts['seed']}: {facts['videos']} videos, {len(one['both'])} questions, half of",
+        "them open and half multiple choice. Percent right [95 % interval, clustered by video].",
         "",
-        f"| setting {head}",
+        f"| setting | tokens | {head} |",
         "|---|---:|---|---|---|",
+        f"| no video | 0 | {' | '.join(_blind(rows, blind) for rows in one.values())} |",
     ]
-    for name, row in found["accuracy"].items():
-        cells = " | ".join("{:.1f} [{:.1f}, {:.1f}]".format(*row[part]) for part in parts)
-        lines.append(f"| {name} | {found['budgets'].get(name, 0)} | {cells} |")
+    tables = {part: accuracy(rows).set_index("name") for part, rows in parts.items()}
+    for name, tokens in tables["both"]["tokens"].items():
+        cells = (tables[part].loc[name, ["accuracy", "low", "high"]] for part in parts)
+        lines.append(f"| {name} | {tokens:.0f} | {' | '.join('{:.1f} [{:.1f}, {:.1f}]'.format(*c) for c in cells)} |")
     lines += ["", f"At 256 tokens, `{EQUAL[0]}` minus the other, paired by question, in points:", ""]
-    lines += ["| other | " + " | ".join(parts) + " |", "|---|---|---|---|"]
-    for name, row in found["differences"].items():
-        cells = " | ".join("{:+.1f} [{:+.1f}, {:+.1f}]".format(*row[part]) for part in parts)
-        lines.append(f"| {name} | {cells} |")
-    kinds = list(next(iter(found["kinds"].values())))
-    lines += ["", "By kind of question, percent right:", ""]
-    lines += ["| setting | " + " | ".join(kinds) + " |", "|---|" + "---:|" * len(kinds)]
-    lines += [
-        f"| {name} | " + " | ".join(f"{row[kind]:.0f}" for kind in kinds) + " |" for name, row in found["kinds"].items()
-    ]
+    lines += [f"| other | {' | '.join(parts)} |", "|---|---|---|---|"]
+    for other in EQUAL[1]:
+        cells = []
+        for rows in parts.values():
+            pair = rows[rows["name"].isin([EQUAL[0], other])]
+            gap = differences(pair, other).iloc[0]
+            cells.append("{:+.1f} [{:+.1f}, {:+.1f}]".format(*gap[["points", "low", "high"]]))
+        lines.append(f"| {other} | {' | '.join(cells)} |")
+    kinds = accuracy(results, ("name", "type", "benchmark")).pivot_table(
+        "accuracy", "name", ["type", "benchmark"], sort=False, observed=True
+    )
+    kinds = kinds.sort_index(axis=1)
+    lines += ["", "By kind of question and form, percent right:", ""]
+    lines += ["| setting | " + " | ".join(f"{kind}, {form}" for kind, form in kinds) + " |"]
+    lines += ["|---|" + "---:|" * kinds.shape[1]]
+    lines += [f"| {name} | " + " | ".join(f"{value:.0f}" for value in row) + " |" for name, row in kinds.iterrows()]
     return "\n".join(lines) + "\n"
+
+
+def _blind(rows: pd.DataFrame, blind: dict[str, bool]) -> str:
+    right = np.array([blind[key] for key in rows["key"].astype(str)])
+    found = stats.share(right, rows["video"].astype(str).to_numpy())
+    return f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def main() -> None:
@@ -141,13 +120,12 @@ def main() -> None:
     model = load_model(options.model)
     with tempfile.TemporaryDirectory() as folder:
         root = write_shapesqa(Path(folder) / "shapesqa", options.videos, options.seed)
-        benchmarks = [
-            load_benchmark(form, root / f"shapesqa_{form}.csv", root / "videos") for form in ("open", "choice")
-        ]
-        results = measure(model, benchmarks, Path(folder) / "runs")
-        questions = [question for benchmark in benchmarks for question in benchmark.questions]
-    results = {"no video": text_only(model, questions), **results}
-    found = tables(results, questions, {s.name: s.budget(*model.grid) for s in SETTINGS})
+        forms = [load_benchmark(form, root / f"shapesqa_{form}.csv", root / "videos") for form in ("open", "choice")]
+        settings = {"max_new_tokens": 8, "progress": False}
+        runs = [evaluate(model, form, SETTINGS, Path(folder) / form.name, **settings).path for form in forms]
+        results = load_results(runs)
+        questions = [question for form in forms for question in form.questions]
+    blind = text_only(model, questions)
     facts = {
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": round(time.perf_counter() - start),
@@ -157,11 +135,13 @@ def main() -> None:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "versions": versions(),
     }
-    text = markdown(found, facts)
+    text = markdown(results, blind, facts)
     print(text, f"{facts['seconds']} s", sep="\n")
     RESULTS.mkdir(exist_ok=True)
     name = f"{facts['date']}-tiny-curves"
-    (RESULTS / f"{name}.json").write_text(json.dumps(facts | found, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps(facts | {"accuracy": accuracy(results).to_dict("records")}, indent=1) + "\n"
+    )
     (RESULTS / f"{name}.md").write_text(text)
     if options.card:
         card = TINY / "MODEL_CARD.md"

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from sfllava.benchmarks import load_benchmark
     from sfllava.checking import check
     from sfllava.evaluation import evaluate
+    from sfllava.methods import parse_aggregation
     from sfllava.models.load import load_model
     from sfllava.notebooks import run_notebook
     from sfllava.prompts import Prompt, load_prompt
     from sfllava.sampler import read_video
-    from sfllava.slowfast import Pool, SlowFast, parse_aggregation
+    from sfllava.slowfast import Pool, SlowFast
     from sfllava.types import Answer, Question, Setting, SfllavaError
 
 # name -> its module; loaded on first use, so that importing the package needs no torch
@@ -36,7 +37,7 @@ _HOMES = {
     "read_video": "sampler",
     "Pool": "slowfast",
     "SlowFast": "slowfast",
-    "parse_aggregation": "slowfast",
+    "parse_aggregation": "methods",
     "Answer": "types",
     "Question": "types",
     "Setting": "types",

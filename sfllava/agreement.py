@@ -1,6 +1,6 @@
 """What the judges of a run say, side by side: scores by judge, and how far they agree on the same predictions.
 
-Intervals are 95 %, by drawing whole videos anew, as in `results`.
+Intervals are 95 % and clustered by video, as in `results`; kappa's by drawing whole videos anew.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sfllava.results import interval
+from sfllava import stats
 from sfllava.runfolder import RunError
 from sfllava.verdicts import VCGBENCH, at_of, judge_names, read_units, read_verdicts, verdicts_path
 
 RUBRICS = tuple(rubric for rubrics in VCGBENCH.values() for rubric in rubrics)
 _REPEATS = 4000
+_NOTHING = stats.Estimate(np.nan, np.nan, np.nan, np.nan, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,11 @@ def _scores_of(part: Any) -> dict[str, Any]:
     out: dict[str, Any] = {"questions": len(part), **_counts(states)}
     videos = known["video"].to_numpy(str)
     decided = known["correct"].notna().all() and len(known) > 0
-    mean, low, high = interval(known["correct"].to_numpy(float), videos) if decided else (np.nan,) * 3
-    out |= {"accuracy": mean, "accuracy_low": low, "accuracy_high": high}
+    found = stats.share(known["correct"].to_numpy(float), videos) if decided else _NOTHING
+    out |= {"accuracy": 100 * found.mean, "accuracy_low": 100 * found.low, "accuracy_high": 100 * found.high}
     scored = known["score"].notna().all() and len(known) > 0
-    values = known["score"].to_numpy(float)
-    # interval is in percent
-    mean, low, high = (x / 100 for x in interval(values, videos)) if scored else (np.nan,) * 3
-    out |= {"score": mean, "score_low": low, "score_high": high}
+    found = stats.mean(known["score"].to_numpy(float), videos) if scored else _NOTHING
+    out |= {"score": found.mean, "score_low": found.low, "score_high": found.high}
     judged: Any = part[part["state"] == "judged"]["score"].to_numpy(float)
     out["published"] = float(np.trunc(judged).mean()) if scored and len(judged) else np.nan
     return out
@@ -120,22 +119,18 @@ def _average_of(group: pd.DataFrame) -> dict[str, Any]:
     known: Any = group[group["state"].isin(["judged", "no prediction"])]
     out = {"questions": len(group), **_counts(group["state"].value_counts())}
     nothing = dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"), np.nan)
-    videos, owner = np.unique(known["video"].to_numpy(str), return_inverse=True)
-    values, rubric = known["score"].to_numpy(float), known["rubric"].map(RUBRICS.index).to_numpy()
-    if len(set(rubric)) < len(RUBRICS) or np.isnan(values).any():
+    means: Any = known.groupby("rubric")["score"].mean() if known["score"].notna().all() else ()
+    if len(means) < len(RUBRICS):
         return out | nothing | {"score": np.nan, "score_low": np.nan, "score_high": np.nan, "published": np.nan}
-    sums, counts = np.zeros((2, len(videos), len(RUBRICS)))
-    np.add.at(sums, (owner, rubric), values)
-    np.add.at(counts, (owner, rubric), 1)
-    with np.errstate(invalid="ignore"):  # a draw without any question of a rubric has no average
-        drawn = np.concatenate([((w @ sums) / (w @ counts)).mean(1) for w in _draws(len(videos))])
-    low, high = np.nanpercentile(drawn, (2.5, 97.5)) if not np.isnan(drawn).all() else (np.nan, np.nan)
+    # each score by its pull on the average: then the interval of a mean is the average's, rubrics of a video together
+    weight = len(known) / len(RUBRICS) / known.groupby("rubric")["score"].transform("size")
+    middle = float(np.mean(means))
+    pulls = middle + (known["score"].astype(float) - known["rubric"].map(means)) * weight
+    found = stats.mean(pulls.to_numpy(float), known["video"].to_numpy(str))
     judged: Any = group[group["state"] == "judged"]
     published = [float(np.trunc(judged[judged["rubric"] == r]["score"].to_numpy(float)).mean()) for r in RUBRICS]
-    mean = float((sums.sum(0) / counts.sum(0)).mean())
-    return out | nothing | {
-        "score": mean, "score_low": float(low), "score_high": float(high), "published": float(np.mean(published)),
-    }  # fmt: skip
+    score = {"score": middle, "score_low": found.low, "score_high": found.high}
+    return out | nothing | score | {"published": float(np.mean(published))}
 
 
 def _draws(videos: int, seed: int = 0) -> Any:

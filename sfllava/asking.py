@@ -58,6 +58,7 @@ def ask(
     model's context does not hold.
     """
     setting = setting or Setting()
+    prompt = prompt or (Prompt(setting.prompt, setting.name) if setting.prompt else None)
     asked = [
         Question(q) if isinstance(q, str) else q for q in ([questions] if isinstance(questions, str) else questions)
     ]
@@ -70,7 +71,7 @@ def ask(
             video = pool.submit(video, setting.frames, (model.image_size, model.image_size)).result()
         seconds["decode"] = time.perf_counter() - start
     start = time.perf_counter()
-    grid = model.encode(video.frames)
+    grid = model.encode(setting.images(video.frames))
     seconds["encode"] = time.perf_counter() - start
     start = time.perf_counter()
     tokens = setting.tokens(grid)

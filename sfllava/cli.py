@@ -171,6 +171,8 @@ def _make_judge(a: argparse.Namespace) -> Any:
 def _judges(a: argparse.Namespace) -> int:
     from sfllava.agreement import differing, format_pairs, format_scores, kappas, load_verdicts, pairs, scores
 
+    if a.figure and Path(a.figure).suffix not in (".svg", ".pdf", ".png"):
+        raise SfllavaError(f"--figure {a.figure}: needed a file that ends in .svg, .pdf or .png")
     verdicts = load_verdicts(a.run_folder, a.judge)
     if verdicts.empty:
         raise SfllavaError(f"{a.run_folder}: no verdicts; sfllava judge makes them")
@@ -182,23 +184,80 @@ def _judges(a: argparse.Namespace) -> int:
     if a.differing:
         differ.to_csv(a.differing, index=False)
     if a.figure:
-        from sfllava.plots import judges_agreement
+        from sfllava.plots.judges import judges_agreement
+        from sfllava.plots.static import save
 
-        judges_agreement(table, kappas(found)).savefig(a.figure, dpi=150)
+        save(judges_agreement(table, kappas(found)), Path(a.figure))
     return 0
+
+
+def _ablate(a: argparse.Namespace) -> int:
+    from sfllava.ablation import ablate, load_ablation
+    from sfllava.benchmarks import load_benchmark
+    from sfllava.prompts import load_prompt
+    from sfllava.reporting import report
+
+    ablation = load_ablation(a.ablation)
+    benchmark = load_benchmark(a.benchmark or ablation.benchmark, a.questions, a.videos, root=a.root)
+    benchmark.require_videos()
+    options = {"limit": a.limit, "seed": a.seed, "read": a.read, "max_new_tokens": a.max_new_tokens}
+    options |= {"workers": a.workers, "decode_seconds": a.decode_seconds, "retry_failed": a.retry_failed}
+    prompt = load_prompt(a.prompt) if a.prompt else None
+    run = ablate(ablation, _model(a), benchmark, a.out, tokens=a.budget, prompt=prompt, **options)
+    print(run, flush=True)
+    if benchmark.spec.task != "describe":
+        print(report(run.path))
+    return 1 if not any(scores["answered"] for scores in run.scores.values()) else 0
+
+
+def _compare(a: argparse.Namespace) -> int:
+    from sfllava.results import compare
+
+    print(compare(a.runs, a.reference))
+    return 0
+
+
+def _figures(a: argparse.Namespace) -> int:
+    from sfllava.reporting import export_all
+
+    for name, made in export_all(a.runs, a.out, a.only).items():
+        print(f"{name}: {made if isinstance(made, str) else ', '.join(path.name for path in made)}")
+    return 0
+
+
+def _render(a: argparse.Namespace) -> int:
+    from sfllava.benchmarks.shapesqa import write_shapesqa
+
+    print(write_shapesqa(a.out, a.videos, a.seed))
+    return 0
+
+
+def _batch(a: argparse.Namespace) -> int:
+    from sfllava.notebooks import grid, run_batch
+
+    fixed = dict(_pair(pair, "-p") for pair in a.parameters)
+    varied = {
+        name: [_value(v) for v in str(text).split(",")] for name, text in (_pair(p, "--grid", False) for p in a.grid)
+    }
+    runs = [fixed | values for values in grid(varied)]
+    done = run_batch(a.notebook, a.out, runs, jobs=a.jobs, devices=a.devices.split(",") if a.devices else ())
+    for name, state in done.items():
+        print(f"{name}: {state}")
+    return 0 if all(state == "done" for state in done.values()) else 1
 
 
 def _notebook(a: argparse.Namespace) -> int:
     from sfllava.notebooks import run_notebook
 
-    parameters = {}
-    for pair in a.parameters:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise SfllavaError(f"-p {pair}: needed NAME=VALUE")
-        parameters[name] = _value(value)
-    print(run_notebook(a.notebook, a.out, parameters))
+    print(run_notebook(a.notebook, a.out, dict(_pair(pair, "-p") for pair in a.parameters)))
     return 0
+
+
+def _pair(pair: str, option: str, read: bool = True) -> tuple[str, Any]:
+    name, equals, value = pair.partition("=")
+    if not equals or not name:
+        raise SfllavaError(f"{option} {pair}: needed NAME=VALUE")
+    return name, _value(value) if read else value
 
 
 def _value(text: str) -> Any:
@@ -242,8 +301,18 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--device-map", metavar="MAP", help="auto: spread a model over several GPUs")
         sub.add_argument("--vision-tower", metavar="DIR", help="folder of the original layout's mm_vision_tower")
 
-    def with_benchmark(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("benchmark", help="name, or several by commas; open and choice take any file of your own")
+    def with_run(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--out", required=True, metavar="DIR", help="run folder")
+        sub.add_argument("--limit", type=int, metavar="N", help="the first N questions")
+        sub.add_argument("--seed", type=int, metavar="S", help="with --limit: a random choice instead of the first")
+        logits = "logits: read the option letter from one forward"
+        sub.add_argument("--read", default="generate", choices=["generate", "logits"], help=logits)
+        sub.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="what one video may take")
+        sub.add_argument("--retry-failed", action="store_true", help="ask again what failed before")
+
+    def with_benchmark(sub: argparse.ArgumentParser, named: bool = True) -> None:
+        if named:
+            sub.add_argument("benchmark", help="name, or several by commas; open and choice take any file of your own")
         sub.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder)")
         sub.add_argument("--videos", metavar="DIR", help="folder of videos")
         sub.add_argument("--root", metavar="DIR", help="folder in which both are found, instead")
@@ -259,19 +328,9 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", _evaluate, "Score benchmarks; started again, it goes on where it stopped.")
     with_benchmark(evaluate)
-    evaluate.add_argument("--out", required=True, metavar="DIR", help="run folder")
     evaluate.add_argument("--frames", type=int, nargs="+", default=[50], metavar="N", help="default: 50")
     evaluate.add_argument("--aggregation", nargs="+", default=[_DEFAULT], metavar="NAME", help="default: %(default)s")
-    evaluate.add_argument("--limit", type=int, metavar="N", help="the first N questions")
-    evaluate.add_argument("--seed", type=int, metavar="S", help="with --limit: a random choice instead of the first")
-    evaluate.add_argument(
-        "--read",
-        default="generate",
-        choices=["generate", "logits"],
-        help="logits: read the option letter from one forward",
-    )
-    evaluate.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="what one video may take")
-    evaluate.add_argument("--retry-failed", action="store_true", help="ask again what failed before")
+    with_run(evaluate)
     with_model(evaluate, 128)
 
     check = command("check", _check, "Count questions and find videos, before any GPU hour.")
@@ -307,8 +366,38 @@ def _parser() -> argparse.ArgumentParser:
     judges.add_argument("--differing", metavar="FILE", help="write the questions on which they differ as CSV")
     judges.add_argument("--figure", metavar="FILE", help="draw it: .png, .svg or .pdf")
 
+    ablate = command("ablate", _ablate, "Sweep the settings of an ablation at little cost, and report on them.")
+    ablate.add_argument("ablation", help="name, such as fast_grid, or a .py file of your own")
+    ablate.add_argument("--benchmark", metavar="NAME", help="default: the ablation's own")
+    ablate.add_argument("--budget", type=int, metavar="TOKENS", help="visual tokens, for an ablation that matches them")
+    with_benchmark(ablate, named=False)
+    with_run(ablate)
+    with_model(ablate, 128)
+
+    compare = command("compare", _compare, "Accuracies and paired differences of runs on the same questions.")
+    compare.add_argument("runs", nargs="+", metavar="RUN")
+    compare.add_argument("--reference", metavar="SETTING", help="compare all with this one only")
+
+    figures = command("figures", _figures, "Draw all figures of runs, and export their tables.")
+    figures.add_argument("runs", nargs="+", metavar="RUN")
+    figures.add_argument("--out", required=True, metavar="DIR")
+    figures.add_argument("--only", nargs="+", default=[], metavar="FIGURE", help="names, or .py files of your own")
+
+    render = command("render", _render, "Render ShapesQA, on which the model called tiny can be tried.")
+    render.add_argument("out", help="folder; pass it to --root")
+    render.add_argument("--videos", type=int, default=40, metavar="N", help="default: %(default)s")
+    render.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
+
+    batch = command("batch", _batch, "Run a notebook for many parameters, side by side (papermill).")
+    batch.add_argument("notebook", help="name, such as ablate, or a path")
+    batch.add_argument("--out", required=True, metavar="DIR", help="a folder for each run goes under it")
+    batch.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE")
+    batch.add_argument("--grid", action="append", default=[], metavar="NAME=A,B", help="all combinations are run")
+    batch.add_argument("--jobs", type=int, default=1, metavar="N", help="at a time (default: 1)")
+    batch.add_argument("--devices", metavar="0,1", help="the GPU of each job, as CUDA_VISIBLE_DEVICES has them")
+
     notebook = command("notebook", _notebook, "Run a notebook with parameters (papermill).")
-    notebook.add_argument("notebook")
+    notebook.add_argument("notebook", help="name, such as evaluate, or a path")
     notebook.add_argument("out")
     notebook.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE")
     return parser

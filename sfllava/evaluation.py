@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import logging
 import platform
@@ -9,7 +10,7 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,11 +22,12 @@ from sfllava.prompts import Prompt, pack_prompt
 from sfllava.runfolder import RunError, RunFolder
 from sfllava.sampler import Video, VideoError
 from sfllava.scoring import format_scores, score
+from sfllava.slowfast import front
 from sfllava.types import Question, Setting, SfllavaError, check_options, name_of
 from sfllava.workers import DecodePool
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.llava_next import LlavaNext, Prefix
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +45,14 @@ class Run:
 
 @dataclass(frozen=True)
 class _Job:
-    """One video at one number of frames, and what is still to be asked: (setting, questions)."""
+    """One video, and what is still to be asked of it: (setting, questions), settings of one front side by side."""
 
     video: str
-    frames: int
     asks: list[tuple[Setting, list[Question]]]
+
+    @property
+    def frames(self) -> list[int]:
+        return sorted({setting.frames for setting, _ in self.asks})
 
     @property
     def size(self) -> int:
@@ -69,12 +74,14 @@ def evaluate(
     decode_seconds: float = 120.0,
     retry_failed: bool = False,
     progress: bool = True,
+    ablation: str | None = None,
 ) -> Run:
     """Ask every question of a benchmark at every setting, and score.
 
     Called again with the same arguments it goes on where it stopped, however it stopped. limit: the first so many
     questions, or with `seed` a random choice of them. read: "generate", or "logits" for choice questions. workers:
     decoding processes; decode_seconds: what one video may take. retry_failed: ask again what failed before.
+    ablation: its name, for the run's record.
     Raises before any compute where a setting's tokens do not fit the context.
     """
     settings = [settings] if isinstance(settings, Setting) else list(settings)
@@ -87,20 +94,23 @@ def evaluate(
     if workers < 1 or decode_seconds <= 0:
         raise SfllavaError(f"workers and decode_seconds must be above 0, got {workers} and {decode_seconds}")
     prompt = prompt or pack_prompt(model.family, questions[0].task)
-    shortest = min(sum(map(len, model.prompt_ids(q, prompt))) for q in questions)
+    prompts = {s.name: Prompt(s.prompt, s.name) if s.prompt else prompt for s in settings}
     for setting in settings:
+        shortest = min(sum(map(len, model.prompt_ids(q, prompts[setting.name]))) for q in questions)
         model.check_context(setting.budget(*model.grid), shortest, setting.name)
     identity = {
         "benchmark": benchmark.name,
         "questions_sha256": benchmark.fingerprint,
         "limit": limit,
         "seed": seed,
-        "settings": [{"name": s.name, "frames": s.frames, "aggregation": name_of(s.aggregation)} for s in settings],
+        "questions": len(questions),
+        "settings": [_describe(s, model) for s in settings],
         "model": {
             "sha256_sampled": model.fingerprint,
             "dtype": str(model.dtype),
             "context": model.context,
             "rope": model.network.config.text_config.rope_parameters,
+            "shape": dataclasses.asdict(model.shape),
         },
         "prompt": prompt.text,
         "max_new_tokens": max_new_tokens,
@@ -113,6 +123,7 @@ def evaluate(
         "prompt_source": prompt.source,
         "question_files": [str(f) for f in benchmark.files],
         "videos": str(benchmark.videos_dir),
+        "ablation": ablation,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "versions": versions(),
@@ -125,8 +136,9 @@ def evaluate(
         jobs = list(_jobs(questions, settings, done))
         try:
             with DecodePool(workers, decode_seconds) as pool, _bar(jobs, len(done), progress) as bar:
+                how = _How(model, prompts, max_new_tokens, read)
                 for job, path, future in _decoded_ahead(jobs, benchmark, pool, model.image_size, 2 * workers):
-                    _run_job(model, job, path, future, pool, folder, bar, prompt, max_new_tokens, read)
+                    _run_job(how, job, path, future, pool, folder, bar)
         finally:
             scores = score(questions, names, folder.rows())
             folder.write_scores(scores)
@@ -156,17 +168,29 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _describe(setting: Setting, model: LlavaNext) -> dict[str, Any]:
+    facts = {"name": setting.name, "frames": setting.frames, "aggregation": name_of(setting.aggregation)}
+    facts["budget"] = setting.budget(*model.grid)
+    return facts | ({"prompt": setting.prompt} if setting.prompt else {})
+
+
 def _jobs(questions: list[Question], settings: list[Setting], done: set[tuple[str, str]]) -> Iterator[_Job]:
     by_video: dict[str, list[Question]] = {}
     for question in questions:
         by_video.setdefault(question.video, []).append(question)
+    # settings of one front stand side by side, so that its keys and values are still there for the next
+    fronts: dict[object, list[Setting]] = {}
+    for setting in settings:
+        fronts.setdefault((setting.prompt, setting.frames, front(setting.aggregation)), []).append(setting)
     for video, asked in by_video.items():
-        by_frames: dict[int, list[tuple[Setting, list[Question]]]] = {}
-        for setting in settings:
-            if left := [q for q in asked if (q.key, setting.name) not in done]:
-                by_frames.setdefault(setting.frames, []).append((setting, left))
-        for frames, asks in by_frames.items():
-            yield _Job(video, frames, asks)
+        asks = [
+            (setting, left)
+            for group in fronts.values()
+            for setting in group
+            if (left := [q for q in asked if (q.key, setting.name) not in done])
+        ]
+        if asks:
+            yield _Job(video, asks)
 
 
 def _decoded_ahead(
@@ -189,68 +213,106 @@ def _decoded_ahead(
         yield waiting.popleft()
 
 
-def _run_job(
-    model: LlavaNext,
-    job: _Job,
-    path: Path | None,
-    future: Future[Video],
-    pool: DecodePool,
-    folder: RunFolder,
-    bar: Any,
-    prompt: Prompt,
-    max_new_tokens: int,
-    read: str,
-) -> None:
-    """Answer one job's questions; what fails is tried once more, then written down with its reason."""
-    left = {setting.name: questions for setting, questions in job.asks}
+@dataclass(frozen=True)
+class _How:
+    """What is the same for all jobs of a run."""
 
-    def write(setting: Setting, rows: list[dict[str, Any]]) -> None:
+    model: LlavaNext
+    prompts: dict[str, Prompt]
+    max_new_tokens: int
+    read: str
+
+
+class _Seen:
+    """A decoded video's patch grids: each frame is encoded once, whatever settings it is in."""
+
+    def __init__(self, model: LlavaNext, video: Video) -> None:
+        self._model, self._video, self._tiled = model, video, {}
+        self._all: Any = None
+        self.seconds = 0.0
+
+    def grid(self, setting: Setting) -> Any:
+        """(T h w D) as the setting's aggregation needs it."""
+        start = time.perf_counter()
+        at = self._video.positions(setting.frames)
+        frames = self._video.frames[at]
+        images = setting.images(frames)
+        if images is frames:
+            self._all = self._model.encode(self._video.frames) if self._all is None else self._all
+            grid = self._all[at]
+        else:
+            key = (setting.frames, name_of(setting.aggregation))
+            if key not in self._tiled:
+                self._tiled[key] = self._model.encode(images)
+            grid = self._tiled[key]
+        self.seconds += time.perf_counter() - start
+        return grid
+
+
+def _run_job(
+    how: _How, job: _Job, path: Path | None, future: Future[Video], pool: DecodePool, folder: RunFolder, bar: Any
+) -> None:
+    """Answer one job's questions; what fails is tried once more, each setting by itself, then written with its reason.
+
+    A setting too large for the memory thus costs its own questions and no other's.
+    """
+    left = list(job.asks)
+
+    def write(ask: tuple[Setting, list[Question]], rows: list[dict[str, Any]]) -> None:
         folder.append(rows)
-        left.pop(setting.name)
+        left.remove(ask)
         bar.update(len(rows))
 
-    for attempt in (1, 2):
+    try:
+        _ask_all(how, future.result(), left[:], write)
+        return
+    except RunError:
+        raise
+    except Exception as error:
+        reason = _reason(error)
+        log.warning("%s: attempt 1 failed: %s", job.video, reason)
+        again = None
+        if path is not None:
+            size = (how.model.image_size, how.model.image_size)
+            again = pool.submit(path, job.frames, size, "pyav" if isinstance(error, VideoError) else "auto")
+    for ask in left[:]:
+        setting, questions = ask
         try:
-            video = future.result()
-            start = time.perf_counter()
-            grid = model.encode(video.frames)
-            encoding = (time.perf_counter() - start) / job.size
-            for setting, questions in job.asks:
-                if setting.name in left:
-                    tokens = setting.tokens(grid)
-                    write(
-                        setting,
-                        list(_answer(model, video, tokens, setting, questions, encoding, prompt, max_new_tokens, read)),
-                    )
-            return
-        except (RunError, BenchmarkError) as error:
-            if isinstance(error, RunError):
-                raise
-            reason = str(error)
-            break
+            if again is not None:
+                _ask_all(how, again.result(), [ask], write)
+                continue
+        except RunError:
+            raise
         except Exception as error:
-            reason = str(error) if isinstance(error, SfllavaError) else f"{type(error).__name__}: {error}"
-            reason = " ".join(reason.split())[:500]
-            log.warning("%s: attempt %d failed: %s", job.video, attempt, reason)
-            if attempt == 1 and path is not None:
-                again = "pyav" if isinstance(error, VideoError) else "auto"
-                future = pool.submit(path, job.frames, (model.image_size, model.image_size), again)
-    for setting, questions in job.asks:
-        if setting.name in left:
-            write(setting, [_row(q, setting, error=reason) for q in questions])
+            reason = _reason(error)
+            log.warning("%s: %s: attempt 2 failed: %s", job.video, setting.name, reason)
+        write(ask, [_row(q, setting, error=reason) for q in questions])
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) if isinstance(error, SfllavaError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:500]
+
+
+def _ask_all(how: _How, video: Video, asks: list[tuple[Setting, list[Question]]], write: Callable[..., None]) -> None:
+    seen, prefix = _Seen(how.model, video), how.model.new_prefix()
+    for setting, questions in asks:
+        before = seen.seconds
+        tokens = setting.tokens(seen.grid(setting))
+        encoding = (seen.seconds - before) / len(questions)
+        write((setting, questions), list(_answer(how, video, tokens, setting, questions, encoding, prefix)))
 
 
 def _answer(
-    model: LlavaNext,
+    how: _How,
     video: Video,
     tokens: Any,
     setting: Setting,
     questions: list[Question],
     encoding: float,
-    prompt: Prompt,
-    max_new_tokens: int,
-    read: str,
+    prefix: Prefix,
 ) -> Iterator[dict[str, Any]]:
+    model, prompt = how.model, how.prompts[setting.name]
     fits = []
     for question in questions:
         try:
@@ -260,8 +322,9 @@ def _answer(
             yield _row(question, setting, error=str(error))
     if not fits:
         return
-    start = time.perf_counter()
-    answers = model.answer(tokens, fits, max_new_tokens=max_new_tokens, prompt=prompt, read=read)
+    start, prefix.reused = time.perf_counter(), 0
+    options = {"max_new_tokens": how.max_new_tokens, "prompt": prompt, "read": how.read, "prefix": prefix}
+    answers = model.answer(tokens, fits, **options)
     seconds = {"encode": round(encoding, 6), "answer": round((time.perf_counter() - start) / len(fits), 6)}
     for answer in answers:
         yield _row(
@@ -270,7 +333,8 @@ def _answer(
             prediction=answer.text,
             token_ids=list(answer.token_ids),
             visual_tokens=answer.visual_tokens,
-            frames=len(video.frames),
+            reused_tokens=prefix.reused,
+            frames=len(video.positions(setting.frames)),
             seconds=seconds,
             **({"letters": answer.letters} if answer.letters else {}),
             **({"damage": video.damage} if video.damage else {}),

@@ -1,82 +1,327 @@
-"""Run folders -> tables: accuracy with its interval, and paired differences between settings.
+"""Run folders -> tables: accuracy with its interval, what a setting costs, and which differences are real."""
 
-Intervals are 95 %, by drawing whole videos anew (bootstrap): questions about one video are not independent.
-"""
+# what a pandas expression gives is a union of half a dozen types to a checker
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from sfllava import stats
 from sfllava.benchmarks.base import load_spec
+from sfllava.costs import shape_from
+from sfllava.evaluators.choice import parse_strict
+from sfllava.evaluators.match import normalise
 from sfllava.runfolder import RunError, read_rows, read_run
-from sfllava.scoring import EVALUATORS
-from sfllava.types import Question, Task
+from sfllava.types import SfllavaError, Task
 
-# the strict rule of each task: what a person would call right
-_RULES: dict[Task, str] = {"open": "match-exact", "choice": "choice-strict"}
+_TEXTS = ("run", "benchmark", "setting", "key", "video", "type", "reason")
+COSTS = "costs.json"
 
 
-def load_results(run: str | Path) -> pd.DataFrame:
-    """A row a question and setting: key, setting, video, type, tokens, correct, failed (and so not correct).
+def load_results(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+    """A row for each question and setting of one or many run folders.
 
-    Raises RunError for a benchmark that has no offline score.
+    Columns: run, benchmark, setting, key, video, type, tokens, correct, unparsable, failed, reason, seconds, and
+    `name`: the setting, and of which run where several runs have it. What failed or cannot be read is not correct.
+    `.attrs["runs"]` has each run's identity and what is known of its costs. Raises RunError for a benchmark without
+    an offline score, for a run that is in the list twice, and for a line that is no row.
     """
-    run = Path(run)
-    task = load_spec(read_run(run)["identity"]["benchmark"]).task
-    evaluator = EVALUATORS[task]
-    if evaluator is None:
-        raise RunError(f"{run}: no offline score for a {task} benchmark; its predictions are for a judge")
+    folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
+    texts = {column: _Texts() for column in _TEXTS}
+    numbers = {"tokens": array("d"), "seconds": array("d")}
+    flags = {name: array("b") for name in ("correct", "unparsable", "failed")}
+    facts: dict[str, Any] = {}
+    for folder, label in zip(folders, _labels(folders)):
+        about = read_run(folder)
+        identity = about["identity"]
+        spec = load_spec(identity["benchmark"])
+        grade = _grader(spec.task, folder)
+        ablations = [session["ablation"] for session in about.get("sessions", []) if session.get("ablation")]
+        facts[label] = identity | {"costs": _read_costs(folder), "ablation": ablations[-1] if ablations else None}
+        for row in read_rows(folder):
+            correct, parsed = (False, True) if row["error"] else grade(row)
+            flags["correct"].append(correct)
+            flags["unparsable"].append(not parsed)
+            flags["failed"].append(bool(row["error"]))
+            seconds = row.get("seconds") or {}
+            numbers["seconds"].append(sum(seconds.values()) if seconds else np.nan)
+            tokens = row["visual_tokens"]
+            numbers["tokens"].append(np.nan if tokens is None else tokens)
+            texts["run"].append(label)
+            texts["benchmark"].append(spec.name)
+            for column in ("setting", "key", "video"):
+                texts[column].append(row[column])
+            texts["type"].append(spec.types.get(row["type"], row["type"]))
+            texts["reason"].append(row["error"] or "")
+    data: dict[str, Any] = {column: values.categories() for column, values in texts.items()}
+    data |= {name: np.frombuffer(values) if values else np.empty(0) for name, values in numbers.items()}
+    data |= {name: np.array(values, dtype=bool) for name, values in flags.items()}
+    table = pd.DataFrame(data)
+    table["name"] = _names(table)
+    table.attrs["runs"] = facts
+    return table
 
-    def correct(row: dict) -> bool:
-        options = tuple(row["options"])
-        index = options.index(row["answer"]) if options else None
-        question = Question(row["question"], answer=row["answer"], options=options, answer_index=index, task=task)
-        return not row["error"] and bool(evaluator(question, row["prediction"])[_RULES[task]].correct)
 
-    return pd.DataFrame(
-        {
-            "key": row["key"],
-            "setting": row["setting"],
-            "video": row["video"],
-            "type": row["type"],
-            "tokens": row["visual_tokens"],
-            "correct": correct(row),
-            "failed": bool(row["error"]),
-        }
-        for row in read_rows(run)
-    )
+class _Texts:
+    """A column of texts, of which each is kept once."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._values = array("i")
+
+    def append(self, text: str) -> None:
+        self._values.append(self._codes.setdefault(text, len(self._codes)))
+
+    def categories(self) -> pd.Categorical:
+        codes = np.frombuffer(self._values, np.int32) if self._values else np.empty(0, np.int32)
+        return pd.Categorical.from_codes(codes, categories=pd.Index(list(self._codes), dtype=object))
 
 
-def interval(values: np.ndarray, videos: np.ndarray, repeats: int = 4000, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high) in percent of (N) values, by drawing whole videos anew."""
-    names, owner = np.unique(videos, return_inverse=True)
-    sums, counts = np.bincount(owner, values, len(names)), np.bincount(owner, minlength=len(names))
-    drawn = np.random.default_rng(seed).integers(0, len(names), (repeats, len(names)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return 100 * float(np.mean(values)), 100 * float(low), 100 * float(high)
+def _labels(folders: list[Path]) -> list[str]:
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise RunError(f"a run is given twice: {', '.join(map(str, folders))}")
+    if not folders:
+        raise RunError("needed a run folder, got none")
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
-def accuracy(results: pd.DataFrame, by: Sequence[str] = ("setting",)) -> pd.DataFrame:
-    """Of each group: tokens, questions, failed, and accuracy, low and high in percent over all its questions."""
+def _names(table: pd.DataFrame) -> pd.Categorical:
+    settings = table["setting"].astype(object)
+    # a setting may have a run for each of several benchmarks; two runs of one benchmark need telling apart
+    pairs = table[["benchmark", "setting", "run"]].drop_duplicates()
+    again = set(pairs[pairs.duplicated(["benchmark", "setting"], keep=False)]["setting"])
+    if again:
+        settings = settings.where(~settings.isin(again), table["run"].astype(object) + ": " + settings)
+    return pd.Categorical(settings, categories=pd.Index(settings.drop_duplicates(), dtype=object))
+
+
+def _grader(task: Task, folder: Path) -> Callable[[dict[str, Any]], tuple[bool, bool]]:
+    """Row -> whether it is right, and whether it could be read, by the strict rule of the task."""
+
+    # there may be a million rows, with the same few replies again and again
+    read, words = lru_cache(65536)(parse_strict), lru_cache(65536)(normalise)
+
+    def choice(row: dict[str, Any]) -> tuple[bool, bool]:
+        chosen = read(row["prediction"], len(row["options"]))
+        return chosen is not None and row["options"][chosen] == row["answer"], chosen is not None
+
+    def exact(row: dict[str, Any]) -> tuple[bool, bool]:
+        wanted, said = words(row["answer"]), words(row["prediction"])
+        return bool(wanted) and said == wanted, bool(said)
+
+    graders = {"choice": choice, "open": exact}
+    if task not in graders:
+        raise RunError(f"{folder}: no offline score for a {task} benchmark; its predictions are for a judge")
+    return graders[task]
+
+
+def _read_costs(folder: Path) -> dict[str, Any]:
+    file = folder / COSTS
+    if not file.exists():
+        return {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{file}: not JSON: {error}") from error
+
+
+def accuracy(results: pd.DataFrame, by: Sequence[str] = ("name",)) -> pd.DataFrame:
+    """Of each group: tokens, questions, failed, unparsable, and accuracy, low and high in percent over all of them.
+
+    `not_asked` counts the questions that a run has not come to yet; they are in no other column.
+    """
     rows = []
-    groups: Any = results.groupby(list(by), sort=False)
-    for names, group in groups:
-        mean, low, high = interval(group["correct"].to_numpy(float), group["video"].to_numpy())
-        counts = {"tokens": group["tokens"].max(), "questions": len(group), "failed": int(group["failed"].sum())}
-        rows.append(dict(zip(by, names)) | counts | {"accuracy": mean, "low": low, "high": high})
-    return pd.DataFrame(rows)
+    for names, group in results.groupby(list(by), sort=False, observed=True):
+        found = stats.share(group["correct"].to_numpy(), group["video"].cat.codes.to_numpy())
+        rows.append(
+            dict(zip(by, names))
+            | {"tokens": group["tokens"].max(), "questions": len(group), "videos": found.videos}
+            | {"failed": int(group["failed"].sum()), "unparsable": int(group["unparsable"].sum())}
+            | {"accuracy": 100 * found.mean, "low": 100 * found.low, "high": 100 * found.high}
+        )
+    table = pd.DataFrame(rows)
+    if "name" in by and "type" not in by and len(table):
+        asked = results.drop_duplicates(["name", "run"])
+        wanted = {
+            name: sum(results.attrs["runs"].get(run, {}).get("questions", 0) for run in part["run"])
+            for name, part in asked.groupby("name", observed=True)
+        }
+        total = results.groupby("name", observed=True).size()
+        missing = {name: max(0, wanted[name] - int(total[name])) for name in wanted}
+        table["not_asked"] = [missing[name] for name in table["name"]] if len(by) == 1 else 0
+    return table
 
 
-def difference(results: pd.DataFrame, setting: str, other: str) -> tuple[float, float, float]:
-    """(mean, low, high) in points of `setting` minus `other` on the same questions. Raises RunError if they differ."""
-    one, two = (results[results["setting"] == name].set_index("key") for name in (setting, other))
-    if one.empty or set(one.index) != set(two.index):
-        raise RunError(f"{setting} and {other} were not asked the same questions: {len(one)} and {len(two)} rows")
-    gain = one["correct"].astype(float) - two["correct"].astype(float)[one.index]
-    return interval(gain.to_numpy(), one["video"].to_numpy())
+def costs(results: pd.DataFrame) -> pd.DataFrame:
+    """Of each name: tokens, frames, aggregation, and prefill_flops, encode_flops, kv_bytes by arithmetic.
+
+    Where a sweep measured them, also seconds (encode and prefill, alone and cold) and peak_bytes (of a GPU).
+    """
+    rows = []
+    for (name, run, setting), _ in results.groupby(["name", "run", "setting"], sort=False, observed=True):
+        facts = results.attrs["runs"][run]
+        about = next((s for s in facts.get("settings", []) if s["name"] == setting), {})
+        row = {"name": name, "run": run, "frames": about.get("frames"), "aggregation": about.get("aggregation")}
+        row["tokens"] = about.get("budget")
+        if (shape := facts.get("model", {}).get("shape")) and about:
+            sizes = shape_from(shape)
+            row["prefill_flops"] = float(sizes.prefill_flops(about["budget"]))
+            row["kv_bytes"] = float(sizes.kv_bytes(about["budget"]))
+        row |= facts["costs"].get(setting, {})
+        rows.append(row)
+    return pd.DataFrame(rows).drop_duplicates("name").reset_index(drop=True)
+
+
+def pareto(table: pd.DataFrame, cost: str = "tokens") -> pd.Series:
+    """Whether no other row is as cheap and better, or as good and cheaper."""
+    values = table[[cost, "accuracy"]].to_numpy(float)
+    better = [
+        any(c <= cost_ and a >= accuracy_ and (c < cost_ or a > accuracy_) for c, a in values)
+        for cost_, accuracy_ in values
+    ]
+    return pd.Series(~np.array(better, bool), index=table.index, name="pareto")
+
+
+def differences(results: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
+    """Of each pair of names, or of each against `reference`, on the same questions: first minus other, in points.
+
+    p is of a paired t-test over videos, p_holm the same corrected for the number of pairs; `real` is p_holm < 0.05.
+    `detectable` is the true difference that such data would show in 80 of 100 cases, before the correction. Raises
+    RunError where two names were not asked the same questions.
+    """
+    names = list(results["name"].cat.remove_unused_categories().cat.categories) if len(results) else []
+    if reference is not None and reference not in names:
+        raise RunError(f"no setting is called {reference!r}; there are {', '.join(names)}")
+    by_name = {n: _indexed(part) for n, part in results.groupby("name", sort=False, observed=True)}
+    pairs = [
+        (one, other)
+        for i, one in enumerate(names)
+        for other in ([reference] if reference else names[i + 1 :])
+        if one != other
+    ]
+    rows = []
+    for one, other in pairs:
+        first, second = by_name[one], by_name[other]
+        if len(first) != len(second) or not first.index.equals(second.index):
+            raise RunError(
+                f"{one} and {other} were not asked the same questions: {len(first)} and {len(second)} rows, of which "
+                f"{len(first.index.intersection(second.index))} agree"
+            )
+        found = stats.difference(first["correct"], second["correct"], first["video"])
+        mean = found.estimate
+        rows.append(
+            {"setting": one, "other": other, "points": 100 * mean.mean, "low": 100 * mean.low, "high": 100 * mean.high}
+            | {"p": found.p, "detectable": 100 * found.detectable, "questions": mean.n, "videos": mean.videos}
+        )
+    columns = ["setting", "other", "points", "low", "high", "p", "detectable", "questions", "videos"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(6, "p_holm", stats.holm(table["p"].to_numpy(float)) if len(table) else [])
+    table["real"] = table["p_holm"] < 0.05
+    return table
+
+
+def _indexed(part: pd.DataFrame) -> pd.DataFrame:
+    index = pd.MultiIndex.from_arrays([part["benchmark"].astype(str), part["key"].astype(str)])
+    # a video is one cluster, whatever form its questions have
+    plain = pd.DataFrame({"correct": part["correct"].to_numpy(), "video": part["video"].astype(str).to_numpy()}, index)
+    return plain.sort_index()
+
+
+def findings(results: pd.DataFrame, reference: str | None = None) -> str:
+    """What a reader may take from the numbers: which differences are real, and which are within noise."""
+    table = differences(results, reference)
+    if table.empty:
+        return "There is one setting, so nothing is compared."
+    real, noise = table[table["real"]], table[~table["real"]]
+    questions, videos = int(table["questions"].max()), int(table["videos"].max())
+    lines = [
+        f"Of {len(table)} paired differences on {questions:,} questions about {videos:,} videos, {len(real)} "
+        f"{'is' if len(real) == 1 else 'are'} real (p < 0.05, corrected for {len(table)} comparisons) and {len(noise)} "
+        f"{'is' if len(noise) == 1 else 'are'} within noise."
+    ]
+    largest = real.reindex(real["points"].abs().sort_values(ascending=False, kind="stable").index)
+    for row in largest.head(8).to_dict("records"):
+        swap = row["points"] < 0
+        one, other = (row["other"], row["setting"]) if swap else (row["setting"], row["other"])
+        low, high = (-row["high"], -row["low"]) if swap else (row["low"], row["high"])
+        lines.append(f"- {one} is better than {other} by {abs(row['points']):.1f} points [{low:.1f}, {high:.1f}]")
+    if len(largest) > 8:
+        lines.append(f"- and {len(largest) - 8} smaller ones, which the table of differences has")
+    if len(noise):
+        lines.append(
+            f"The others must not be read as findings: these questions show a difference of "
+            f"{noise['detectable'].median():.1f} points in four of five cases, and smaller ones seldom."
+        )
+    failed = int(results["failed"].sum())
+    if failed:
+        lines.append(f"{failed:,} answers failed and count as wrong; the log below has their reasons.")
+    return "\n".join(lines)
+
+
+def failures(results: pd.DataFrame) -> pd.DataFrame:
+    """How often each setting failed for each reason."""
+    failed = results[results["failed"]]
+    return failed.groupby(["name", "reason"], observed=True).size().rename("questions").reset_index()
+
+
+def export(table: pd.DataFrame, path: str | Path) -> Path:
+    """Write a table as .csv, .parquet or .tex (booktabs); LaTeX's own characters are escaped."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        table.to_parquet(path, index=False)
+    elif path.suffix == ".tex":
+        style = table.style.hide(axis="index").format(precision=1, escape="latex", na_rep="--")
+        style = style.format_index(escape="latex", axis=1)
+        path.write_text(style.to_latex(hrules=True, column_format=_alignment(table)), encoding="utf-8")
+    else:
+        raise SfllavaError(f"{path}: needed a name that ends in .csv, .parquet or .tex")
+    return path
+
+
+def _alignment(table: pd.DataFrame) -> str:
+    return "".join("r" if pd.api.types.is_numeric_dtype(kind) else "l" for kind in table.dtypes)
+
+
+def compare(runs: Iterable[str | Path], reference: str | None = None) -> str:
+    """What `sfllava compare` prints: accuracies, paired differences, and what follows from them.
+
+    Raises RunError for runs of different questions.
+    """
+    results = load_results(runs)
+    facts = results.attrs["runs"]
+    asked = {
+        run: tuple(f.get(k) for k in ("benchmark", "questions_sha256", "limit", "seed")) for run, f in facts.items()
+    }
+    first = next(iter(asked))
+    for run, what in asked.items():
+        if what != asked[first]:
+            raise RunError(
+                f"{first} and {run} were not asked the same questions: {_asked(asked[first])} against {_asked(what)}"
+            )
+    shown = accuracy(results).round(1)
+    gaps = differences(results, reference).drop(columns=["questions", "videos"])
+    text = [shown.to_string(index=False)]
+    if len(gaps):
+        text += [
+            "",
+            gaps.round({"points": 1, "low": 1, "high": 1, "p": 4, "p_holm": 4, "detectable": 1}).to_string(index=False),
+        ]
+    return "\n".join([*text, "", findings(results, reference)])
+
+
+def _asked(what: tuple[Any, ...]) -> str:
+    name, digest, limit, seed = what
+    return f"{name} (question file {str(digest)[:12]}, limit {limit}, seed {seed})"

@@ -18,6 +18,7 @@ from sfllava.types import SfllavaError
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
+_NEEDED = {"key", "setting", "error"}
 
 
 class RunError(SfllavaError):
@@ -99,7 +100,7 @@ class RunFolder:
 
     def write_scores(self, scores: Row) -> None:
         """Replace scores.json."""
-        _replace(self.path / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False).encode() + b"\n")
+        write_json(self.path / "scores.json", scores)
 
     def _check_identity(self) -> None:
         path, sessions = self.path / "run.json", [self._facts]
@@ -114,8 +115,7 @@ class RunFolder:
                 )
         elif (self.path / "predictions.jsonl").exists():
             raise RunError(f"{self.path}: predictions.jsonl without run.json: not a run folder of ours")
-        value = {"identity": self._identity, "sessions": sessions}
-        _replace(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+        write_json(path, {"identity": self._identity, "sessions": sessions})
 
     def _repair(self) -> None:
         path = self.path / "predictions.jsonl"
@@ -157,7 +157,8 @@ def read_rows(path: str | Path) -> Iterator[Row]:
                 return
             try:
                 row = json.loads(line)
-                if missing := {"key", "setting", "error"} - row.keys():
+                if not row.keys() >= _NEEDED:
+                    missing = _NEEDED - row.keys()
                     raise ValueError(f"no {', '.join(sorted(missing))}")
             except (ValueError, AttributeError) as error:
                 raise RunError(f"{file}, line {i}: not a row of predictions: {error}") from error
@@ -186,6 +187,11 @@ def _log_to(path: Path) -> Iterator[None]:
 def _line(row: Row) -> bytes:
     # backslashreplace: a byte that was no character in a file name must not stop the run
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file, whole or not at all."""
+    _replace(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -46,6 +47,14 @@ class Video:
     damage: str = ""
     """What is wrong with the file, where only a part of it could be decoded."""
 
+    def positions(self, frames: int) -> np.ndarray:
+        """Which of the frames at hand (T) a sample of `frames` frames has. Raises SfllavaError if it has others."""
+        wanted = sample_indices(self.total, frames)
+        found = np.searchsorted(self.indices, wanted).clip(max=len(self.indices) - 1)
+        if not np.array_equal(self.indices[found], wanted):
+            raise SfllavaError(f"{self.path}: was not read for a sample of {frames} frames")
+        return found
+
 
 def sample_indices(total: int, frames: int) -> np.ndarray:
     """Indices (min(total, frames)) of the middles of equal segments (arXiv 2407.15841's published sampling)."""
@@ -56,6 +65,13 @@ def sample_indices(total: int, frames: int) -> np.ndarray:
     n = min(total, frames)
     bounds = np.round((total - 1) / n * np.arange(n + 1)).astype(np.int64)  # half to even, as published
     return (bounds[:-1] + bounds[1:]) // 2
+
+
+def _union(total: int, frames: int | Sequence[int]) -> np.ndarray:
+    """The indices of one sample, or of several together."""
+    if isinstance(frames, int):
+        return sample_indices(total, frames)
+    return np.unique(np.concatenate([sample_indices(total, n) for n in frames]))
 
 
 def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -79,15 +95,20 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def read_video(
-    path: str | Path, frames: int = 50, *, size: tuple[int, int] | None = None, decoder: Decoder = "auto"
+    path: str | Path,
+    frames: int | Sequence[int] = 50,
+    *,
+    size: tuple[int, int] | None = None,
+    decoder: Decoder = "auto",
 ) -> Video:
     """Sample `frames` frames of a video file, or of a folder of frame images sorted by name.
 
+    Of several numbers the frames of all samples are read together, each once; `Video.positions` tells them apart.
     With `size` (height, width) each is resized as the model will see it. decord decodes; PyAV takes over for
     what decord cannot (AV1, GIF, rotation, damaged containers). Raises VideoError, which names the file.
     """
     path = Path(path)
-    if frames < 1:
+    if not (isinstance(frames, int) or len(frames)) or min([frames] if isinstance(frames, int) else frames) < 1:
         raise SfllavaError(f"frames must be at least 1, got {frames}")
     if not path.exists():
         raise VideoError(f"{path}: no such video")
@@ -140,12 +161,12 @@ def _probe(path: Path) -> tuple[str, int]:
         raise VideoError(f"{path}: not a readable video: {_line(error)}") from error
 
 
-def _read_decord(path: Path, frames: int) -> Video:
+def _read_decord(path: Path, frames: int | Sequence[int]) -> Video:
     import decord
 
     reader: Any = decord.VideoReader(str(path), num_threads=1)
     total = len(reader)
-    indices = sample_indices(total, frames)
+    indices = _union(total, frames)
     out = reader.get_batch(indices.tolist()).asnumpy()
     return Video(
         path=str(path),
@@ -159,7 +180,7 @@ def _read_decord(path: Path, frames: int) -> Video:
     )
 
 
-def _read_pyav(path: Path, frames: int) -> Video:
+def _read_pyav(path: Path, frames: int | Sequence[int]) -> Video:
     import av
 
     # A container's own count can be wrong (or missing: GIF, damaged files), so decode once to count what
@@ -170,7 +191,7 @@ def _read_pyav(path: Path, frames: int) -> Video:
     damage = f"only {total} of {declared} declared frames can be decoded" if total < declared else ""
     if damage:
         log.warning("%s: damaged: %s", path, damage)
-    indices = sample_indices(total, frames)
+    indices = _union(total, frames)
     wanted, pixels, seconds, size = set(indices.tolist()), {}, {}, None
     with av.open(str(path), metadata_errors="replace") as container, contextlib.suppress(av.FFmpegError):
         for i, frame in enumerate(_decode(container)):
@@ -229,13 +250,13 @@ def _count_pyav(path: Path) -> tuple[int, int, float | None]:
         return total, stream.frames, fps
 
 
-def _read_folder(path: Path, frames: int, size: tuple[int, int] | None) -> Video:
+def _read_folder(path: Path, frames: int | Sequence[int], size: tuple[int, int] | None) -> Video:
     from PIL import Image, UnidentifiedImageError
 
     files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=lambda f: f.name)
     if not files:
         raise VideoError(f"{path}: needed a folder of frame images ({' '.join(IMAGE_SUFFIXES)}), found none")
-    indices = sample_indices(len(files), frames)
+    indices = _union(len(files), frames)
     pixels, source = [], (0, 0)
     for i in indices.tolist():
         try:

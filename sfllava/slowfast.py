@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,7 +48,7 @@ def _temporal_mean(grid: Tensor) -> Tensor:
 _ANY = (lambda h, w: True, "any patch grid")
 _PAIRS = (lambda h, w: h * w % 2 == 0, "an even number of patches")
 _WINDOWS = (lambda h, w: h % 2 == 0 and w % 2 == 0, "an even height and an even width")
-_POOLS = {
+POOLS = {
     "concat": (_concat, *_ANY),
     "spatial_1d_max_pool": (_pairs(F.max_pool1d), *_PAIRS),
     "spatial_1d_avg_pool": (_pairs(F.avg_pool1d), *_PAIRS),
@@ -58,10 +58,11 @@ _POOLS = {
     "temporal_global_pool": (_temporal_mean, *_ANY),
     "none": (_first_frame, *_ANY),
 }
-SLOW_POOLS = tuple(name for name in _POOLS if name != "none")
+SLOW_POOLS = tuple(name for name in POOLS if name != "none")
 
 
-def _check_grid(grid: Tensor) -> None:
+def check_grid(grid: Tensor) -> None:
+    """Raise SfllavaError unless a patch grid is (T h w D) with no empty axis."""
     if grid.ndim != 4 or 0 in grid.shape:
         raise SfllavaError(f"needed a patch grid of shape (T h w D) with no empty axis, got {tuple(grid.shape)}")
 
@@ -70,12 +71,19 @@ def budget(aggregation: Callable[[Tensor], Tensor], frames: int, h: int = 24, w:
     """Visual tokens that `aggregation` makes of `frames` frames of `h` x `w` patches, by running it on shapes alone."""
     if frames < 1:
         raise SfllavaError(f"frames must be at least 1, got {frames}")
+    if compose := getattr(aggregation, "compose", None):
+        frames = len(compose(np.zeros((frames, 4, 4, 3), np.uint8)))
     try:
         return aggregation(torch.empty(frames, h, w, 1, device="meta")).shape[0]
     except SfllavaError:
         raise
-    except Exception:  # a pool of the user's own that looks at values
+    except Exception:  # one that looks at values
         return aggregation(torch.zeros(frames, h, w, 1)).shape[0]
+
+
+def front(aggregation: object) -> object:
+    """What the tokens begin with: aggregations of one front begin with the same tokens of the same frames."""
+    return (aggregation.slow_frames, aggregation.slow) if isinstance(aggregation, SlowFast) else aggregation
 
 
 @dataclass(frozen=True)
@@ -90,12 +98,12 @@ class Pool:
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in _POOLS:
-            raise SfllavaError(f"no pool is called {self.name!r}; there are {', '.join(_POOLS)}")
+        if self.name not in POOLS:
+            raise SfllavaError(f"no pool is called {self.name!r}; there are {', '.join(POOLS)}")
 
     def __call__(self, grid: Tensor) -> Tensor:
-        _check_grid(grid)
-        run, allowed, needed = _POOLS[self.name]
+        check_grid(grid)
+        run, allowed, needed = POOLS[self.name]
         _, h, w, _ = grid.shape
         if not allowed(h, w):
             raise SfllavaError(f"pool {self.name} needs {needed}, got a grid of {h}x{w} patches")
@@ -145,7 +153,7 @@ class SlowFast:
 
     def slow_tokens(self, grid: Tensor) -> Tensor:
         """(T h w D) -> (N D) of the Slow pathway alone."""
-        _check_grid(grid)
+        check_grid(grid)
         if not self.slow_frames:
             return grid.new_zeros(0, grid.shape[-1])
         pool = Pool(self.slow) if isinstance(self.slow, str) else self.slow
@@ -153,7 +161,7 @@ class SlowFast:
 
     def fast_tokens(self, grid: Tensor) -> Tensor:
         """(T h w D) -> (T * rows * columns, D) of the Fast pathway alone."""
-        _check_grid(grid)
+        check_grid(grid)
         if self.fast == (0, 0):
             return grid.new_zeros(0, grid.shape[-1])
         return F.adaptive_avg_pool2d(grid.permute(0, 3, 1, 2), self.fast).permute(0, 2, 3, 1).flatten(0, 2)
@@ -168,23 +176,3 @@ class SlowFast:
     def __str__(self) -> str:
         slow = self.slow if isinstance(self.slow, str) else name_of(self.slow)
         return f"slowfast-slow_{self.slow_frames}frms_{slow}-fast_{self.fast[0]}x{self.fast[1]}"
-
-
-_NUMBER = r"(0|[1-9]\d{0,5})"
-_SLOWFAST = re.compile(rf"slowfast-slow_{_NUMBER}frms_([a-z0-9_]+)-fast_{_NUMBER}x{_NUMBER}")
-
-
-def parse_aggregation(name: str) -> SlowFast | Pool:
-    """The aggregation of a name such as `slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4` or `concat`.
-
-    `str()` of the result is the name again.
-    """
-    if found := _SLOWFAST.fullmatch(name):
-        slow_frames, slow, rows, columns = found.groups()
-        return SlowFast(int(slow_frames), slow, (int(rows), int(columns)))
-    if name in _POOLS:
-        return Pool(name)
-    raise SfllavaError(
-        f"no aggregation is called {name!r}; needed slowfast-slow_{{FRAMES}}frms_{{POOL}}-fast_{{ROWS}}x{{COLUMNS}} "
-        f"(POOL one of {', '.join(SLOW_POOLS)}), or one of {', '.join(_POOLS)}"
-    )

@@ -53,19 +53,29 @@ class Question:
 
 @dataclass(frozen=True)
 class Setting:
-    """How a video becomes tokens: `frames` sampled frames, then an aggregation (or the name of one)."""
+    """How a video becomes tokens: `frames` sampled frames, then an aggregation (or the name of one).
+
+    A video of fewer frames gives all it has.
+    """
 
     frames: int = 50
     aggregation: Aggregation | str = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
     label: str = ""
+    prompt: str = ""
+    """Text with <video>, {question} and {options} that takes the place of the prompt, for this setting alone"""
 
     def __post_init__(self) -> None:
         if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
             raise SfllavaError(f"frames must be a whole number of at least 1, got {self.frames!r}")
         if isinstance(self.aggregation, str):
-            from sfllava.slowfast import parse_aggregation  # parsing needs torch; importing types must not
+            from sfllava.methods import parse_aggregation  # parsing needs torch; importing types must not
 
             object.__setattr__(self, "aggregation", parse_aggregation(self.aggregation))
+
+    def images(self, frames: Any) -> Any:
+        """Frames (T H W 3) -> what the vision tower is to see of them: themselves, or images tiled of them."""
+        compose = getattr(self.aggregation, "compose", None)
+        return compose(frames) if compose else frames
 
     def tokens(self, grid: Any) -> Any:
         """Patch grid (T h w D) -> visual tokens (N D)."""

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,12 +38,16 @@ class DecodePool:
         self._processes: set[subprocess.Popen[bytes]] = set()
 
     def submit(
-        self, path: str | Path, frames: int, size: tuple[int, int] | None = None, decoder: Decoder = "auto"
+        self,
+        path: str | Path,
+        frames: int | Sequence[int],
+        size: tuple[int, int] | None = None,
+        decoder: Decoder = "auto",
     ) -> Future[Video]:
         """`read_video(path, frames, size=size, decoder=decoder)`, in a worker."""
         return self._threads.submit(self._read, str(path), frames, size, decoder)
 
-    def _read(self, path: str, frames: int, size: tuple[int, int] | None, decoder: Decoder) -> Video:
+    def _read(self, path: str, frames: int | Sequence[int], size: tuple[int, int] | None, decoder: Decoder) -> Video:
         process: subprocess.Popen[bytes] | None = getattr(self._local, "process", None)
         if process is None or process.poll() is not None:
             self._local.process = process = self._start()

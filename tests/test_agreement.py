@@ -10,7 +10,7 @@ import pytest
 from test_judging import open_rows, vcgbench_rows, write_run
 
 from sfllava.agreement import differing, format_pairs, format_scores, kappa, kappas, load_verdicts, pairs, scores
-from sfllava.plots import judges_agreement
+from sfllava.plots.judges import judges_agreement
 from sfllava.runfolder import RunError
 from sfllava.verdicts import read_units
 
@@ -202,6 +202,8 @@ def test_the_command(tmp_path):
     assert "<svg" in (tmp_path / "f.svg").read_text() and len(pd.read_csv(tmp_path / "d.csv")) == 10
     out = subprocess.run([*line, "--judge", "c"], capture_output=True, text=True)
     assert out.returncode == 1 and "no verdicts by c; there are a, b" in out.stderr
+    out = subprocess.run([*line, "--figure", "x.jpg"], capture_output=True, text=True)
+    assert out.returncode == 1 and "needed a file that ends in .svg, .pdf or .png" in out.stderr
     empty = write_run(tmp_path / "empty", open_rows(2))
     out = subprocess.run([*line[:-1], str(empty)], capture_output=True, text=True)
     assert out.returncode == 1 and "no verdicts; sfllava judge makes them" in out.stderr

@@ -9,13 +9,14 @@ from conftest import CLIPS
 from PIL import Image
 from transformers import CLIPImageProcessor, LlavaNextForConditionalGeneration
 
+from sfllava.methods import parse_aggregation
 from sfllava.models import llava_next
 from sfllava.models.kvcache import packed_mask
 from sfllava.models.llava_next import ContextError
 from sfllava.models.load import load_model
 from sfllava.prompts import LETTERS, Prompt
 from sfllava.sampler import read_video
-from sfllava.slowfast import Pool, SlowFast, parse_aggregation
+from sfllava.slowfast import Pool, SlowFast
 from sfllava.types import Question, SfllavaError
 
 QUESTIONS = [

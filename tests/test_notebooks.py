@@ -4,6 +4,7 @@ import json
 
 import pytest
 from test_evaluate import questions_csv
+from test_results import rows_of, write_run
 
 from sfllava import SfllavaError, run_notebook
 from sfllava.cli import main
@@ -68,9 +69,19 @@ def test_demo(tmp_path):
         ROOT / "notebooks/demo.ipynb", tmp_path / "demo.ipynb", {"out": str(tmp_path), "videos": 6}, progress=False
     )
     seen = outputs(out)
-    assert "image/png" in seen and "at 256 tokens, SlowFast minus slow 4 x 8x8" in seen
+    assert "plotly" in seen and "At 256 tokens: Of 2 paired differences" in seen
     assert (tmp_path / "budget.png").stat().st_size > 20_000
-    assert len(list(read_rows(tmp_path / "run"))) % 9 == 0
+    rows = [len(list(read_rows(tmp_path / form))) for form in ("open", "choice")]
+    assert rows[0] == rows[1] and rows[0] % 9 == 0
+
+
+def test_figures_of_two_runs(tmp_path):
+    for i in (1, 2):
+        write_run(tmp_path / f"run{i}", rows_of("a", 30) + rows_of("b", 10 * i))
+    parameters = {"runs": f"{tmp_path / 'run1'},{tmp_path / 'run2'}", "out": str(tmp_path / "figures")}
+    seen = outputs(run_notebook("figures", tmp_path / "f.ipynb", parameters, progress=False))
+    assert "Of 6 paired differences on 40 questions" in seen and "run1: a" in seen and "plotly" in seen
+    assert (tmp_path / "figures" / "budget.svg").exists() and (tmp_path / "figures" / "differences.tex").exists()
 
 
 def test_a_failing_cell_is_one_line(checkpoints, tmp_path):

@@ -1,26 +1,70 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from sfllava.plots import budget_accuracy
-from sfllava.results import accuracy, difference, interval, load_results
+from sfllava import cli
+from sfllava.results import accuracy, compare, costs, differences, export, failures, findings, load_results, pareto
 from sfllava.runfolder import RunError
+from sfllava.types import SfllavaError
+
+SHAPE = {
+    "language": {
+        "count": 32,
+        "width": 4096,
+        "inner": 11008,
+        "heads": 32,
+        "kv_heads": 32,
+        "head_width": 128,
+        "gated": True,
+    },
+    "vision": {
+        "count": 23,
+        "width": 1024,
+        "inner": 4096,
+        "heads": 16,
+        "kv_heads": 16,
+        "head_width": 64,
+        "gated": False,
+    },
+    "vocabulary": 32000,
+    "grid": [24, 24],
+    "patch": 14,
+}
 
 
-def write_run(folder, rows, benchmark="open"):
-    folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"identity": {"benchmark": benchmark}, "sessions": []}))
-    common = {"type": "x", "question": "?", "options": [], "visual_tokens": 8, "error": None, "prediction": "no"}
+def write_run(folder, rows, benchmark="open", settings=(), **facts):
+    folder.mkdir(parents=True)
+    names = dict.fromkeys(row["setting"] for row in rows)
+    about = [
+        {"name": name, "frames": 50, "aggregation": "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4", "budget": 3680}
+        for name in names
+    ]
+    identity = {
+        "benchmark": benchmark, "questions_sha256": "f" * 64, "limit": None, "seed": None,
+        "questions": len({row["key"] for row in rows}), "settings": list(settings) or about, "model": {"shape": SHAPE},
+    } | facts.pop("identity", {})  # fmt: skip
+    (folder / "run.json").write_text(json.dumps({"identity": identity, "sessions": [facts]}))
+    common = {
+        "type": "x",
+        "question": "?",
+        "options": [],
+        "visual_tokens": 8,
+        "error": None,
+        "prediction": "no",
+        "seconds": {},
+    }
     text = "".join(json.dumps({**common, **row}) + "\n" for row in rows)
     (folder / "predictions.jsonl").write_text(text)
     return folder
 
 
-def rows_of(setting, right, videos=20):
+def rows_of(setting, right, videos=20, **more):
     """Two questions a video; the first `right` questions are answered."""
     return [
         {
@@ -29,51 +73,114 @@ def rows_of(setting, right, videos=20):
             "video": f"v{i // 2}",
             "answer": "yes",
             "prediction": "Yes." if i < right else "no",
+            **more,
         }
         for i in range(2 * videos)
     ]
 
 
-def test_what_failed_is_in_the_denominator(tmp_path):
+def test_what_failed_or_cannot_be_read_is_in_the_denominator(tmp_path):
     rows = rows_of("a", 30)
     rows[0] |= {"error": "v0: no such video", "prediction": None, "visual_tokens": None}
-    table = accuracy(load_results(write_run(tmp_path / "run", rows)))
-    assert table.to_dict("records")[0] | {"low": 0, "high": 0} == {
-        "setting": "a",
-        "tokens": 8,
-        "questions": 40,
-        "failed": 1,
-        "accuracy": pytest.approx(100 * 29 / 40),
-        "low": 0,
-        "high": 0,
-    }
+    rows[1] |= {"prediction": " "}
+    row = accuracy(load_results(write_run(tmp_path / "run", rows))).to_dict("records")[0]
+    assert row["accuracy"] == pytest.approx(100 * 28 / 40) and row["low"] < row["accuracy"] < row["high"]
+    counts = {k: row[k] for k in ("name", "tokens", "questions", "videos", "failed", "unparsable", "not_asked")}
+    assert counts == {
+        "name": "a", "tokens": 8, "questions": 40, "videos": 20, "failed": 1, "unparsable": 1, "not_asked": 0,
+    }  # fmt: skip
+    assert failures(load_results(tmp_path / "run")).to_dict("records") == [
+        {"name": "a", "reason": "v0: no such video", "questions": 1}
+    ]
+
+
+def test_questions_not_asked_yet_are_counted(tmp_path):
+    run = write_run(tmp_path / "run", rows_of("a", 30), identity={"questions": 50})
+    assert accuracy(load_results(run))["not_asked"].tolist() == [10]
 
 
 def test_choices_are_read_strictly(tmp_path):
     row = {"setting": "a", "video": "v", "answer": "x", "options": ["y", "x"]}
     said = ["B) x", "because", "A", "b"]
     rows = [{**row, "key": f"choice/{i}", "prediction": text} for i, text in enumerate(said)]
-    assert load_results(write_run(tmp_path / "run", rows, "choice"))["correct"].tolist() == [True, False, False, True]
+    results = load_results(write_run(tmp_path / "run", rows, "choice"))
+    assert results["correct"].tolist() == [True, False, False, True]
+    assert results["unparsable"].tolist() == [False, True, False, False]
 
 
-def test_intervals_draw_whole_videos():
-    """40 videos of 10 equal answers each are 40 observations, not 400."""
-    per_video = np.arange(40) % 2
-    values, videos = per_video.repeat(10).astype(float), np.arange(40).repeat(10).astype(str)
-    mean, low, high = interval(values, videos)
-    assert mean == 50 and low == pytest.approx(50 - 100 * 1.96 * 0.5 / 40**0.5, abs=2)
-    _, narrow, wide = interval(values, np.arange(400).astype(str))
-    assert high - low > 2.5 * (wide - narrow)
-    assert interval(np.ones(10), np.arange(10)) == (100, 100, 100)
+def test_types_have_names(tmp_path):
+    row = {"setting": "a", "video": "v", "answer": "x", "options": ["y", "x"], "prediction": "B"}
+    rows = [{**row, "key": f"nextqa/{i}", "type": kind} for i, kind in enumerate(["CW", "TN", "CW", "??"])]
+    table = accuracy(load_results(write_run(tmp_path / "run", rows, "nextqa")), ("name", "type"))
+    assert dict(zip(table["type"], table["questions"])) == {"why": 2, "before and after": 1, "??": 1}
 
 
-def test_differences_are_paired(tmp_path):
-    results = load_results(write_run(tmp_path / "run", rows_of("a", 30) + rows_of("b", 20)))
-    gain, low, high = difference(results, "a", "b")
-    assert gain == pytest.approx(25) and 0 < low < gain < high
-    assert difference(results, "a", "a") == (0, 0, 0)
-    with pytest.raises(RunError, match="a and c were not asked the same questions: 40 and 0 rows"):
-        difference(results, "a", "c")
+def test_differences_are_paired_and_corrected(tmp_path):
+    rows = rows_of("a", 36) + rows_of("b", 20) + rows_of("c", 36)
+    results = load_results(write_run(tmp_path / "run", rows))
+    table = differences(results).set_index(["setting", "other"])
+    gap = table.loc["a", "b"]
+    assert gap["points"] == pytest.approx(40) and 0 < gap["low"] < 40 < gap["high"] and gap["real"]
+    assert gap["p_holm"] > gap["p"] and gap["questions"] == 40 and gap["videos"] == 20
+    assert table.loc["a", "c"]["points"] == 0 and not table.loc["a", "c"]["real"]
+    assert len(differences(results, "b")) == 2
+    words = findings(results)
+    assert "Of 3 paired differences on 40 questions about 20 videos, 2 are real" in words
+    assert "a is better than b by 40.0 points" in words and "must not be read as findings" in words
+    with pytest.raises(RunError, match="no setting is called 'd'; there are a, b, c"):
+        differences(results, "d")
+
+
+def test_settings_of_different_questions_are_not_compared(tmp_path):
+    run = write_run(tmp_path / "run", rows_of("a", 30) + rows_of("b", 20)[:-1])
+    with pytest.raises(RunError, match="a and b were not asked the same questions: 40 and 39 rows, of which 39 agree"):
+        differences(load_results(run))
+
+
+def test_runs_are_compared_by_question_file(tmp_path, capsys):
+    one = write_run(tmp_path / "one", rows_of("a", 30))
+    two = write_run(tmp_path / "two", rows_of("a", 10))
+    assert cli.main(["compare", str(one), str(two)]) == 0
+    said = capsys.readouterr().out
+    assert "one: a is better than two: a by 50.0 points" in said and re.search(r"one: a +8.0 +40 +20 +0 +0 +75.0", said)
+    other = write_run(tmp_path / "other", rows_of("a", 20), identity={"questions_sha256": "e" * 64})
+    with pytest.raises(
+        RunError, match=r"one and other were not asked the same questions: .*ffffffffffff.*eeeeeeeeeeee"
+    ):
+        compare([one, other])
+    assert cli.main(["compare", str(one), str(other)]) == 1 and "not asked the same" in capsys.readouterr().err
+    with pytest.raises(RunError, match="a run is given twice"):
+        load_results([one, tmp_path / "one"])
+
+
+def test_the_same_setting_on_two_benchmarks_is_one_name(tmp_path):
+    one = write_run(tmp_path / "one", rows_of("a", 30))
+    choice = {"setting": "a", "video": "v0", "answer": "x", "options": ["y", "x"], "prediction": "B", "key": "choice/0"}
+    two = write_run(tmp_path / "two", [choice], "choice")
+    results = load_results([one, two])
+    assert list(results["name"].cat.categories) == ["a"] and accuracy(results)["questions"].tolist() == [41]
+
+
+def test_pareto_front():
+    table = pd.DataFrame({"tokens": [10, 20, 20, 40, 50], "accuracy": [50, 60, 55, 60, 70]})
+    assert pareto(table).tolist() == [True, True, False, False, True]
+
+
+def test_costs_by_arithmetic(tmp_path):
+    """7B at 3,680 tokens: about 2 x 6.5e9 operations a token and 4e12 of attention, half a megabyte of KV each."""
+    table = costs(load_results(write_run(tmp_path / "run", rows_of("a", 3)))).iloc[0]
+    assert table["prefill_flops"] == pytest.approx(2 * 6.476e9 * 3680 + 3.55e12, rel=0.01)
+    assert table["kv_bytes"] == 3680 * 2 * 32 * 4096 * 2
+
+
+def test_export(tmp_path):
+    table = pd.DataFrame({"name": ["slow_1 & 50 %", "b"], "accuracy": [51.25, None]})
+    assert export(table, tmp_path / "t.csv").read_text().splitlines()[1] == "slow_1 & 50 %,51.25"
+    assert pd.read_parquet(export(table, tmp_path / "t.parquet"))["accuracy"][0] == 51.25
+    text = export(table, tmp_path / "sub" / "t.tex").read_text()
+    assert r"\toprule" in text and r"\bottomrule" in text and r"slow\_1 \& 50 \% & 51.2" in text and "{lr}" in text
+    with pytest.raises(SfllavaError, match=r"needed a name that ends in \.csv"):
+        export(table, tmp_path / "t.xlsx")
 
 
 def test_a_benchmark_for_a_judge_has_no_accuracy(tmp_path):
@@ -81,24 +188,21 @@ def test_a_benchmark_for_a_judge_has_no_accuracy(tmp_path):
         load_results(write_run(tmp_path / "run", [], "vcgbench"))
 
 
-def test_the_figure_shows_every_point_with_its_interval():
-    table = pd.DataFrame(
-        {
-            "kind": ["Slow", "Slow", "Fast"],
-            "part": ["detail", "moment", "detail"],
-            "tokens": [128, 256, 128],
-            "accuracy": [50.0, 60, 70],
-            "low": [40.0, 50, 65],
-            "high": [60.0, 75, 80],
-        }
+def test_a_large_run_is_streamed(tmp_path):
+    """Of 200,000 rows little more is kept than their numbers: a million fit into 1 GB."""
+    row = {"type": "TN", "question": "what does the man do after?", "options": ["a", "b", "c", "d", "e"], "answer": "b"}
+    folder = write_run(
+        tmp_path / "run", [], "nextqa", settings=[{"name": "s", "frames": 50, "aggregation": "x", "budget": 8}]
     )
-    figure = budget_accuracy(table, "kind", "part", chance=25)
-    assert [axis.get_title() for axis in figure.axes] == ["detail", "moment"]
-    assert (
-        figure.axes[0].get_ylabel() == "accuracy, % (95 % interval)" and figure.axes[1].get_xlabel() == "visual tokens"
+    with (folder / "predictions.jsonl").open("w") as file:
+        for i in range(200_000):
+            line = {"key": f"nextqa/{i}", "setting": "s", "video": f"v{i // 9}", "prediction": "B", "visual_tokens": 8}
+            file.write(json.dumps(row | line | {"error": None, "seconds": {"answer": 0.1}, "pad": "x" * 300}) + "\n")
+    code = (
+        "import sys, resource; from sfllava.results import load_results\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert load_results(sys.argv[1])['correct'].all()\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)"
     )
-    points = {(x, y) for axis in figure.axes for line in axis.lines for x, y in zip(*line.get_data())}
-    assert {(128, 50), (256, 60), (128, 70)} <= points
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["chance", "Slow", "Fast"]
-    lows = [segment[0][1] for axis in figure.axes for bars in axis.collections for segment in bars.get_segments()]
-    assert sorted(lows) == [40, 50, 65]
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 120, done.stdout  # MB; the file has 90

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sfllava.slowfast import SLOW_POOLS, Pool, SlowFast, budget, parse_aggregation, slow_indices
+from sfllava.methods import parse_aggregation
+from sfllava.slowfast import SLOW_POOLS, Pool, SlowFast, budget, slow_indices
 from sfllava.types import Setting, SfllavaError
 
 NAMES = (

@@ -13,4 +13,15 @@ SPEC = Spec(
     videos=("video_qa/Activitynet_Zero_Shot_QA/all_test",),
     question_count=8_000,
     video_count=800,
+    types={
+        "0": "motion",
+        "1": "spatial",
+        "2": "temporal",
+        "3": "yes or no",
+        "4": "colour",
+        "5": "object",
+        "6": "location",
+        "7": "number",
+        "8": "other",
+    },
 )

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import os
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -31,6 +31,8 @@ class Spec:
     video_count: int | None = None
     read: Callable[[Path, str, Task], tuple[list[Question], list[Path]]] = read_questions
     """(file or folder, name, task) -> (questions, the files that were read)."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """What the question file's codes for types of question mean"""
 
 
 @dataclass

@@ -9,4 +9,13 @@ SPEC = Spec(
     videos=("multiple_choice_qa/NExTQA/video",),
     question_count=4_996,
     video_count=570,
+    types={
+        "CW": "why",
+        "CH": "how",
+        "TN": "before and after",
+        "TC": "at the same time",
+        "DC": "how many",
+        "DL": "where",
+        "DO": "other description",
+    },
 )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlavaNextForConditionalGeneration
 
+from sfllava.costs import shape_of
 from sfllava.models.kvcache import PrefixCache, packed_mask
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import LETTERS, Prompt, pack_prompt
@@ -39,11 +40,17 @@ class ContextError(SfllavaError):
 
 @dataclass
 class Prefix:
-    """A prefilled visual prefix: its cache, its length in tokens, and how many of these are visual."""
+    """A prefilled text and visual prefix; `extend` makes it another's, computing only what differs."""
 
+    before: tuple[int, ...]
+    tokens: Tensor
     cache: PrefixCache
-    length: int
-    visual_tokens: int
+    reused: int = 0
+    """Visual tokens that the last prefill took over from the one before it"""
+
+    @property
+    def length(self) -> int:
+        return len(self.before) + len(self.tokens)
 
 
 @dataclass
@@ -74,6 +81,7 @@ class LlavaNext:
         self.image_size: int = vision.image_size
         self.grid: tuple[int, int] = (vision.image_size // vision.patch_size,) * 2
         self.context = context
+        self.shape = shape_of(config, len(self.network.model.vision_tower.encoder.layers))
         self.fingerprint = fingerprint
         """A hash that tells the loaded weights, config and tokenizer from others (`checkpoint.fingerprint`)."""
         # a checkpoint of this project's own names its prompt pack; those of llava-v1.6 are told by their parts
@@ -141,8 +149,12 @@ class LlavaNext:
         prompt: Prompt | None = None,
         read: str = "generate",
         share_prefix: bool = True,
+        prefix: Prefix | None = None,
     ) -> list[Answer]:
         """Greedy answers to many questions about one video; its tokens (N D) are prefilled once for all.
+
+        `prefix` (from `new_prefix`) carries the prefilled tokens from one call to the next: what the tokens of two
+        calls have in common at their front, such as one Slow pathway before two Fast ones, is computed once.
 
         `prompt` replaces the pack's wording for each question's task. `read="logits"` gives choice questions the
         letter of highest probability after one forward, without generation. `share_prefix=False` is the plain
@@ -161,11 +173,11 @@ class LlavaNext:
         with torch.inference_mode():
             for group in groups.values():
                 if read == "logits":
-                    for i, letters in self._letters(tokens, group, asked, prompt):
+                    for i, letters in self._letters(tokens, group, asked, prompt, prefix):
                         best = max(letters, key=lambda letter: letters[letter])
                         answers[i] = Answer(asked[i], best, (), len(tokens), lengths[i], letters)
                     continue
-                for i, ids in self._generate(tokens, group, max_new_tokens, share_prefix):
+                for i, ids in self._generate(tokens, group, max_new_tokens, share_prefix, prefix):
                     text = self.tokenizer.decode(ids)
                     answers[i] = Answer(asked[i], text, tuple(ids), len(tokens), lengths[i])
         return [answers[i] for i in range(len(asked))]
@@ -186,15 +198,36 @@ class LlavaNext:
                 f"({what[:60]!r}): use fewer frames or a coarser aggregation"
             )
 
-    def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0) -> Prefix:
-        """Prefill text ids and visual tokens (N D) once; `room` positions are kept free behind them."""
-        self._fresh_rope()
-        length = len(before) + len(tokens)
-        cache = PrefixCache(self.network.config.text_config.num_hidden_layers, length + room)
-        self._forward(self._embed(before, tokens, []), past_key_values=cache, use_cache=True)
-        return Prefix(cache, length, len(tokens))
+    def new_prefix(self) -> Prefix:
+        """An empty prefix for `answer` to fill and to reuse."""
+        layers, width = (getattr(self.network.config.text_config, n) for n in ("num_hidden_layers", "hidden_size"))
+        return Prefix((), torch.zeros(0, width, device=self.device, dtype=self.dtype), PrefixCache(layers, 0))
 
-    def _generate(self, tokens: Tensor, group: _Group, new: int, share_prefix: bool) -> Iterator[tuple[int, list[int]]]:
+    @torch.inference_mode()
+    def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix:
+        """Prefill text ids and visual tokens (N D) once; `room` positions are kept free behind them.
+
+        Of an earlier `prefix` what stands at the same place, counted from the front, is kept and not computed again.
+        """
+        self._fresh_rope()
+        prefix = prefix or self.new_prefix()
+        tokens, before = tokens.to(self.device, self.dtype), tuple(before)
+        same = before == prefix.before
+        kept = _equal_rows(prefix.tokens, tokens) if same else 0
+        # a forward needs a position: where all are kept, the last is computed again
+        first = min(len(before) + kept, len(before) + len(tokens) - 1) if same else 0
+        prefix.before, prefix.tokens, prefix.reused = (), tokens[:0], kept  # nothing is known until it has gone well
+        prefix.cache.crop_to(first)
+        prefix.cache.reserve(len(before) + len(tokens) + room)
+        embeds = self._embed(before, tokens, [])[:, first:]
+        positions = torch.arange(first, first + embeds.shape[1], device=self.device)[None]
+        self._forward(embeds, past_key_values=prefix.cache, use_cache=True, position_ids=positions)
+        prefix.before, prefix.tokens = before, tokens
+        return prefix
+
+    def _generate(
+        self, tokens: Tensor, group: _Group, new: int, share_prefix: bool, shared: Prefix | None
+    ) -> Iterator[tuple[int, list[int]]]:
         prefix, packs, alone = len(group.before) + len(tokens), [], []
         for i, after in group.items:
             # Up to the limit all questions see the same keys; one that crosses it while it is answered is
@@ -204,7 +237,8 @@ class LlavaNext:
             self._warn_alone()
         if packs:
             parts = list(_parts(packs, new))
-            shared = self.prefill(group.before, tokens, max(sum(len(a) + new for _, a in part) for part in parts))
+            room = max(sum(len(a) + new for _, a in part) for part in parts)
+            shared = self.prefill(group.before, tokens, room, shared)
             for part in parts:
                 yield from zip([i for i, _ in part], self._decode_packed(shared, [after for _, after in part], new))
                 shared.cache.crop_to(shared.length)
@@ -258,13 +292,13 @@ class LlavaNext:
         return self._logits(hidden[0, lengths.cumsum(0) - 1]), owners
 
     def _letters(
-        self, tokens: Tensor, group: _Group, asked: list[Question], prompt: Prompt | None
+        self, tokens: Tensor, group: _Group, asked: list[Question], prompt: Prompt | None, shared: Prefix | None
     ) -> Iterator[tuple[int, dict[str, float]]]:
         room = self._shared_limit - len(group.before) - len(tokens)
         packs = [item for item in group.items if len(item[1]) <= room]
         rows: list[tuple[int, list[int], Tensor]] = []
         if packs:
-            shared = self.prefill(group.before, tokens)
+            shared = self.prefill(group.before, tokens, prefix=shared)
             for part in _parts(packs, 0):
                 logits, _ = self._forward_suffixes(shared, [after for _, after in part])
                 shared.cache.crop_to(shared.length)
@@ -328,6 +362,13 @@ class LlavaNext:
         if hasattr(rope, "original_inv_freq"):
             rope.register_buffer("inv_freq", rope.original_inv_freq.to(rope.inv_freq.device), persistent=False)
             rope.max_seq_len_cached = rope.original_max_seq_len
+
+
+def _equal_rows(one: Tensor, two: Tensor) -> int:
+    """How many rows at the front of (N D) and (M D) are the same, bit for bit."""
+    n = min(len(one), len(two))
+    different = (one[:n] != two[:n]).any(1)
+    return int(different.int().argmax()) if different.any() else n
 
 
 def _parts(items: list[tuple[int, list[int]]], new: int) -> Iterator[list[tuple[int, list[int]]]]:

@@ -54,19 +54,40 @@ CONTENTS = (
     *(f"{name} {colour}" for name in (*MARKS, "flash") for colour in COLOURS),
     *(f"sign {digit}" for digit in DIGITS),
 )
-SLOTS: tuple[Task, ...] = ("open", "open", "open", "open", "choice", "choice", "choice", "describe")
+BOS, EOS = 1, 2
+SLOTS: tuple[Task, ...] = ("open", "open", "open", "describe", "choice", "choice", "choice", "choice")
+
+
+@dataclass(frozen=True)
+class Diet:
+    """What a step shows: sequences of as many stills (least, most), of each all patches or as many as `kept`."""
+
+    stills: tuple[int, int]
+    kept: int
+    scenes: int
+
+    def __str__(self) -> str:
+        least, most = self.stills
+        return f"({least if least == most else f'{least} to {most}'}, {self.kept or 'all'}, {self.scenes})"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Stills (B K H W 3) of scenes, and for each slot token ids (B L) of prompts with replies.
-
-    -1 pads the ids, and `replies` marks the replies in them.
-    """
+    """Stills (B K H W 3) of scenes, and for each slot token ids (B L) of prompts with replies."""
 
     stills: np.ndarray
+    kept: np.ndarray | None
+    """(B K n) which patches of each still are shown, in order; None for all"""
+    begun: np.ndarray
+    """(B) whether the sequence begins with BOS, or is the middle of another, to which there is no reply"""
     ids: list[np.ndarray]
+    """-1 where padded"""
     replies: list[np.ndarray]
+    """(B L) where the replies are"""
+    known: list[np.ndarray]
+    """(B L) the answer's token at the question's last word, where it can be known; -1 elsewhere"""
+    options: list[np.ndarray]
+    """(B L) at each option's last word 1 for the right one and 0 for the others; -1 elsewhere"""
     patches: np.ndarray
     """(B K cells) what is in each patch, as a number; -1 where it cannot be said"""
 
@@ -99,20 +120,15 @@ def write_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def make_batch(rng: np.random.Generator, tokenizer: Any, stills: int, size: int) -> Batch:
-    """`size` scenes of `stills` stills each, and a question for each of the slots."""
+def make_batch(rng: np.random.Generator, tokenizer: Any, diet: Diet) -> Batch:
+    """`diet.scenes` scenes, and a question about each for each of the slots."""
+    size, stills = diet.scenes, int(rng.integers(diet.stills[0], diet.stills[1] + 1))
     pixels = np.empty((size, stills, SIDE, SIDE, 3), np.uint8)
     patches = np.empty((size, stills, CELLS * CELLS), np.int64)
-    rows: list[list[tuple[list[int], list[int]]]] = []
+    begun = rng.random(size) > 0.06
+    rows: list[list[_Text]] = []
     for b in range(size):
-        shown: list[int | None] = [None] * stills
-        n = int(rng.integers(0, min(4, stills) + 1)) if stills > 1 else int(rng.random() < 0.25)
-        starts = sorted(rng.permutation(stills)[:n].tolist())
-        for k, start in enumerate(starts):
-            end = starts[k + 1] if k + 1 < n else stills
-            for i in range(start, min(end, start + 1 + int(rng.random() < 0.3))):
-                shown[i] = k
-        scene = random_scene(rng, n)
+        scene, shown = _scene(rng, stills, least=1 if diet.kept else 0)
         start, span = rng.random(), rng.random()
         radius = rng.uniform(45, 75)
         light = rng.uniform(0.85, 1.15)
@@ -121,20 +137,34 @@ def make_batch(rng: np.random.Generator, tokenizer: Any, stills: int, size: int)
             still = draw(scene, rng, when, None if k is None else scene.flashes[k], radius)
             pixels[b, i] = _augment(still, rng, light)
             patches[b, i] = _patches(scene, k, radius)
-        detail = ask_detail(scene) if None in shown else []
+        detail = ask_detail(scene) if None in shown and not diet.kept else []
         moment = ask_moment(scene)
-        rows.append([_text_ids(_question(task, scene, detail, moment, rng), tokenizer) for task in SLOTS])
-    ids, replies = [], []
-    for slot in zip(*rows):
-        length = max(len(prompt) + len(reply) for prompt, reply in slot)
-        padded = np.full((size, length), -1)
-        marked = np.zeros((size, length), bool)
-        for b, (prompt, reply) in enumerate(slot):
-            padded[b, : len(prompt) + len(reply)] = prompt + reply
-            marked[b, len(prompt) : len(prompt) + len(reply)] = True
-        ids.append(padded)
-        replies.append(marked)
-    return Batch(pixels, ids, replies, patches)
+        rows.append([_text(_question(task, scene, detail, moment, rng), begun[b], tokenizer) for task in SLOTS])
+    kept = None
+    if diet.kept:
+        kept = np.sort(rng.random(patches.shape).argsort(-1)[..., : diet.kept])
+    slots = [[_pad([text[part] for text in slot]) for part in range(4)] for slot in zip(*rows)]
+    ids, replies, known, options = ([slot[part] for slot in slots] for part in range(4))
+    return Batch(pixels, kept, begun, ids, [part == 1 for part in replies], known, options, patches)
+
+
+def _pad(rows: list[list[int]]) -> np.ndarray:
+    padded = np.full((len(rows), max(map(len, rows))), -1)
+    for b, row in enumerate(rows):
+        padded[b, : len(row)] = row
+    return padded
+
+
+def _scene(rng: np.random.Generator, stills: int, least: int) -> tuple[Scene, list[int | None]]:
+    """A scene, and which of its flashes each still shows; each is seen in one still or in two."""
+    shown: list[int | None] = [None] * stills
+    n = int(rng.integers(least, min(4, stills) + 1)) if stills > 1 else int(rng.random() < 0.25)
+    starts = sorted(rng.permutation(stills)[:n].tolist())
+    for k, start in enumerate(starts):
+        end = starts[k + 1] if k + 1 < n else stills
+        for i in range(start, min(end, start + 1 + int(rng.random() < 0.3))):
+            shown[i] = k
+    return random_scene(rng, n), shown
 
 
 def _patches(scene: Scene, flash: int | None, radius: float) -> np.ndarray:
@@ -163,9 +193,10 @@ def _augment(still: np.ndarray, rng: np.random.Generator, light: float) -> np.nd
 
 def _question(
     task: Task, scene: Scene, detail: list[Asked], moment: list[Asked], rng: np.random.Generator
-) -> tuple[Question, str]:
+) -> tuple[Question, str, str]:
+    """A question, the reply to it, and the answer that the reply stands for, if there is one."""
     if task == "describe" and detail:
-        return Question(str(rng.choice(_DESCRIBE)), task=task), describe(scene)
+        return Question(str(rng.choice(_DESCRIBE)), task=task), describe(scene), ""
     pool = detail if detail and (not moment or rng.random() < 0.5) else moment
     asked = pool[int(rng.integers(len(pool)))]
     text = asked.text
@@ -173,15 +204,28 @@ def _question(
         known = next(k for k in sorted(_OTHER_WORDS, key=len, reverse=True) if text.startswith(k))
         text = str(rng.choice(_OTHER_WORDS[known])) + text[len(known) :]
     if task != "choice":
-        return Question(text), asked.answer
+        return Question(text), asked.answer, asked.answer
     if rng.random() < 0.3:  # the answer is in the question: what an option's letter stands for
         text = f"Which is {asked.answer}?"
     right = int(rng.integers(4))
-    return Question(text, options=choose_options(asked, rng, right), task="choice"), LETTERS[right]
+    options = choose_options(asked, rng, right)
+    return Question(text, options=options, task="choice"), LETTERS[right], asked.answer
 
 
-def _text_ids(question: tuple[Question, str], tokenizer: Any) -> tuple[list[int], list[int]]:
-    asked, reply = question
+_Text = tuple[list[int], list[int], list[int], list[int]]
+
+
+def _text(question: tuple[Question, str, str], begun: bool, tokenizer: Any) -> _Text:
+    """Ids of prompt and reply, where of these the reply is, the answer at the question mark, which option is right."""
+    asked, reply, answer = question
     _, after = pack_prompt("tiny", asked.task).pieces(asked)
-    prompt = tokenizer.encode(after, add_special_tokens=False).ids
-    return prompt, [*tokenizer.encode(reply, add_special_tokens=False).ids, 2]
+    ids = tokenizer.encode(after, add_special_tokens=False).ids
+    known, options = [-1] * len(ids), [-1] * len(ids)
+    if answer and begun:
+        known[ids.index(tokenizer.token_to_id("?"))] = tokenizer.token_to_id(answer)
+    if begun:
+        for i, option in enumerate(asked.options):
+            options[ids.index(tokenizer.token_to_id(f"({LETTERS[i]})")) + 1] = int(option == answer)
+    said = [*(tokenizer.encode(reply, add_special_tokens=False).ids if begun else []), EOS]
+    rest = [-1] * len(said)
+    return ids + said, [0] * len(ids) + [1] * len(said), known + rest, options + rest

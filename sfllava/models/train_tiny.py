@@ -28,15 +28,16 @@ from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 from sfllava.models.llava_next import pixel_values
 from sfllava.models.tiny import rename
 from sfllava.models.tiny_card import write_card
-from sfllava.models.tiny_data import CONTENTS, Batch, make_batch, write_tokenizer
+from sfllava.models.tiny_data import BOS, CONTENTS, Batch, Diet, make_batch, write_tokenizer
 from sfllava.shapes import CELLS, SIDE
 
 FOLDER = Path(__file__).with_name("tiny_weights")
-# (steps, largest number of stills, sequences a step); the first stage trains the tower and the projector alone
-_STAGES = ((150, 1, 32), (1000, 1, 24), (250, 3, 16), (600, 6, 12))
-# (first step, step behind the last): a round starts from the stored weights, with a learning rate of its own
-_ROUNDS = ((0, 2000),)
+_ONE, _FEW, _MANY = Diet((1, 1), 0, 24), Diet((2, 4), 0, 12), Diet((4, 16), 8, 16)
+# steps and what they show in turn; the first stage trains the tower and the projector alone
+STAGES = ((150, (_ONE,)), (1250, (_ONE,)), (4200, (_ONE, _FEW, _MANY)))
 _RATE = 1.2e-3
+# after this layer the question's last word is to know the answer, and after that an option whether it is right
+_KNOWING, _CHOOSING = 3, 4
 
 
 def config_dict(vocabulary: int) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def config_dict(vocabulary: int) -> dict[str, Any]:
             "vocab_size": vocabulary,
             "hidden_size": 128,
             "intermediate_size": 352,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 6,
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
             "rms_norm_eps": 1e-5,
@@ -79,7 +80,7 @@ def config_dict(vocabulary: int) -> dict[str, Any]:
     }
 
 
-def patch_loss(visual: Tensor, batch: Batch, head: torch.nn.Linear) -> Tensor:
+def patch_loss(visual: Tensor, batch: Batch, head: torch.nn.Module) -> Tensor:
     """How badly `head` says what is in each projected patch (B*K cells D), and which patch it is."""
     what, which = head(visual).float().flatten(0, 1).split((len(CONTENTS), CELLS * CELLS), -1)
     contents = torch.from_numpy(batch.patches).flatten()
@@ -98,20 +99,21 @@ def see(network: Any, batch: Batch) -> Tensor:
 
 
 def reply_loss(
-    network: Any, batch: Batch, visual: Tensor, rng: np.random.Generator, hard: bool
+    network: Any, heads: Any, batch: Batch, visual: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the replies' tokens, and which of these are right; `hard` adds other text and gaps."""
+    """Cross-entropy of the replies' tokens and of the answers known early; how many words and letters are right."""
     b, k = batch.stills.shape[:2]
-    visual = visual.unflatten(0, (b, k)).flatten(1, 2)
+    visual = visual.unflatten(0, (b, k))
+    if batch.kept is not None:
+        visual = visual.take_along_dim(torch.from_numpy(batch.kept)[..., None], 2)
+    visual = visual.flatten(1, 2)
     language = network.model.language_model
-    prefix = [language.embed_tokens(torch.ones(b, 1, dtype=torch.long)), visual]
-    if (
-        hard and rng.random() < 0.3
-    ):  # the end of another document in front, as when texts are packed: what counts follows BOS
-        prefix.insert(0, visual[:, -CELLS * CELLS :].roll(1, 0))
+    first = language.embed_tokens(torch.full((b, 1), BOS))
+    # the middle of another sequence begins with a patch of its own
+    first = torch.where(torch.from_numpy(batch.begun)[:, None, None], first, visual[:, -1:].roll(1, 0))
     ids = [torch.from_numpy(slot) for slot in batch.ids]
-    embeds = torch.cat([*prefix, *(language.embed_tokens(slot.clamp(min=0)) for slot in ids)], 1)
-    n = sum(part.shape[1] for part in prefix)
+    embeds = torch.cat([first, visual, *(language.embed_tokens(slot.clamp(min=0)) for slot in ids)], 1)
+    n = 1 + visual.shape[1]
     # one visual prefix, many questions: each sees the prefix and itself
     owners = torch.cat([torch.full((n,), -1), *(torch.full((slot.shape[1],), q) for q, slot in enumerate(ids))])
     seen = ((owners[None] == -1) | (owners[None] == owners[:, None])).tril()
@@ -119,35 +121,45 @@ def reply_loss(
     # positions with gaps at random places, so that longer prompts than these are not strange
     places = np.arange(n)
     if rng.random() < 0.7:
-        most = 2 * n + 600 if hard else 1.5 * n
-        places = np.sort(rng.choice(int(rng.uniform(n, most)), n, replace=False))
+        places = np.sort(rng.choice(int(rng.uniform(n, 2 * n + 600)), n, replace=False))
     positions = torch.cat([torch.from_numpy(places), *(places[-1] + 1 + torch.arange(s.shape[1]) for s in ids)])
-    hidden = language(
-        inputs_embeds=embeds, attention_mask=mask[None, None], position_ids=positions[None], use_cache=False
-    ).last_hidden_state
+    output = language(
+        inputs_embeds=embeds,
+        attention_mask=mask[None, None],
+        position_ids=positions[None],
+        use_cache=False,
+        output_hidden_states=True,
+    )
     replies = torch.cat([torch.zeros(b, n, dtype=torch.bool), *map(torch.from_numpy, batch.replies)], 1)
     targets = torch.cat([torch.zeros(b, n, dtype=torch.long), *ids], 1)[:, 1:][replies[:, 1:]]
-    logits = network.lm_head(hidden[:, :-1][replies[:, 1:]]).float()
+    logits = network.lm_head(output.last_hidden_state[:, :-1][replies[:, 1:]]).float()
     # each slot counts the same, however many words its replies have
     slots = owners[1:].expand(b, -1)[replies[:, 1:]]
     weights = torch.ones(len(ids)).div(torch.bincount(slots, minlength=len(ids)))[slots] / len(ids)
-    return (weights * F.cross_entropy(logits, targets, reduction="none")).sum(), logits.argmax(-1) == targets
+    loss = (weights * F.cross_entropy(logits, targets, reduction="none")).sum()
+    known = torch.cat([torch.full((b, n), -1), *map(torch.from_numpy, batch.known)], 1)
+    early = network.lm_head(language.norm(output.hidden_states[_KNOWING][known >= 0])).float()
+    right = logits.argmax(-1) == targets
+    firsts = (replies[:, 1:] & ~replies[:, :-1])[replies[:, 1:]]
+    shares = [right[firsts & (slots // 4 == part)].float().mean() for part in (0, 1)]
+    options = torch.cat([torch.full((b, n), -1), *map(torch.from_numpy, batch.options)], 1)
+    chosen = heads["options"](output.hidden_states[_CHOOSING][options >= 0]).float().squeeze(-1)
+    loss = loss + 0.5 * F.cross_entropy(early, known[known >= 0])
+    loss = loss + 0.5 * F.binary_cross_entropy_with_logits(chosen, options[options >= 0].float())
+    return loss, torch.stack(shares)
 
 
-def _plan(step: int) -> tuple[int, int, int]:
-    """Stage, largest number of stills and sequences of a step."""
-    for stage, (steps, stills, size) in enumerate(_STAGES):
+def _plan(step: int) -> tuple[int, Diet]:
+    """Stage and diet of a step."""
+    for stage, (steps, diets) in enumerate(STAGES):
         if step < steps:
-            return stage, stills, size
+            return stage, diets[step % len(diets)]
         step -= steps
     raise ValueError(step)
 
 
 def _prepare(folder: Path, seed: int, step: int) -> Batch:
-    _, most, size = _plan(step)
-    rng = np.random.default_rng([seed, 0, step])
-    stills = int(rng.integers(1 + (most > 3), most + 1))
-    return make_batch(rng, _tokenizer(folder), stills, size)
+    return make_batch(np.random.default_rng([seed, 0, step]), _tokenizer(folder), _plan(step)[1])
 
 
 @lru_cache(maxsize=1)
@@ -157,11 +169,11 @@ def _tokenizer(folder: Path) -> Any:
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
-def _batches(folder: Path, seed: int, steps: range) -> Iterator[tuple[int, Batch]]:
+def _batches(folder: Path, seed: int, steps: int) -> Iterator[tuple[int, Batch]]:
     """Every step with its batch, drawn ahead in a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         ahead: deque[tuple[int, Future[Batch]]] = deque()
-        for step in steps:
+        for step in range(steps):
             ahead.append((step, pool.submit(_prepare, folder, seed, step)))
             if len(ahead) > 4:
                 yield ahead[0][0], ahead.popleft()[1].result()
@@ -179,52 +191,58 @@ def new_network(folder: Path, seed: int) -> None:
     save(network, folder)
 
 
-def train(folder: Path, seed: int, first: int, last: int) -> dict[str, Any]:
-    """One round, from and to the weights in the folder; what happened, as a record."""
-    torch.manual_seed(seed + first)
+def train(folder: Path, seed: int) -> dict[str, Any]:
+    """From and to the weights in the folder; what happened, as a record."""
+    torch.manual_seed(seed)
     network: Any = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     # torch's fused attention is several times slower backwards on a CPU than plain matrix products
     network.set_attn_implementation("eager")
     tower = network.model.vision_tower
     unused = tower.encoder.layers[-1:]
     tower.encoder.layers = tower.encoder.layers[:-1]
-    head = torch.nn.Linear(network.config.text_config.hidden_size, len(CONTENTS) + CELLS * CELLS)
+    width = network.config.text_config.hidden_size
+    heads = torch.nn.ModuleDict(
+        {"patches": torch.nn.Linear(width, len(CONTENTS) + CELLS * CELLS), "options": torch.nn.Linear(width, 1)}
+    )
     parameters = [p for name, p in network.named_parameters() if "post_layernorm" not in name and "newline" not in name]
-    parameters += head.parameters()
+    parameters += heads.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05)
     start, history, recent = time.perf_counter(), [], []
-    for step, batch in _batches(folder, seed, range(first, last)):
+    steps = sum(n for n, _ in STAGES)
+    for step, batch in _batches(folder, seed, steps):
         stage = _plan(step)[0]
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, first, last)
+            group["lr"] = _rate(step, steps)
         with torch.autocast("cpu", torch.bfloat16):
-            visual = see(network, batch)
-            loss = named = patch_loss(visual, batch, head)
-            said, right = torch.zeros(()), torch.zeros(1)
+            # where few patches of many stills are shown, the language model alone learns
+            with torch.set_grad_enabled(batch.kept is None):
+                visual = see(network, batch)
+                loss = named = patch_loss(visual, batch, heads["patches"])
+            said, right = torch.zeros(()), torch.zeros(2)
             if stage:
-                said, right = reply_loss(network, batch, visual, np.random.default_rng([seed, 1, step]), stage > 1)
+                said, right = reply_loss(network, heads, batch, visual, np.random.default_rng([seed, 1, step]))
                 loss = said + 0.1 * named
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        recent.append((named.item(), said.item(), right.float().mean().item()))
+        recent.append((named.item(), said.item(), *right.tolist()))
         if (step + 1) % 50 == 0:
-            means = [round(float(value), 4) for value in np.mean(recent, axis=0)]
+            means = [round(float(value), 3) for value in np.mean(recent, axis=0)]
             history.append((step + 1, round(time.perf_counter() - start), *means))
-            print("step {} {} s: patches {}, replies {}, tokens right {}".format(*history[-1]), flush=True)
+            print("step {} {} s: loss of patches {}, of replies {}; right: words {}, letters {}".format(*history[-1]))
             recent = []
-        if (step + 1) % 200 == 0 or step + 1 == last:
+        if (step + 1) % 200 == 0 or step + 1 == steps:
             tower.encoder.layers.extend(unused)
             save(network, folder)
             tower.encoder.layers = tower.encoder.layers[:-1]
-    return {"steps": [first, last], "seconds": round(time.perf_counter() - start), "seed": seed, "history": history}
+    return {"seconds": round(time.perf_counter() - start), "seed": seed, "history": history}
 
 
-def _rate(step: int, first: int, last: int) -> float:
-    """The learning rate: warm-up where a round or training of all parts starts, flat, then a cosine."""
-    since = step - max(start for start in (first, _STAGES[0][0]) if start <= step or start == first)
-    late = max(0.0, ((step - first) / (last - first) - 0.6) / 0.4)
+def _rate(step: int, steps: int) -> float:
+    """The learning rate: warm-up, anew where training of all parts starts; flat, then a cosine."""
+    since = step - (STAGES[0][0] if step >= STAGES[0][0] else 0)
+    late = max(0.0, (step / steps - 0.6) / 0.4)
     return _RATE * min(1, (since + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * late)))
 
 
@@ -238,17 +256,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on behind the last whole round")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    record = options.folder / "training.json"
-    if not options.resume:
-        new_network(options.folder, options.seed)
-    rounds = json.loads(record.read_text()) if options.resume else []
-    for first, last in _ROUNDS[len(rounds) :]:
-        rounds.append(train(options.folder, options.seed, first, last))
-        record.write_text(json.dumps(rounds) + "\n")
-    write_card(options.folder, _STAGES, _RATE, rounds)
+    new_network(options.folder, options.seed)
+    record = train(options.folder, options.seed)
+    (options.folder / "training.json").write_text(json.dumps(record) + "\n")
+    write_card(options.folder, STAGES, (_KNOWING, _CHOOSING), _RATE, record)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,23 @@
+"""Which way from frames to tokens is best at the same number of tokens?
+
+SlowFast, its pathways alone, and four ways from elsewhere, each at its setting that comes nearest to the budget. What
+has no setting that small is left out, with a warning.
+"""
+
+import logging
+
+from sfllava.methods import METHODS, fit
+from sfllava.types import Setting, SfllavaError
+
+BENCHMARK = "egoschema"
+TOKENS = 3680
+
+
+def settings(model, task, tokens) -> list[Setting]:
+    found = []
+    for method in METHODS:
+        try:
+            found.append(fit(method, tokens, 50, *model.grid))
+        except SfllavaError as error:
+            logging.getLogger("sfllava").warning("left out: %s", error)
+    return found

@@ -1,0 +1,14 @@
+"""Are both pathways better than either alone at the same number of tokens?
+
+The budget is the paper's default, 3,680 tokens, or what is asked for.
+"""
+
+from sfllava.methods import fit
+from sfllava.types import Setting
+
+BENCHMARK = "egoschema"
+TOKENS = 3680
+
+
+def settings(model, task, tokens) -> list[Setting]:
+    return [fit(method, tokens, 50, *model.grid) for method in ("slowfast", "slow only", "fast only")]

@@ -1,0 +1,33 @@
+"""Accuracy against what a setting costs: tokens, operations, memory, and seconds where a sweep has measured them."""
+
+import pandas as pd
+
+from sfllava.plots import ACCURACY, Chart, Panel, kind_of, series_of
+from sfllava.results import accuracy, costs
+
+# column, label, and the units of it, from the largest down
+AXES = (
+    ("tokens", "visual tokens", {"": 1}),
+    ("prefill_flops", "prefill of a video", {"TFLOP": 1e12, "GFLOP": 1e9, "MFLOP": 1e6}),
+    ("kv_bytes", "keys and values in half precision", {"GB": 1e9, "MB": 1e6, "kB": 1e3}),
+    ("seconds", "encode and prefill of a video, cold", {"s": 1, "ms": 1e-3}),
+    ("peak_bytes", "peak GPU memory", {"GB": 1e9, "MB": 1e6}),
+)
+
+
+def draw(results: pd.DataFrame) -> Chart | str:
+    """A panel for each cost that is known of all settings."""
+    known = costs(results)
+    table = accuracy(results).drop(columns="tokens").merge(known, on="name")
+    table["kind"] = table["aggregation"].map(kind_of)
+    kinds = list(table["kind"].unique())
+    panels = []
+    for column, label, units in AXES:
+        if column not in table or table[column].isna().any():
+            continue
+        fits = [unit for unit, size in units.items() if table[column].min() >= size]
+        unit = fits[0] if fits else list(units)[-1]
+        part = table.assign(x=table[column] / units[unit])
+        points = [series_of(part[part["kind"] == kind], "x", kind, i, "points") for i, kind in enumerate(kinds)]
+        panels.append(Panel(f"{label}, {unit}" if unit else label, ACCURACY, points, log_x=True))
+    return Chart(panels[:4]) if panels else "no costs are known"

@@ -1,0 +1,52 @@
+"""Accuracy against the number of frames, for the Fast pathway and for the Slow one."""
+
+import pandas as pd
+
+from sfllava.methods import parse_aggregation
+from sfllava.plots import ACCURACY, Chart, Panel, series_of
+from sfllava.results import accuracy, costs
+from sfllava.slowfast import SlowFast
+
+
+def draw(results: pd.DataFrame) -> Chart | str:
+    """Lines along which one number of frames alone changes."""
+    table = accuracy(results).merge(costs(results)[["name", "frames", "aggregation"]], on="name").dropna()
+    rows = [(row, parse(row["aggregation"])) for row in table.to_dict("records")]
+    rows = [
+        row | {"slow": made.slow_frames, "pool": made.slow, "grid": made.fast} for row, made in rows if made is not None
+    ]
+    panels = [
+        _panel(
+            pd.DataFrame([r for r in rows if r["grid"] != (0, 0)]), "Fast frames", "frames", ["slow", "pool", "grid"]
+        ),
+        _panel(pd.DataFrame([r for r in rows if r["slow"]]), "Slow frames", "slow", ["frames", "pool", "grid"]),
+    ]
+    found = [panel for panel in panels if panel]
+    return Chart(found) if found else "no two settings differ in the number of frames alone"
+
+
+def parse(name: str) -> SlowFast | None:
+    made = parse_aggregation(name) if name.startswith("slowfast-") else None
+    return made if isinstance(made, SlowFast) else None
+
+
+def _panel(table: pd.DataFrame, label: str, x: str, fixed: list[str]) -> Panel | None:
+    if table.empty:
+        return None
+    if x == "slow":
+        # without a Fast pathway the number of sampled frames is only that out of which the Slow ones are taken
+        table.loc[table["grid"] == (0, 0), "frames"] = 0
+    else:
+        table.loc[table["slow"] == 0, "pool"] = ""
+    series = []
+    for values, part in table.groupby(fixed, sort=False):
+        if part[x].nunique() > 1:
+            series.append(series_of(part, x, _name(dict(zip(fixed, values))), len(series)))
+    return Panel(label, ACCURACY, series, log_x=True) if series else None
+
+
+def _name(about: dict) -> str:
+    grid = "{}x{}".format(*about["grid"])
+    if "frames" in about:
+        return f"+ fast {about['frames']}, {grid}" if about["frames"] else "slow only"
+    return f"+ slow {about['slow']}, fast {grid}" if about["slow"] else f"fast only, {grid}"

@@ -1,0 +1,34 @@
+"""Slow frames by Fast grid: where more tokens help."""
+
+import pandas as pd
+
+from sfllava.methods import parse_aggregation
+from sfllava.plots import Chart, Heat, Panel, hover
+from sfllava.results import accuracy, costs
+from sfllava.slowfast import SlowFast
+
+
+def draw(results: pd.DataFrame) -> Chart | str:
+    """The largest table of settings that differ in these two alone."""
+    table = accuracy(results).merge(costs(results)[["name", "frames", "aggregation"]], on="name").dropna()
+    groups: dict[tuple, dict[tuple, dict]] = {}
+    for row in table.to_dict("records"):
+        made = parse_aggregation(row["aggregation"]) if row["aggregation"].startswith("slowfast-") else None
+        if isinstance(made, SlowFast) and made.slow_frames and made.fast != (0, 0):
+            groups.setdefault((row["frames"], str(made.slow)), {})[made.slow_frames, made.fast] = row
+    if not groups:
+        return "no setting has both pathways"
+    (frames, pool), cells = max(groups.items(), key=lambda item: len(item[1]))
+    slow = sorted({key[0] for key in cells})
+    fast = sorted({key[1] for key in cells}, key=lambda grid: (grid[0] * grid[1], grid))
+    if len(slow) < 2 or len(fast) < 2:
+        return "no two numbers of Slow frames and two Fast grids with the rest equal"
+    found = [[cells.get((s, f)) for f in fast] for s in slow]
+    heat = Heat(
+        [str(s) for s in slow],
+        ["{}x{}".format(*f) for f in fast],
+        [[row and row["accuracy"] for row in line] for line in found],
+        [[hover(row) if row else "not run" for row in line] for line in found],
+    )
+    title = f"{frames} frames, slow {pool.replace('_', ' ')}"
+    return Chart([Panel("Fast grid, tokens of a frame", "Slow frames", title=title, heat=heat)])

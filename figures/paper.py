@@ -1,0 +1,32 @@
+"""What was measured over what the paper reports for the same settings."""
+
+import pandas as pd
+
+from sfllava.ablation import load_ablation
+from sfllava.plots import ACCURACY, Chart, Panel, Series, series_of
+from sfllava.results import accuracy
+
+RETIRED = "The paper's accuracy on this benchmark is by a judge that is retired, gpt-3.5-turbo-0125: not comparable."
+PLAIN = "The paper's numbers are those of its own runs (arXiv 2407.15841); they come without intervals."
+
+
+def draw(results: pd.DataFrame) -> Chart | str:
+    """The settings of an ablation in its order, with the paper's 7B and 34B beside them."""
+    runs = results.attrs["runs"].values()
+    name = next((about["ablation"] for about in runs if about.get("ablation")), None)
+    if name is None:
+        return "not the runs of an ablation"
+    benchmark = str(results["benchmark"].iloc[0])
+    paper = {label: found[benchmark] for label, found in load_ablation(name).paper.items() if benchmark in found}
+    if not paper:
+        return f"the paper has no numbers of {name} on {benchmark}"
+    table = accuracy(results[results["setting"].isin(paper)])
+    if table.empty:
+        return "none of the settings is in the paper"
+    series = [series_of(table, "name", "measured", 0, "points")]
+    for i, size in enumerate(("7B", "34B"), 1):
+        known = {label: row[size] for label, row in paper.items() if row[size] is not None}
+        hovers = [f"paper, {size}, {label}: {value} %" for label, value in known.items()]
+        series.append(Series(f"paper, {size}", list(known), list(known.values()), None, None, hovers, "points", i))
+    judged = "activitynet" in benchmark
+    return Chart([Panel(name.replace("_", " "), ACCURACY, series)], RETIRED if judged else PLAIN)

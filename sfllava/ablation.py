@@ -1,0 +1,150 @@
+"""One question, many settings: a sweep in which nothing is computed twice, and what each setting costs by itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sfllava import catalogue
+from sfllava.benchmarks import Benchmark, BenchmarkError
+from sfllava.evaluation import Run, evaluate
+from sfllava.results import COSTS
+from sfllava.runfolder import write_json
+from sfllava.sampler import VideoError
+from sfllava.types import Setting, SfllavaError, Task
+from sfllava.workers import DecodePool
+
+if TYPE_CHECKING:
+    from sfllava.models.llava_next import LlavaNext
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A file of ablations/: the question it asks, a benchmark that suits it, its settings, the paper's numbers."""
+
+    name: str
+    question: str
+    benchmark: str
+    make: Callable[..., list[Setting]]
+    takes_tokens: bool
+    paper: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def settings(self, model: LlavaNext, task: Task = "choice", tokens: int | None = None) -> list[Setting]:
+        """The settings for a model and a task; `tokens` is the budget of an ablation that matches one."""
+        if tokens is not None and not self.takes_tokens:
+            raise SfllavaError(f"ablation {self.name} has settings of its own and takes no token budget")
+        return self.make(model, task, tokens)
+
+
+def load_ablation(name: str | Path) -> Ablation:
+    """An ablation by name, or from a .py file of your own, which has the same parts as those in ablations/.
+
+    A docstring, whose first line is the question; BENCHMARK; SETTINGS, a list, or settings(model, task, tokens),
+    which returns one; and optionally PAPER and TOKENS (the default budget).
+    """
+    module = catalogue.load("ablations", name)
+    path = module.__file__
+    settings = getattr(module, "SETTINGS", None)
+    make = getattr(module, "settings", None)
+    if not module.__doc__ or not isinstance(getattr(module, "BENCHMARK", None), str):
+        raise SfllavaError(f"{path}: needed a docstring that asks the question, and BENCHMARK")
+    if (settings is None) == (make is None):
+        raise SfllavaError(f"{path}: needed either SETTINGS or a function settings(model, task, tokens)")
+    tokens = getattr(module, "TOKENS", None)
+
+    def chosen(model: LlavaNext, task: Task, n: int | None) -> list[Setting]:
+        return make(model, task, tokens if n is None else n) if make else list(settings or ())
+
+    question = module.__doc__.strip().splitlines()[0]
+    paper = getattr(module, "PAPER", {})
+    return Ablation(Path(str(path)).stem, question, module.BENCHMARK, chosen, tokens is not None, paper)
+
+
+def ablate(
+    ablation: Ablation | str | Path,
+    model: LlavaNext,
+    benchmark: Benchmark,
+    out: str | Path,
+    *,
+    tokens: int | None = None,
+    measure: bool = True,
+    **options: Any,
+) -> Run:
+    """Evaluate all settings of an ablation in one sweep, into one run folder; `options` are those of `evaluate`.
+
+    Each video is decoded once and each of its frames encoded once for all settings, and settings that share a Slow
+    pathway share its keys and values. measure: also time each setting by itself on the first video, into costs.json,
+    since shared work has no time of its own. Called again it goes on where it stopped, by (video, setting).
+    """
+    ablation = ablation if isinstance(ablation, Ablation) else load_ablation(ablation)
+    settings = ablation.settings(model, benchmark.spec.task, tokens)
+    run = evaluate(model, benchmark, settings, out, ablation=ablation.name, **options)
+    if measure and not (run.path / COSTS).exists():
+        measured = measure_costs(model, benchmark, settings)
+        if measured:
+            write_json(run.path / COSTS, measured)
+    return run
+
+
+def measure_costs(model: LlavaNext, benchmark: Benchmark, settings: list[Setting]) -> dict[str, dict[str, Any]]:
+    """Setting -> seconds to encode and to prefill one video with nothing shared, the better of two times.
+
+    On a GPU also its peak memory in bytes. The video is the first that can be read, as `video`; decoding is not in
+    it. Empty where no video can be read.
+    """
+    size = (model.image_size, model.image_size)
+    with DecodePool(1) as pool:
+        for name in dict.fromkeys(question.video for question in benchmark.questions):
+            try:
+                path = benchmark.find_video(name)
+                video = pool.submit(path, sorted({s.frames for s in settings}), size).result()
+                break
+            except (BenchmarkError, VideoError):
+                continue
+        else:
+            return {}
+    before = model.prompt_ids(benchmark.questions[0])[0]
+    found: dict[str, dict[str, Any]] = {}
+    for setting in [*settings, *settings]:  # the first round warms up, too
+        frames = video.frames[video.positions(setting.frames)]
+        try:
+            _start(model)
+            start = time.perf_counter()
+            grid = model.encode(setting.images(frames))
+            encoded = _done(model)
+            model.prefill(before, setting.tokens(grid))
+            prefilled = _done(model)
+        except torch.OutOfMemoryError as error:
+            log.warning("%s: its cost is not known: %s", setting.name, error)
+            continue
+        if prefilled - start > found.get(setting.name, {}).get("seconds", float("inf")):
+            continue
+        found[setting.name] = {
+            "video": name,
+            "seconds_encode": encoded - start,
+            "seconds_prefill": prefilled - encoded,
+            "seconds": prefilled - start,
+        }
+        if model.device.type == "cuda":
+            found[setting.name]["peak_bytes"] = torch.cuda.max_memory_allocated(model.device)
+    return found
+
+
+def _start(model: LlavaNext) -> None:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+        torch.cuda.reset_peak_memory_stats(model.device)
+
+
+def _done(model: LlavaNext) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()

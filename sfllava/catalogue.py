@@ -1,0 +1,53 @@
+"""Finding the files that lie beside the package: ablations, figures, notebooks. Each is looked up by its name."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from sfllava.types import SfllavaError
+
+_PACKAGE = Path(__file__).parent
+Kind = Literal["ablations", "figures", "notebooks"]
+
+
+def folder(kind: Kind) -> Path:
+    """Where a kind's files are: beside the package in a checkout, inside it when installed from a wheel."""
+    beside = _PACKAGE.parent / kind
+    return beside if (_PACKAGE.parent / "pyproject.toml").exists() and beside.is_dir() else _PACKAGE / "beside" / kind
+
+
+def names(kind: Kind) -> list[str]:
+    """All names of a kind."""
+    suffix = ".ipynb" if kind == "notebooks" else ".py"
+    return sorted(path.stem for path in folder(kind).glob(f"*{suffix}") if not path.stem.startswith("_"))
+
+
+def find(kind: Kind, name: str | Path) -> Path:
+    """The file of a name, or of a path to a file of the user's own. Raises SfllavaError, with all names."""
+    suffix = ".ipynb" if kind == "notebooks" else ".py"
+    if str(name).endswith(suffix):
+        path = Path(name)
+        if not path.is_file():
+            raise SfllavaError(f"{path}: no such {kind.removesuffix('s')}")
+        return path
+    if str(name) not in names(kind):
+        raise SfllavaError(f"no {kind.removesuffix('s')} is called {str(name)!r}; there are {', '.join(names(kind))}")
+    return folder(kind) / f"{name}{suffix}"
+
+
+def load(kind: Kind, name: str | Path) -> ModuleType:
+    """The Python module of a name or path. It is run, so a path must be to code that you trust."""
+    path = find(kind, name)
+    spec = importlib.util.spec_from_file_location(f"sfllava_{kind}_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SfllavaError:
+        raise
+    except Exception as error:
+        raise SfllavaError(f"{path}: {type(error).__name__}: {error}") from error
+    return module

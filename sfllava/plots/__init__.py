@@ -1,0 +1,56 @@
+"""Figures of results: a file of figures/ makes a chart; seaborn draws it for paper and plotly for the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from sfllava import catalogue
+from sfllava.plots import interactive, static
+from sfllava.plots.chart import ACCURACY, Chart, Heat, Panel, Series, hover, kind_of, series_of
+from sfllava.types import SfllavaError
+
+__all__ = [
+    "ACCURACY", "Chart", "Heat", "Panel", "Series", "draw_chart", "hover", "interactive", "kind_of", "save_figures",
+    "series_of",
+    "show_figures", "static",
+]  # fmt: skip
+
+
+def draw_chart(name: str | Path, results: pd.DataFrame) -> Chart | str:
+    """The chart that a file of figures/ makes of results, or in words why it makes none."""
+    draw = getattr(catalogue.load("figures", name), "draw", None)
+    if draw is None:
+        raise SfllavaError(f"{catalogue.find('figures', name)}: needed a function draw(results)")
+    return draw(results)
+
+
+def show_figures(results: pd.DataFrame, names: Sequence[str | Path] = ()) -> None:
+    """Show all figures, or those named, in a notebook; in words why one has nothing to show."""
+    for name in names or catalogue.names("figures"):
+        chart = draw_chart(name, results)
+        if isinstance(chart, str):
+            print(f"{Path(name).stem}: none, since {chart}")
+        else:
+            interactive.render(chart).show()
+
+
+def save_figures(
+    results: pd.DataFrame, out: str | Path, names: Sequence[str | Path] = ()
+) -> dict[str, list[Path] | str]:
+    """Draw all figures, or those named, as SVG, PDF, PNG and HTML; the files by figure, or why there are none."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    made: dict[str, list[Path] | str] = {}
+    for name in names or catalogue.names("figures"):
+        chart = draw_chart(name, results)
+        stem = Path(name).stem
+        if isinstance(chart, str):
+            made[stem] = chart
+            continue
+        figure = static.render(chart)
+        files = [static.save(figure, out / f"{stem}.{kind}") for kind in ("svg", "pdf", "png")]
+        made[stem] = [*files, interactive.save(interactive.render(chart), out / f"{stem}.html")]
+    return made

@@ -1,0 +1,86 @@
+"""What a figure shows, apart from who draws it: the same chart becomes a seaborn figure and a plotly one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+Mark = Literal["line", "points", "bars", "front"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one colour: x, y, the 95 % interval (low, high) where there is one, and what hovering shows."""
+
+    name: str
+    x: Sequence[Any]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    hover: Sequence[str] = ()
+    mark: Mark = "line"
+    colour: int = 0
+    """A colour and a marker keep their number through all panels of a chart"""
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A table of values by row and column, None where there is none, and what hovering shows."""
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    hover: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: lines, points or bars, or a heat map."""
+
+    x_label: str
+    y_label: str
+    series: Sequence[Series] = ()
+    title: str = ""
+    log_x: bool = False
+    heat: Heat | None = None
+    level: float | None = None
+    """A dashed line across, such as chance"""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Panels side by side, with one legend, and a note below where something must be said."""
+
+    panels: Sequence[Panel]
+    note: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+ACCURACY = "accuracy, % (95 % interval)"
+
+
+def series_of(table: pd.DataFrame, x: str, name: str, colour: int = 0, mark: Mark = "line") -> Series:
+    """Rows of `results.accuracy` as a series along the column `x`."""
+    rows = table.sort_values(x, kind="stable")
+    return Series(
+        name, rows[x].tolist(), rows["accuracy"].tolist(), rows["low"].tolist(), rows["high"].tolist(),
+        [hover(row) for row in rows.to_dict("records")], mark, colour,
+    )  # fmt: skip
+
+
+def hover(row: dict[str, Any]) -> str:
+    """Setting, accuracy with interval, n, and what failed."""
+    text = f"{row['name']}: {row['accuracy']:.1f} % [{row['low']:.1f}, {row['high']:.1f}], n = {row['questions']:,}"
+    return f"{text}, failed {row['failed']:,}, unparsable {row['unparsable']:,}, {row['tokens']:,.0f} tokens"
+
+
+def kind_of(aggregation: str | None) -> str:
+    """The family of an aggregation by its name: slow + fast, slow only, fast only, or another method."""
+    name = aggregation or ""
+    if name.startswith("slowfast-"):
+        slow, fast = "slow_0frms" not in name, not name.endswith("fast_0x0")
+        return "slow + fast" if slow and fast else "slow only" if slow else "fast only"
+    return name.split("-")[0].replace("_", " ") or "other"

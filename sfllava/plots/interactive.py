@@ -1,0 +1,89 @@
+"""Charts as plotly figures: hovering shows the setting, its interval, how many questions, and what failed."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from sfllava.plots.chart import Chart, Panel, Series
+
+# seaborn's "colorblind" palette, so that both drawings of a chart have the same colours
+_COLOURS = (
+    "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9",
+)  # fmt: skip
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")
+
+
+def render(chart: Chart) -> go.Figure:
+    """A plotly figure."""
+    n = len(chart.panels)
+    columns = n if n <= 3 else 2
+    rows = -(-n // columns)
+    figure = make_subplots(rows, columns, subplot_titles=[html.escape(panel.title) for panel in chart.panels])
+    named: set[str] = set()
+    for i, panel in enumerate(chart.panels):
+        at: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
+        if panel.heat:
+            figure.add_trace(_heat(panel), **at)
+        for series in panel.series:
+            figure.add_trace(_trace(series, series.name not in named), **at)
+            named.add(series.name)
+        if panel.level is not None:
+            figure.add_hline(panel.level, line_dash="dash", line_color="#666", annotation_text="chance", **at)
+        figure.update_xaxes(title_text=panel.x_label, **at)
+        if panel.log_x:
+            ticks = sorted({float(x) for series in panel.series for x in series.x})
+            figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{x:,.5g}" for x in ticks], **at)
+        # the same heights in all panels, so that they can be compared
+        figure.update_yaxes(title_text=panel.y_label, matches=None if panel.heat else "y", **at)
+    figure.update_layout(
+        template="plotly_white", height=420 * rows, legend={"orientation": "h", "y": -0.25}, margin={"t": 60, "b": 60},
+        barmode="group",
+    )  # fmt: skip
+    if chart.note:
+        figure.add_annotation(
+            text=html.escape(chart.note), xref="paper", yref="paper", x=0, y=1.13, showarrow=False, font_size=11
+        )
+    return figure
+
+
+def _trace(series: Series, first: bool) -> Any:
+    common: dict[str, Any] = {
+        "x": list(series.x), "y": list(series.y), "name": html.escape(series.name), "legendgroup": series.name,
+        "showlegend": first, "hovertext": [html.escape(text) for text in series.hover] or None,
+        "hoverinfo": "text" if series.hover else "skip",
+    }  # fmt: skip
+    colour = _COLOURS[series.colour % len(_COLOURS)]
+    if series.low is not None and series.high is not None:
+        common["error_y"] = {
+            "array": [high - y for high, y in zip(series.high, series.y)],
+            "arrayminus": [y - low for low, y in zip(series.low, series.y)],
+        }
+    if series.mark == "bars":
+        return go.Bar(marker_color=colour, **common)
+    if series.mark == "front":
+        return go.Scatter(mode="lines", line={"shape": "hv", "dash": "dot", "color": "#777"}, **common)
+    mode = "lines+markers" if series.mark == "line" else "markers"
+    marker = {"symbol": _SYMBOLS[series.colour % len(_SYMBOLS)], "size": 9, "color": colour}
+    return go.Scatter(mode=mode, marker=marker, line={"color": colour}, **common)
+
+
+def _heat(panel: Panel) -> go.Heatmap:
+    heat = panel.heat
+    assert heat is not None
+    return go.Heatmap(
+        x=list(heat.columns), y=list(heat.rows), z=[list(row) for row in heat.values], colorscale="Cividis",
+        text=[["" if v is None else f"{v:.1f}" for v in row] for row in heat.values], texttemplate="%{text}",
+        hovertext=[[html.escape(text) for text in row] for row in heat.hover], hoverinfo="text",
+        colorbar={"title": "accuracy, %"},
+    )  # fmt: skip
+
+
+def save(figure: go.Figure, path: Path) -> Path:
+    """Write .html, with plotly's script beside it once for all figures of a folder."""
+    figure.write_html(path, include_plotlyjs="directory", div_id=path.stem, config={"displaylogo": False})
+    return path

@@ -1,0 +1,159 @@
+"""Charts as seaborn figures, at the width of a paper's column (or of its two), and as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from sfllava.plots.chart import Chart, Panel, Series
+
+COLUMN, TEXT = 3.3, 6.9  # inches: one column of a two-column paper, and both
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+_STYLE: Any = {
+    "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7, "axes.linewidth": 0.6, "grid.linewidth": 0.4, "svg.hashsalt": "sfllava",
+    "pdf.fonttype": 42,
+}  # fmt: skip
+# nothing of the time or the machine goes into a file, so that equal input gives equal bytes
+_METADATA: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+
+def render(chart: Chart) -> Figure:
+    """A matplotlib figure; it is closed, so that a notebook shows it once, where it is returned."""
+    n = len(chart.panels)
+    columns = n if n <= 3 else 2
+    rows = -(-n // columns)
+    width = COLUMN if n == 1 else TEXT
+    with sns.axes_style("whitegrid"), matplotlib.rc_context(_STYLE):
+        height = (2.6 if n == 1 else 2.5) * rows + 0.3
+        figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
+        axes = list(grid.flat)
+        limits = _limits(chart.panels)  # the same for all panels, so that heights can be compared
+        for axis, panel in zip(axes, chart.panels):
+            _heat(axis, panel) if panel.heat else _panel(axis, panel, limits)
+        for axis in axes[n:]:
+            axis.set_visible(False)
+        handles: dict[str, Any] = {}
+        for axis in axes[:n]:
+            handles |= dict(zip(*axis.get_legend_handles_labels()[::-1]))
+        if len(handles) > 1:
+            lines = ("Pareto front", "chance")  # last, behind what was measured
+            names = sorted(handles, key=lambda name: lines.index(name) if name in lines else -1)
+            figure.legend(
+                [handles[name] for name in names], names, loc="outside lower center", frameon=False,
+                ncols=2 if n == 1 else 5,
+            )  # fmt: skip
+        if chart.note:
+            figure.suptitle(_wrapped(chart.note, 62 if n == 1 else 130), fontsize=6.5, color="0.3")
+        plt.close(figure)
+    return figure
+
+
+def _panel(axis: Any, panel: Panel, limits: tuple[float, float]) -> None:
+    colours = sns.color_palette("colorblind", 10)
+    bars = [s for s in panel.series if s.mark == "bars"]
+    names = list(dict.fromkeys(x for s in panel.series for x in s.x)) if _categorical(panel) else []
+    place = {name: i for i, name in enumerate(names)}
+    points = [s for s in panel.series if s.mark == "points"]
+    reach = [float(v) for s in points for v in s.x] if panel.log_x else []
+    span = max(reach) / min(reach) if reach else 1.0
+    for series in panel.series:
+        x = np.array([place[v] for v in series.x] if names else series.x, float)
+        y = np.array(series.y, float)
+        colour, marker = colours[series.colour % 10], _MARKERS[series.colour % len(_MARKERS)]
+        if series.mark == "front":
+            axis.step(x, y, where="post", color="0.45", linewidth=0.9, linestyle=":", label=series.name, zorder=1)
+        elif series.mark == "bars":
+            width = 0.8 / len(bars)
+            x = x + (bars.index(series) - (len(bars) - 1) / 2) * width
+            axis.bar(x, y, width, color=colour, yerr=_errors(series), label=series.name, error_kw={"linewidth": 0.7})
+        else:
+            if panel.log_x and len(points) > 1:  # a little aside, so that points on one another are both seen
+                x = x * span ** (0.014 * (points.index(series) - (len(points) - 1) / 2))
+            axis.errorbar(
+                x, y, yerr=_errors(series), label=series.name, color=colour, marker=marker, markersize=4,
+                linewidth=1.1 if series.mark == "line" else 0, elinewidth=0.8, capsize=2, zorder=2,
+            )  # fmt: skip
+    if panel.level is not None:
+        axis.axhline(panel.level, color="0.4", linestyle="--", linewidth=0.8, label="chance")
+    axis.set(xlabel=panel.x_label, ylabel=panel.y_label, title=panel.title, ylim=limits)
+    if names:
+        axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+        axis.grid(axis="x", visible=False)
+    elif panel.log_x:
+        _log_axis(axis, sorted({float(v) for s in panel.series for v in s.x}))
+
+
+def _log_axis(axis: Any, values: list[float]) -> None:
+    axis.set_xscale("log")
+    ticks = [values[0]]
+    for value in values[1:]:  # labels need room: about a sixth of the axis each
+        if np.log(value / ticks[-1]) > 0.16 * max(np.log(values[-1] / values[0]), 1e-9):
+            ticks.append(value)
+    axis.set_xticks(ticks)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 100 else f"{v:.2g}"))
+    axis.minorticks_off()
+    room = max(values[-1] / values[0], 1.5) ** 0.06
+    axis.set_xlim(values[0] / room, values[-1] * room)
+
+
+def _limits(panels: Sequence[Panel]) -> tuple[float, float]:
+    """Of accuracies: from zero where there are bars, else what the intervals need, and no less than 20 points."""
+    series = [s for panel in panels for s in panel.series]
+    values = [v for s in series for part in (s.low or s.y, s.high or s.y) for v in part]
+    values += [panel.level for panel in panels if panel.level is not None]
+    low, high = (min(values), max(values)) if values else (0.0, 100.0)
+    if any(s.mark == "bars" for s in series):
+        low = 0.0
+    room = max(20 - (high - low), 0.1 * (high - low)) / 2
+    floor = 0.0 if any(s.mark == "bars" for s in series) else -2.0
+    return max(floor, low - room), min(104.0, high + room)
+
+
+def _heat(axis: Any, panel: Panel) -> None:
+    heat = panel.heat
+    assert heat is not None
+    values = np.array([[np.nan if v is None else v for v in row] for row in heat.values], float)
+    sns.heatmap(
+        values, ax=axis, annot=True, fmt=".1f", cmap="cividis", linewidths=0.5, xticklabels=list(heat.columns),
+        yticklabels=list(heat.rows), cbar_kws={"label": "accuracy, %"}, annot_kws={"fontsize": 7},
+    )  # fmt: skip
+    axis.set(xlabel=panel.x_label, ylabel=panel.y_label, title=panel.title)
+    axis.tick_params(axis="y", rotation=0)
+
+
+def _errors(series: Series) -> Any:
+    if series.low is None or series.high is None:
+        return None
+    y = np.array(series.y, float)
+    return np.maximum(0, [y - np.array(series.low, float), np.array(series.high, float) - y])
+
+
+def _categorical(panel: Panel) -> bool:
+    return any(isinstance(x, str) for series in panel.series for x in series.x)
+
+
+def _wrapped(text: str, width: int) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write .svg, .pdf or .png; equal figures give equal bytes."""
+    kind = path.suffix[1:]
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(path, metadata=_METADATA[kind], dpi=300)
+    return path
