@@ -28,13 +28,14 @@ format: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python bench/questions.py
 	$(BIN)/python bench/preprocess.py
+	$(BIN)/python bench/judging.py
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needed Python 3.11 or later, got " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -e '.[notebooks,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[notebooks,judge,dev]'
 	touch $@
 
 clean:

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,74 @@ def _check(a: argparse.Namespace) -> int:
     checks = [check(load_benchmark(name, a.questions, a.videos, root=a.root), workers=a.workers) for name in names]
     print(*checks, sep="\n")
     return 0 if all(found.ok for found in checks) else 1
+
+
+def _judge(a: argparse.Namespace) -> int:
+    from sfllava.batches import Batches
+    from sfllava.judging import judge, plan
+
+    judging = _make_judge(a)
+    planned = plan(a.run_folder, judging, rubrics=a.rubrics, reuse=a.reuse)
+    print(planned, file=sys.stderr, flush=True)
+    if judging.paid and planned.requests and not a.yes and a.limit_cost is None:
+        raise SfllavaError("nothing sent: pass --yes, or --limit-cost DOLLARS with --price")
+    batch = Batches(wait=a.wait) if a.batch else None
+    done = judge(a.run_folder, judging, rubrics=a.rubrics, limit_cost=a.limit_cost, reuse=a.reuse, batch=batch)
+    print(done)
+    if done.judged and find_spec("pandas"):
+        from sfllava.agreement import format_scores, load_verdicts, scores
+
+        print(format_scores(scores(load_verdicts(a.run_folder, [judging.name]))))
+    return 0 if done.complete else 1
+
+
+def _make_judge(a: argparse.Namespace) -> Any:
+    from sfllava.evaluators.local_judge import LocalJudge
+    from sfllava.evaluators.match import MatchJudge
+    from sfllava.evaluators.openai_judge import OpenAIJudge
+
+    if a.batch and a.judge != "openai":
+        raise SfllavaError("--batch is for the openai judge")
+    if a.judge.startswith("match"):
+        return MatchJudge(a.judge, a.name)
+    if not a.model:
+        raise SfllavaError(
+            f"the {a.judge} judge needs --model, the exact name (openai) or folder (local, llava) of one"
+        )
+    if a.judge == "openai":
+        more = {"max_reply_tokens": a.max_reply_tokens} if a.max_reply_tokens else {}
+        return OpenAIJudge(
+            a.model, a.name, concurrency=a.concurrency, seconds=a.seconds, tries=a.tries, structured=not a.plain,
+            price=tuple(a.price) if a.price else None, **more,
+        )  # fmt: skip
+    from sfllava.models.load import load_model
+    from sfllava.models.text import LlavaText, load_text_model
+
+    text = LlavaText(load_model(a.model, a.device)) if a.judge == "llava" else load_text_model(a.model, a.device)
+    return LocalJudge(text, a.name, **({"max_reply_tokens": a.max_reply_tokens} if a.max_reply_tokens else {}))
+
+
+def _judges(a: argparse.Namespace) -> int:
+    from sfllava.agreement import differing, format_pairs, format_scores, kappas, load_verdicts, pairs, scores
+
+    if a.figure and Path(a.figure).suffix not in (".svg", ".pdf", ".png"):
+        raise SfllavaError(f"--figure {a.figure}: needed a file that ends in .svg, .pdf or .png")
+    verdicts = load_verdicts(a.run_folder, a.judge)
+    if verdicts.empty:
+        raise SfllavaError(f"{a.run_folder}: no verdicts; sfllava judge makes them")
+    table, found, differ = scores(verdicts), pairs(verdicts), differing(verdicts)
+    print(format_scores(table))
+    if found:
+        print(format_pairs(found))
+        print(f"{len(differ)} questions on which they differ" + (f", in {a.differing}" if a.differing else ""))
+    if a.differing:
+        differ.to_csv(a.differing, index=False)
+    if a.figure:
+        from sfllava.plots.judges import judges_agreement
+        from sfllava.plots.static import save
+
+        save(judges_agreement(table, kappas(found)), Path(a.figure))
+    return 0
 
 
 def _ablate(a: argparse.Namespace) -> int:
@@ -267,6 +336,36 @@ def _parser() -> argparse.ArgumentParser:
 
     check = command("check", _check, "Count questions and find videos, before any GPU hour.")
     with_benchmark(check)
+
+    judge = command("judge", _judge, "Grade a run's predictions; started again, it goes on, and retries what failed.")
+    judge.add_argument("run_folder", metavar="RUN")
+    judge.add_argument(
+        "--judge",
+        required=True,
+        choices=["openai", "local", "llava", "match-exact", "match-contains"],
+        help="openai: any such server (OPENAI_API_KEY, OPENAI_BASE_URL); local: a causal LM; llava: a LLaVA's own LM",
+    )
+    judge.add_argument("--model", default="", metavar="NAME", help="exact name (openai), or folder (local, llava)")
+    judge.add_argument("--name", default="", help="name of the verdicts' file (default: made of judge and model)")
+    judge.add_argument("--rubrics", metavar="DIR", help="your own wordings: open.txt, CI.txt, ...")
+    judge.add_argument("--reuse", nargs="+", default=[], metavar="RUN", help="take over equal verdicts of other runs")
+    judge.add_argument("--yes", action="store_true", help="go on without a limit on the cost")
+    judge.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
+    judge.add_argument("--limit-cost", type=float, metavar="DOLLARS", help="what this call may cost")
+    judge.add_argument("--concurrency", type=int, default=16, metavar="N", help="requests at a time (default: 16)")
+    judge.add_argument("--seconds", type=float, default=60, metavar="S", help="what one request may take")
+    judge.add_argument("--tries", type=int, default=8, metavar="N", help="requests for one verdict (default: 8)")
+    judge.add_argument("--max-reply-tokens", type=int, metavar="N", help="more for a model that thinks first")
+    judge.add_argument("--plain", action="store_true", help="do not ask for the reply's JSON schema")
+    judge.add_argument("--batch", action="store_true", help="the provider's Batch API: submit, later collect")
+    judge.add_argument("--wait", action="store_true", help="with --batch: until it has ended")
+    judge.add_argument("--device", default="auto", help="for local and llava: auto, cpu, cuda, cuda:1")
+
+    judges = command("judges", _judges, "Compare the judges of a run: scores, agreement, where they differ.")
+    judges.add_argument("run_folder", metavar="RUN")
+    judges.add_argument("--judge", nargs="+", default=[], metavar="NAME", help="these only (default: all)")
+    judges.add_argument("--differing", metavar="FILE", help="write the questions on which they differ as CSV")
+    judges.add_argument("--figure", metavar="FILE", help="draw it: .png, .svg or .pdf")
 
     ablate = command("ablate", _ablate, "Sweep the settings of an ablation at little cost, and report on them.")
     ablate.add_argument("ablation", help="name, such as fast_grid, or a .py file of your own")

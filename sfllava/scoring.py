@@ -30,7 +30,7 @@ def score(questions: Sequence[Question], settings: Sequence[str], rows: Iterable
         counts[name]["answered"] += 1
         evaluator = EVALUATORS[question.task]
         for rule, verdict in (evaluator(question, row["prediction"]) if evaluator else {}).items():
-            counts[name][f"{rule} correct"] += verdict.correct
+            counts[name][f"{rule} correct"] += bool(verdict.correct)
             counts[name][f"{rule} unparsable"] += not verdict.parsed
     evaluator = EVALUATORS[questions[0].task]
     rules = list(evaluator(questions[0], "")) if evaluator else []

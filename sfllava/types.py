@@ -110,12 +110,29 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one prediction was judged: `correct`, and whether the reply could be read at all."""
+    """How one prediction was judged: `correct`, and whether the reply could be read at all.
 
-    correct: bool
+    The fields from `score` on are a judge's. A verdict with an `error` is none: its judge failed, and nobody knows.
+    """
+
+    correct: bool | None
+    """None for a rubric that gives a score alone, and where the judge failed."""
     parsed: bool = True
     chosen: int | None = None
     judge: str = ""
+    score: float | None = None
+    """0 to 5, fractions kept."""
+    reply: str = ""
+    model: str = ""
+    """The exact name that was asked for."""
+    served: str = ""
+    """The name that the server gave itself."""
+    tokens: tuple[int, int] = (0, 0)
+    """Of prompts and replies, all tries together."""
+    cost: float | None = None
+    """US dollars, where the prices are known."""
+    tries: int = 1
+    error: str | None = None
 
 
 Evaluator = Callable[[Question, str], dict[str, Verdict]]

@@ -77,3 +77,22 @@ def models(checkpoints):
         return loaded[family, layout]
 
     return get
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch):
+    """server(**options) -> a running OpenAI-compatible server, named by the environment as a user would."""
+    from openai_server import Server
+
+    running: list[Server] = []
+
+    def start(**options) -> Server:
+        running.append(Server(**options).__enter__())
+        for name, value in running[-1].environment().items():
+            if name.startswith("OPENAI_"):
+                monkeypatch.setenv(name, value)
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.__exit__()

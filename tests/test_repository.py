@@ -26,7 +26,9 @@ RANKS = [
     {"prompts", "workers", "methods"},
     {"models", "evaluators", "benchmarks"},
     {"scoring", "runfolder"},
-    {"asking", "checking", "evaluation", "notebooks", "results"},
+    {"verdicts"},
+    {"work"},
+    {"asking", "checking", "evaluation", "notebooks", "results", "judging", "batches", "agreement"},
     {"ablation", "plots"},
     {"reporting"},
     {"cli"},
@@ -78,6 +80,7 @@ def test_imports_flow_one_way(path):
         ("seaborn", {"plots"}),
         ("plotly", {"plots"}),
         ("scipy", {"stats"}),
+        ("openai", {"evaluators", "batches"}),
     ],
 )
 def test_each_library_has_one_home(library, homes):

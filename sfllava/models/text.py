@@ -1,0 +1,137 @@
+"""Language models that reply to text alone, for judging: a causal LM from a folder, or a loaded LLaVA's own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from sfllava.models.checkpoint import CheckpointError, fingerprint
+from sfllava.models.llava_next import LlavaNext
+from sfllava.models.load import _device, _dtype, _line, _quiet
+from sfllava.prompts import Prompt
+from sfllava.types import Question, SfllavaError
+
+Reply = tuple[str, int, int]
+"""(text, prompt tokens, reply tokens)."""
+# how each family was trained to take turns; the video stands for where the shared part ends, and is empty
+_TURNS = {
+    "vicuna": "{system} USER: <video>{question} ASSISTANT:",
+    "chatml": "<|im_start|>system\n{system}<|im_end|><|im_start|>user\n<video>{question}<|im_end|>"
+    "<|im_start|>assistant\n",
+    "mistral": "[INST] {system}\n<video>{question} [/INST]",
+    "tiny": "{system}\n<video>{question}\n",
+}
+
+
+class CausalText:
+    """A transformers causal LM and its tokenizer. Make one with `load_text_model`."""
+
+    batch = 1
+
+    def __init__(self, network: Any, tokenizer: Any, name: str, mark: str) -> None:
+        self._network, self._tokenizer, self.name = network.eval(), tokenizer, name
+        template = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+        self.about = {"sha256_sampled": mark, "dtype": str(network.dtype), "template_sha256": template}
+        self._special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
+        ends = network.generation_config.eos_token_id or tokenizer.eos_token_id
+        self._ends = [ends] if isinstance(ends, int) else list(ends or [])
+        self._context = getattr(network.config, "max_position_embeddings", None)
+
+    def replies(self, asks: Sequence[tuple[str, str]], max_new_tokens: int) -> list[Reply | SfllavaError]:
+        """Greedy replies to (system, user) texts, one at a time."""
+        return [self._reply(system, user, max_new_tokens) for system, user in asks]
+
+    @torch.inference_mode()
+    def _reply(self, system: str, user: str, max_new_tokens: int) -> Reply | SfllavaError:
+        ids = self._ids(system, self._plain(user)).to(self._network.device)
+        if self._context and ids.shape[1] + max_new_tokens > self._context:
+            return SfllavaError(
+                f"{ids.shape[1]} prompt and {max_new_tokens} new tokens do not fit the judge's {self._context}"
+            )
+        options = GenerationConfig(
+            do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=self._ends or None,
+            pad_token_id=min(self._ends, default=0),
+        )  # fmt: skip
+        out = self._network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=options)
+        said = out[0, ids.shape[1] :].tolist()
+        return self._tokenizer.decode(said, skip_special_tokens=True).strip(), ids.shape[1], len(said)
+
+    def _ids(self, system: str, user: str) -> torch.Tensor:
+        if not self._tokenizer.chat_template:
+            return self._tokenizer(f"{system}\n\n{user}\n", return_tensors="pt").input_ids
+        turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        try:
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except Exception:  # templates without a system turn say so in many ways
+            turns = [{"role": "user", "content": f"{system}\n\n{user}"}]
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return self._tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+
+    def _plain(self, text: str) -> str:
+        # a prediction that writes the model's own end of turn must not end one
+        for token in self._special:
+            if len(token) > 1 and not token.isspace():
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+
+class LlavaText:
+    """The language model of a loaded LLaVA, asked without a video; questions share the rubric as their prefix."""
+
+    batch = 8
+
+    def __init__(self, model: LlavaNext) -> None:
+        self._model, self.name = model, str(model.path)
+        self.about = {"sha256_sampled": model.fingerprint, "dtype": str(model.dtype), "family": model.family}
+        self._none = torch.zeros(0, model.network.config.text_config.hidden_size)
+
+    def replies(self, asks: Sequence[tuple[str, str]], max_new_tokens: int) -> list[Reply | SfllavaError]:
+        """Greedy replies to (system, user) texts."""
+        found: list[Reply | SfllavaError] = []
+        fits: dict[str, list[int]] = {}
+        for i, (system, user) in enumerate(asks):
+            ids = sum(map(len, self._model.prompt_ids(Question(user), self._prompt(system))))
+            found.append(("", ids, 0))
+            try:
+                self._model.check_context(0, ids + max_new_tokens, user)
+                fits.setdefault(system, []).append(i)
+            except SfllavaError as error:
+                found[i] = error
+        for system, places in fits.items():
+            users = [Question(asks[i][1]) for i in places]
+            prompt = self._prompt(system)
+            for i, answer in zip(
+                places, self._model.answer(self._none, users, max_new_tokens=max_new_tokens, prompt=prompt)
+            ):
+                found[i] = answer.text, answer.prompt_tokens, len(answer.token_ids)
+        return found
+
+    def _prompt(self, system: str) -> Prompt:
+        return Prompt(_TURNS[self._model.family].replace("{system}", system.strip()), "rubric")
+
+
+def load_text_model(folder: str | Path, device: str = "auto", dtype: str = "auto") -> CausalText:
+    """A causal LM from a folder with safetensors and a tokenizer; nothing in it is executed. Raises CheckpointError."""
+    folder = Path(folder).expanduser()
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: no such checkpoint folder of a language model; needed config.json")
+    device = _device(device)
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            network: Any = AutoModelForCausalLM.from_pretrained(
+                folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype="auto"
+            )
+        weights = network.state_dict()
+        mark = fingerprint(folder, weights)
+        network = network.to(device, _dtype(dtype, device == "cpu", network.config.to_dict(), weights))
+    except (SfllavaError, MemoryError):
+        raise
+    except Exception as error:  # a damaged folder can fail anywhere in three libraries
+        raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {_line(error)}") from error
+    return CausalText(network, tokenizer, str(folder.resolve()), mark)

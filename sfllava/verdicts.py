@@ -1,0 +1,242 @@
+"""What is to be judged in a run, and the verdicts of one judge on disk, beside the predictions.
+
+verdicts-NAME.jsonl has a row for each question, setting and rubric; verdicts-NAME.json what makes the judge this judge.
+Rows are appended whole and synced; what failed stands in the file until the next start, which asks it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfllava.benchmarks.base import load_spec
+from sfllava.evaluators.judge import Ask, load_rubric
+
+# a second file in the same folder keeps to the first one's habits
+from sfllava.runfolder import RunError, _differences, _line, _lock, _log_to, _replace, read_rows, read_run
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
+# question type of VCGBench -> the rubrics that its predictions are judged under
+VCGBENCH = {"generic": ("CI", "DO", "CU"), "temporal": ("TU",), "consistency": ("CO",)}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One thing to judge: a prediction (of VCGBench's consistency, two) under a rubric, or why it cannot be."""
+
+    key: str
+    setting: str
+    rubric: str
+    video: str
+    ask: Ask | None
+    error: str | None = None
+
+    @property
+    def at(self) -> tuple[str, str, str]:
+        """What is unique in a file of verdicts."""
+        return self.key, self.setting, self.rubric
+
+
+def read_units(run: str | Path, rubrics: str | Path | None = None) -> list[Unit]:
+    """All that is to be judged in a run, in the order of its predictions; what inference failed on has no `ask`.
+
+    rubrics: a folder of your own wordings, one NAME.txt a rubric.
+    """
+    task = load_spec(str(read_run(run)["identity"].get("benchmark"))).task
+    rows = list(read_rows(run))
+    if task == "choice":
+        raise RunError(f"{run}: multiple choice is scored by its letters, without a judge")
+    if task == "open":
+        return [_unit(row["key"], (row,), "open", rubrics) for row in rows]
+    units, firsts = [], {}
+    for row in rows:
+        for rubric in VCGBENCH.get(row["type"], ()):
+            if rubric != "CO":
+                units.append(_unit(row["key"], (row,), rubric, rubrics))
+                continue
+            stem, _, part = row["key"].rpartition("/")
+            other = firsts.pop((stem, row["setting"]), None)
+            if other is None:
+                firsts[stem, row["setting"]] = row
+            else:
+                pair = (row, other) if part == "1" else (other, row)
+                units.append(_unit(stem, pair, rubric, rubrics))
+        if row["type"] not in VCGBENCH:
+            raise RunError(f"{run}: question {row['key']}: type must be {', '.join(VCGBENCH)}, got {row['type']!r}")
+    return units  # half a pair is not asked yet
+
+
+def _unit(key: str, rows: tuple[Row, ...], rubric: str, rubrics: str | Path | None) -> Unit:
+    row = rows[0]
+    if errors := [r["error"] or "no prediction" for r in rows if r["error"] or r.get("prediction") is None]:
+        return Unit(key, row["setting"], rubric, row["video"], None, errors[0])
+    try:
+        ask = Ask(
+            load_rubric(rubric, rubrics),
+            tuple(str(r["question"]) for r in rows),
+            str(row["answer"]),
+            tuple(str(r["prediction"]) for r in rows),
+        )
+    except KeyError as error:
+        raise RunError(f"question {key} at {row['setting']}: its row has no {error}") from error
+    return Unit(key, row["setting"], rubric, row["video"], ask)
+
+
+class VerdictFile:
+    """One writer's hold on the verdicts of one judge; a context manager. `units` tells rows of this run from stale."""
+
+    def __init__(self, run: str | Path, name: str, identity: Row, facts: Row, units: Iterable[Unit]) -> None:
+        if not _NAME.fullmatch(name):
+            raise RunError(f"a judge's name must be letters, digits, . _ and -, got {name!r}")
+        self._name = name
+        self.run, self.path, self._about = Path(run), verdicts_path(run, name), Path(run) / f"verdicts-{name}.json"
+        self._identity, self._facts = json.loads(json.dumps(identity)), facts
+        self._contents = {unit.at: unit.ask.content for unit in units if unit.ask}
+        self.aside = Path(run) / f"aside-{self.path.name}"
+        self.state: Row = {}
+        """What stands in verdicts-NAME.json; `save` writes it."""
+
+    def __enter__(self) -> VerdictFile:
+        self._stack = contextlib.ExitStack()
+        try:
+            lock = self._stack.enter_context((self.run / f".lock-{self.path.stem}").open("a+"))
+            try:
+                _lock(lock)
+            except OSError as error:
+                raise RunError(f"{self.path}: another process is writing these verdicts; wait for it") from error
+            self._stack.enter_context(_log_to(self.run / "log.txt"))
+            self._check_identity()
+            self._tidy()
+            self._file = self._stack.enter_context(self.path.open("ab", buffering=0))
+        except BaseException as error:
+            self._stack.close()
+            if isinstance(error, OSError):
+                raise RunError(f"{error.filename}: cannot be used: {error.strerror}") from error
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Write rows, synced; where that fails the file is as it was before, and RunError says so."""
+        data, number = b"".join(map(_line, rows)), self._file.fileno()
+        size = os.fstat(number).st_size
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(number, data[written:])
+            os.fsync(number)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(number, size)
+            raise RunError(f"{self.path}: cannot write: {error.strerror}; the rows before are kept") from error
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, in the order of writing."""
+        return read_verdicts(self.path)
+
+    def waiting(self) -> set[str]:
+        """Contents that a batch of the provider's was asked for, and has not brought yet."""
+        return waiting_contents(self.state)
+
+    def save(self) -> None:
+        """Write `state`."""
+        _replace(self._about, json.dumps(self.state, indent=1, ensure_ascii=False).encode() + b"\n")
+
+    def _check_identity(self) -> None:
+        if self._about.exists():
+            self.state = read_about(self.run, self._name, needed=True)
+            if changed := sorted(_differences(self.state["identity"], self._identity)):
+                raise RunError(
+                    f"{self.path}: these verdicts are another judge's; give this one a name of its own, or the same "
+                    f"settings: {'; '.join(changed)}"
+                )
+        elif self.path.exists():
+            raise RunError(f"{self.path}: verdicts without {self._about.name}: nobody knows whose they are")
+        else:
+            self.state = {"identity": self._identity, "sessions": [], "batches": []}
+        self.state["sessions"].append(self._facts)
+        self.save()
+
+    def _tidy(self) -> None:
+        """Cut off a half-written last line, and take out what failed and what was said of other predictions."""
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        if tail := len(data) - (data.rfind(b"\n") + 1):
+            log.warning("%s: cut off a half-written last line of %d bytes", self.path, tail)
+        rows = list(self.rows())
+        seen = set()
+        for i, row in enumerate(rows, 1):
+            if (at := at_of(row)) in seen:
+                raise RunError(f"{self.path}, line {i}: a second verdict on {' '.join(at)}")
+            seen.add(at)
+        stale = [row for row in rows if not row["error"] and row["content"] != self._contents.get(at_of(row))]
+        if stale:  # they were paid for: kept aside, and used again where such a prediction comes back
+            with self.aside.open("ab") as file:
+                file.write(b"".join(map(_line, stale)))
+            log.warning("%s: %d verdicts on predictions that this run has not: put aside", self.path, len(stale))
+        kept = [row for row in rows if not row["error"] and row["content"] == self._contents.get(at_of(row))]
+        if tail or len(kept) < len(rows):
+            _replace(self.path, b"".join(map(_line, kept)))
+
+
+def verdicts_path(run: str | Path, name: str) -> Path:
+    """Where a judge's verdicts stand in a run folder."""
+    return Path(run) / f"verdicts-{name}.jsonl"
+
+
+def judge_names(run: str | Path) -> list[str]:
+    """The judges that have verdicts in a run."""
+    return sorted(path.stem.removeprefix("verdicts-") for path in Path(run).glob("verdicts-*.jsonl"))
+
+
+def at_of(row: Row) -> tuple[str, str, str]:
+    """What is unique in a file of verdicts."""
+    return row["key"], row["setting"], row["rubric"]
+
+
+def read_verdicts(path: Path) -> Iterator[Row]:
+    """The rows of a file of verdicts; a half-written last line is passed over."""
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for i, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row = json.loads(line)
+                if missing := {"key", "setting", "rubric", "content", "correct", "score", "error"} - row.keys():
+                    raise ValueError(f"no {', '.join(sorted(missing))}")
+            except (ValueError, AttributeError) as error:
+                raise RunError(f"{path}, line {i}: not a row of verdicts: {error}") from error
+            yield row
+
+
+def waiting_contents(about: Row) -> set[str]:
+    """Contents that a batch of the provider's was asked for, and has not brought yet."""
+    return {content for batch in about["batches"] if not batch["collected"] for content in batch["contents"]}
+
+
+def read_about(run: str | Path, name: str, needed: bool = False) -> Row:
+    """The verdicts-NAME.json of a judge: identity, sessions, batches; empty where there is none and none is needed."""
+    path = Path(run) / f"verdicts-{name}.json"
+    if not needed and not path.exists():
+        return {"identity": {}, "sessions": [], "batches": []}
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(state.get(k), t) for k, t in (("identity", dict), ("sessions", list), ("batches", list))):
+            raise ValueError("needed identity, sessions and batches")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{path}: not about a judge of ours: {error}") from error
+    return state

@@ -1,0 +1,531 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from openai_server import Server
+from test_judge import HOSTILE, quick
+
+from sfllava.batches import Batches
+from sfllava.evaluators.judge import JudgeError
+from sfllava.evaluators.match import MatchJudge
+from sfllava.evaluators.openai_judge import OpenAIJudge
+from sfllava.judging import judge, plan
+from sfllava.runfolder import RunError
+from sfllava.verdicts import read_units, read_verdicts
+
+FAULTS = ["rate_limit", "server_error", "cut", "reset", "wrong_json", "refusal", "duplicate"]
+
+
+def write_run(folder: Path, rows, benchmark="open") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"identity": {"benchmark": benchmark}, "sessions": []}))
+    common = {"type": "x", "options": [], "error": None, "setting": "s"}
+    (folder / "predictions.jsonl").write_text("".join(json.dumps({**common, **row}) + "\n" for row in rows))
+    return folder
+
+
+def open_rows(n, setting="s", right=0.6, same=False):
+    """n predictions over n / 4 videos; of every ten `10 right` are right."""
+    return [
+        {
+            "key": f"open/{i}", "setting": setting, "video": f"v{i // 4}", "question": f"what is number {0 if same else i}?",
+            "answer": f"thing {0 if same else i}",
+            "prediction": f"it is thing {0 if same else i}" if i % 10 < 10 * right else "no idea",
+        }
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def vcgbench_rows(videos=3, failed=()):
+    rows = []
+    for i in range(videos):
+        about = {"video": f"v{i}", "answer": f"a panda eats {i}"}
+        rows += [
+            {
+                **about,
+                "key": f"vcgbench/generic/{i}",
+                "type": "generic",
+                "question": "what?",
+                "prediction": f"a panda eats {i}",
+            },
+            {
+                **about,
+                "key": f"vcgbench/temporal/{i}",
+                "type": "temporal",
+                "question": "when?",
+                "prediction": "nothing",
+            },
+            {
+                **about,
+                "key": f"vcgbench/consistency/{i}/1",
+                "type": "consistency",
+                "question": "who?",
+                "prediction": f"A panda eats {i}.",
+            },
+            {
+                **about,
+                "key": f"vcgbench/consistency/{i}/2",
+                "type": "consistency",
+                "question": "who is it?",
+                "prediction": "a dog",
+            },
+        ]
+    return [{**row, "prediction": None, "error": "no video"} if row["key"] in failed else row for row in rows]
+
+
+def verdicts(run, name="openai-judge-2026-01-01"):
+    return list(read_verdicts(run / f"verdicts-{name}.jsonl"))
+
+
+def go(run, judging=None, **options):
+    return judge(run, judging or quick(), progress=False, **options)
+
+
+def test_every_prediction_gets_one_verdict(server, tmp_path):
+    server()
+    run = write_run(tmp_path / "run", open_rows(40))
+    done = go(run)
+    rows = verdicts(run)
+    assert done.complete and (done.judged, done.requests) == (40, 40) and done.served == ("judge-served-2026",)
+    assert len({(r["key"], r["setting"], r["rubric"]) for r in rows}) == 40
+    assert [r["correct"] for r in sorted(rows, key=lambda r: int(r["key"].split("/")[1]))] == [
+        i % 10 < 6 for i in range(40)
+    ]
+    for row in rows:
+        assert row["model"] == "judge-2026-01-01" and row["served"] == "judge-served-2026" and row["reply"]
+    assert go(run).requests == 0 and len(verdicts(run)) == 40
+
+
+def test_no_more_requests_at_a_time_than_told(server, tmp_path):
+    one = server(delay=0.05)
+    assert go(write_run(tmp_path / "run", open_rows(40)), quick(concurrency=5)).complete
+    assert one.counts()["most"] == 5
+
+
+def test_equal_texts_are_paid_for_once(server, tmp_path):
+    """Two settings that said the same, and a question that stands twice in its file."""
+    one = server()
+    rows = [*open_rows(30), *open_rows(30, "t", right=0.3)]
+    run = write_run(tmp_path / "run", [*rows, {**rows[0], "key": "open/again"}])
+    assert plan(run, quick()).requests == 30 + 9  # of every ten three are wrong in one and right in the other
+    assert go(run).requests == 39 and sum(one.counts()["completed"].values()) == 39
+    rows = verdicts(run)
+    assert len(rows) == 61 and sum(row["paid"] for row in rows) == 39
+    assert all(row["tokens"] == [0, 0] for row in rows if not row["paid"])
+
+
+def test_other_runs_verdicts_can_be_taken_over(server, tmp_path):
+    one = server()
+    first = write_run(tmp_path / "one", open_rows(20))
+    go(first)
+    second = write_run(tmp_path / "two", open_rows(30))
+    assert plan(second, quick(), reuse=[first]).requests == 10
+    done = go(second, reuse=[first])
+    assert done.requests == 10 and done.complete and set(one.counts()["completed"].values()) == {1}
+    third = write_run(tmp_path / "three", open_rows(30))
+    with pytest.raises(RunError, match=r"verdicts-openai-another.json: not about a judge"):
+        go(third, quick("another"), reuse=[first])
+
+
+def test_what_inference_failed_on_is_not_sent(server, tmp_path):
+    one = server()
+    rows = open_rows(10)
+    rows[3] |= {"prediction": None, "error": "v0: no such video"}
+    rows[4] |= {"prediction": None}
+    done = go(write_run(tmp_path / "run", rows))
+    assert (done.judged, done.no_prediction, done.complete) == (8, 2, True)
+    assert one.counts()["requests"] == 8 and "2 without a prediction" in str(done)
+
+
+def test_a_failure_is_a_row_with_its_reason_and_is_retried(server, tmp_path):
+    one = server(faults={"refusal": 0.5})
+    run = write_run(tmp_path / "run", open_rows(40))
+    done = go(run)
+    failed = [row for row in verdicts(run) if row["error"]]
+    assert 10 < done.failed < 30 and len(failed) == done.failed and not done.complete
+    assert {row["error"] for row in failed} == {"refused: I cannot grade this."}
+    assert all(row["correct"] is None and row["score"] is None for row in failed)
+    assert f"failed {done.failed} x: refused" in str(done)
+    one.behave(faults={})
+    again = go(run)
+    assert again.complete and again.requests == done.failed and len(verdicts(run)) == 40
+    assert not any(row["error"] for row in verdicts(run)) and set(one.counts()["completed"].values()) == {1}
+
+
+def test_it_stops_when_every_request_fails(server, tmp_path):
+    one = server(faults={"server_error": 1})
+    run = write_run(tmp_path / "run", open_rows(200))
+    with pytest.raises(JudgeError, match=r"\d+ verdicts failed in a row, the last: HTTP 500: it broke"):
+        go(run, quick(tries=1, concurrency=4))
+    assert 20 <= one.counts()["requests"] < 40
+    one.behave(faults={})
+    assert go(run).complete
+
+
+def test_a_refused_account_stops_it_and_keeps_what_there_is(server, tmp_path):
+    one = server()
+    run = write_run(tmp_path / "run", open_rows(20))
+    go(write_run(tmp_path / "other", open_rows(5)))
+    one.behave(status=401)
+    with pytest.raises(JudgeError, match="HTTP 401"):
+        go(run)
+    assert verdicts(run) == []
+    one.behave(status=0)
+    assert go(run).complete
+
+
+def test_a_limit_on_the_cost(server, tmp_path):
+    one = server()
+    run = write_run(tmp_path / "run", open_rows(50))
+    with pytest.raises(RunError, match="a limit on the cost needs the prices"):
+        go(run, limit_cost=1.0)
+    dear = {"price": (1000.0, 1000.0), "concurrency": 4}
+    estimate = plan(run, quick(**dear)).cost
+    assert estimate is not None
+    with pytest.raises(RunError, match=r"50 requests would cost about \$\d+\.\d\d, more than the limit \$5\.00"):
+        go(run, quick(**dear), limit_cost=5.0)
+    assert one.counts()["requests"] == 0
+    done = go(run, quick(**dear), limit_cost=estimate)
+    assert done.complete and done.cost is not None and 0 < done.cost < estimate
+    assert done.cost == pytest.approx(sum(row["cost"] for row in verdicts(run)))
+
+
+def test_a_limit_is_kept_where_requests_cost_more_than_thought(server, tmp_path):
+    """Each verdict takes several paid replies here: it stops before the limit instead of behind it."""
+    server(faults={"wrong_json": 0.9})
+    run = write_run(tmp_path / "run", open_rows(60))
+    judging = quick(price=(1000.0, 1000.0), concurrency=2, max_reply_tokens=12)
+    limit = plan(run, judging).cost
+    assert limit is not None
+    done = go(run, judging, limit_cost=limit)
+    assert done.cost is not None and done.cost <= limit * 1.05 and "limit" in done.stopped and not done.complete
+    assert "stopped: the limit of $" in str(done)
+
+
+def test_verdicts_belong_to_one_judge(server, tmp_path):
+    server()
+    run = write_run(tmp_path / "run", open_rows(4))
+    go(run, quick("one", name="mine"))
+    with pytest.raises(RunError, match=r'these verdicts are another judge\'s.*model was "one", is "two"'):
+        go(run, quick("two", name="mine"))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "open.txt").write_text("Be kind.\n--- user ---\n{question} {answer} {prediction}")
+    with pytest.raises(RunError, match=r"rubrics_sha256\.open was"):
+        go(run, quick("one", name="mine"), rubrics=tmp_path / "own")
+    with pytest.raises(RunError, match="a judge's name must be letters"):
+        go(run, quick("one", name="../x"))
+    go(run, quick("two", name="theirs"))
+    assert len(verdicts(run, "mine")) == len(verdicts(run, "theirs")) == 4
+
+
+def test_two_processes_on_one_file(server, tmp_path, monkeypatch):
+    server()
+    run = write_run(tmp_path / "run", open_rows(4))
+    read = OpenAIJudge.read
+    refused = []
+
+    def second(self, *a):
+        with pytest.raises(RunError, match="another process is writing these verdicts"):
+            judge(run, MatchJudge("match-exact", "openai-judge-2026-01-01"), progress=False)
+        refused.append(1)
+        return read(self, *a)
+
+    monkeypatch.setattr(OpenAIJudge, "read", second)
+    # a judge's own loop runs here, so the second call also shows that one inside a running loop works
+    assert go(run).complete and len(refused) == 4
+
+
+def test_a_spoilt_file_is_an_error_and_a_half_line_is_cut_off(server, tmp_path):
+    server()
+    run = write_run(tmp_path / "run", open_rows(6))
+    go(run)
+    file = run / "verdicts-openai-judge-2026-01-01.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    assert go(run).requests == 1 and len(verdicts(run)) == 6
+    assert "cut off a half-written last line" in (run / "log.txt").read_text()
+    file.write_bytes(whole + whole.splitlines(keepends=True)[0])
+    with pytest.raises(RunError, match="line 7: a second verdict on open/"):
+        go(run)
+    file.write_bytes(b"{}\n" + whole)
+    with pytest.raises(RunError, match="line 1: not a row of verdicts: no content"):
+        go(run)
+    (run / "verdicts-openai-judge-2026-01-01.json").unlink()
+    with pytest.raises(RunError, match="nobody knows whose they are"):
+        go(run)
+
+
+def test_verdicts_on_other_predictions_do_not_count(server, tmp_path):
+    one = server()
+    run = write_run(tmp_path / "run", open_rows(6))
+    go(run)
+    text = (run / "predictions.jsonl").read_text()
+    (run / "predictions.jsonl").write_text(text.replace("it is thing 1", "no idea at all"))
+    assert plan(run, quick()).requests == 1
+    go(run)
+    assert not next(row for row in verdicts(run) if row["key"] == "open/1")["correct"]
+    (run / "predictions.jsonl").write_text(text)  # and back: paid for before
+    assert go(run).requests == 0 and next(row for row in verdicts(run) if row["key"] == "open/1")["correct"]
+    assert set(one.counts()["completed"].values()) == {1}
+
+
+def test_a_full_disk_loses_nothing(server, tmp_path):
+    one = server()
+    run = write_run(tmp_path / "run", open_rows(60))
+    size = 20_000
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    out = subprocess.run(
+        command(run, "--yes"), env=one.environment(), capture_output=True, text=True, preexec_fn=small_disk
+    )
+    assert out.returncode == 1 and "cannot write: File too large; the rows before are kept" in out.stderr
+    kept = verdicts(run)
+    assert 0 < len(kept) < 60 and "Traceback" not in out.stderr
+    assert go(run).complete and len(verdicts(run)) == 60
+
+
+def command(run, *more, judging="openai"):
+    model = ["--model", "judge-2026-01-01"] if judging == "openai" else []
+    return [sys.executable, "-m", "sfllava.cli", "judge", str(run), "--judge", judging, *model, *map(str, more)]
+
+
+def killed_on_the_way(run, one, kills, more=(), seed=0, seconds=300):
+    """SIGKILL at random moments while it writes, then calls until all is judged; (times killed, calls)."""
+    chance, killed, calls = random.Random(seed), 0, 0
+    file, end = run / "verdicts-openai-judge-2026-01-01.jsonl", time.monotonic() + seconds
+    while time.monotonic() < end:
+        size, calls = file.stat().st_size if file.exists() else 0, calls + 1
+        process = subprocess.Popen(
+            command(run, "--yes", *more), env=one.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        if killed < kills:
+            while process.poll() is None and (not file.exists() or file.stat().st_size <= size):
+                time.sleep(0.005)
+            time.sleep(chance.random() * 0.4)
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+        if process.wait() == 0:
+            return killed, calls
+    raise AssertionError(f"not done within {seconds} s")
+
+
+def test_killed_three_times_with_failing_requests_it_ends_with_each_verdict_once(tmp_path):
+    """The server fails a fifth of the requests in all ways; only what was in flight at a kill is paid for twice."""
+    n, places = 600, 16
+    run = write_run(tmp_path / "run", open_rows(n))
+    with Server(faults=dict.fromkeys(FAULTS, 0.2 / 7), delay=0.05, retry_after=0.1, seed=3) as one:
+        killed, _ = killed_on_the_way(run, one, 3)
+        counts = one.counts()
+    rows = verdicts(run)
+    assert killed == 3
+    assert len(rows) == n == len({row["key"] for row in rows}) and not any(row["error"] for row in rows)
+    assert all(row["correct"] == (int(row["key"].split("/")[1]) % 10 < 6) for row in rows)
+    assert set(counts["faults"]) == set(FAULTS) and len(counts["completed"]) == n
+    twice = sum(times - 1 for times in counts["completed"].values())
+    assert twice <= killed * places, f"{twice} paid for again, of at most {killed * places} in flight"
+
+
+def test_an_interrupt_stops_it_with_a_word(server, tmp_path):
+    one = server(delay=0.1)
+    run = write_run(tmp_path / "run", open_rows(3000))  # 19 s at the least, so that there is a middle to stop in
+    process = subprocess.Popen(
+        command(run, "--yes"), env=one.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
+    )  # fmt: skip
+    file = run / "verdicts-openai-judge-2026-01-01.jsonl"
+    while process.poll() is None and not (file.exists() and file.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped; the same command goes on from here" in err, err
+    assert 0 < len(verdicts(run)) < 3000 and "Traceback" not in err, err
+
+
+def test_no_secret_is_written_or_shown(server, tmp_path):
+    one = server(faults={"server_error": 0.2, "refusal": 0.2, "cut": 0.2}, echo=True)
+    run = write_run(tmp_path / "run", [*open_rows(20), {**open_rows(1)[0], "key": "open/x", "prediction": "Bearer"}])
+    environment = one.environment("sk-none-of-your-business-0123456789")
+    shown = ""
+    for more in ((), ("-v",), ("--batch",), ("--batch", "--plain", "-v")):
+        out = subprocess.run(command(run, "--yes", *more), env=environment, capture_output=True, text=True)
+        shown += out.stdout + out.stderr
+    one.behave(key="sk-a-new-one-that-we-do-not-have")  # the server's error repeats all headers
+    (run / "verdicts-openai-judge-2026-01-01.jsonl").write_text("")
+    out = subprocess.run(command(run, "--yes"), env=environment, capture_output=True, text=True)
+    assert out.returncode == 1 and "HTTP 401: Incorrect API key provided: Bearer [hidden]" in out.stderr
+    shown += out.stdout + out.stderr
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert len(files) >= 6
+    text = shown + "".join(path.read_bytes().decode("utf-8", "replace") for path in files)
+    for secret in ("none-of-your-business", "org-ours", one.url, one.url.split("/")[2], "127.0.0.1"):
+        assert secret not in text
+
+
+def test_hostile_predictions_through_the_whole_way(server, tmp_path):
+    server()
+    rows = [{**row, "prediction": text} for row, text in zip(open_rows(len(HOSTILE)), HOSTILE)]
+    run = write_run(tmp_path / "run", rows)
+    done = go(run)
+    assert done.complete and not any(row["correct"] for row in verdicts(run))
+    assert [row["cut"] for row in sorted(verdicts(run), key=lambda r: int(r["key"].split("/")[1]))] == [False] * 9 + [
+        True
+    ]
+
+
+def test_the_estimate_comes_first(server, tmp_path):
+    one = server()
+    run = write_run(tmp_path / "run", open_rows(12))
+    out = subprocess.run(command(run), env=one.environment(), capture_output=True, text=True)
+    assert out.returncode == 1 and "nothing sent: pass --yes, or --limit-cost DOLLARS" in out.stderr
+    assert "12 to judge, 0 done before, 0 without a prediction; 12 requests of about" in out.stderr
+    assert one.counts()["requests"] == 0 and sorted(p.name for p in run.iterdir()) == ["predictions.jsonl", "run.json"]
+    more = ("--price", 0.15, 0.6, "--limit-cost", 0.01)
+    out = subprocess.run(command(run, *more), env=one.environment(), capture_output=True, text=True)
+    assert out.returncode == 0 and "about $0.00" in out.stderr and "12 to judge: 12 judged" in out.stdout
+    assert "open      66.7 % [" in out.stdout and "score 3.30 [" in out.stdout
+
+
+def test_the_command_line_says_what_it_needs(tmp_path):
+    run = write_run(tmp_path / "run", open_rows(2))
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("OPENAI_")}
+    for arguments, message in (
+        (["--judge", "openai"], "the openai judge needs --model, the exact name"),
+        (["--judge", "openai", "--model", "m", "--yes"], "needs OPENAI_API_KEY"),
+        (["--judge", "local", "--model", str(tmp_path / "no")], "no such checkpoint folder of a language model"),
+        (["--judge", "match-exact", "--batch"], "--batch is for the openai judge"),
+    ):
+        line = [sys.executable, "-m", "sfllava.cli", "judge", str(run), *arguments]
+        out = subprocess.run(line, env=plain, capture_output=True, text=True)
+        assert out.returncode == 1 and message in out.stderr and "Traceback" not in out.stderr
+    out = subprocess.run(command(tmp_path, judging="match-exact"), capture_output=True, text=True)
+    assert out.returncode == 1 and "run.json: not the run.json of a run" in out.stderr
+
+
+def test_the_matcher_judges_without_a_server(tmp_path):
+    run = write_run(tmp_path / "run", [*open_rows(2000), *open_rows(2000, "t")])
+    out = subprocess.run(command(run, judging="match-contains"), capture_output=True, text=True)
+    assert out.returncode == 0 and "4000 judged" in out.stdout
+    assert sum(row["correct"] for row in verdicts(run, "match-contains")) == 2400
+    with pytest.raises(JudgeError, match="needs a model"):
+        go(write_run(tmp_path / "vcg", vcgbench_rows(), "vcgbench"), MatchJudge())
+    with pytest.raises(RunError, match="multiple choice is scored by its letters"):
+        go(write_run(tmp_path / "choice", [], "choice"), MatchJudge())
+
+
+def test_vcgbench_is_judged_under_five_rubrics(server, tmp_path):
+    one = server()
+    failed = {"vcgbench/generic/1", "vcgbench/consistency/2/1"}
+    run = write_run(tmp_path / "run", vcgbench_rows(3, failed), "vcgbench")
+    units = read_units(run)
+    assert Counter(unit.rubric for unit in units) == {"CI": 3, "DO": 3, "CU": 3, "TU": 3, "CO": 3}
+    done = go(run)
+    assert (done.units, done.no_prediction, done.judged, done.complete) == (15, 4, 11, True)
+    scores = {(row["key"], row["rubric"]): row["score"] for row in verdicts(run)}
+    assert scores["vcgbench/generic/0", "DO"] == 4.8 and scores["vcgbench/temporal/1", "TU"] == 0.3
+    assert scores["vcgbench/consistency/0", "CO"] == 2.55  # one of the two predictions is right
+    assert all(row["correct"] is None for row in verdicts(run))
+    assert one.counts()["requests"] == 11
+
+
+def test_half_a_pair_waits_for_the_other(server, tmp_path):
+    server()
+    rows = vcgbench_rows(1)
+    run = write_run(tmp_path / "run", rows[:-1], "vcgbench")
+    assert go(run).units == 4
+    shutil.copytree(run, tmp_path / "more")
+    (tmp_path / "more" / "predictions.jsonl").write_text(
+        "".join(json.dumps({"error": None, "setting": "s", **r}) + "\n" for r in rows)
+    )
+    done = go(tmp_path / "more")
+    assert (done.units, done.requests) == (5, 1)
+
+
+def test_a_batch_is_submitted_and_collected_on_later_calls(server, tmp_path):
+    one = server(batch_polls=1)
+    run = write_run(tmp_path / "run", open_rows(30))
+    more = {"batch": Batches(most_requests=20)}
+    first = go(run, **more)
+    assert (first.waiting, first.judged) == (30, 0) and "30 waiting for a batch" in str(first)
+    planned = plan(run, quick())
+    assert (planned.requests, planned.waiting) == (0, 30) and "30 texts wait for a batch" in str(planned)
+    assert go(run).requests == 0  # without --batch what waits is not paid for again
+    second = go(run, **more)
+    assert second.waiting == 30  # still under way
+    third = go(run, **more)
+    assert third.complete and len(verdicts(run)) == 30 and len(one.counts()["batches"]) == 2
+    assert set(one.counts()["completed"].values()) == {1} and len(one.counts()["completed"]) == 30
+    assert sum(row["correct"] for row in verdicts(run)) == 18
+
+
+def test_a_batch_with_failing_lines_is_completed_by_the_next(server, tmp_path):
+    one = server(batch_polls=0, faults=dict.fromkeys(FAULTS, 0.06), seed=2)
+    run = write_run(tmp_path / "run", open_rows(80))
+    done = go(run, batch=Batches(wait=True, poll_seconds=0.05))
+    failed = [row["error"] for row in verdicts(run) if row["error"]]
+    assert done.failed == len(failed) > 5 and len(verdicts(run)) == 80
+    kinds = {error.split(":")[0] for error in failed}
+    assert kinds == {"batch line, HTTP 500", "refused", "unreadable reply"}
+    one.behave(faults={})
+    assert go(run, batch=Batches(wait=True, poll_seconds=0.05)).complete
+    assert set(one.counts()["completed"].values()) == {1} and len(verdicts(run)) == 80
+
+
+def test_an_expired_batch_leaves_failures_and_keeps_what_came(server, tmp_path):
+    one = server(batch_polls=0, batch_expires=True)
+    run = write_run(tmp_path / "run", open_rows(20))
+    done = go(run, batch=Batches(wait=True, poll_seconds=0.05))
+    assert (done.judged, done.failed) == (10, 10)
+    assert done.reasons == {"batch expired: no reply to this request": 10}
+    one.behave(batch_expires=False)
+    assert go(run).complete and set(one.counts()["completed"].values()) == {1}  # the rest without a batch
+
+
+@pytest.mark.parametrize("arrived", [True, False], ids=["made", "not made"])
+def test_a_batch_whose_id_was_lost_is_found_again(server, tmp_path, monkeypatch, arrived):
+    """The process ends between asking for a batch and writing its id down."""
+    from openai.resources.batches import AsyncBatches
+
+    one = server(batch_polls=0)
+    run = write_run(tmp_path / "run", open_rows(10))
+    create = AsyncBatches.create
+
+    async def killed(self, **options):
+        if arrived:
+            await create(self, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AsyncBatches, "create", killed)
+    with pytest.raises(KeyboardInterrupt):
+        go(run, batch=Batches())
+    monkeypatch.undo()
+    for name, value in one.environment().items():
+        if name.startswith("OPENAI_"):
+            monkeypatch.setenv(name, value)
+    assert go(run, batch=Batches(wait=True, poll_seconds=0.05)).complete
+    assert len(one.counts()["batches"]) == 1 and set(one.counts()["completed"].values()) == {1}
+
+
+def test_a_notebook_s_running_loop_is_no_hindrance(server, tmp_path):
+    import asyncio
+
+    server()
+    run = write_run(tmp_path / "run", open_rows(5))
+
+    async def cell():
+        return go(run)
+
+    assert asyncio.run(cell()).complete
