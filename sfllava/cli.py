@@ -215,6 +215,10 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument("notebook")
     notebook.add_argument("out")
     notebook.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE")
+
+    from sfllava.published.commands import add_commands
+
+    add_commands(command)
     return parser
 
 
