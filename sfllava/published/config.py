@@ -11,6 +11,7 @@ from yaml.constructor import SafeConstructor
 from sfllava.types import SfllavaError
 
 _LARGEST = 1 << 20  # bytes; such a file is one kilobyte
+_TAG = "tag:yaml.org,2002:"
 _NEEDED = ("SCRIPT", "CONFIG_NAME")
 # key -> what the shell scripts take where the file does not say; None: another place says it
 DEFAULTS: dict[str, str | None] = {
@@ -98,11 +99,11 @@ def _mapping(at: Experiment) -> dict[str, yaml.Node]:
         raise at.error(mark.line + 1 if mark else 0, f"not readable as YAML: {error.problem}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise at.error(0, f"not readable as YAML: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(root, yaml.MappingNode):
+    if not isinstance(root, yaml.MappingNode) or root.tag != f"{_TAG}map":
         raise at.error(_line(root) if root else 0, "needed KEY: value lines, got something else")
     nodes: dict[str, yaml.Node] = {}
     for key, node in root.value:
-        name = key.value if isinstance(key, yaml.ScalarNode) and key.tag == "tag:yaml.org,2002:str" else None
+        name = key.value if isinstance(key, yaml.ScalarNode) and key.tag == f"{_TAG}str" else None
         if name not in DEFAULTS:
             shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
             raise at.error(_line(key), f"no key is called {shown}; there are {', '.join(DEFAULTS)}")
@@ -113,7 +114,7 @@ def _mapping(at: Experiment) -> dict[str, yaml.Node]:
 
 
 def _values(at: Experiment, key: str, node: yaml.Node, count: int | None) -> tuple[Value, ...]:
-    if not isinstance(node, yaml.SequenceNode):
+    if not isinstance(node, yaml.SequenceNode) or node.tag != f"{_TAG}seq":
         return (_value(at, key, node),) * (count or 1)
     if not node.value:
         raise at.error(_line(node), f"{key}: needed at least one value, got an empty list")

@@ -105,7 +105,10 @@ def render(template: Template, names: Mapping[str, str]) -> str:
             raise Unreadable(f"it has the variable {part.name}; known are {', '.join(names)}")
         if isinstance(part, str) and (found := next((m for m in names.values() if m.strip() in part), None)):
             raise Unreadable(f"its own text has {found.strip()} in it")
-    return "".join(part if isinstance(part, str) else names[part.name] for part in template)
+    text = "".join(part if isinstance(part, str) else names[part.name] for part in template)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise Unreadable("its text has half a character in it (a surrogate)")
+    return text
 
 
 def _join(templates: Iterator[Template] | Sequence[Template]) -> Template:

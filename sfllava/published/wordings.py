@@ -95,7 +95,7 @@ def read_wordings(checkout: str | Path) -> PromptPack:
                     missing.append(f"{name}: {item}")
                 elif (before := found.setdefault(item.file, item)) != item and before.text != item.text:
                     missing.append(f"{item.source}: another text for {item.file}; the first, {before.source}, counts")
-        except Unreadable as error:
+        except (Unreadable, RecursionError) as error:
             missing.append(f"{name}: {error}")
     missing += [f"{file}" for file in _WANTED if file not in found]
     return PromptPack(checkout, tuple(found.values()), tuple(missing))
@@ -104,7 +104,7 @@ def read_wordings(checkout: str | Path) -> PromptPack:
 def write_pack(pack: PromptPack, folder: str | Path) -> None:
     """Write the texts byte for byte, and pack.json with where they are from; other texts there are an error."""
     folder = Path(folder)
-    texts = {wording.file: wording.text.encode("utf-8", "surrogatepass") for wording in pack.wordings}
+    texts = {wording.file: wording.text.encode() for wording in pack.wordings}
     about = {
         "checkout": str(pack.checkout.absolute()),
         "sha256": {
