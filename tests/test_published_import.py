@@ -206,6 +206,19 @@ def test_judge_s_files_become_verdicts(msvd, tmp_path):
     assert rows["msvd/1"]["imported"].endswith(f"{JUDGE}/1.json") and rows["msvd/1"]["setting"] == "cfg-50_frms"
 
 
+@pytest.mark.parametrize(
+    ("reply", "correct"),
+    [("yes", True), ("Yes.", True), ("no", False), ("yes and no", True), ("unknown", False), ("", None), (True, None)],
+)
+def test_yes_and_no_by_the_published_rule(msvd, tmp_path, reply, correct):
+    """It looks for `yes` anywhere, then for `no` anywhere, so that `unknown` is a no: kept, to compare."""
+    folder = outputs(tmp_path, msvd, ["a cat"])
+    judge_files(tmp_path, [{"pred": reply, "score": 3}], msvd, ["a cat"])
+    import_outputs(folder, msvd, tmp_path / "run", judged=tmp_path / "temp")
+    (row,) = verdicts(tmp_path / "run")
+    assert row["correct"] is correct and (row["error"] is None) == (correct is not None)
+
+
 def test_a_verdict_on_another_prediction_is_not_one_on_this(msvd, tmp_path):
     folder = outputs(tmp_path, msvd, ["a cat", None, "dog", None, None])
     judge_files(tmp_path, [None, None, {"pred": "yes", "score": 5}], msvd, ["", "", "an older reply"])

@@ -184,6 +184,39 @@ def test_a_checkpoint_s_own_scaling_is_not_run_as_another(tmp_path):
         load_choice(ModelChoice(str(folder), 2.0, 8192))
 
 
+@pytest.mark.parametrize(
+    ("gpu", "given", "dtype"),
+    [
+        (True, {}, "float16"),
+        (False, {}, "auto"),
+        (True, {"device": "cpu"}, "auto"),
+        (False, {"device": "cuda:1"}, "float16"),
+        (True, {"device": "cpu", "device_map": "auto"}, "float16"),
+        (True, {"dtype": "bfloat16"}, "bfloat16"),
+    ],
+)
+def test_on_a_gpu_it_is_float16_as_in_the_published_code(monkeypatch, gpu, given, dtype):
+    import torch
+
+    from sfllava.models import load
+
+    asked = []
+    real = load.load_model
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(
+        load, "load_model", lambda path, device, dtype, **_: asked.append(dtype) or real("tiny", "cpu", rope_factor=2.0)
+    )
+    load_choice(ModelChoice("tiny", 2.0, 8192), **given)
+    assert asked == [dtype]
+
+
+@pytest.mark.parametrize("value", ["none", "None", "FALSE", False, None])
+def test_no_aggregation_by_any_of_its_names(small, value):
+    """The published code takes the first frame for all of these; the shell sees a YAML false as False, null as None."""
+    steps = plan_experiment(experiment(small, TEMPORAL_AGGREGATION=value), root=small).steps
+    assert {str(step.setting.aggregation) for step in steps} == {"none"}
+
+
 def test_parts_of_vcgbench(shared, tmp_path):
     write_playground(tmp_path, shared / "qa", [shared / "clips" / f"{CLIPS[0]}.mp4"], count=2)
     config = write_experiment(
@@ -242,6 +275,8 @@ def test_prompts_of_one_s_own(small):
         ({"SCRIPT": ["bash 'scripts/run_eval_msvd.sh"] * 2}, "SCRIPT: needed 'bash scripts/NAME'"),
         ({"SCRIPT": ["bash scripts/run_eval_msvd.sh"] * 2, "CONV_MODE": "image_seq_v3"}, "two of its runs would write"),
         ({"CONV_MODE": "vicuna_v1"}, r"CONV_MODE: needed image_seq_v3 or image_seq_34b_v3 for open questions"),
+        ({"CONV_MODE": "multiple_choice_allvideo_v4"}, "CONV_MODE: needed image_seq_v3 or .* for open questions"),
+        ({"CONV_MODE": "image_seq_v3"}, "CONV_MODE: needed multiple_choice_allvideo_v4 or .* for choice questions"),
         ({"CONFIG_NAME": "../x"}, "CONFIG_NAME: needed the name of a folder, got '../x'"),
         ({"DATA_DIR": "$HOME/data"}, "DATA_DIR: needed a path written out, got '\\$HOME/data'"),
         ({"MODEL_PATH": "`which model`"}, "MODEL_PATH: needed a path written out"),

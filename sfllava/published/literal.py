@@ -17,8 +17,6 @@ def parse_value(text: str) -> Any:
         raise ValueError(f"needed at most {_LONGEST:,} characters, got {len(text):,}")
     try:
         return json.loads(text, object_pairs_hook=_no_doubles, parse_constant=_no_constant)
-    except _DoubleKey:  # which a literal would pass over in silence
-        raise
     except (ValueError, RecursionError) as error:
         reason = str(error)
     if not text.lstrip().startswith(("{", "[")) or len(text) > _LONGEST_LITERAL:
@@ -27,23 +25,17 @@ def parse_value(text: str) -> Any:
         with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
             tree = ast.parse(text.strip(), mode="eval")
             for node in ast.walk(tree):
-                if isinstance(node, ast.Dict):
+                if isinstance(node, ast.Dict):  # whose last of two equal keys would count, in silence
                     _no_doubles([(ast.dump(key), None) for key in node.keys if key])
             return ast.literal_eval(tree)
-    except _DoubleKey:
-        raise
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ValueError(f"not readable as JSON ({reason}), nor as a Python literal") from error
-
-
-class _DoubleKey(ValueError):
-    pass
 
 
 def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise _DoubleKey("not readable as JSON: a key stands twice in one object")
+        raise ValueError("a key stands twice in one object")
     return value
 
 
