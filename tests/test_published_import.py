@@ -221,9 +221,11 @@ def test_yes_and_no_by_the_published_rule(msvd, tmp_path, reply, correct):
 
 def test_a_verdict_on_another_prediction_is_not_one_on_this(msvd, tmp_path):
     folder = outputs(tmp_path, msvd, ["a cat", None, "dog", None, None])
-    judge_files(tmp_path, [None, None, {"pred": "yes", "score": 5}], msvd, ["", "", "an older reply"])
+    reply = {"pred": "yes", "score": 5}
+    judge_files(tmp_path, [None, None, reply, reply], msvd, ["", "", "an older reply", "man"])
     (found,) = import_outputs(folder, msvd, tmp_path / "run", judged=tmp_path / "temp").judged
     assert "msvd/2: judged another prediction than merge.jsonl has" in found.bad[0]
+    assert "msvd/3: merge.jsonl has no prediction of it" in found.bad[1]
     assert [(row["key"], row["error"]) for row in verdicts(tmp_path / "run")] == [
         ("msvd/0", NOT_JUDGED),
         ("msvd/2", NOT_JUDGED),

@@ -132,11 +132,12 @@ def test_a_dry_run_says_what_would_be_done(small):
     assert "SAVE_DIR" not in out.stdout
 
 
-def test_a_run_goes_on_and_a_missing_folder_stops_it_before_any_model(small):
+def test_a_run_goes_on_and_a_missing_folder_stops_it_before_any_model(small, caplog):
     config = experiment(small)
     plan = plan_experiment(config, root=small)
     (first, second) = run_plan(plan, progress=False)
     assert first.path.name == "msvd" and second.path.name == "egoschema"
+    assert "msvd: CONV_MODE asks in the format of vicuna; the format of tiny is tiny" in caplog.text
     assert "vicuna" in plan.steps[0].prompt.source and plan.steps[0].prompt == pack_prompt("vicuna", "open")
     before = (second.path / "predictions.jsonl").read_bytes()
     list(run_plan(plan_experiment(config, root=small), progress=False))

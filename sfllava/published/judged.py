@@ -100,7 +100,9 @@ def _read_file(path: Path, source: Source, index: QuestionIndex, outputs: Output
     texts = (scalar(about, "q1"), scalar(about, "q2")) if pair else (scalar(about, "q"),)
     said = [text(about, name) for name in (("pred1", "pred2") if pair else ("pred",))]
     asked = index.find(source.part, path.stem, texts, scalar(about, "a"))
-    if said != [outputs.predictions.get(question.key) for question in asked.questions]:
+    if asked.questions[0].key not in outputs.predictions:
+        raise ValueError(f"{asked.key}: merge.jsonl has no prediction of it")
+    if said != [outputs.predictions[question.key] for question in asked.questions]:
         raise ValueError(f"{asked.key}: judged another prediction than merge.jsonl has")
     raw = json.dumps(reply, ensure_ascii=False, default=repr)
     try:

@@ -65,7 +65,10 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Step:
-    """One benchmark of an experiment; `problem` says why it cannot run, else `benchmark` is loaded."""
+    """One benchmark of an experiment; `problem` says why it cannot run, else `benchmark` is loaded.
+
+    family: whose format our own wording is in; "" for a wording of the user's.
+    """
 
     name: str
     questions: Path
@@ -73,6 +76,7 @@ class Step:
     model: ModelChoice
     setting: Setting
     prompt: Prompt
+    family: str
     out: Path
     benchmark: Benchmark | None
     problem: str
@@ -161,6 +165,7 @@ def _step(experiment: Experiment, i: int, name: str, root: Path, prompts: Path |
         raise experiment.error(config_name.line, f"CONFIG_NAME: needed the name of a folder, got {config_name.text!r}")
     out = _path(experiment, "OUTPUT_DIR", experiment.value("OUTPUT_DIR", i), root)
     model, problem = _model(experiment, i, root)
+    prompt, family = _prompt(experiment, i, task, prompts)
     benchmark = None
     try:
         benchmark = load_benchmark(benchmark_name, questions, videos)
@@ -174,7 +179,8 @@ def _step(experiment: Experiment, i: int, name: str, root: Path, prompts: Path |
         videos=videos,
         model=model,
         setting=_setting(experiment, i),
-        prompt=_prompt(experiment, i, task, prompts),
+        prompt=prompt,
+        family=family,
         out=out / config_name.text / name.replace("/", "-"),
         benchmark=benchmark,
         problem=problem,
@@ -219,7 +225,7 @@ def _setting(experiment: Experiment, i: int) -> Setting:
         raise experiment.error(aggregation.line, f"TEMPORAL_AGGREGATION: {error}") from error
 
 
-def _prompt(experiment: Experiment, i: int, task: str, prompts: Path | None) -> Prompt:
+def _prompt(experiment: Experiment, i: int, task: str, prompts: Path | None) -> tuple[Prompt, str]:
     choice = task == "choice"
     mode = experiment.value("CONV_MODE", i, "multiple_choice_allvideo_v4" if choice else "image_seq_v3")
     if prompts:
@@ -227,7 +233,7 @@ def _prompt(experiment: Experiment, i: int, task: str, prompts: Path | None) -> 
             raise experiment.error(mode.line, f"CONV_MODE: needed the name of a wording, got {mode.text!r}")
         if not (file := prompts / mode.text / f"{task}.txt").is_file():
             raise experiment.error(mode.line, f"CONV_MODE: {mode.text} has no wording for {task} questions: no {file}")
-        return load_prompt(file)
+        return load_prompt(file), ""
     fitting = [name for name, (_, for_choice) in _MODES.items() if for_choice == choice]
     if mode.text not in fitting:
         raise experiment.error(
@@ -235,7 +241,8 @@ def _prompt(experiment: Experiment, i: int, task: str, prompts: Path | None) -> 
             f"CONV_MODE: needed {' or '.join(fitting)} for {task} questions (or --prompts with a folder that "
             f"`sfllava prompts import` wrote), got {mode.text!r}",
         )
-    return pack_prompt(_MODES[mode.text][0], task)  # type: ignore[arg-type]
+    family = _MODES[mode.text][0]
+    return pack_prompt(family, task), family  # type: ignore[arg-type]
 
 
 def _notes(experiment: Experiment, prompts: Path | None) -> list[str]:

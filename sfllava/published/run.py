@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from sfllava.types import SfllavaError
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext
 
+log = logging.getLogger(__name__)
 Load = Callable[[ModelChoice], "LlavaNext"]
 
 
@@ -61,6 +63,14 @@ def run_plan(
         for step in plan.steps:
             if step.model == choice:
                 assert step.benchmark is not None  # else there was a problem
+                if step.family not in ("", model.family):
+                    log.warning(
+                        "%s: CONV_MODE asks in the format of %s; the format of %s is %s",
+                        step.name,
+                        step.family,
+                        choice.path,
+                        model.family,
+                    )
                 yield evaluate(
                     model,
                     step.benchmark,
