@@ -12,7 +12,7 @@ def draw(results: pd.DataFrame) -> Chart | str:
     table = accuracy(results, (by, "name")).merge(costs(results)[["name", "aggregation"]], on="name")
     table = table.dropna(subset=["tokens"])
     if table.empty:
-        return "no question was answered"
+        return "the number of visual tokens is not known"
     table["kind"] = table["aggregation"].map(kind_of)
     kinds = list(table["kind"].unique())
     panels = []

@@ -214,14 +214,14 @@ def _ablate(a: argparse.Namespace) -> int:
 def _compare(a: argparse.Namespace) -> int:
     from sfllava.results import compare
 
-    print(compare(a.runs, a.reference))
+    print(compare(a.runs, a.reference, a.judge))
     return 0
 
 
 def _figures(a: argparse.Namespace) -> int:
     from sfllava.reporting import export_all
 
-    for name, made in export_all(a.runs, a.out, a.only).items():
+    for name, made in export_all(a.runs, a.out, a.only, a.judge).items():
         print(f"{name}: {made if isinstance(made, str) else ', '.join(path.name for path in made)}")
     return 0
 
@@ -379,11 +379,13 @@ def _parser() -> argparse.ArgumentParser:
     compare = command("compare", _compare, "Accuracies and paired differences of runs on the same questions.")
     compare.add_argument("runs", nargs="+", metavar="RUN")
     compare.add_argument("--reference", metavar="SETTING", help="compare all with this one only")
+    compare.add_argument("--judge", metavar="NAME", help="by this judge's verdicts (default: offline scores)")
 
     figures = command("figures", _figures, "Draw all figures of runs, and export their tables.")
     figures.add_argument("runs", nargs="+", metavar="RUN")
     figures.add_argument("--out", required=True, metavar="DIR")
     figures.add_argument("--only", nargs="+", default=[], metavar="FIGURE", help="names, or .py files of your own")
+    figures.add_argument("--judge", metavar="NAME", help="by this judge's verdicts (default: offline scores)")
 
     render = command("render", _render, "Render ShapesQA, on which the model called tiny can be tried.")
     render.add_argument("out", help="folder; pass it to --root")
@@ -402,6 +404,10 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument("notebook", help="name, such as evaluate, or a path")
     notebook.add_argument("out")
     notebook.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE")
+
+    from sfllava.published.commands import add_commands
+
+    add_commands(command)
     return parser
 
 

@@ -11,13 +11,13 @@ from sfllava.results import accuracy, costs, differences, export, failures, find
 
 
 def export_all(
-    runs: str | Path | Iterable[str | Path], out: str | Path, only: Sequence[str | Path] = ()
+    runs: str | Path | Iterable[str | Path], out: str | Path, only: Sequence[str | Path] = (), judge: str | None = None
 ) -> dict[str, list[Path] | str]:
     """Draw the figures of runs into a folder, and write their tables beside: CSV, Parquet and LaTeX.
 
     The same runs give the same bytes. What was made by name, or in words why not.
     """
-    out, results = Path(out), load_results(runs)
+    out, results = Path(out), load_results(runs, judge)
     made = save_figures(results, out, only)
     tables = {"accuracy": accuracy(results), "costs": costs(results), "failures": failures(results)}
     if len(set(results["name"])) > 1 and len(set(results["benchmark"])) == 1:

@@ -22,13 +22,17 @@ from sfllava.evaluators.choice import parse_strict
 from sfllava.evaluators.match import normalise
 from sfllava.runfolder import RunError, read_rows, read_run
 from sfllava.types import SfllavaError, Task
+from sfllava.verdicts import judge_names, read_verdicts, verdicts_path
 
 _TEXTS = ("run", "benchmark", "setting", "key", "video", "type", "reason")
 COSTS = "costs.json"
 
 
-def load_results(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = None) -> pd.DataFrame:
     """A row for each question and setting of one or many run folders.
+
+    judge: the name of a judge that has judged them all, for open questions; else an answer is right by its words or
+    its letter. What the judge has failed on, or has not come to, is failed here.
 
     Columns: run, benchmark, setting, key, video, type, tokens, correct, unparsable, failed, reason, seconds, and
     `name`: the setting, and of which run where several runs have it. What failed or cannot be read is not correct.
@@ -44,14 +48,17 @@ def load_results(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
         about = read_run(folder)
         identity = about["identity"]
         spec = load_spec(identity["benchmark"])
-        grade = _grader(spec.task, folder)
+        grade = _judged(folder, judge, spec.task) if judge else _grader(spec.task, folder)
         ablations = [session["ablation"] for session in about.get("sessions", []) if session.get("ablation")]
         facts[label] = identity | {"costs": _read_costs(folder), "ablation": ablations[-1] if ablations else None}
         for row in read_rows(folder):
-            correct, parsed = (False, True) if row["error"] else grade(row)
+            error = row["error"]
+            correct, parsed = (False, True) if error else grade(row)
+            if isinstance(parsed, str):
+                error, parsed = parsed, True
             flags["correct"].append(correct)
             flags["unparsable"].append(not parsed)
-            flags["failed"].append(bool(row["error"]))
+            flags["failed"].append(bool(error))
             seconds = row.get("seconds") or {}
             numbers["seconds"].append(sum(seconds.values()) if seconds else np.nan)
             tokens = row["visual_tokens"]
@@ -61,7 +68,7 @@ def load_results(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
             for column in ("setting", "key", "video"):
                 texts[column].append(row[column])
             texts["type"].append(spec.types.get(row["type"], row["type"]))
-            texts["reason"].append(row["error"] or "")
+            texts["reason"].append(error or "")
     data: dict[str, Any] = {column: values.categories() for column, values in texts.items()}
     data |= {name: np.frombuffer(values) if values else np.empty(0) for name, values in numbers.items()}
     data |= {name: np.array(values, dtype=bool) for name, values in flags.items()}
@@ -125,6 +132,24 @@ def _grader(task: Task, folder: Path) -> Callable[[dict[str, Any]], tuple[bool, 
     return graders[task]
 
 
+def _judged(folder: Path, judge: str, task: Task) -> Callable[[dict[str, Any]], tuple[bool, bool | str]]:
+    """Row -> whether the judge says that it is right, and True, or why there is no verdict."""
+    if task != "open":
+        raise RunError(f"{folder}: a judge's yes or no is for open questions, and this is a {task} benchmark")
+    path = verdicts_path(folder, judge)
+    if not path.exists():
+        raise RunError(f"{path}: no such verdicts; there are {', '.join(judge_names(folder)) or 'none'}")
+    said = {(row["key"], row["setting"]): row for row in read_verdicts(path)}
+
+    def grade(row: dict[str, Any]) -> tuple[bool, bool | str]:
+        verdict = said.get((row["key"], row["setting"]))
+        if verdict is None:
+            return False, f"not judged by {judge} yet"
+        return (False, verdict["error"]) if verdict["error"] else (bool(verdict["correct"]), True)
+
+    return grade
+
+
 def _read_costs(folder: Path) -> dict[str, Any]:
     file = folder / COSTS
     if not file.exists():
@@ -173,7 +198,7 @@ def costs(results: pd.DataFrame) -> pd.DataFrame:
         about = next((s for s in facts.get("settings", []) if s["name"] == setting), {})
         row = {"name": name, "run": run, "frames": about.get("frames"), "aggregation": about.get("aggregation")}
         row["tokens"] = about.get("budget")
-        if (shape := facts.get("model", {}).get("shape")) and about:
+        if (shape := (facts.get("model") or {}).get("shape")) and about.get("budget"):
             sizes = shape_from(shape)
             row["prefill_flops"] = float(sizes.prefill_flops(about["budget"]))
             row["kv_bytes"] = float(sizes.kv_bytes(about["budget"]))
@@ -295,12 +320,12 @@ def _alignment(table: pd.DataFrame) -> str:
     return "".join("r" if pd.api.types.is_numeric_dtype(kind) else "l" for kind in table.dtypes)
 
 
-def compare(runs: Iterable[str | Path], reference: str | None = None) -> str:
+def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str | None = None) -> str:
     """What `sfllava compare` prints: accuracies, paired differences, and what follows from them.
 
     Raises RunError for runs of different questions.
     """
-    results = load_results(runs)
+    results = load_results(runs, judge)
     facts = results.attrs["runs"]
     asked = {
         run: tuple(f.get(k) for k in ("benchmark", "questions_sha256", "limit", "seed")) for run, f in facts.items()

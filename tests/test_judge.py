@@ -221,7 +221,7 @@ def test_a_failure_has_its_reason_and_is_no_no(server, fault, reason, tries):
 
 
 def test_what_passes_is_tried_again(server):
-    one = server(faults=dict.fromkeys(["rate_limit", "server_error", "cut", "reset", "duplicate"], 0.12), seed=1)
+    one = server(faults=dict.fromkeys(["rate_limit", "server_error", "cut", "reset", "duplicate"], 0.1), seed=1)
     verdicts = grade(quick(), *[ask(f"dog {i}") for i in range(30)])
     assert all(v.error is None and v.correct for v in verdicts)
     counts = one.counts()
@@ -295,7 +295,7 @@ def test_what_a_judge_needs(monkeypatch, tmp_path):
 def test_a_wording_of_your_own_is_used_as_it_is(tmp_path):
     (tmp_path / "open.txt").write_text("Be kind.\n--- user ---\nQ={question} A={answer} P={prediction}")
     asked = Ask(load_rubric("open", tmp_path), ("who?",), "me", ("{answer} you",))
-    assert asked.messages() == ("Be kind.\n", "Q=who? A=me P={answer} you")
+    assert asked.messages() == ("Be kind.", "Q=who? A=me P={answer} you")
 
 
 def test_the_matcher_is_a_judge_too():

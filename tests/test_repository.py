@@ -29,7 +29,7 @@ RANKS = [
     {"verdicts"},
     {"work"},
     {"asking", "checking", "evaluation", "notebooks", "results", "judging", "batches", "agreement"},
-    {"ablation", "plots"},
+    {"ablation", "plots", "published"},
     {"reporting"},
     {"cli"},
 ]
@@ -81,6 +81,7 @@ def test_imports_flow_one_way(path):
         ("plotly", {"plots"}),
         ("scipy", {"stats"}),
         ("openai", {"evaluators", "batches"}),
+        ("yaml", {"published"}),
     ],
 )
 def test_each_library_has_one_home(library, homes):

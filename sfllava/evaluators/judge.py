@@ -22,7 +22,8 @@ RUBRICS = ("open", "CI", "DO", "CU", "TU", "CO")
 """Open-ended answers, then VCGBench: correctness, detail, context, temporal understanding, consistency of a pair."""
 LONGEST = 4000
 """Characters of a text that a judge is shown; 128 new tokens are about 600."""
-_SPLIT = "--- user ---\n"
+USER = "--- user ---\n"
+"""The line between the system part and the user part of a rubric"""
 _FIELDS = re.compile(r"\{(question2?|answer|prediction2?|fence)\}")
 # What a chat template or a tokenizer would take for the end of a turn, or for another's turn
 _TURNS = re.compile(r"<(?=[|/\w])|\[(?=/?INST\])|\b(?:USER|ASSISTANT|SYSTEM|HUMAN)(?=:)", re.IGNORECASE)
@@ -44,8 +45,8 @@ class Rubric:
     source: str = "text"
 
     def __post_init__(self) -> None:
-        if self.text.count(_SPLIT) != 1:
-            raise SfllavaError(f"{self.source}: a rubric needs the line {_SPLIT.strip()!r} once")
+        if self.text.count(USER) != 1:
+            raise SfllavaError(f"{self.source}: a rubric needs the line {USER.strip()!r} once")
         wanted = {"question", "answer", "prediction", *(("question2", "prediction2") if self.pair else ())}
         if missing := sorted(wanted - set(_FIELDS.findall(self.text))):
             raise SfllavaError(f"{self.source}: a rubric {self.name} needs {', '.join(f'{{{m}}}' for m in missing)}")
@@ -93,8 +94,9 @@ class Ask:
         fill = {"answer": clean(self.reference), "fence": self.content[:16]}
         for end, question, prediction in zip(("", "2"), self.questions, self.predictions):
             fill |= {f"question{end}": clean(question), f"prediction{end}": clean(prediction)}
-        system, user = self.rubric.text.split(_SPLIT)
-        return tuple(_FIELDS.sub(lambda m: fill[m[1]], part) for part in (system, user))  # type: ignore[return-value]
+        system, user = self.rubric.text.split(USER)
+        # the line end before that line is not the system part's
+        return tuple(_FIELDS.sub(lambda m: fill[m[1]], part) for part in (system.removesuffix("\n"), user))  # type: ignore[return-value]
 
 
 class Judge(Protocol):

@@ -1,0 +1,153 @@
+"""Import an output folder of the published code: a run folder like one of ours, marked as imported."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sfllava.benchmarks import Benchmark
+from sfllava.published.judged import Judged, find_judged, read_judged
+from sfllava.published.outputs import FOLDERS, OutputError, Outputs, QuestionIndex, find_outputs, read_outputs, sha256
+from sfllava.runfolder import RunFolder
+from sfllava.scoring import format_scores, score
+from sfllava.types import Question, Setting, name_of
+from sfllava.verdicts import VerdictFile, at_of, read_units
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+NOT_THERE = "not in the published output"
+_SHOWN = 5
+_PAID_BEFORE = {"served": "", "tokens": [0, 0], "cost": None, "tries": 0, "paid": False, "cut": False}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was imported: the run folder, its scores, and what could not be used."""
+
+    path: Path
+    scores: Row
+    outputs: Outputs
+    judged: tuple[Judged, ...]
+
+    def __str__(self) -> str:
+        out = self.outputs
+        counts = f"{out.rows:,} rows read, {len(out.repeated):,} repeated, {len(out.bad):,} not usable"
+        lines = [f"{self.path}: {counts}", *_some(out.repeated), *_some(out.bad)]
+        for judged in self.judged:
+            failed = sum(row["error"] is not None for row in judged.rows)
+            lines.append(
+                f"judge {judged.judge}: {len(judged.rows) - failed:,} verdicts, {failed:,} questions without one, "
+                f"{len(judged.bad):,} files not usable"
+            )
+            lines += _some(judged.bad)
+        return "\n".join([*lines, format_scores(self.scores)])
+
+
+def import_outputs(
+    folder: str | Path,
+    benchmark: Benchmark,
+    out: str | Path,
+    *,
+    setting: Setting | None = None,
+    config_name: str | None = None,
+    judged: str | Path | None = None,
+    judge: str | None = None,
+) -> Imported:
+    """Read `merge.jsonl` (and a judge's files) of the published code into the run folder `out`.
+
+    folder: where merge.jsonl is, or its OUTPUT_DIR. setting: what it was run with, where that is known; else the
+    config's name stands for it. judged: its TEMP_DIR, or a judge's folder. Every question of the benchmark gets a row;
+    one that the output lacks is a failed one. Called again it changes nothing. Raises OutputError, RunError.
+    """
+    files = find_outputs(Path(folder), benchmark.name, config_name)
+    config = config_name or next(iter(files.values())).absolute().parent.name
+    index = QuestionIndex(benchmark.questions, list(FOLDERS.get(benchmark.name, {"": ""})))
+    outputs = read_outputs(files, index)
+    name = setting.name if setting else config
+    verdicts: list[Judged] = []
+    if judged:
+        if benchmark.spec.task == "choice":
+            raise OutputError(f"{judged}: {benchmark.name} is multiple choice, and has no judge")
+        verdicts = read_judged(find_judged(Path(judged), benchmark.name, config, judge), index, outputs, name)
+    about = {
+        "name": name,
+        "frames": setting.frames if setting else None,
+        "aggregation": name_of(setting.aggregation) if setting else None,
+    }
+    identity = {
+        "benchmark": benchmark.name,
+        "questions": len(benchmark.questions),
+        "questions_sha256": benchmark.fingerprint,
+        "limit": None,
+        "seed": None,
+        "settings": [about],
+        "model": None,
+        "prompt": None,
+        "max_new_tokens": None,
+        "read": "generate",
+        "imported": {"from": "published code", "sha256": {part or "all": sha256(p) for part, p in files.items()}},
+    }
+    facts = {
+        "imported_files": [str(path.absolute()) for path in files.values()],
+        "config_name": config,
+        "question_files": [str(path) for path in benchmark.files],
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "rows": outputs.rows,
+        "repeated": len(outputs.repeated),
+        "not_usable": len(outputs.bad),
+    }
+    with RunFolder(out, identity, facts) as run:
+        for problem in [*outputs.repeated, *outputs.bad, *(bad for each in verdicts for bad in each.bad)]:
+            log.info("not used: %s", problem)
+        done = {row["key"] for row in run.rows()}
+        run.append(_row(q, name, outputs) for q in benchmark.questions if q.key not in done)
+        scores = score(benchmark.questions, [name], run.rows())
+        run.write_scores(scores)
+        log.info("imported:\n%s", format_scores(scores))
+    for each in verdicts:
+        _write_verdicts(Path(out), each, facts)
+    return Imported(Path(out), scores, outputs, tuple(verdicts))
+
+
+def _row(question: Question, setting: str, outputs: Outputs) -> Row:
+    found = question.key in outputs.predictions
+    return {
+        "key": question.key,
+        "setting": setting,
+        "video": question.video,
+        "id": question.id,
+        "type": question.type,
+        "question": question.text,
+        "answer": question.answer,
+        "options": list(question.options),
+        "prediction": outputs.predictions.get(question.key),
+        "token_ids": [],
+        "visual_tokens": None,
+        "seconds": {},
+        "error": None if found else NOT_THERE,
+        "imported": outputs.places.get(question.key, True),
+    }
+
+
+def _write_verdicts(run: Path, judged: Judged, facts: Row) -> None:
+    """As a judge of ours writes them; those on the very texts stay, and another judge's are an error."""
+    units = read_units(run)
+    identity = {"judge": "imported", "model": judged.judge, "rules": "as the published code reads a reply"}
+    found = {(row["key"], row["setting"], row["rubric"]): row for row in judged.rows}
+    with VerdictFile(run, judged.judge, identity, {"started": facts["started"], "command": sys.argv}, units) as file:
+        done = {at_of(row) for row in file.rows()}
+        file.append(
+            {**_PAID_BEFORE, **found[unit.at], "video": unit.video, "content": unit.ask.content, "model": judged.judge}
+            for unit in units
+            if unit.ask and unit.at in found and unit.at not in done
+        )
+
+
+def _some(problems: list[str]) -> list[str]:
+    more = [f"  ... and {len(problems) - _SHOWN:,} more, in log.txt"] if len(problems) > _SHOWN else []
+    return [f"  {problem}" for problem in problems[:_SHOWN]] + more

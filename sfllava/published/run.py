@@ -1,0 +1,84 @@
+"""Do what a plan says: each checkpoint loaded once, each benchmark into a run folder of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from sfllava.evaluation import Run, evaluate
+from sfllava.published.plan import ModelChoice, Plan
+from sfllava.types import SfllavaError
+
+if TYPE_CHECKING:
+    from sfllava.models.llava_next import LlavaNext
+
+log = logging.getLogger(__name__)
+Load = Callable[[ModelChoice], "LlavaNext"]
+
+
+def load_choice(
+    choice: ModelChoice,
+    device: str = "auto",
+    dtype: str = "auto",
+    device_map: str | None = None,
+    vision_tower: str | None = None,
+) -> LlavaNext:
+    """Load the model of a plan; on a GPU in float16, as the published code does. Raises where RoPE is not as asked."""
+    import torch
+
+    from sfllava.models.load import load_model
+
+    on_gpu = bool(device_map) or device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    model = load_model(
+        choice.path,
+        device,
+        "float16" if dtype == "auto" and on_gpu else dtype,
+        device_map=device_map,
+        vision_tower=vision_tower,
+        rope_factor=choice.rope_factor,
+        context=choice.context,
+    )
+    rope = model.network.config.text_config.rope_parameters or {}
+    if choice.rope_factor and (rope.get("rope_type"), rope.get("factor")) != ("dynamic", choice.rope_factor):
+        # the published code overwrites a checkpoint's own scaling; here it stays, which is another model
+        raise SfllavaError(
+            f"{choice.path}: needed dynamic RoPE with ROPE_SCALING_FACTOR {choice.rope_factor:g}, but the checkpoint's "
+            f"config has a scaling of its own: {rope}"
+        )
+    return model
+
+
+def run_plan(
+    plan: Plan, load: Load = load_choice, *, limit: int | None = None, workers: int = 2, progress: bool = True
+) -> Iterator[Run]:
+    """Evaluate the steps, those of one model together; raises before any model is loaded where files are missing.
+
+    Called again it goes on where it stopped, as `evaluate` does.
+    """
+    if plan.problems:
+        raise SfllavaError(f"{plan.path}: cannot run: {'; '.join(plan.problems)}")
+    for choice in dict.fromkeys(step.model for step in plan.steps):
+        model = load(choice)
+        for step in plan.steps:
+            if step.model == choice:
+                assert step.benchmark is not None  # else there was a problem
+                if step.family not in ("", model.family):
+                    log.warning(
+                        "%s: CONV_MODE asks in the format of %s; the format of %s is %s",
+                        step.name,
+                        step.family,
+                        choice.path,
+                        model.family,
+                    )
+                yield evaluate(
+                    model,
+                    step.benchmark,
+                    step.setting,
+                    step.out,
+                    limit=limit,
+                    prompt=step.prompt,
+                    workers=workers,
+                    progress=progress,
+                )
+        del model  # two checkpoints need not fit a GPU together
