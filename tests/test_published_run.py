@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -88,7 +89,7 @@ def test_a_published_experiment_runs_unchanged(shared, tmp_path):
     assert "TEMP_DIR outputs/eval_save_dir: not used" in out.stdout and "SAVE_DIR" in out.stdout
 
 
-def test_all_eight_benchmarks_from_question_file_to_predictions(shared, tmp_path):
+def test_all_eight_benchmarks_from_question_file_to_scores(shared, server, tmp_path):
     clips = [shared / "clips" / f"{name}.mp4" for name in CLIPS]
     write_csv_root(tmp_path, shared / "qa", clips, count=3)
     small = ("--model", "tiny", "--frames", 6, "--aggregation", "slowfast-slow_2frms_concat-fast_2x2")
@@ -116,6 +117,18 @@ def test_all_eight_benchmarks_from_question_file_to_predictions(shared, tmp_path
         assert set(scores["rules"]) == wanted.get(benchmark, {"match-exact", "match-contains"})
     pairs = [row for row in read_rows(tmp_path / "runs" / "vcgbench") if row["type"] == "consistency"]
     assert sorted(row["key"] for row in pairs) == [f"vcgbench/consistency/{i}/{j}" for i in range(3) for j in (1, 2)]
+    server()
+    for benchmark in (*BENCHMARKS[:4], "vcgbench"):
+        run = tmp_path / "runs" / benchmark
+        done = sfllava("judge", run, "--judge", "openai", "--model", "judge-2026-01-01", "--yes", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        said = sfllava("judges", run, cwd=tmp_path).stdout
+        if benchmark == "vcgbench":
+            means = dict(re.findall(r"^  (\w+) +score (\d\.\d\d) \[", said, re.MULTILINE))
+            five = [float(means[name]) for name in ("CI", "DO", "CU", "TU", "CO")]
+            assert len(means) == 6 and float(means["average"]) == pytest.approx(sum(five) / 5, abs=0.011), said
+        else:
+            assert re.search(r"^  open +\d+\.\d % \[.*score .*; 3 judged", said, re.MULTILINE), said
 
 
 def test_a_dry_run_says_what_would_be_done(small):
