@@ -66,8 +66,9 @@ Not measured yet: `python bench/tiny_mutations.py --card`.
 ## What it is not
 
 It knows nothing but these shapes. It does not answer about real videos, its numbers say nothing of a 7B's, and the
-curves show that the two pathways do what they are meant to do, not how much they gain on real benchmarks. Where its
-visual prefix is much longer than about 1,000 tokens it has not been tried.
+curves show that the two pathways do what they are meant to do, not how much they gain on real benchmarks. Behind
+a visual prefix of more than about 1,500 tokens it mostly says nothing: BOS is then farther away than it ever was in
+training.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -69,6 +70,16 @@ def series_of(table: pd.DataFrame, x: str, name: str, colour: int = 0, mark: Mar
         name, rows[x].tolist(), rows["accuracy"].tolist(), rows["low"].tolist(), rows["high"].tolist(),
         [hover(row) for row in rows.to_dict("records")], mark, colour,
     )  # fmt: skip
+
+
+def log_ticks(panel: Panel) -> tuple[list[float], list[str]]:
+    """Ticks of a logarithmic axis at values that there are, as many as have room for their labels, and these."""
+    values = sorted({float(x) for series in panel.series for x in series.x})
+    ticks = values[:1]
+    for value in values[1:]:  # about a sixth of the axis each
+        if math.log(value / ticks[-1]) > 0.16 * max(math.log(values[-1] / values[0]), 1e-9):
+            ticks.append(value)
+    return ticks, [f"{tick:,.0f}" if tick >= 100 else f"{tick:.2g}" for tick in ticks]
 
 
 def hover(row: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sfllava.plots.chart import Chart, Panel, Series
+from sfllava.plots.chart import Chart, Panel, Series, log_ticks
 
 # seaborn's "colorblind" palette, so that both drawings of a chart have the same colours
 _COLOURS = (
@@ -36,8 +36,8 @@ def render(chart: Chart) -> go.Figure:
             figure.add_hline(panel.level, line_dash="dash", line_color="#666", annotation_text="chance", **at)
         figure.update_xaxes(title_text=panel.x_label, **at)
         if panel.log_x:
-            ticks = sorted({float(x) for series in panel.series for x in series.x})
-            figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{x:,.5g}" for x in ticks], **at)
+            ticks, labels = log_ticks(panel)
+            figure.update_xaxes(type="log", tickvals=ticks, ticktext=labels, **at)
         # the same heights in all panels, so that they can be compared
         figure.update_yaxes(title_text=panel.y_label, matches=None if panel.heat else "y", **at)
     figure.update_layout(

@@ -11,9 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from sfllava.plots.chart import Chart, Panel, Series
+from sfllava.plots.chart import Chart, Panel, Series, log_ticks
 
 COLUMN, TEXT = 3.3, 6.9  # inches: one column of a two-column paper, and both
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
@@ -93,20 +92,17 @@ def _panel(axis: Any, panel: Panel, limits: tuple[float, float]) -> None:
         axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
         axis.grid(axis="x", visible=False)
     elif panel.log_x:
-        _log_axis(axis, sorted({float(v) for s in panel.series for v in s.x}))
+        _log_axis(axis, panel)
 
 
-def _log_axis(axis: Any, values: list[float]) -> None:
+def _log_axis(axis: Any, panel: Panel) -> None:
     axis.set_xscale("log")
-    ticks = [values[0]]
-    for value in values[1:]:  # labels need room: about a sixth of the axis each
-        if np.log(value / ticks[-1]) > 0.16 * max(np.log(values[-1] / values[0]), 1e-9):
-            ticks.append(value)
-    axis.set_xticks(ticks)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 100 else f"{v:.2g}"))
+    ticks, labels = log_ticks(panel)
+    axis.set_xticks(ticks, labels)
     axis.minorticks_off()
-    room = max(values[-1] / values[0], 1.5) ** 0.06
-    axis.set_xlim(values[0] / room, values[-1] * room)
+    reach = [float(x) for series in panel.series for x in series.x]
+    room = max(max(reach) / min(reach), 1.5) ** 0.06
+    axis.set_xlim(min(reach) / room, max(reach) * room)
 
 
 def _limits(panels: Sequence[Panel]) -> tuple[float, float]:
