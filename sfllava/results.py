@@ -32,7 +32,7 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
     """A row for each question and setting of one or many run folders.
 
     judge: the name of a judge that has judged them all, for open questions; else an answer is right by its words or
-    its letter. What the judge has failed on, or has not come to, is failed here.
+    its letter. A judge's failure is no "no": while it has verdicts to give, that is an error.
 
     Columns: run, benchmark, setting, key, video, type, tokens, correct, unparsable, failed, reason, seconds, and
     `name`: the setting, and of which run where several runs have it. What failed or cannot be read is not correct.
@@ -52,13 +52,10 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
         ablations = [session["ablation"] for session in about.get("sessions", []) if session.get("ablation")]
         facts[label] = identity | {"costs": _read_costs(folder), "ablation": ablations[-1] if ablations else None}
         for row in read_rows(folder):
-            error = row["error"]
-            correct, parsed = (False, True) if error else grade(row)
-            if isinstance(parsed, str):
-                error, parsed = parsed, True
+            correct, parsed = (False, True) if row["error"] else grade(row)
             flags["correct"].append(correct)
             flags["unparsable"].append(not parsed)
-            flags["failed"].append(bool(error))
+            flags["failed"].append(bool(row["error"]))
             seconds = row.get("seconds") or {}
             numbers["seconds"].append(sum(seconds.values()) if seconds else np.nan)
             tokens = row["visual_tokens"]
@@ -68,7 +65,7 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
             for column in ("setting", "key", "video"):
                 texts[column].append(row[column])
             texts["type"].append(spec.types.get(row["type"], row["type"]))
-            texts["reason"].append(error or "")
+            texts["reason"].append(row["error"] or "")
     data: dict[str, Any] = {column: values.categories() for column, values in texts.items()}
     data |= {name: np.frombuffer(values) if values else np.empty(0) for name, values in numbers.items()}
     data |= {name: np.array(values, dtype=bool) for name, values in flags.items()}
@@ -132,22 +129,24 @@ def _grader(task: Task, folder: Path) -> Callable[[dict[str, Any]], tuple[bool, 
     return graders[task]
 
 
-def _judged(folder: Path, judge: str, task: Task) -> Callable[[dict[str, Any]], tuple[bool, bool | str]]:
-    """Row -> whether the judge says that it is right, and True, or why there is no verdict."""
+def _judged(folder: Path, judge: str, task: Task) -> Callable[[dict[str, Any]], tuple[bool, bool]]:
+    """Row -> whether the judge says that it is right, and True."""
     if task != "open":
         raise RunError(f"{folder}: a judge's yes or no is for open questions, and this is a {task} benchmark")
     path = verdicts_path(folder, judge)
     if not path.exists():
         raise RunError(f"{path}: no such verdicts; there are {', '.join(judge_names(folder)) or 'none'}")
     said = {(row["key"], row["setting"]): row for row in read_verdicts(path)}
-
-    def grade(row: dict[str, Any]) -> tuple[bool, bool | str]:
+    waiting = 0
+    for row in read_rows(folder):
         verdict = said.get((row["key"], row["setting"]))
-        if verdict is None:
-            return False, f"not judged by {judge} yet"
-        return (False, verdict["error"]) if verdict["error"] else (bool(verdict["correct"]), True)
-
-    return grade
+        waiting += not row["error"] and (verdict is None or verdict["error"] is not None)
+    if waiting:
+        raise RunError(
+            f"{path}: {waiting:,} predictions have no verdict yet, or one that failed: judge again, or see what "
+            "there is with `sfllava judges`"
+        )
+    return lambda row: (bool(said[row["key"], row["setting"]]["correct"]), True)
 
 
 def _read_costs(folder: Path) -> dict[str, Any]:

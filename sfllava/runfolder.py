@@ -9,20 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from sfllava.types import SfllavaError
+from sfllava.disk import Row, RunError, append_rows, as_line, differences, lock, log_to, replace_file, write_json
 
 log = logging.getLogger(__name__)
-Row = dict[str, Any]
 _NEEDED = {"key", "setting", "error"}
-
-
-class RunError(SfllavaError):
-    """A run folder that cannot be used or written; nothing that was written is lost."""
 
 
 class RunFolder:
@@ -43,7 +36,7 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.path}: cannot be used as a run folder: {error.strerror}") from error
         try:
-            _lock(self._lock)
+            lock(self._lock)
         except OSError as error:
             self._lock.close()
             raise RunError(
@@ -53,7 +46,7 @@ class RunFolder:
         self._stack.callback(self._lock.close)
         try:
             self._check_identity()
-            self._stack.enter_context(_log_to(self.path / "log.txt"))
+            self._stack.enter_context(log_to(self.path / "log.txt"))
             self._repair()
             self._file = (self.path / "predictions.jsonl").open("ab", buffering=0)
         except BaseException as error:
@@ -69,20 +62,7 @@ class RunFolder:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows; where that fails (a full disk) the file is as it was before, and RunError says so."""
-        data = b"".join(_line(row) for row in rows)
-        size = os.fstat(self._file.fileno()).st_size
-        try:
-            written = 0
-            while written < len(data):
-                written += os.write(self._file.fileno(), data[written:])
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file.fileno(), size)
-            raise RunError(
-                f"{self.path / 'predictions.jsonl'}: cannot write: {error.strerror}; the rows before are kept, and the "
-                "same command goes on from there"
-            ) from error
+        append_rows(self._file.fileno(), self.path / "predictions.jsonl", rows)
 
     def rows(self) -> Iterator[Row]:
         """All rows, in the order of writing."""
@@ -94,7 +74,7 @@ class RunFolder:
         kept = [row for row in rows if not row["error"]]
         if len(kept) < len(rows):
             self._file.close()
-            _replace(self.path / "predictions.jsonl", b"".join(map(_line, kept)))
+            replace_file(self.path / "predictions.jsonl", b"".join(map(as_line, kept)))
             self._file = (self.path / "predictions.jsonl").open("ab", buffering=0)
         return len(rows) - len(kept)
 
@@ -107,7 +87,7 @@ class RunFolder:
         if path.exists():
             run = read_run(self.path)
             before, sessions = run["identity"], [*run.get("sessions", []), self._facts]
-            changed = sorted(_differences(before, self._identity))
+            changed = sorted(differences(before, self._identity))
             if changed:
                 raise RunError(
                     f"{self.path}: this folder holds another run; use a new folder, or the same settings: "
@@ -163,67 +143,3 @@ def read_rows(path: str | Path) -> Iterator[Row]:
             except (ValueError, AttributeError) as error:
                 raise RunError(f"{file}, line {i}: not a row of predictions: {error}") from error
             yield row
-
-
-@contextlib.contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """What the package logs, from INFO on, also goes to a file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handler.handleError = lambda record: None  # a full disk is reported once, by append
-    logger = logging.getLogger("sfllava")
-    level = logger.level
-    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        with contextlib.suppress(OSError):
-            handler.close()
-
-
-def _line(row: Row) -> bytes:
-    # backslashreplace: a byte that was no character in a file name must not stop the run
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file, whole or not at all."""
-    _replace(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise RunError(f"{path}: cannot write: {error.strerror}") from error
-
-
-def _lock(file: Any) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: no lock
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif before != now:
-        yield f"{name} was {_short(before)}, is {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 160 else text[:157] + "..."

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from sfllava.benchmarks.base import load_spec
+from sfllava.disk import RunError, append_rows, as_line, differences, lock, log_to, replace_file, write_json
 from sfllava.evaluators.judge import Ask, load_rubric
-
-# a second file in the same folder keeps to the first one's habits
-from sfllava.runfolder import RunError, _differences, _line, _lock, _log_to, _replace, read_rows, read_run
+from sfllava.runfolder import read_rows, read_run
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -108,12 +106,12 @@ class VerdictFile:
     def __enter__(self) -> VerdictFile:
         self._stack = contextlib.ExitStack()
         try:
-            lock = self._stack.enter_context((self.run / f".lock-{self.path.stem}").open("a+"))
+            held = self._stack.enter_context((self.run / f".lock-{self.path.stem}").open("a+"))
             try:
-                _lock(lock)
+                lock(held)
             except OSError as error:
                 raise RunError(f"{self.path}: another process is writing these verdicts; wait for it") from error
-            self._stack.enter_context(_log_to(self.run / "log.txt"))
+            self._stack.enter_context(log_to(self.run / "log.txt"))
             self._check_identity()
             self._tidy()
             self._file = self._stack.enter_context(self.path.open("ab", buffering=0))
@@ -129,17 +127,7 @@ class VerdictFile:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows, synced; where that fails the file is as it was before, and RunError says so."""
-        data, number = b"".join(map(_line, rows)), self._file.fileno()
-        size = os.fstat(number).st_size
-        try:
-            written = 0
-            while written < len(data):
-                written += os.write(number, data[written:])
-            os.fsync(number)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(number, size)
-            raise RunError(f"{self.path}: cannot write: {error.strerror}; the rows before are kept") from error
+        append_rows(self._file.fileno(), self.path, rows)
 
     def rows(self) -> Iterator[Row]:
         """All rows, in the order of writing."""
@@ -151,12 +139,12 @@ class VerdictFile:
 
     def save(self) -> None:
         """Write `state`."""
-        _replace(self._about, json.dumps(self.state, indent=1, ensure_ascii=False).encode() + b"\n")
+        write_json(self._about, self.state)
 
     def _check_identity(self) -> None:
         if self._about.exists():
             self.state = read_about(self.run, self._name, needed=True)
-            if changed := sorted(_differences(self.state["identity"], self._identity)):
+            if changed := sorted(differences(self.state["identity"], self._identity)):
                 raise RunError(
                     f"{self.path}: these verdicts are another judge's; give this one a name of its own, or the same "
                     f"settings: {'; '.join(changed)}"
@@ -184,11 +172,11 @@ class VerdictFile:
         stale = [row for row in rows if not row["error"] and row["content"] != self._contents.get(at_of(row))]
         if stale:  # they were paid for: kept aside, and used again where such a prediction comes back
             with self.aside.open("ab") as file:
-                file.write(b"".join(map(_line, stale)))
+                file.write(b"".join(map(as_line, stale)))
             log.warning("%s: %d verdicts on predictions that this run has not: put aside", self.path, len(stale))
         kept = [row for row in rows if not row["error"] and row["content"] == self._contents.get(at_of(row))]
         if tail or len(kept) < len(rows):
-            _replace(self.path, b"".join(map(_line, kept)))
+            replace_file(self.path, b"".join(map(as_line, kept)))
 
 
 def verdicts_path(run: str | Path, name: str) -> Path:

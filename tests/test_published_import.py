@@ -259,9 +259,11 @@ def test_imported_verdicts_stand_beside_those_of_other_judges(msvd, tmp_path):
     judge(tmp_path / "run", MatchJudge("match-contains"), progress=False)
     out = sfllava("judges", tmp_path / "run", cwd=tmp_path)
     assert out.returncode == 0 and f"columns {JUDGE}" in out.stdout and "kappa" in out.stdout
-    theirs, words = (load_results(tmp_path / "run", judge=name) for name in (JUDGE, "match-contains"))
-    assert not theirs["correct"].any() and len(theirs) == 5 == len(words) and words["correct"].any()
-    assert (theirs["reason"] == NOT_JUDGED).sum() == 1 == theirs["failed"].sum()
+    words = load_results(tmp_path / "run", judge="match-contains")
+    assert len(words) == 5 and words["correct"].any()
+    # two questions share an id, so the published code has judged one of them only: that is no "no"
+    with pytest.raises(RunError, match="1 predictions have no verdict yet, or one that failed"):
+        load_results(tmp_path / "run", judge=JUDGE)
 
 
 def test_vcgbench_with_its_pairs_and_rubrics(shared, tmp_path):

@@ -1,0 +1,104 @@
+"""Writing what must not be lost: whole rows, whole files, one writer at a time, and a log beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sfllava.types import SfllavaError
+
+Row = dict[str, Any]
+
+
+class RunError(SfllavaError):
+    """A run folder that cannot be used or written; nothing that was written is lost."""
+
+
+def append_rows(descriptor: int, path: Path, rows: Iterable[Row]) -> None:
+    """Append rows, whole and synced. Where that fails (a full disk) the file is as before, and RunError says so."""
+    data = b"".join(map(as_line, rows))
+    size = os.fstat(descriptor).st_size
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+        os.fsync(descriptor)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, size)
+        raise RunError(
+            f"{path}: cannot write: {error.strerror}; the rows before are kept, and the same command goes on from there"
+        ) from error
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """What the package logs, from INFO on, also goes to a file."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.handleError = lambda record: None  # a full disk is reported once, by append
+    logger = logging.getLogger("sfllava")
+    level = logger.level
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        with contextlib.suppress(OSError):
+            handler.close()
+
+
+def as_line(row: Row) -> bytes:
+    """A row as a line of JSON."""
+    # backslashreplace: a byte that was no character in a file name must not stop the run
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file, whole or not at all."""
+    replace_file(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a file, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise RunError(f"{path}: cannot write: {error.strerror}") from error
+
+
+def lock(file: Any) -> None:
+    """Hold a file for this process alone; OSError where another holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """In words what differs between two values of JSON."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield f"{name} was {_short(before)}, is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 160 else text[:157] + "..."
