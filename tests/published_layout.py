@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 OPEN = {
@@ -135,3 +138,14 @@ def write_outputs(folder: Path, rows: list[dict], parts: int = 2) -> None:
         lines = [json.dumps(row) + "\n" for row in rows[i * size : (i + 1) * size]]
         (folder / f"{parts}_{i}.json").write_text("".join(lines))
     (folder / "merge.jsonl").write_text("".join((folder / f"{parts}_{i}.json").read_text() for i in range(parts)))
+
+
+def sfllava(*arguments, cwd):
+    """The command line, as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "sfllava.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from conftest import CLIPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_layout import dump, write_outputs, write_playground
+from published_layout import dump, sfllava, write_outputs, write_playground
 
 from sfllava.benchmarks import load_benchmark
 from sfllava.evaluation import evaluate
@@ -28,16 +25,6 @@ from sfllava.runfolder import RunError, read_rows
 from sfllava.types import Setting, SfllavaError
 
 JUDGE = "some-judge-0125"
-
-
-def sfllava(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "sfllava.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
 
 
 def theirs(question, pred):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published_layout import sfllava
 
 from sfllava.evaluators.judge import Ask, load_rubric
 from sfllava.prompts import load_prompt, pack_prompt
@@ -113,16 +111,6 @@ def checkout(tmp_path):
     for name, text in (("eval_prompt", JUDGE), ("eval_generative_qa", USE), ("eval_video_qa", OPEN)):
         (folder / "eval" / f"{name}.py").write_text(text)
     return folder
-
-
-def sfllava(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "sfllava.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
 
 
 def test_a_pack_from_a_checkout(checkout, tmp_path):

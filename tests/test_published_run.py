@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import yaml
 from conftest import CLIPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_layout import BENCHMARKS, dump, write_csv_root, write_experiment, write_playground
+from published_layout import BENCHMARKS, dump, sfllava, write_csv_root, write_experiment, write_playground
 
 from sfllava.models.tiny import write_random_checkpoint
 from sfllava.prompts import pack_prompt
@@ -22,16 +19,6 @@ from sfllava.published.plan import ModelChoice, plan_experiment
 from sfllava.published.run import load_choice, run_plan
 from sfllava.runfolder import read_rows
 from sfllava.types import SfllavaError
-
-
-def sfllava(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "sfllava.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
 
 
 @pytest.fixture

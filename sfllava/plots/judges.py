@@ -11,7 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from sfllava.plots.static import _MARKERS, _STYLE, TEXT
+from sfllava.plots.static import MARKERS, STYLE, TEXT, legend_below
 
 
 def judges_agreement(scores: pd.DataFrame, kappas: pd.DataFrame) -> Figure:
@@ -26,7 +26,7 @@ def judges_agreement(scores: pd.DataFrame, kappas: pd.DataFrame) -> Figure:
     settings, rubrics = len(set(scores["setting"])), len(set(scores["rubric"]))
     colours = sns.color_palette("colorblind", len(groups))
     numbered = [f"{judge}  ({i})" for i, judge in enumerate(judges, 1)]
-    with sns.axes_style("whitegrid"), matplotlib.rc_context(_STYLE):
+    with sns.axes_style("whitegrid"), matplotlib.rc_context(STYLE):
         figure, axes = plt.subplots(
             1, 2, figsize=(TEXT, 1.2 + len(judges) * max(0.4, 0.16 * len(groups))), layout="constrained",
             width_ratios=(2, 1),
@@ -36,12 +36,12 @@ def judges_agreement(scores: pd.DataFrame, kappas: pd.DataFrame) -> Figure:
             at = [judges.index(judge) + 0.7 * ((i + 0.5) / len(groups) - 0.5) for judge in rows["judge"]]
             axes[0].errorbar(
                 rows[value], at, xerr=[rows[value] - rows[f"{value}_low"], rows[f"{value}_high"] - rows[value]],
-                fmt=_MARKERS[i % len(_MARKERS)], color=colours[i], markersize=4, elinewidth=0.8, capsize=2,
+                fmt=MARKERS[i % len(MARKERS)], color=colours[i], markersize=4, elinewidth=0.8, capsize=2,
                 label=rubric if settings == 1 else setting if rubrics == 1 else f"{setting} {rubric}",
             )  # fmt: skip
         axes[0].set(xlabel=label, yticks=range(len(judges)), yticklabels=numbered, ylim=(len(judges) - 0.5, -0.5))
         if len(groups) > 1:
-            figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+            legend_below(figure, *axes[0].get_legend_handles_labels())
         axes[1].grid(False)
         if len(kappas) and np.isfinite(kappas.to_numpy(float)).any():
             names: Any = [judges.index(judge) + 1 for judge in kappas]

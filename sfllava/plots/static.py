@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from sfllava.plots.chart import Chart, Panel, Series, log_ticks
 
 COLUMN, TEXT = 3.3, 6.9  # inches: one column of a two-column paper, and both
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-_STYLE: Any = {
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+STYLE: Any = {
     "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "legend.fontsize": 7, "axes.linewidth": 0.6, "grid.linewidth": 0.4, "svg.hashsalt": "sfllava",
     "pdf.fonttype": 42,
@@ -35,7 +35,7 @@ def render(chart: Chart) -> Figure:
     columns = n if n <= 3 else 2
     rows = -(-n // columns)
     width = COLUMN if n == 1 else TEXT
-    with sns.axes_style("whitegrid"), matplotlib.rc_context(_STYLE):
+    with sns.axes_style("whitegrid"), matplotlib.rc_context(STYLE):
         height = (2.6 if n == 1 else 2.5) * rows + 0.3
         figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
         axes = list(grid.flat)
@@ -50,14 +50,18 @@ def render(chart: Chart) -> Figure:
         if len(handles) > 1:
             lines = ("Pareto front", "chance")  # last, behind what was measured
             names = sorted(handles, key=lambda name: lines.index(name) if name in lines else -1)
-            figure.legend(
-                [handles[name] for name in names], names, loc="outside lower center", frameon=False,
-                ncols=2 if n == 1 else 5,
-            )  # fmt: skip
+            legend_below(figure, [handles[name] for name in names], names)
         if chart.note:
             figure.suptitle(_wrapped(chart.note, 62 if n == 1 else 130), fontsize=6.5, color="0.3")
         plt.close(figure)
     return figure
+
+
+def legend_below(figure: Figure, handles: list[Any], names: list[str]) -> None:
+    """A legend under all panels, of as many columns as have room."""
+    inches = 0.5 + 0.056 * max(map(len, names))  # of a column: handle, gap, and the longest name
+    columns = max(1, int(figure.get_size_inches()[0] / inches))
+    figure.legend(handles, names, loc="outside lower center", frameon=False, ncols=min(columns, len(names)))
 
 
 def _panel(axis: Any, panel: Panel, limits: tuple[float, float]) -> None:
@@ -71,7 +75,7 @@ def _panel(axis: Any, panel: Panel, limits: tuple[float, float]) -> None:
     for series in panel.series:
         x = np.array([place[v] for v in series.x] if names else series.x, float)
         y = np.array(series.y, float)
-        colour, marker = colours[series.colour % 10], _MARKERS[series.colour % len(_MARKERS)]
+        colour, marker = colours[series.colour % 10], MARKERS[series.colour % len(MARKERS)]
         if series.mark == "front":
             axis.step(x, y, where="post", color="0.45", linewidth=0.9, linestyle=":", label=series.name, zorder=1)
         elif series.mark == "bars":
@@ -150,6 +154,6 @@ def _wrapped(text: str, width: int) -> str:
 def save(figure: Figure, path: Path) -> Path:
     """Write .svg, .pdf or .png; equal figures give equal bytes."""
     kind = path.suffix[1:]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(path, metadata=_METADATA[kind], dpi=300)
     return path
