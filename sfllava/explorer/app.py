@@ -134,7 +134,8 @@ class Explorer:
         self.attention, self.effects = w.Output(), w.HTML()
         self.history, self.cell = w.HTML(), field(w.Textarea, "Notebook cell", "600px", rows=9)
         for button, act in (
-            (self.ask, self._ask), (self.compare, self._compare), (self.look, self._look), (self.leave, self._leave_out),
+            (self.ask, self._ask), (self.compare, self._compare),
+            (self.look, self._look), (self.leave, self._leave_out),
         ):  # fmt: skip
             button.on_click(lambda _, act=act: self._start(act))
         self.stop.on_click(lambda _: self._stop.set())

@@ -1,4 +1,4 @@
-"""The explorer's controls: which video, which setting, which question; each has its label and is reached by keyboard."""
+"""The explorer's controls: which video, which setting, which question; each has its label and reached by keyboard."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ class SettingChoice:
         simple = isinstance(known.slow, str) and "{}x{}".format(*known.fast) in FAST and aggregation is known
         default = known if simple else SlowFast()
         self.frames = field(w.IntSlider, "Frames", min=1, max=max(128, setting.frames), value=setting.frames)
-        self.slow = field(w.IntSlider, "Slow frames", min=0, max=max(64, default.slow_frames), value=default.slow_frames)
+        self.slow = field(
+            w.IntSlider, "Slow frames", min=0, max=max(64, default.slow_frames), value=default.slow_frames
+        )
         self.pool = field(w.Dropdown, "Slow pool", options=SLOW_POOLS, value=default.slow)
         self.fast = field(w.Dropdown, "Fast grid", options=FAST, value="{}x{}".format(*default.fast))
         self.method = field(w.Dropdown, "Method", options=[*METHODS, BY_NAME], value="slowfast" if simple else BY_NAME)
@@ -161,11 +163,13 @@ class QuestionChoice:
         self.text = field(w.Text, "Question", "520px", value=question, placeholder="What happens in the video?")
         self.options = field(w.Textarea, "Options", "300px", rows=2, placeholder="one a line; empty: an open question")
         self.longest = field(w.BoundedIntText, "New tokens", "180px", min=1, max=4096, value=max_new_tokens)
-        self.box = row(self.text, self.options, self.longest)
-        for control in (self.text, self.options):
+        kinds = [("short answer", "open"), ("description", "describe")]
+        self.kind = field(w.Dropdown, "Reply", "200px", options=kinds)
+        self.box = row(self.text, self.options, self.kind, self.longest)
+        for control in (self.text, self.options, self.kind):
             control.observe(lambda _: changed(), "value")
 
     @property
     def question(self) -> Question:
         options = tuple(line.strip() for line in self.options.value.splitlines() if line.strip())
-        return Question(self.text.value.strip(), options=options, task="choice" if options else "open")
+        return Question(self.text.value.strip(), options=options, task="choice" if options else self.kind.value)

@@ -40,7 +40,8 @@ STYLE = f"""<style>
 .sfllava mark {{ background: #ffd54a; color: #000; padding: 0 2px; }}
 .sfllava .sf-scroll {{ overflow-x: auto; max-height: 420px; }}
 .sfllava table {{ border-collapse: collapse; font-size: 12px; }}
-.sfllava td, .sfllava th {{ border-bottom: 1px solid {_LINE}; padding: 3px 8px; text-align: left; vertical-align: top; }}
+.sfllava td, .sfllava th {{ border-bottom: 1px solid {_LINE}; padding: 3px 8px;
+  text-align: left; vertical-align: top; }}
 .sfllava .sf-effect {{ display: inline-block; height: 10px; background: {COLOURS["slow"]}; vertical-align: middle; }}
 </style>"""
 
@@ -56,7 +57,8 @@ def budget_page(budget: Budget) -> str:
     kind = "sf-budget sf-over" if budget.over else "sf-budget"
     warning = "Above the context: " if budget.over else ""
     text = f"{warning}{escape(str(budget))}"
-    return f'<div class="sf-bar" role="img" aria-label="{text}">{bar}</div><div>{keys}</div><div class="{kind}">{text}</div>'
+    picture = f'<div class="sf-bar" role="img" aria-label="{text}">{bar}</div>'
+    return f'{picture}<div>{keys}</div><div class="{kind}">{text}</div>'
 
 
 def note_page(text: str, over: bool = False) -> str:
@@ -87,8 +89,8 @@ def seconds_line(reply: Reply) -> str:
     """Seconds by stage, and what was not computed again."""
     stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in reply.seconds.items())
     return (
-        f"{'stopped; ' if reply.stopped else ''}{stages}; {reply.decoded_frames} frames decoded, {reply.encoded_frames} "
-        f"encoded, {reply.reused_tokens:,} of {reply.visual_tokens:,} visual tokens taken over"
+        f"{'stopped; ' if reply.stopped else ''}{stages}; {reply.decoded_frames} frames decoded, "
+        f"{reply.encoded_frames} encoded, {reply.reused_tokens:,} of {reply.visual_tokens:,} visual tokens taken over"
     )
 
 

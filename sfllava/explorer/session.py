@@ -149,14 +149,14 @@ class Session:
         """Python for a notebook cell that asks the same again."""
         prompt = f", prompt={reply.setting.prompt!r}" if reply.setting.prompt else ""
         question = f"sfllava.Question({reply.question.text!r}"
-        if reply.question.options:
+        if reply.question.task != "open":
             question += f", options={reply.question.options!r}, task={reply.question.task!r}"
         return (
             "import sfllava\n\n"
             f"model = sfllava.load_model({_name(self.model)!r})\n"
             f"setting = sfllava.Setting({reply.setting.frames}, {str(reply.setting.aggregation)!r}{prompt})\n"
             f"question = {question})\n"
-            f"asked = sfllava.ask(model, {reply.video!r}, question, setting, max_new_tokens={reply.max_new_tokens})\n"
+            f"asked = sfllava.ask(model, {reply.video!r}, [question], setting, max_new_tokens={reply.max_new_tokens})\n"
             "print(asked.answers[0].text)\n"
         )
 

@@ -70,7 +70,7 @@ def draw_budget(budget: Budget) -> go.Figure:
     for name, tokens in budget.parts.items():
         figure.add_bar(
             x=[tokens], y=[""], orientation="h", name=f"{name} {tokens:,}", hovertext=f"{name}: {tokens:,} tokens",
-            hoverinfo="text", marker={"color": RED if budget.over else COLOURS[name], "line": {"color": "#fff", "width": 1}},
+            hoverinfo="text", marker_color=RED if budget.over else COLOURS[name], marker_line={"color": "#fff", "width": 1},
         )  # fmt: skip
     figure.add_vline(
         budget.context, line_color=INK, annotation_text=f"context {budget.context:,}", annotation_position="top left"
@@ -79,7 +79,9 @@ def draw_budget(budget: Budget) -> go.Figure:
     if budget.over:
         figure.update_layout(title_font_color=RED)
     figure.update_xaxes(title_text="tokens", range=[0, 1.04 * max(budget.context, budget.visual + budget.text)])
-    _plain(figure).update_layout(height=230, margin={"t": 100}, legend={"traceorder": "normal", "y": 1.12}, title_y=0.92)
+    _plain(figure).update_layout(
+        height=230, margin={"t": 100}, legend={"traceorder": "normal", "y": 1.12}, title_y=0.92
+    )
     return figure
 
 
@@ -151,7 +153,7 @@ def _axis(figure: go.Figure, row: int, x_label: str, y_label: str, tickformat: s
     figure.update_layout(
         {
             f"xaxis{end}": {"title": {"text": x_label, "standoff": 4}, "zeroline": False, **x},
-            f"yaxis{end}": {"title": y_label, "tickformat": tickformat, "gridcolor": "rgba(128,128,128,0.25)", "nticks": 4},
+            f"yaxis{end}": {"title": y_label, "tickformat": tickformat, "gridcolor": COLOURS["rest"], "nticks": 4},
         }
     )  # fmt: skip
 
