@@ -91,7 +91,7 @@ class Features:
         known, decoded = self._known.get(key), 0
         wanted = [] if known is None else sample_indices(known.about.total, frames).tolist()
         if known is None or not all(i in known.pixels for i in wanted):
-            size = (self.model.image_size,) * 2
+            size = (self.model.image_size, self.model.image_size)
             with DecodePool(1) as pool:  # a decoder that hangs must not take the notebook's kernel along
                 video = pool.submit(path, frames, size).result()
             decoded, wanted = len(video.indices), video.indices.tolist()

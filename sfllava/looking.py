@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Pathway:
         return (self.frames * weights[:, None]).T @ self.patches
 
 
-def pathways(aggregation: object, grid: Tensor) -> list[Pathway]:
+def pathways(aggregation: Any, grid: Tensor) -> list[Pathway]:
     """Where each visual token of a patch grid (T h w D) is from: the inverse of the pools.
 
     A pool is run over marks in place of features, one channel a frame and one a patch: what it pools together it
@@ -63,13 +63,15 @@ def pathways(aggregation: object, grid: Tensor) -> list[Pathway]:
         ],
         dim=-1,
     )
+    runs: list[tuple[str, Tensor]]
     if isinstance(aggregation, SlowFast):
         runs = [("slow", aggregation.slow_tokens(marks)), ("fast", aggregation.fast_tokens(marks))]
     elif isinstance(aggregation, Keyframes):
         chosen = keyframes(grid.flatten(1, 2).mean(1), aggregation.keyframes)
         runs = [("key frames", Pool(aggregation.pool)(marks[chosen]))]
     elif callable(aggregation) and not (isinstance(aggregation, Merged) or hasattr(aggregation, "compose")):
-        runs = [("all frames", aggregation(marks))]
+        marked: Any = aggregation(marks)
+        runs = [("all frames", marked)]
     else:
         raise SfllavaError(
             f"{name_of(aggregation)}: its tokens cannot be mapped back on the frames; SlowFast, plain pools and key "

@@ -70,7 +70,8 @@ def draw_budget(budget: Budget) -> go.Figure:
     for name, tokens in budget.parts.items():
         figure.add_bar(
             x=[tokens], y=[""], orientation="h", name=f"{name} {tokens:,}", hovertext=f"{name}: {tokens:,} tokens",
-            hoverinfo="text", marker_color=RED if budget.over else COLOURS[name], marker_line={"color": "#fff", "width": 1},
+            hoverinfo="text", marker_color=RED if budget.over else COLOURS[name], marker_line_color="#fff",
+            marker_line_width=1,
         )  # fmt: skip
     figure.add_vline(
         budget.context, line_color=INK, annotation_text=f"context {budget.context:,}", annotation_position="top left"
@@ -207,7 +208,8 @@ def _strip(figure: go.Figure, row: int, video: Video, slow: Sequence[int]) -> No
 
 
 def _add_pictures(figure: go.Figure, pictures: list[dict[str, Any]]) -> None:
-    figure.update_layout(images=[*figure.layout.images, *pictures])  # all at once: each update checks the layout
+    layout: Any = figure.layout
+    figure.update_layout(images=[*layout.images, *pictures])  # all at once: each update checks the layout
 
 
 def _columns(n: int) -> tuple[int, int]:
@@ -246,9 +248,15 @@ def _sheet(
             },
         }
     )  # fmt: skip
-    domain = figure.layout[f"yaxis{end}"].domain
+    layout: Any = figure.layout
     figure.add_annotation(
-        text=html.escape(title), xref="paper", yref="paper", x=0, y=domain[1], yanchor="bottom", showarrow=False
+        text=html.escape(title),
+        xref="paper",
+        yref="paper",
+        x=0,
+        y=layout[f"yaxis{end}"].domain[1],
+        yanchor="bottom",
+        showarrow=False,
     )
 
 
