@@ -25,7 +25,7 @@ from sfllava.types import Setting, SfllavaError
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext
 
-VIEWS = ("Ask", "Compare", "Where did it look", "History")
+VIEWS = ("Answer", "Comparison", "Where did it look", "History")
 _REDRAW = 0.05  # seconds between two updates of a streamed answer: more would only queue up
 
 
@@ -144,20 +144,20 @@ class Explorer:
         self.word.observe(lambda _: self._draw_attention(), "value")
         self.reply.observe(lambda _: self._reply_chosen(), "value")
         self._panels = {
-            "Ask": w.VBox([self.answer]),
-            "Compare": w.VBox([row(self.add, self.clear, self.compare), self.chosen, self.comparison]),
+            "Answer": w.VBox([self.answer]),
+            "Comparison": w.VBox([row(self.add, self.clear, self.compare), self.chosen, self.comparison]),
             "Where did it look": w.VBox(
                 [
-                    row(self.look, self.word), self.attention, w.HTML(pages.help_page()),
+                    row(self.reply), row(self.look, self.word), self.attention, w.HTML(pages.help_page()),
                     row(self.part, self.leave), self.effects,
                 ]
             ),
-            "History": w.VBox([self.history, row(self.cell)]),
+            "History": w.VBox([self.history, row(self.reply), row(self.cell)]),
         }  # fmt: skip
         self.box = w.VBox(
             [
                 w.HTML(pages.STYLE), self.videos.box, self.settings.box, self.budget, self.strip, self.questions.box,
-                row(self.ask, self.stop, self.view, self.reply), self.status, self.error, *self._panels.values(),
+                row(self.ask, self.stop, self.status), row(self.view), self.error, *self._panels.values(),
             ]
         )  # fmt: skip
         self.box.add_class("sfllava")
@@ -244,8 +244,7 @@ class Explorer:
         return reply
 
     def _ask(self) -> None:
-        if self.view.value != "Ask":
-            self.view.value = "Ask"
+        self.view.value = "Answer"
         self._ask_one(self.setting)
 
     def _add(self) -> None:

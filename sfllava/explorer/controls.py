@@ -31,6 +31,12 @@ def row(*children: Any) -> w.HBox:
     return w.HBox(children, layout=w.Layout(flex_flow="row wrap", align_items="center", width="100%"))
 
 
+def columns(*children: Any, least: str = "270px") -> w.GridBox:
+    """Controls in as many equal columns as there is room for."""
+    sizes = f"repeat(auto-fit, minmax({least}, 1fr))"
+    return w.GridBox(children, layout=w.Layout(grid_template_columns=sizes, width="100%", grid_gap="0 12px"))
+
+
 class VideoChoice:
     """A video by path, by upload, from the recent ones, or rendered here. `changed(path)` hears of each choice."""
 
@@ -113,15 +119,14 @@ class SettingChoice:
         self.fast = field(w.Dropdown, "Fast grid", options=FAST, value="{}x{}".format(*default.fast))
         self.method = field(w.Dropdown, "Method", options=[*METHODS, BY_NAME], value="slowfast" if simple else BY_NAME)
         self.tokens = field(w.BoundedIntText, "Token budget", min=1, max=1_000_000, value=1024)
-        self.name = field(w.Text, "Aggregation", "420px", value=str(aggregation), continuous_update=False)
+        self.name = field(w.Text, "Aggregation", value=str(aggregation), continuous_update=False)
         self.prompt = field(
             w.Textarea, "Prompt", "560px", value=setting.prompt, rows=2,
             placeholder="empty: the package's own; yours has <video> and {question}",
         )  # fmt: skip
         self.box = w.VBox(
             [
-                row(self.frames, self.slow, self.pool, self.fast),
-                row(self.method, self.tokens, self.name),
+                columns(self.frames, self.slow, self.pool, self.fast, self.method, self.tokens, self.name),
                 row(self.prompt),
             ]
         )
@@ -165,7 +170,7 @@ class QuestionChoice:
         self.longest = field(w.BoundedIntText, "New tokens", "180px", min=1, max=4096, value=max_new_tokens)
         kinds = [("short answer", "open"), ("description", "describe")]
         self.kind = field(w.Dropdown, "Reply", "200px", options=kinds)
-        self.box = row(self.text, self.options, self.kind, self.longest)
+        self.box = w.VBox([row(self.text, self.options), columns(self.kind, self.longest)])
         for control in (self.text, self.options, self.kind):
             control.observe(lambda _: changed(), "value")
 

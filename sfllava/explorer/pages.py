@@ -20,7 +20,8 @@ _FIELD = "var(--jp-layout-color2, var(--vscode-editorWidget-background, rgba(128
 _LINE = "var(--jp-border-color1, var(--vscode-panel-border, rgba(128,128,128,0.4)))"
 STYLE = f"""<style>
 .sfllava {{ color: {_INK}; max-width: 1400px; overflow: hidden; }}
-.sfllava .widget-html-content, .sfllava .jupyter-widgets label {{ color: {_INK}; line-height: 1.4; }}
+.sfllava .widget-html-content {{ color: {_INK}; line-height: 1.4; }}
+.sfllava .jupyter-widgets label {{ color: {_INK}; }}
 .sfllava .js-plotly-plot text:not(.hovertext text) {{ fill: {_INK} !important; }}
 .sfllava .js-plotly-plot .hovertext text {{ fill: #fff !important; }}
 .sfllava :focus-visible {{ outline: 2px solid var(--jp-brand-color1, #2196f3); outline-offset: 1px; }}
