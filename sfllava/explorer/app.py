@@ -60,7 +60,7 @@ class Explorer:
         self._last: Future[None] | None = None
         self._error: BaseException | None = None
         self._build(setting, question, max_new_tokens)
-        self._move()
+        self._move_setting()
         if video:
             self.videos.choose(video)
 
@@ -113,7 +113,7 @@ class Explorer:
 
     def _build(self, setting: Setting, question: str, max_new_tokens: int) -> None:
         self.videos = VideoChoice(self._video_chosen, self._show_error)
-        self.settings = SettingChoice(self.session.model.grid, setting, self._move)
+        self.settings = SettingChoice(self.session.model.grid, setting, self._move_setting)
         self.questions = QuestionChoice(question, max_new_tokens, self._move)
         self.budget, self.status, self.error = (w.HTML() for _ in range(3))
         self.strip = w.Output()
@@ -171,7 +171,7 @@ class Explorer:
 
     # moves of the controls: cheap things at once, the strip when the worker is free
 
-    def _move(self) -> None:
+    def _move(self) -> bool:
         try:
             budget = budget_of(self.setting, self.session.model, self.questions.question)
             self.budget.value = pages.budget_page(budget)
@@ -179,14 +179,17 @@ class Explorer:
         except SfllavaError as error:
             self.budget.value = pages.note_page(str(error), over=True)
             self.ask.disabled = True
-            return
+            return False
+        return True
+
+    def _move_setting(self) -> None:
         self._latest += 1
-        if self.video:
+        if self._move() and self.video:
             self._enqueue(lambda latest=self._latest: self._draw_strip(latest))
 
     def _video_chosen(self, path: str) -> None:
         self.video = path
-        self._move()
+        self._move_setting()
 
     def _draw_strip(self, latest: int) -> None:
         if latest != self._latest:  # the controls have moved on
@@ -206,17 +209,17 @@ class Explorer:
         self.error.value = ""
         self._error = None
         self.stop.disabled = False
-        self._enqueue(act)
+        self._last = self._worker.submit(self._guard, act, True)
 
     def _enqueue(self, act: Callable[[], None]) -> None:
         self._last = self._worker.submit(self._guard, act)
 
-    def _guard(self, act: Callable[[], None]) -> None:
+    def _guard(self, act: Callable[[], None], stoppable: bool = False) -> None:
         try:
             act()
         except Exception as error:
             self._show_error(error)
-        finally:
+        if stoppable:
             self.stop.disabled = True
 
     def _show_error(self, error: BaseException) -> None:

@@ -43,7 +43,7 @@ def show_frames(video: Video, setting: Setting, grid: tuple[int, int] = (24, 24)
     if any(part.name == "key frames" for part in parts):  # which ones, only their features tell
         parts, note = [], f"{setting.name}: its frames are chosen by their features, once the video is encoded"
     shown = [(part, _spread(_frames_of(part))) for part in parts]
-    figure, rows = _stack([("strip", 150), *((part.name, 130) for part in parts)])
+    figure, rows = _stack([("strip", 150), *((part.name, 112) for part in parts)])
     marked = _frames_of(parts[0]) if parts and parts[0].name == "slow" else []
     _strip(figure, rows["strip"], video, marked)
     for part, frames in shown:
@@ -122,7 +122,7 @@ def show_attention(seen: Look, word: int | None = None) -> go.Figure:
 
 def _stack(rows: Sequence[tuple[str, int]]) -> tuple[go.Figure, dict[str, int]]:
     """An empty figure of rows one below the other, by name and height in pixels; each row's number."""
-    gap, top = 56, 50
+    gap, top = 50, 50
     height = sum(pixels for _, pixels in rows) + gap * len(rows) + top
     figure = _plain(go.Figure(layout={"height": height}))
     usable, y = height - top - 20, height - top - 20
