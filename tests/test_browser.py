@@ -115,7 +115,8 @@ def theme(page, name: str) -> None:
 
 
 def shoot(page, shots: Path, name: str) -> None:
-    page.wait_for_timeout(1500)  # plotly draws behind the kernel's last word
+    page.locator(".sfllava .js-plotly-plot .main-svg").first.wait_for()  # drawn anew after a change of theme
+    page.wait_for_timeout(2000)  # plotly draws behind the kernel's last word
     page.locator(".sfllava").first.screenshot(path=shots / f"{name}.png")
 
 
@@ -240,7 +241,6 @@ def test_a_session_in_the_browser(page, shots):
     shoot(page, shots, "5-looked-dark")
     ink = attention.locator("text").first.evaluate("e => getComputedStyle(e).fill")
     assert min(map(int, re.findall(r"\d+", ink)[:3])) > 150, f"{ink} is dark on dark"
-    command(page, "application:toggle-left-area")
     page.set_viewport_size({"width": 800, "height": 2200})
     page.wait_for_timeout(1000)
     assert wider_than_the_page(page) == []

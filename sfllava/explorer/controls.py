@@ -23,7 +23,12 @@ _WIDE = {"description_width": "110px"}
 
 def field(kind: Any, label: str, basis: str = "280px", **options: Any) -> Any:
     """A control with its label, in a row that wraps where the page is narrow."""
-    return kind(description=label, style=_WIDE, layout=w.Layout(flex=f"1 1 {basis}", width="auto"), **options)
+    return kind(
+        description=label,
+        style=_WIDE,
+        layout=w.Layout(flex=f"1 1 {basis}", width="auto", min_width="0", max_width="100%"),
+        **options,
+    )
 
 
 def row(*children: Any) -> w.HBox:

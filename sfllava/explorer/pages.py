@@ -25,7 +25,7 @@ STYLE = f"""<style>
 .sfllava .js-plotly-plot text:not(.hovertext text) {{ fill: {_INK} !important; }}
 .sfllava .js-plotly-plot .hovertext text {{ fill: #fff !important; }}
 .sfllava :focus-visible {{ outline: 2px solid var(--jp-brand-color1, #2196f3); outline-offset: 1px; }}
-.sfllava .widget-text input, .sfllava textarea {{ min-width: 0; }}
+.sfllava input, .sfllava select, .sfllava textarea {{ min-width: 0; max-width: 100%; }}
 .sfllava .jupyter-button {{ width: auto; min-width: 72px; }}
 .sfllava .sf-bar {{ display: flex; height: 22px; border-radius: 3px; overflow: hidden; background: {_FIELD}; }}
 .sfllava .sf-bar span {{ min-width: 2px; }}

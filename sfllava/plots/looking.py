@@ -93,7 +93,7 @@ def show_attention(seen: Look, word: int | None = None) -> go.Figure:
     """
     columns = {part.name: _columns(len(_frames_of(part))) for part in seen.pathways}
     heights = [(name, 40 + 84 * rows) for name, (_, rows) in columns.items()]
-    figure, rows = _stack([("strip", 130), ("totals", 130), *heights])
+    figure, rows = _stack([("strip", 130), ("totals", 130), *heights], top=90)
     first = seen.pathways[0]
     _strip(figure, rows["strip"], seen.video, _frames_of(first) if first.name == "slow" else [])
     seconds, label = _times(seen.video)
@@ -120,9 +120,9 @@ def show_attention(seen: Look, word: int | None = None) -> go.Figure:
     return figure
 
 
-def _stack(rows: Sequence[tuple[str, int]]) -> tuple[go.Figure, dict[str, int]]:
+def _stack(rows: Sequence[tuple[str, int]], top: int = 50) -> tuple[go.Figure, dict[str, int]]:
     """An empty figure of rows one below the other, by name and height in pixels; each row's number."""
-    gap, top = 50, 50
+    gap = 50
     height = sum(pixels for _, pixels in rows) + gap * len(rows) + top
     figure = _plain(go.Figure(layout={"height": height}))
     usable, y = height - top - 20, height - top - 20
@@ -171,7 +171,7 @@ def _slot(x: np.ndarray) -> float:
 
 
 def _range(x: np.ndarray) -> list[float]:
-    return [float(x.min()) - _slot(x), float(x.max()) + _slot(x)]
+    return [float(x.min()) - 1.6 * _slot(x), float(x.max()) + 1.6 * _slot(x)]  # half of the widest frame, and air
 
 
 def _strip(figure: go.Figure, row: int, video: Video, slow: Sequence[int]) -> None:
