@@ -28,6 +28,7 @@ format: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python bench/questions.py
 	$(BIN)/python bench/preprocess.py
+	$(BIN)/python bench/explorer.py
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needed Python 3.11 or later, got " + sys.version)'
