@@ -330,6 +330,7 @@ class Explorer:
             reply = self._chosen()
             self.cell.value = self.session.cell(reply)
             self.word.options, self.attention.outputs = [("all words", -1)], ()
+            self.attention.layout.height = None
             self.effects.value = ""
             if reply in self.session.looks:
                 self._enqueue(self._look)
@@ -339,4 +340,5 @@ def _put(output: w.Output, figure: Any) -> None:
     """Show a plotly figure in an output, from any thread."""
     data = {**json.loads(figure.to_json()), "config": {"displaylogo": False, "responsive": True}}
     bundle = {"application/vnd.plotly.v1+json": data, "text/plain": "a plotly figure"}
+    output.layout.height = f"{figure.layout.height}px"  # drawn anew in another theme, a figure has no height of its own
     output.outputs = ({"output_type": "display_data", "data": bundle, "metadata": {}},)

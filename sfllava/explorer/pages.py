@@ -22,6 +22,8 @@ STYLE = f"""<style>
 .sfllava {{ color: {_INK}; max-width: 1400px; overflow: hidden; }}
 .sfllava .widget-html-content {{ color: {_INK}; line-height: 1.4; }}
 .sfllava .jupyter-widgets label {{ color: {_INK}; }}
+.sfllava .widget-output .jp-OutputArea, .sfllava .widget-output .jp-OutputArea-child,
+.sfllava .widget-output .jp-RenderedPlotly {{ height: 100%; }}
 .sfllava .js-plotly-plot text:not(.hovertext text) {{ fill: {_INK} !important; }}
 .sfllava .js-plotly-plot .hovertext text {{ fill: #fff !important; }}
 .sfllava :focus-visible {{ outline: 2px solid var(--jp-brand-color1, #2196f3); outline-offset: 1px; }}
