@@ -169,7 +169,7 @@ class SettingChoice:
 class QuestionChoice:
     """The question, its options, and how long an answer may be."""
 
-    def __init__(self, question: str, max_new_tokens: int, changed: Callable[[], None]) -> None:
+    def __init__(self, question: str, max_new_tokens: int, changed: Callable[[], object]) -> None:
         self.text = field(w.Text, "Question", "520px", value=question, placeholder="What happens in the video?")
         self.options = field(w.Textarea, "Options", "300px", rows=2, placeholder="one a line; empty: an open question")
         self.longest = field(w.BoundedIntText, "New tokens", "180px", min=1, max=4096, value=max_new_tokens)
