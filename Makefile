@@ -29,6 +29,7 @@ bench: .venv/.installed
 	$(BIN)/python bench/questions.py
 	$(BIN)/python bench/preprocess.py
 	$(BIN)/python bench/judging.py
+	$(BIN)/python bench/explorer.py
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needed Python 3.11 or later, got " + sys.version)'

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sfllava.benchmarks import load_benchmark
     from sfllava.checking import check
     from sfllava.evaluation import evaluate
+    from sfllava.explorer import explore
     from sfllava.methods import parse_aggregation
     from sfllava.models.load import load_model
     from sfllava.notebooks import run_notebook
@@ -30,6 +31,7 @@ _HOMES = {
     "load_benchmark": "benchmarks",
     "check": "checking",
     "evaluate": "evaluation",
+    "explore": "explorer",
     "load_model": "models.load",
     "run_notebook": "notebooks",
     "Prompt": "prompts",
@@ -54,6 +56,7 @@ __all__ = [
     "ask",
     "check",
     "evaluate",
+    "explore",
     "load_benchmark",
     "load_model",
     "load_prompt",

@@ -64,6 +64,12 @@ def test_evaluate_and_go_on(checkpoints, videos, tmp_path):
     assert len(list(read_rows(tmp_path / "run"))) == 12
 
 
+def test_explore(videos, tmp_path):
+    parameters = {"video": str(videos / "a.mp4"), "frames": 6, "aggregation": SMALL}
+    out = run_notebook(ROOT / "notebooks/explore.ipynb", tmp_path / "explore.ipynb", parameters, progress=False)
+    assert "application/vnd.jupyter.widget-view+json" in outputs(out)
+
+
 def test_demo(tmp_path):
     out = run_notebook(
         ROOT / "notebooks/demo.ipynb", tmp_path / "demo.ipynb", {"out": str(tmp_path), "videos": 6}, progress=False

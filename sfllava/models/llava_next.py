@@ -182,6 +182,48 @@ class LlavaNext:
                     answers[i] = Answer(asked[i], text, tuple(ids), len(tokens), lengths[i])
         return [answers[i] for i in range(len(asked))]
 
+    @torch.inference_mode()
+    def stream(
+        self,
+        tokens: Tensor,
+        question: Question | str,
+        *,
+        max_new_tokens: int = 256,
+        prompt: Prompt | None = None,
+        prefix: Prefix | None = None,
+    ) -> Iterator[int]:
+        """The token ids that `answer` gives, each as soon as it is known; whoever stops asking has stopped it.
+
+        `prefix` (from `new_prefix`) is filled and reused as in `answer`. Raises ContextError at the first token.
+        """
+        question = Question(question) if isinstance(question, str) else question
+        check_options("generate", max_new_tokens, [question])
+        before, after = self.prompt_ids(question, prompt)
+        self.check_context(len(tokens), len(before) + len(after), question.text)
+        length = len(before) + len(tokens) + len(after)
+        if length + max_new_tokens <= self._shared_limit:
+            shared = self.prefill(before, tokens, len(after) + max_new_tokens, prefix)
+            steps = (following[0] for _, following in self._steps(shared, [after], max_new_tokens))
+        else:
+            steps = self._steps_alone(self._embed(before, tokens, after), min(max_new_tokens, self.context - length))
+        for token in steps:
+            if token in self._eos:
+                return
+            yield token
+
+    def _steps_alone(self, embeds: Tensor, new: int) -> Iterator[int]:
+        """What `generate` says to one prompt, the end included, a token at a time."""
+        self._fresh_rope()
+        cache = self.new_prefix().cache
+        cache.reserve(embeds.shape[1] + new)
+        for _ in range(new):
+            start = cache.get_seq_length()
+            positions = torch.arange(start, start + embeds.shape[1], device=self.device)[None]
+            hidden = self._forward(embeds, past_key_values=cache, use_cache=True, position_ids=positions)
+            token = int(self._logits(hidden[0, -1:]).argmax())
+            yield token
+            embeds = self._embed([token])
+
     def prompt_ids(self, question: Question, prompt: Prompt | None = None) -> tuple[list[int], list[int]]:
         """Token ids before (BOS first, where the checkpoint has one) and behind the video."""
         before, after = (prompt or pack_prompt(self.family, question.task)).pieces(question)
@@ -254,22 +296,28 @@ class LlavaNext:
 
     def _decode_packed(self, prefix: Prefix, suffixes: list[list[int]], new: int) -> list[list[int]]:
         """All questions behind one prefix: one forward over all suffixes, then one token a question a step."""
-        logits, owners = self._forward_suffixes(prefix, suffixes)
         said: list[list[int]] = [[] for _ in suffixes]
-        live = list(range(len(suffixes)))
-        while True:
-            following = logits.argmax(-1).tolist()
+        for live, following in self._steps(prefix, suffixes, new):
             for question, token in zip(live, following):
                 said[question].append(token)
-            going = [q for q, token in zip(live, following) if token not in self._eos and len(said[q]) < new]
-            if not going:
-                return [self._until_eos(ids) for ids in said]
-            live = going
+        return [self._until_eos(ids) for ids in said]
+
+    def _steps(self, prefix: Prefix, suffixes: list[list[int]], new: int) -> Iterator[tuple[list[int], list[int]]]:
+        """Each step's questions that are still being answered, and the token that each says, the ends included."""
+        logits, owners = self._forward_suffixes(prefix, suffixes)
+        live = list(range(len(suffixes)))
+        for step in range(new):
+            following = logits.argmax(-1).tolist()
+            yield live, following
+            going = [(q, token) for q, token in zip(live, following) if token not in self._eos]
+            if not going or step + 1 == new:
+                return
+            live = [q for q, _ in going]
             queries = torch.tensor(live, device=self.device)
             owners = torch.cat([owners, queries])
-            positions = [prefix.length + len(suffixes[q]) + len(said[q]) - 1 for q in live]
+            positions = [prefix.length + len(suffixes[q]) + step for q in live]
             hidden = self._forward(
-                self._embed([said[q][-1] for q in live]),
+                self._embed([token for _, token in going]),
                 past_key_values=prefix.cache,
                 use_cache=True,
                 position_ids=torch.tensor([positions], device=self.device),

@@ -1,0 +1,142 @@
+"""An answer read a second time: how likely the model finds it, and where it looked while it said it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from sfllava.models.kvcache import packed_mask
+from sfllava.models.llava_next import LlavaNext, Prefix
+from sfllava.prompts import Prompt
+from sfllava.types import Question, SfllavaError
+
+# Query rows whose attention is held at once, in all heads of one layer: 32 x 32 heads x 8,192 keys are 34 MB
+ROWS = 32
+
+
+@torch.inference_mode()
+def score(
+    model: LlavaNext,
+    tokens: Tensor,
+    question: Question,
+    said: Sequence[int],
+    prompt: Prompt | None = None,
+    prefix: Prefix | None = None,
+) -> Tensor:
+    """(A) log-likelihood, in float32, of each of the answer's token ids behind the ones before it.
+
+    Over the tokens that the model may say; the end of the answer is not part of it.
+    """
+    rows = torch.cat(list(_replay(model, tokens, question, said, prompt, prefix)))
+    logits = model._logits(rows).float()
+    return logits.log_softmax(-1).gather(1, torch.tensor(list(said), device=logits.device)[:, None])[:, 0]
+
+
+@torch.inference_mode()
+def attention(
+    model: LlavaNext,
+    tokens: Tensor,
+    question: Question,
+    said: Sequence[int],
+    prompt: Prompt | None = None,
+    prefix: Prefix | None = None,
+) -> Tensor:
+    """(A N) attention over the N visual tokens at the position from which each token of the answer was said.
+
+    Mean over all heads and layers of the softmax's own weights; a row sums to the share of the visual tokens, the
+    rest went to text. Of each layer only these rows are computed beside the forward, and added up at once.
+    """
+    total = torch.zeros(len(said), len(tokens), device=model.device)
+    for _ in _replay(model, tokens, question, said, prompt, prefix, total):
+        pass
+    return total / len(_attentions(model))
+
+
+def _replay(
+    model: LlavaNext,
+    tokens: Tensor,
+    question: Question,
+    said: Sequence[int],
+    prompt: Prompt | None,
+    prefix: Prefix | None,
+    total: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """(A D), in parts, the hidden states from which the answer's tokens are said, as when they were said."""
+    if not said:
+        raise SfllavaError("needed an answer of at least one token, got an empty one")
+    before, after = model.prompt_ids(question, prompt)
+    length = len(before) + len(tokens) + len(after)
+    model.check_context(len(tokens), len(before) + len(after) + len(said) - 1, question.text)
+    alone = length + len(said) > model._shared_limit
+    if not alone:
+        ids = [*after, *said[:-1]]
+        shared = model.prefill(before, tokens, len(ids), prefix)
+        parts = [(model._embed(ids), len(said))]
+    else:
+        # past the limit the rotation depends on the length, so the tokens follow one by one, as they were said
+        model._fresh_rope()
+        shared = model.new_prefix()
+        shared.cache.reserve(length + len(said))
+        parts = [(model._embed(before, tokens, after), 1), *((model._embed([token]), 1) for token in said[:-1])]
+    done = 0
+    for embeds, rows in parts:
+        with _watching(model, len(before), None if total is None else total[done : done + rows]):
+            start = shared.cache.get_seq_length()
+            new = torch.zeros(embeds.shape[1], dtype=torch.long, device=model.device)
+            hidden = model._forward(
+                embeds,
+                past_key_values=shared.cache,
+                use_cache=True,
+                position_ids=torch.arange(start, start + len(new), device=model.device)[None],
+                attention_mask=packed_mask(start, new, new) if start and len(new) > 1 else None,
+            )
+        done += rows
+        yield hidden[0, -rows:]
+    if not alone:
+        shared.cache.crop_to(shared.length)
+
+
+def _attentions(model: LlavaNext) -> list[Any]:
+    return [layer.self_attn for layer in model.network.model.language_model.layers]
+
+
+@contextmanager
+def _watching(model: LlavaNext, start: int, total: Tensor | None) -> Iterator[None]:
+    """Add to `total` (A N), layer by layer, the attention of the last A positions of the forward inside."""
+
+    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
+        hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        keys = kwargs["past_key_values"].layers[module.layer_idx].keys
+        _add_rows(module, hidden[:, -len(total) :], kwargs["position_embeddings"], keys, start, total)  # type: ignore[arg-type]
+
+    watched = [] if total is None else _attentions(model)
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in watched]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _add_rows(
+    module: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor], keys: Tensor, start: int, total: Tensor
+) -> None:
+    """Add the mean over heads of softmax(q k) at the visual tokens' keys, for the last positions (1 A D)."""
+    cos, sin = (part[:, -hidden.shape[1] :] for part in rotation)
+    queries = module.q_proj(hidden).unflatten(-1, (-1, module.head_dim)).transpose(1, 2)
+    queries, _ = apply_rotary_pos_emb(queries, queries, cos, sin)
+    groups = module.num_key_value_groups
+    grouped = queries[0].unflatten(0, (-1, groups))  # heads that share keys side by side: (K G A d)
+    n, end = hidden.shape[1], keys.shape[-2]
+    for i in range(0, n, ROWS):
+        part = grouped[:, :, i : i + ROWS]
+        weights = (part @ keys[0][:, None].transpose(-1, -2)).float() * module.scaling  # (K G A' end)
+        own = torch.arange(end - n + i, end - n + i + part.shape[2], device=keys.device)
+        weights.masked_fill_(torch.arange(end, device=keys.device) > own[:, None], -torch.inf)
+        seen = weights.softmax(-1)[..., start : start + total.shape[1]].mean((0, 1))
+        total[i : i + ROWS] += seen.to(total.device)

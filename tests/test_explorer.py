@@ -1,0 +1,303 @@
+"""The explorer without a browser: its session, its pages, and its widgets clicked from Python."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sfllava
+from sfllava.benchmarks.shapesqa import write_shapesqa
+from sfllava.budgets import budget_of
+from sfllava.explorer import Session, pages
+from sfllava.explorer.session import csv
+from sfllava.features import Features
+from sfllava.models.llava_next import ContextError
+from sfllava.models.load import load_model
+from sfllava.plots.looking import show_attention, show_budget, show_frames
+from sfllava.types import Question, Setting, SfllavaError
+
+SMALL = "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2"
+OTHER = "slowfast-slow_2frms_spatial_2d_avg_pool-fast_4x4"
+ASKED = Question("Which colour flashed?")
+DESCRIBE = "<video>\n{question}\nDescription:"
+LONG = Question("Describe the video.", task="describe")
+EVIL = "<img src=x onerror=alert(1)> & <b>what</b>?"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("tiny")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """A rendered video that the small model can describe."""
+    return write_shapesqa(tmp_path_factory.mktemp("shapes"), videos=1) / "videos" / "test_0_0000.mp4"
+
+
+@pytest.fixture
+def session(model):
+    return Session(model, Features(model))
+
+
+@pytest.fixture
+def explorer(model, videos):
+    made = sfllava.explore(model, str(videos / "a.mp4"), ASKED.text, Setting(6, SMALL))
+    made.wait()
+    return made
+
+
+def test_replies_are_plain_answers_and_compute_only_what_is_new(model, session, videos):
+    path = videos / "a.mp4"
+    first = session.answer(path, Setting(6, SMALL), ASKED)
+    again = session.answer(path, Setting(6, OTHER), ASKED)
+    assert (first.decoded_frames, first.encoded_frames, first.reused_tokens) == (6, 6, 0)
+    assert (again.decoded_frames, again.encoded_frames, again.reused_tokens) == (0, 0, 32), "the Slow pathway is kept"
+    for reply in (first, again):
+        plain = sfllava.ask(model, path, [ASKED], reply.setting).answers[0]
+        assert (reply.text, reply.token_ids) == (plain.text, plain.token_ids)
+    assert list(session.table["answer"]) == [first.text, again.text] and set(first.seconds) == {
+        "decode", "encode", "prefill", "generate",
+    }  # fmt: skip
+
+
+def test_a_stopped_answer_is_kept_as_far_as_it_was_said(session, film):
+    setting = Setting(6, SMALL)
+    whole = session.answer(film, setting, LONG)
+    assert len(whole.token_ids) > 4 and not whole.stopped
+    left = iter([True] * 3 + [False] * 9)
+    said = list(session.ask(film, setting, LONG, going=lambda: next(left)))
+    stopped = session.replies[-1]
+    assert stopped.stopped and stopped.token_ids == whole.token_ids[:3] and said[-1] == stopped.text
+    assert session.answer(film, setting, LONG).token_ids == whole.token_ids, "nothing stays behind"
+
+
+def test_above_the_context_nothing_is_computed(model, session, videos, monkeypatch):
+    monkeypatch.setattr(session.features, "seen", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ContextError, match="12288 visual"):
+        session.answer(videos / "a.mp4", Setting(128, "slowfast-slow_64frms_concat-fast_8x8"), ASKED)
+
+
+@pytest.mark.parametrize("frames", [1, 50, 200])
+@pytest.mark.parametrize(
+    "name", [SMALL, "concat", "slowfast-slow_0frms_concat-fast_4x4", "image_grid-2x3", "merged-64"]
+)
+def test_a_budget_counts_what_is_prefilled(model, frames, name):
+    setting = Setting(frames, name)
+    budget = budget_of(setting, model, ASKED)
+    text = sum(map(len, model.prompt_ids(ASKED)))
+    assert budget.visual == setting.budget(*model.grid) and budget.text == text
+    assert budget.rest == model.context - budget.visual - text and budget.over == (budget.rest < 1)
+    assert sum(budget.parts.values()) == max(model.context, budget.visual + text)
+    assert budget.prefill_flops == model.shape.prefill_flops(budget.visual + text)
+    assert budget.encode_flops == model.shape.encode_flops(1 if name.startswith("image") else frames)
+    assert budget.kv_bytes == model.shape.kv_bytes(budget.visual + text, 4), "float32 on CPU"
+    try:
+        model.check_context(budget.visual, budget.text)
+        fits = True
+    except ContextError:
+        fits = False
+    assert fits != budget.over
+
+
+def test_slow_and_fast_of_a_budget(model):
+    budget = budget_of(Setting(50, "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"), model)
+    assert (budget.slow, budget.fast, budget.other) == (10 * 32, 50 * 16, 0)
+    budget = budget_of(Setting(10, "slowfast-slow_4frms_concat-fast_0x0"), model)
+    assert (budget.slow, budget.fast) == (256, 0)
+
+
+def test_text_from_outside_is_escaped(session, videos, tmp_path):
+    path = tmp_path / "<i>a.mp4"
+    path.write_bytes((videos / "a.mp4").read_bytes())
+    reply = session.answer(path, Setting(6, SMALL), Question(EVIL))
+    look = session.look(reply)
+    budget = budget_of(reply.setting, session.model)
+    made = [
+        pages.history_page([reply], "x"), pages.comparison_page([reply, reply]), pages.answer_page(EVIL, EVIL, EVIL),
+        pages.error_page(SfllavaError(EVIL)), pages.error_page(ValueError(EVIL)), pages.note_page(EVIL),
+        pages.effects_page(look), pages.budget_page(budget), show_attention(look).layout.title.text,
+        show_frames(look.video, reply.setting, session.model.grid).to_json(),
+    ]  # fmt: skip
+    for page in made:
+        assert "<img" not in page and "<i>" not in page and "<b>what" not in page
+    assert "&lt;img" in made[0] and "&lt;i&gt;a" in made[0] and "&lt;img" in made[8]
+
+
+def test_an_error_is_one_line_with_its_trace_behind_a_fold():
+    try:
+        raise SfllavaError("first\nsecond")
+    except SfllavaError as error:
+        page = pages.error_page(error)
+    line, _, trace = page.partition("<details>")
+    assert "first second" in line and "\n" not in line and "Traceback" not in line and "Traceback" in trace
+
+
+def test_differences_are_marked(session, film):
+    one = session.answer(film, Setting(6, SMALL), ASKED)
+    two = session.answer(film, Setting(6, OTHER), LONG)
+    page = pages.comparison_page([one, two])
+    assert "<mark>fast_4x4</mark>" in page and "differs from the first" in page and "<mark>fast_2x2" not in page
+    same = pages.comparison_page([one, one])
+    assert "same answer as the first" in same and "<mark" not in same
+
+
+def test_the_cell_repeats_an_answer(session, film, capsys):
+    question = Question('What "is" \\ it?', options=("a 'b'", "c"), task="choice")
+    for setting, asked in (
+        (Setting(6, SMALL, prompt=DESCRIBE), ASKED),
+        (Setting(5, "concat"), question),
+        (Setting(6, SMALL), LONG),
+    ):
+        reply = session.answer(film, setting, asked, 7)
+        exec(session.cell(reply), {})  # noqa: S102
+        assert capsys.readouterr().out.strip() == reply.text
+
+
+def test_csv_reads_back(session, videos):
+    reply = session.answer(videos / "a.mp4", Setting(6, SMALL), Question('commas, "quotes"\nand lines'))
+    table = pd.read_csv(io.StringIO(csv(session.table)), keep_default_na=False)
+    assert table["question"][0] == reply.question.text and table["token_ids"][0] == str(list(reply.token_ids))
+
+
+def test_figures_show_what_the_setting_does(model, session, videos):
+    setting = Setting(6, SMALL)
+    video = session.video(videos / "a.mp4", 6)
+    figure = show_frames(video, setting, model.grid)
+    slow = next(trace for trace in figure.data if trace.name == "slow: 2 frames")
+    assert np.allclose(slow.x, video.pts_seconds[[0, 3]]), "the Slow pathway takes frames 0 and 3 of 6"
+    titles = [note.text for note in figure.layout.annotations]
+    assert titles == ["Slow: 32 tokens, 16 a frame; 2 of its 2 frames", "Fast: 24 tokens, 4 a frame; 6 of its 6 frames"]
+    assert len(figure.layout.images) == 6 + 2 + 6
+    fast = [trace for trace in figure.data if trace.mode == "lines"][-1]
+    first = {(a, b) for a, b in zip(fast.x, fast.y) if a is not None and a <= 8}
+    assert {a for a, _ in first} == {0, 4, 8} and {b for _, b in first} == {0, 4, 8}, "2x2 cells of 8x8 patches"
+    assert "cannot be mapped back" in show_frames(video, Setting(6, "merged-64"), model.grid).layout.title.text
+    over = show_budget(Setting(128, "slowfast-slow_64frms_concat-fast_8x8"), model)
+    assert over.layout.title.font.color == "#d62728" and "4,100 too many" in over.layout.title.text.replace("<br>", " ")
+    look = session.look(session.answer(videos / "a.mp4", setting, ASKED))
+    for word in (None, 0):
+        shown = show_attention(look, word)
+        bars = {trace.name: np.asarray(trace.y) for trace in shown.data if trace.type == "bar"}
+        assert {name: values.tolist() for name, values in bars.items()} == {
+            name: values.tolist() for name, values in look.totals(word).items()
+        }
+        heat = [trace for trace in shown.data if trace.type == "heatmap"]
+        assert np.nansum(heat[1].z) == pytest.approx(bars["fast"].sum(), rel=1e-4)
+
+
+def test_widgets_ask_compare_look_and_leave_out(explorer):
+    explorer.ask.click()
+    explorer.wait()
+    assert explorer.error.value == "" and explorer.answers["answer"][0] in explorer.answer.value
+    explorer.add.click()
+    explorer.settings.fast.value = "4x4"
+    explorer.add.click()
+    explorer.compare.click()
+    explorer.wait()
+    assert "<mark>fast_4x4</mark>" in explorer.comparison.value and len(explorer.answers) == 3
+    explorer.look.click()
+    explorer.wait()
+    assert explorer.attention.outputs and explorer.word.options[0] == ("all words", -1)
+    explorer.word.value = 0
+    assert "word 1 of" in explorer.figures["attention"].layout.title.text
+    explorer.leave.click()
+    explorer.wait()
+    assert ">slow</td>" in explorer.effects.value and ">fast</td>" in explorer.effects.value
+    explorer.part.value = "frame 2"
+    explorer.leave.click()
+    explorer.wait()
+    assert ">frame 2</td>" in explorer.effects.value and explorer.error.value == ""
+    assert explorer.state["compared"] == [f"6frms-{SMALL}", f"6frms-{OTHER}"] and not explorer.state["busy"]
+    assert set(explorer.figures) == {"budget", "frames", "attention"}
+    assert "Download as CSV" in explorer.history.value and SMALL[:-3] in explorer.cell.value
+
+
+def test_controls_move_the_budget_before_any_compute(explorer, monkeypatch):
+    monkeypatch.setattr(explorer.session.model, "encode", lambda *_: pytest.fail("encoded"))
+    assert explorer.state["budget"]["slow"] == 32 and "slow 32" in explorer.budget.value
+    explorer.settings.slow.value = 4
+    assert "slow 64" in explorer.budget.value and "sf-over" not in explorer.budget.value
+    explorer.settings.pool.value, explorer.settings.fast.value = "concat", "8x8"
+    explorer.settings.slow.value, explorer.settings.frames.value = 64, 128
+    assert "sf-over" in explorer.budget.value and explorer.ask.disabled and explorer.state["budget"]["over"]
+    explorer.settings.slow.value, explorer.settings.fast.value = 0, "0x0"
+    assert "keep one pathway" in explorer.budget.value and explorer.ask.disabled and "keep" in explorer.state["problem"]
+    explorer.settings.fast.value = "1x1"
+    assert not explorer.ask.disabled
+    explorer.wait()
+
+
+@pytest.mark.parametrize(
+    "method", ["slow only", "fast only", "image grid", "thumbnail", "merged", "keyframes", "by name"]
+)
+def test_every_method_answers(explorer, method):
+    explorer.settings.tokens.value = 200
+    explorer.settings.method.value = method
+    explorer.ask.click()
+    explorer.wait()
+    assert explorer.error.value == "" and len(explorer.answers) == 1
+    explorer.look.click()
+    explorer.wait()
+    mapped = method not in ("image grid", "thumbnail", "merged")
+    assert bool(explorer.attention.outputs) == mapped and ("cannot be mapped back" in explorer.error.value) != mapped
+
+
+def test_errors_and_uploads(explorer, videos):
+    explorer.videos.choose("gone.mp4")
+    explorer.wait()
+    assert "gone.mp4: no such video" in explorer.error.value and "<details>" in explorer.error.value
+    explorer.compare.click()
+    explorer.wait()
+    assert "two to four settings" in explorer.error.value
+    explorer.look.click()
+    explorer.wait()
+    assert "no answer yet: ask first" in explorer.error.value
+    content = (videos / "b.mp4").read_bytes()
+    explorer.videos._uploaded([{"name": "../../<b>.mp4", "content": memoryview(content)}])
+    explorer.wait()
+    assert explorer.video.endswith("upload-1.mp4") and ".." not in explorer.video
+    explorer.ask.click()
+    explorer.wait()
+    assert explorer.error.value == "" and len(explorer.answers) == 1
+    explorer.videos._try(lambda: explorer.videos._uploaded([{"name": "a.exe", "content": b""}]))
+    assert "a.exe: needed a video" in explorer.error.value
+
+
+def test_stop_is_heard_while_it_answers(explorer, film, monkeypatch):
+    plain = explorer.session.model.stream
+
+    def slow(*args, **options):
+        for token in plain(*args, **options):
+            time.sleep(0.1)
+            yield token
+
+    monkeypatch.setattr(explorer.session.model, "stream", slow)
+    explorer.videos.choose(str(film))
+    explorer.wait()
+    explorer.questions.text.value, explorer.questions.kind.value = LONG.text, "describe"
+    explorer.ask.click()
+    assert not explorer.stop.disabled and explorer.busy
+    while "sf-answer" not in explorer.answer.value or "..." not in explorer.answer.value.split("sf-small")[1]:
+        time.sleep(0.01)
+    explorer.settings.fast.value = "1x1"  # what waits behind the answer leaves the button alone
+    assert not explorer.stop.disabled
+    explorer.stop.click()
+    explorer.wait()
+    assert explorer.answers["stopped"][0] and "stopped" in explorer.answer.value and explorer.stop.disabled
+
+
+def test_all_controls_have_labels(explorer):
+    import ipywidgets as w
+
+    def walk(widget):
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from walk(child)
+
+    controls = [x for x in walk(explorer.box) if not isinstance(x, w.HTML | w.Box | w.Output)]
+    assert len(controls) > 25 and all(control.description for control in controls)
