@@ -100,7 +100,7 @@ def lab(tmp_path_factory):
 def page(lab):
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        context = browser.new_context(viewport={"width": 1280, "height": 2200})
+        context = browser.new_context(viewport={"width": 1280, "height": 3000})
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.goto(f"{lab}/doc/tree/explore.ipynb?token={TOKEN}")
@@ -257,7 +257,7 @@ def test_a_session_in_the_browser(page, shots):
     assert attention.bounding_box()["height"] > 400, "the figures are gone in the other theme"
     ink = attention.locator("text").first.evaluate("e => getComputedStyle(e).fill")
     assert min(map(int, re.findall(r"\d+", ink)[:3])) > 150, f"{ink} is dark on dark"
-    page.set_viewport_size({"width": 800, "height": 2200})
+    page.set_viewport_size({"width": 800, "height": 3000})
     page.wait_for_timeout(1000)
     assert wider_than_the_page(page) == []
     shoot(page, shots, "6-looked-narrow-dark")
@@ -267,7 +267,7 @@ def test_a_session_in_the_browser(page, shots):
     expect(root.get_by_label("Notebook cell")).to_have_value(re.compile("Which colour flashed last"))
     assert wider_than_the_page(page) == []
     shoot(page, shots, "7-history-narrow")
-    page.set_viewport_size({"width": 1280, "height": 2200})
+    page.set_viewport_size({"width": 1280, "height": 3000})
 
     # errors: one line, the trace behind a fold
     root.get_by_label("Video path").fill("gone.mp4")
