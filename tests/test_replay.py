@@ -129,7 +129,9 @@ def test_no_attention_matrix_is_ever_whole(model):
         replay.attention(model, tokens, question, said)
     layers, heads = model.shape.language.count, model.shape.language.heads
     one = heads * (len(tokens) + len(said)) ** 2  # of one layer
-    assert len(said) == 60 and tokens.numel() <= seen.numbers < one / 4, f"{seen.numbers:,} of {one:,}, in {layers} layers"
+    assert len(said) == 60 and tokens.numel() <= seen.numbers < one / 4, (
+        f"{seen.numbers:,} of {one:,}, in {layers} layers"
+    )
 
 
 def test_one_by_one_past_the_limit_is_the_same_below_it(crossing, models):
