@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfllava.methods import parse_aggregation
 from sfllava.models import replay
@@ -105,6 +106,32 @@ def test_rows_in_parts_are_the_same(model, tokens, monkeypatch):
     whole = replay.attention(model, tokens, Question("what?"), said)
     monkeypatch.setattr(replay, "ROWS", 2)
     torch.testing.assert_close(replay.attention(model, tokens, Question("what?"), said), whole)
+
+
+class Largest(TorchDispatchMode):
+    """Numbers in the largest tensor that any operation inside makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for made in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(made, torch.Tensor):
+                self.numbers = max(self.numbers, made.numel())
+        return out
+
+
+def test_no_attention_matrix_is_ever_whole(model):
+    tokens = torch.randn(1500, model.shape.language.width, generator=torch.Generator().manual_seed(0))
+    question = Question("what?")
+    said = model.answer(tokens, [question], max_new_tokens=60)[0].token_ids
+    with Largest() as seen:
+        replay.attention(model, tokens, question, said)
+    layers, heads = model.shape.language.count, model.shape.language.heads
+    one = heads * (len(tokens) + len(said)) ** 2  # of one layer
+    assert len(said) == 60 and tokens.numel() <= seen.numbers < one / 4, (
+        f"{seen.numbers:,} of {one:,}, in {layers} layers"
+    )
 
 
 def test_one_by_one_past_the_limit_is_the_same_below_it(crossing, models):

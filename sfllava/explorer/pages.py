@@ -40,6 +40,7 @@ STYLE = f"""<style>
 .sfllava .sf-error pre {{ overflow: auto; max-height: 260px; font-size: 11px; color: {_INK}; }}
 .sfllava .sf-side {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 10px; }}
 .sfllava .sf-side > div {{ border: 1px solid {_LINE}; border-radius: 4px; padding: 8px; overflow-wrap: anywhere; }}
+.sfllava a {{ color: var(--jp-content-link-color, {COLOURS["fast"]}); text-decoration: underline; }}
 .sfllava mark {{ background: #ffd54a; color: #000; padding: 0 2px; }}
 .sfllava .sf-scroll {{ overflow-x: auto; max-height: 420px; }}
 .sfllava table {{ border-collapse: collapse; font-size: 12px; }}
