@@ -28,6 +28,7 @@ format: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python bench/questions.py
 	$(BIN)/python bench/preprocess.py
+	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/judging.py
 	$(BIN)/python bench/explorer.py
 
