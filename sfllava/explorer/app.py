@@ -174,8 +174,8 @@ class Explorer:
     def _move(self) -> bool:
         try:
             budget = budget_of(self.setting, self.session.model, self.questions.question)
+            self.ask.disabled = budget.over  # first: what is red must not look as if it could be asked
             self.budget.value = pages.budget_page(budget)
-            self.ask.disabled = budget.over
         except SfllavaError as error:
             self.budget.value = pages.note_page(str(error), over=True)
             self.ask.disabled = True
