@@ -13,12 +13,12 @@ import torch
 
 from sfllava import catalogue
 from sfllava.benchmarks import Benchmark, BenchmarkError
+from sfllava.decoders import DecodePool
 from sfllava.evaluation import Run, evaluate
 from sfllava.results import COSTS
 from sfllava.runfolder import write_json
 from sfllava.sampler import VideoError
 from sfllava.types import Setting, SfllavaError, Task
-from sfllava.workers import DecodePool
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sfllava.decoders import DecodePool
 from sfllava.prompts import Prompt
 from sfllava.sampler import Video
 from sfllava.types import Answer, Question, Setting
-from sfllava.workers import DecodePool
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfllava.benchmarks import Benchmark, BenchmarkError
+from sfllava.decoders import DecodePool
 from sfllava.sampler import VideoError
-from sfllava.workers import DecodePool
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Check:
         return "\n".join(lines)
 
 
-def check(benchmark: Benchmark, *, workers: int = 2, seconds: float = 60.0, progress: bool = True) -> Check:
+def check(benchmark: Benchmark, *, decoders: int = 2, seconds: float = 60.0, progress: bool = True) -> Check:
     """Count the questions, and find and open every video (one frame of each is decoded, in worker processes)."""
     from tqdm.auto import tqdm
 
@@ -70,7 +70,7 @@ def check(benchmark: Benchmark, *, workers: int = 2, seconds: float = 60.0, prog
                 found[name] = benchmark.find_video(name)
             except BenchmarkError:
                 missing.append(name)
-        with DecodePool(workers, seconds) as pool:
+        with DecodePool(decoders, seconds) as pool:
             futures = {name: pool.submit(path, 1, (32, 32)) for name, path in found.items()}
             for future in tqdm(futures.values(), unit="video", disable=not progress, dynamic_ncols=True):
                 try:

@@ -103,7 +103,7 @@ def _evaluate(a: argparse.Namespace) -> int:
             prompt=prompt,
             read=a.read,
             max_new_tokens=a.max_new_tokens,
-            workers=a.workers,
+            decoders=a.decoders,
             decode_seconds=a.decode_seconds,
             retry_failed=a.retry_failed,
         )
@@ -118,7 +118,7 @@ def _check(a: argparse.Namespace) -> int:
 
     names = a.benchmark.split(",")
     _one_or_root(a, names)
-    checks = [check(load_benchmark(name, a.questions, a.videos, root=a.root), workers=a.workers) for name in names]
+    checks = [check(load_benchmark(name, a.questions, a.videos, root=a.root), decoders=a.decoders) for name in names]
     print(*checks, sep="\n")
     return 0 if all(found.ok for found in checks) else 1
 
@@ -201,7 +201,7 @@ def _ablate(a: argparse.Namespace) -> int:
     benchmark = load_benchmark(a.benchmark or ablation.benchmark, a.questions, a.videos, root=a.root)
     benchmark.require_videos()
     options = {"limit": a.limit, "seed": a.seed, "read": a.read, "max_new_tokens": a.max_new_tokens}
-    options |= {"workers": a.workers, "decode_seconds": a.decode_seconds, "retry_failed": a.retry_failed}
+    options |= {"decoders": a.decoders, "decode_seconds": a.decode_seconds, "retry_failed": a.retry_failed}
     prompt = load_prompt(a.prompt) if a.prompt else None
     options |= {"prompt": prompt, "measure": not a.rows_only}
     run = ablate(ablation, _model(a), benchmark, a.out, tokens=a.budget, **options)
@@ -317,7 +317,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder)")
         sub.add_argument("--videos", metavar="DIR", help="folder of videos")
         sub.add_argument("--root", metavar="DIR", help="folder in which both are found, instead")
-        sub.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
+        sub.add_argument("--decoders", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
 
     ask = command("ask", _ask, "Ask questions about one video.")
     ask.add_argument("video", help="video file, or a folder of frame images")

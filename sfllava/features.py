@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfllava.decoders import DecodePool
 from sfllava.sampler import Video, sample_indices
 from sfllava.types import Setting, name_of
-from sfllava.workers import DecodePool
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext

@@ -16,7 +16,8 @@ import pytest
 
 from sfllava.benchmarks import BenchmarkError, load_benchmark
 from sfllava.evaluation import evaluate as evaluate_function
-from sfllava.models.llava_next import ContextError, LlavaNext
+from sfllava.models.llava_next import LlavaNext
+from sfllava.models.outline import ContextError
 from sfllava.prompts import Prompt
 from sfllava.runfolder import RunError, read_rows
 from sfllava.sampler import sample_indices
@@ -266,7 +267,7 @@ def test_vcgbench_predictions(models, videos, tmp_path):
 def test_bad_arguments(models, benchmark, tmp_path):
     with pytest.raises(SfllavaError, match="needed settings with names of their own"):
         run(models(), benchmark, tmp_path / "run", [SMALL, SMALL])
-    for options in ({"read": "logits"}, {"workers": 0}, {"decode_seconds": -1.0}):
+    for options in ({"read": "logits"}, {"decoders": 0}, {"decode_seconds": -1.0}):
         with pytest.raises(SfllavaError, match=r"needs questions with options|must be above 0"):
             run(models(), benchmark, tmp_path / "run", **options)
     with pytest.raises(SfllavaError, match="max_new_tokens must be at least 1"):

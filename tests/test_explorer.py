@@ -15,8 +15,8 @@ from sfllava.budgets import budget_of
 from sfllava.explorer import Session, pages
 from sfllava.explorer.session import csv
 from sfllava.features import Features
-from sfllava.models.llava_next import ContextError
 from sfllava.models.load import load_model
+from sfllava.models.outline import ContextError
 from sfllava.plots.looking import show_attention, show_budget, show_frames
 from sfllava.types import Question, Setting, SfllavaError
 

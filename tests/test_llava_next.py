@@ -12,8 +12,8 @@ from transformers import CLIPImageProcessor, LlavaNextForConditionalGeneration
 from sfllava.methods import parse_aggregation
 from sfllava.models import llava_next
 from sfllava.models.kvcache import packed_mask
-from sfllava.models.llava_next import ContextError
 from sfllava.models.load import load_model
+from sfllava.models.outline import ContextError
 from sfllava.prompts import LETTERS, Prompt
 from sfllava.sampler import read_video
 from sfllava.slowfast import Pool, SlowFast

@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfllava.methods import parse_aggregation
 from sfllava.models import replay
-from sfllava.models.llava_next import ContextError
 from sfllava.models.load import load_model
+from sfllava.models.outline import ContextError
 from sfllava.types import Question, SfllavaError
 
 from conftest import moving_square  # isort: skip

@@ -23,11 +23,11 @@ RANKS = [
     {"types"},
     {"catalogue", "stats", "disk"},
     {"sampler", "slowfast", "shapes", "costs"},
-    {"prompts", "workers", "methods"},
+    {"prompts", "decoders", "methods"},
     {"models", "evaluators", "benchmarks"},
     {"scoring", "runfolder"},
     {"verdicts"},
-    {"work"},
+    {"work", "jobs"},
     {"asking", "checking", "evaluation", "notebooks", "results", "judging", "batches", "agreement"}
     | {"features", "looking", "budgets"},
     {"ablation", "plots", "published"},

@@ -15,9 +15,9 @@ import pytest
 from conftest import CLIPS, moving_square
 from PIL import Image
 
+from sfllava.decoders import DecodePool
 from sfllava.sampler import VideoError, read_video, resize_frames, sample_indices, write_video
 from sfllava.types import SfllavaError
-from sfllava.workers import DecodePool
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_no_worker_outlives_a_killed_parent(tmp_path, videos):
     script = tmp_path / "parent.py"  # no main guard: workers must not run it again
     script.write_text(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from sfllava.workers import DecodePool\n"
+        "from sfllava.decoders import DecodePool\n"
         "pool = DecodePool(1, seconds=120)\n"
         f"future = pool.submit({str(videos / 'a.mp4')!r}, 5)\n"
         "import time\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import GenerationConfig, LlavaNextForConditionalGeneration
 
 from sfllava.costs import shape_of
 from sfllava.models.kvcache import PrefixCache, packed_mask
+from sfllava.models.outline import Outline
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import LETTERS, Prompt, pack_prompt
 from sfllava.sampler import resize_frames
@@ -32,10 +33,6 @@ def pixel_values(frames: Tensor) -> Tensor:
     """uint8 (T H W 3) -> float32 (T 3 H W), scaled and normalised as CLIP was trained, on the frames' device."""
     mean, std = (torch.tensor(values, device=frames.device).view(3, 1, 1) for values in (_MEAN, _STD))
     return frames.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
-
-
-class ContextError(SfllavaError):
-    """A prompt that the model's context does not hold; raised before any compute."""
 
 
 @dataclass
@@ -61,8 +58,8 @@ class _Group:
     items: list[tuple[int, list[int]]] = field(default_factory=list)  # (position in the call, ids behind the video)
 
 
-class LlavaNext:
-    """A loaded checkpoint. Make one with `load_model`."""
+class LlavaNext(Outline):
+    """A loaded checkpoint: its outline, and the network. Make one with `load_model`."""
 
     def __init__(
         self,
@@ -75,17 +72,10 @@ class LlavaNext:
         fingerprint: str,
     ) -> None:
         self.network: Any = network.eval()
-        self.tokenizer, self.path, self.layout = tokenizer, path, layout
         config: Any = network.config
         text, vision = config.text_config, config.vision_config
-        self.image_size: int = vision.image_size
-        self.grid: tuple[int, int] = (vision.image_size // vision.patch_size,) * 2
-        self.context = context
-        self.shape = shape_of(config, len(self.network.model.vision_tower.encoder.layers))
-        self.fingerprint = fingerprint
-        """A hash that tells the loaded weights, config and tokenizer from others (`checkpoint.fingerprint`)."""
         # a checkpoint of this project's own names its prompt pack; those of llava-v1.6 are told by their parts
-        self.family: str = getattr(config, "sfllava_family", None) or (
+        family = getattr(config, "sfllava_family", None) or (
             "mistral"
             if text.model_type == "mistral"
             else "chatml"
@@ -93,6 +83,20 @@ class LlavaNext:
             else "vicuna"
         )
         rope = text.rope_parameters or {}
+        super().__init__(
+            path=path,
+            layout=layout,
+            family=family,
+            tokenizer=tokenizer,
+            context=context,
+            image_size=vision.image_size,
+            grid=(vision.image_size // vision.patch_size,) * 2,
+            shape=shape_of(config, len(self.network.model.vision_tower.encoder.layers)),
+            rope=text.rope_parameters,
+            device=self.network.model.language_model.embed_tokens.weight.device,
+            dtype=self.network.dtype,
+            fingerprint=fingerprint,
+        )
         limits = [text.max_position_embeddings] if rope.get("rope_type") == "dynamic" else []
         limits += [text.sliding_window] if getattr(text, "sliding_window", None) else []
         self.shared_positions: int | None = min(limits) if limits else None
@@ -112,14 +116,9 @@ class LlavaNext:
         )
         self._warned = False
 
-    @property
-    def device(self) -> torch.device:
-        """Where tokens enter the language model."""
-        return self.network.model.language_model.embed_tokens.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.network.dtype
+    def outline(self) -> Outline:
+        """All that is known beside the weights."""
+        return Outline(**{field.name: getattr(self, field.name) for field in fields(Outline)})
 
     @torch.inference_mode()
     def encode(self, frames: np.ndarray | Tensor, batch: int | None = None) -> Tensor:
@@ -223,22 +222,6 @@ class LlavaNext:
             token = int(self._logits(hidden[0, -1:]).argmax())
             yield token
             embeds = self._embed([token])
-
-    def prompt_ids(self, question: Question, prompt: Prompt | None = None) -> tuple[list[int], list[int]]:
-        """Token ids before (BOS first, where the checkpoint has one) and behind the video."""
-        before, after = (prompt or pack_prompt(self.family, question.task)).pieces(question)
-        bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        first = self.tokenizer.encode(before)
-        # a prompt file that writes its own BOS has it once all the same
-        return (first if bos and first[:1] == bos else bos + first), self.tokenizer.encode(after)
-
-    def check_context(self, visual_tokens: int, text_tokens: int, what: str = "the prompt") -> None:
-        """Raise ContextError unless a prompt and one new token fit the context."""
-        if visual_tokens + text_tokens >= self.context:
-            raise ContextError(
-                f"{visual_tokens} visual and {text_tokens} text tokens do not fit the context of {self.context} "
-                f"({what[:60]!r}): use fewer frames or a coarser aggregation"
-            )
 
     def new_prefix(self) -> Prefix:
         """An empty prefix for `answer` to fill and to reuse."""

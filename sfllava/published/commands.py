@@ -16,7 +16,7 @@ def add_commands(command: Command) -> None:
     run.add_argument("--root", default=".", metavar="DIR", help="where its relative paths start (default: this folder)")
     run.add_argument("--prompts", metavar="DIR", help="exact wordings, from `sfllava prompts import`")
     run.add_argument("--limit", type=int, metavar="N", help="the first N questions of each benchmark, to try it")
-    run.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
+    run.add_argument("--decoders", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     run.add_argument("--dtype", default="auto", choices=["auto", "float32", "float16", "bfloat16"])
     run.add_argument("--device-map", metavar="MAP", help="auto: spread a model over several GPUs")
@@ -53,7 +53,7 @@ def _run(a: argparse.Namespace) -> int:
         plan,
         lambda choice: load_choice(choice, a.device, a.dtype, a.device_map, a.vision_tower),
         limit=a.limit,
-        workers=a.workers,
+        decoders=a.decoders,
     ):
         print(run, flush=True)
         nothing = nothing or not any(scores["answered"] for scores in run.scores.values())

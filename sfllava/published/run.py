@@ -50,7 +50,7 @@ def load_choice(
 
 
 def run_plan(
-    plan: Plan, load: Load = load_choice, *, limit: int | None = None, workers: int = 2, progress: bool = True
+    plan: Plan, load: Load = load_choice, *, limit: int | None = None, decoders: int = 2, progress: bool = True
 ) -> Iterator[Run]:
     """Evaluate the steps, those of one model together; raises before any model is loaded where files are missing.
 
@@ -78,7 +78,7 @@ def run_plan(
                     step.out,
                     limit=limit,
                     prompt=step.prompt,
-                    workers=workers,
+                    decoders=decoders,
                     progress=progress,
                 )
         del model  # two checkpoints need not fit a GPU together

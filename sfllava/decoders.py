@@ -26,14 +26,14 @@ from sfllava.sampler import Decoder, Video, VideoError, read_video
 
 
 class DecodePool:
-    """Reads videos in `workers` processes; each video may take `seconds` (wall clock).
+    """Reads videos in `decoders` processes; each video may take `seconds` (wall clock).
 
     Use as a context manager. `submit` returns a Future of a Video, whose exception is a VideoError.
     """
 
-    def __init__(self, workers: int = 2, seconds: float = 120.0) -> None:
+    def __init__(self, decoders: int = 2, seconds: float = 120.0) -> None:
         self.seconds = seconds
-        self._threads = ThreadPoolExecutor(workers, "sfllava-decode")
+        self._threads = ThreadPoolExecutor(decoders, "sfllava-decode")
         self._local = threading.local()
         self._processes: set[subprocess.Popen[bytes]] = set()
 
@@ -81,7 +81,7 @@ class DecodePool:
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             # -P: a file called decord.py in the current folder must not be run
-            [sys.executable, "-P", "-m", "sfllava.workers", str(os.getpid())],
+            [sys.executable, "-P", "-m", "sfllava.decoders", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
