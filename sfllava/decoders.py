@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,8 +31,11 @@ class DecodePool:
     Use as a context manager. `submit` returns a Future of a Video, whose exception is a VideoError.
     """
 
-    def __init__(self, decoders: int = 2, seconds: float = 120.0) -> None:
+    def __init__(
+        self, decoders: int = 2, seconds: float = 120.0, empty: Callable[[tuple[int, ...]], np.ndarray] | None = None
+    ) -> None:
         self.seconds = seconds
+        self._empty = empty or (lambda shape: np.empty(shape, np.uint8))
         self._threads = ThreadPoolExecutor(decoders, "sfllava-decode")
         self._local = threading.local()
         self._processes: set[subprocess.Popen[bytes]] = set()
@@ -59,7 +62,7 @@ class DecodePool:
             head = json.loads(process.stdout.readline())
             if "error" in head:
                 raise VideoError(head["error"])
-            pixels = np.empty(head["shape"], np.uint8)
+            pixels = self._empty(tuple(head["shape"]))
             if process.stdout.readinto(pixels.reshape(-1)) < pixels.size:  # type: ignore[attr-defined]
                 raise EOFError
         except (BrokenPipeError, EOFError, json.JSONDecodeError) as error:

@@ -7,23 +7,30 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
 
 from sfllava.benchmarks import Benchmark, BenchmarkError
 from sfllava.decoders import DecodePool
 from sfllava.disk import Row
+from sfllava.models.memory import free, pinned
 from sfllava.prompts import Prompt
-from sfllava.sampler import Video, VideoError
+from sfllava.sampler import Decoder, Video, VideoError
 from sfllava.slowfast import front
 from sfllava.types import Question, Setting, SfllavaError, name_of
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext, Prefix
+    from sfllava.models.llava_next import LlavaNext
     from sfllava.models.outline import Outline
+    from sfllava.models.packed import Prefix
 
 log = logging.getLogger(__name__)
 Ask = tuple[Setting, list[Question]]
+# Questions up to which videos are answered together: a step of decoding takes hardly longer for 12 than for one
+TOGETHER = 12
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,11 @@ class Job:
     @property
     def size(self) -> int:
         return sum(len(questions) for _, questions in self.asks)
+
+    @property
+    def widest(self) -> int:
+        """Questions at the setting that has the most of them"""
+        return max(len(questions) for _, questions in self.asks)
 
     def failed(self, reason: str) -> list[Row]:
         """The rows of a job that cannot be done."""
@@ -83,28 +95,31 @@ class Here:
         return self.model
 
     def run(self, how: How, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
-        """The rows of a job setting by setting, while the next jobs' videos are decoded."""
+        """The rows of one setting of a group of jobs after another, while the next jobs' videos are decoded."""
         with Desk(self.model, how) as desk:
-            waiting: deque[Job] = deque()
-            for job in jobs:
+            coming = iter(jobs)
+            waiting = deque(islice(coming, 2 * how.decoders))
+            for job in waiting:
                 desk.expect(job)
-                waiting.append(job)
-                if len(waiting) > 2 * how.decoders:
-                    yield from desk.answer(waiting.popleft())
             while waiting:
-                yield from desk.answer(waiting.popleft())
+                group = desk.take(waiting)
+                for job in islice(coming, len(group)):
+                    desk.expect(job)
+                    waiting.append(job)
+                yield from desk.answer(group)
 
 
 class Desk:
-    """A model and its decoding processes: answers one job, while those that are expected next are decoded.
+    """A model and its decoding processes: answers jobs, while the videos that are expected next are decoded.
 
     Use as a context manager.
     """
 
     def __init__(self, model: LlavaNext, how: How) -> None:
         self._model, self._how = model, how
-        self._pool = DecodePool(how.decoders, how.decode_seconds)
+        self._pool = DecodePool(how.decoders, how.decode_seconds, pinned if model.device.type == "cuda" else None)
         self._decoding: dict[str, Future[Video]] = {}
+        self._most = TOGETHER
 
     def __enter__(self) -> Desk:
         return self
@@ -117,72 +132,153 @@ class Desk:
         if job.path is not None and job.video not in self._decoding:
             self._decoding[job.video] = self._decode(job)
 
-    def answer(self, job: Job) -> Iterator[list[Row]]:
-        """The rows of each setting; what fails is tried once more by itself, then a row with its reason.
+    def take(self, waiting: deque[Job]) -> list[Job]:
+        """The next jobs that have so few questions that they are best answered together; at least one."""
+        group = [waiting.popleft()]
+        while waiting and sum(job.widest for job in group) + waiting[0].widest <= self._most:
+            group.append(waiting.popleft())
+        return group
 
-        A setting too large for the memory thus costs its own questions and no other's.
+    def answer(self, jobs: Sequence[Job]) -> Iterator[list[Row]]:
+        """The rows of each setting; a video that fails among others is done by itself.
+
+        What fails by itself is tried once more setting by setting, then a row with its reason: a setting too large
+        for the memory thus costs its own questions and no other's.
         """
-        if job.path is None:
-            yield job.failed(job.missing)
-            return
-        self.expect(job)
-        left = list(job.asks)
-        try:
-            for ask, rows in self._ask(self._decoding.pop(job.video).result(), left[:]):
-                left.remove(ask)
-                yield rows
-            return
-        except Exception as error:
-            log.warning("%s: attempt 1 failed: %s", job.video, reason_of(error))
-            again = self._decode(job, "pyav" if isinstance(error, VideoError) else "auto")
-        for setting, questions in left:
+        films: list[_Film] = []
+        for job in jobs:
+            if job.path is None:
+                yield job.failed(job.missing)
+                continue
+            self.expect(job)
             try:
-                rows = [row for _, rows in self._ask(again.result(), [(setting, questions)]) for row in rows]
+                films.append(_Film(self._model, job, self._decoding.pop(job.video).result()))
             except Exception as error:
-                reason = reason_of(error)
-                log.warning("%s: %s: attempt 2 failed: %s", job.video, setting.name, reason)
-                rows = [make_row(q, setting, error=reason) for q in questions]
+                _warn(job.video, error)
+                yield from self._again(job, "pyav" if isinstance(error, VideoError) else "auto")
+        failed = short = False
+        try:
+            yield from self._ask(films)
+        except Exception as error:
+            _warn(", ".join(film.job.video for film in films), error)
+            failed, short = True, isinstance(error, torch.OutOfMemoryError)
+        left = [replace(film.job, asks=film.left) for film in films if film.left]
+        if short and len(films) > 1:
+            self._most = max(1, self._most // 2)
+        alone = len(films) == 1
+        films.clear()
+        if failed:
+            free()
+        for job in left:
+            yield from self._again(job) if alone else self.answer([job])
+
+    def _again(self, job: Job, decoder: Decoder = "auto") -> Iterator[list[Row]]:
+        """The second attempt, setting by setting."""
+        again = self._decode(job, decoder)
+        for ask in job.asks:
+            try:
+                film = _Film(self._model, replace(job, asks=[ask]), again.result())
+                rows = next(self._ask([film]))
+            except Exception as error:
+                _warn(f"{job.video}: {ask[0].name}", error, attempt=2)
+                rows = [make_row(q, ask[0], error=reason_of(error)) for q in ask[1]]
             yield rows
 
-    def _decode(self, job: Job, decoder: Any = "auto") -> Future[Video]:
+    def _decode(self, job: Job, decoder: Decoder = "auto") -> Future[Video]:
         assert job.path is not None
         side = self._model.image_size
         return self._pool.submit(job.path, job.frames, (side, side), decoder)
 
-    def _ask(self, video: Video, asks: list[Ask]) -> Iterator[tuple[Ask, list[Row]]]:
-        seen, prefix = _Seen(self._model, video), self._model.new_prefix()
-        for setting, questions in asks:
-            before = seen.seconds
-            tokens = setting.tokens(seen.grid(setting))
-            encoding = (seen.seconds - before) / len(questions)
-            rows = list(_answer(self._model, self._how, video, tokens, setting, questions, encoding, prefix))
-            yield (setting, questions), rows
+    def _ask(self, films: list[_Film]) -> Iterator[list[Row]]:
+        """Setting by setting the rows of all films; of several, one that cannot be encoded is left as it is."""
+        prefixes = self._model.new_prefixes(len(films)) if films else []
+        for name, setting in {s.name: s for film in films for s, _ in film.left}.items():
+            sides = []
+            for film in films:
+                try:
+                    sides.append(_Side(film, self._model, setting, self._how.prompts[name]))
+                except Exception as error:
+                    if len(films) == 1:
+                        raise
+                    _warn(film.job.video, error)
+                    film.spoilt = True
+                    sides.append(_Side(film, self._model, setting, self._how.prompts[name]))
+            yield list(self._rows(setting, sides, prefixes))
+            for side in sides:
+                side.film.left = [ask for ask in side.film.left if ask[0].name != name or side.film.spoilt]
+
+    def _rows(self, setting: Setting, sides: list[_Side], prefixes: list[Prefix]) -> Iterator[Row]:
+        for prefix in prefixes:
+            prefix.reused = 0
+        start = time.perf_counter()
+        answered = self._model.answer_each(
+            [(side.tokens, side.questions) for side in sides],
+            max_new_tokens=self._how.max_new_tokens,
+            prompt=self._how.prompts[setting.name],
+            read=self._how.read,
+            prefixes=prefixes,
+        )
+        seconds = round((time.perf_counter() - start) / max(1, sum(map(len, answered))), 6)
+        for side, answers, prefix in zip(sides, answered, prefixes):
+            yield from side.failed
+            video = side.film.video
+            for answer in answers:
+                yield make_row(
+                    answer.question,
+                    setting,
+                    prediction=answer.text,
+                    token_ids=list(answer.token_ids),
+                    visual_tokens=answer.visual_tokens,
+                    reused_tokens=prefix.reused,
+                    frames=len(video.positions(setting.frames)),
+                    seconds={"encode": side.seconds, "answer": seconds},
+                    **({"letters": answer.letters} if answer.letters else {}),
+                    **({"damage": video.damage} if video.damage else {}),
+                )
 
 
-class _Seen:
-    """A decoded video's patch grids: each frame is encoded once, whatever settings it is in."""
+class _Film:
+    """A job's decoded video and its patch grids: each frame is encoded once, whatever settings it is in."""
 
-    def __init__(self, model: LlavaNext, video: Video) -> None:
-        self._model, self._video, self._tiled = model, video, {}
+    def __init__(self, model: LlavaNext, job: Job, video: Video) -> None:
+        self.job, self.video, self.left, self.spoilt = job, video, list(job.asks), False
+        self._model, self._tiled = model, {}
         self._all: Any = None
-        self.seconds = 0.0
 
     def grid(self, setting: Setting) -> Any:
         """(T h w D) as the setting's aggregation needs it."""
-        start = time.perf_counter()
-        at = self._video.positions(setting.frames)
-        frames = self._video.frames[at]
+        at = self.video.positions(setting.frames)
+        frames = self.video.frames[at]
         images = setting.images(frames)
         if images is frames:
-            self._all = self._model.encode(self._video.frames) if self._all is None else self._all
-            grid = self._all[at]
-        else:
-            key = (setting.frames, name_of(setting.aggregation))
-            if key not in self._tiled:
-                self._tiled[key] = self._model.encode(images)
-            grid = self._tiled[key]
-        self.seconds += time.perf_counter() - start
-        return grid
+            self._all = self._model.encode(self.video.frames) if self._all is None else self._all
+            return self._all[at]
+        key = (setting.frames, name_of(setting.aggregation))
+        if key not in self._tiled:
+            self._tiled[key] = self._model.encode(images)
+        return self._tiled[key]
+
+
+class _Side:
+    """A film at one setting: its tokens, the questions that fit behind them, the rows of those that do not."""
+
+    def __init__(self, film: _Film, model: LlavaNext, setting: Setting, prompt: Prompt) -> None:
+        self.film, self.questions, self.failed = film, [], []
+        asked = [] if film.spoilt else [q for s, questions in film.left if s.name == setting.name for q in questions]
+        start = time.perf_counter()
+        self.tokens = setting.tokens(film.grid(setting)) if asked else torch.zeros(0, 1)
+        self.seconds = round((time.perf_counter() - start) / max(1, len(asked)), 6)
+        for question in asked:
+            try:
+                text = sum(map(len, model.prompt_ids(question, prompt)))
+                model.check_context(len(self.tokens), text, question.text)
+                self.questions.append(question)
+            except SfllavaError as error:
+                self.failed.append(make_row(question, setting, error=str(error)))
+
+
+def _warn(what: str, error: Exception, attempt: int = 1) -> None:
+    log.warning("%s: attempt %d failed: %s", what, attempt, reason_of(error))
 
 
 def make_jobs(
@@ -216,45 +312,6 @@ def reason_of(error: BaseException) -> str:
     """An error in one line, for a row and the log."""
     text = str(error) if isinstance(error, SfllavaError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:500]
-
-
-def _answer(
-    model: LlavaNext,
-    how: How,
-    video: Video,
-    tokens: Any,
-    setting: Setting,
-    questions: list[Question],
-    encoding: float,
-    prefix: Prefix,
-) -> Iterator[Row]:
-    prompt = how.prompts[setting.name]
-    fits = []
-    for question in questions:
-        try:
-            model.check_context(len(tokens), sum(map(len, model.prompt_ids(question, prompt))), question.text)
-            fits.append(question)
-        except SfllavaError as error:
-            yield make_row(question, setting, error=str(error))
-    if not fits:
-        return
-    start, prefix.reused = time.perf_counter(), 0
-    options = {"max_new_tokens": how.max_new_tokens, "prompt": prompt, "read": how.read, "prefix": prefix}
-    answers = model.answer(tokens, fits, **options)
-    seconds = {"encode": round(encoding, 6), "answer": round((time.perf_counter() - start) / len(fits), 6)}
-    for answer in answers:
-        yield make_row(
-            answer.question,
-            setting,
-            prediction=answer.text,
-            token_ids=list(answer.token_ids),
-            visual_tokens=answer.visual_tokens,
-            reused_tokens=prefix.reused,
-            frames=len(video.positions(setting.frames)),
-            seconds=seconds,
-            **({"letters": answer.letters} if answer.letters else {}),
-            **({"damage": video.damage} if video.damage else {}),
-        )
 
 
 def make_row(question: Question, setting: Setting, error: str | None = None, **result: Any) -> Row:

@@ -141,7 +141,7 @@ def look(
     prompt = prompt or (Prompt(setting.prompt, setting.name) if setting.prompt else None)
     grid = model.encode(setting.images(video.frames)) if grid is None else grid
     parts = pathways(setting.aggregation, grid)
-    tokens, prefix = setting.tokens(grid), prefix or model.new_prefix()
+    tokens, prefix = setting.tokens(grid), prefix or model.new_prefixes(1)[0]
     if said is None:
         said = list(model.stream(tokens, question, max_new_tokens=max_new_tokens, prompt=prompt, prefix=prefix))
     rows = attention(model, tokens, question, said, prompt, prefix).cpu()

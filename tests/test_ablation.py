@@ -150,14 +150,14 @@ def test_costs_are_measured_alone(models, benchmark, mine, tmp_path):
 
 
 def test_a_setting_that_fails_costs_its_own_questions_only(models, benchmark, mine, tmp_path, monkeypatch):
-    answer = LlavaNext.answer
+    answer = LlavaNext.answer_each
 
-    def fails(self, tokens, *args, **options):
-        if len(tokens) == 3 * 144 + 6 * 9:
+    def fails(self, films, **options):
+        if any(len(tokens) == 3 * 144 + 6 * 9 for tokens, _ in films):
             raise MemoryError("too large")
-        return answer(self, tokens, *args, **options)
+        return answer(self, films, **options)
 
-    monkeypatch.setattr(LlavaNext, "answer", fails)
+    monkeypatch.setattr(LlavaNext, "answer_each", fails)
     run = ablate(mine, models(), benchmark, tmp_path / "run", max_new_tokens=2, progress=False, measure=False)
     failed = {name: s["failed"] for name, s in run.scores.items() if s["failed"]}
     assert failed == {"slow 3 fast 3": 6} and run.scores["slow 3 fast 3"]["reasons"] == {"MemoryError: too large": 6}
@@ -170,11 +170,11 @@ import sys, time
 from sfllava import load_benchmark, load_model
 from sfllava.ablation import ablate
 from sfllava.models.llava_next import LlavaNext
-answer = LlavaNext.answer
+answer = LlavaNext.answer_each
 def slow(self, *args, **options):
     time.sleep(0.05)  # so that there is a middle in which to be killed
     return answer(self, *args, **options)
-LlavaNext.answer = slow
+LlavaNext.answer_each = slow
 model, ablation, questions, videos, out = sys.argv[1:]
 ablate(ablation, load_model(model), load_benchmark("open", questions, videos), out, max_new_tokens=4, progress=False)
 """

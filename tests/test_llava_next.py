@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor, LlavaNextForConditionalGeneration
 
 from sfllava.methods import parse_aggregation
-from sfllava.models import llava_next
+from sfllava.models import llava_next, packed
 from sfllava.models.kvcache import packed_mask
 from sfllava.models.load import load_model
 from sfllava.models.outline import ContextError
@@ -109,15 +109,15 @@ def test_groups_bound_the_memory(models, frames, monkeypatch):
     tokens = SlowFast()(model.encode(frames))
     whole = model.answer(tokens, QUESTIONS * 3, max_new_tokens=8)
     sizes = []
-    original = llava_next.LlavaNext._decode_packed
 
-    def spy(self, prefix, suffixes, new):
-        said = original(self, prefix, suffixes, new)
-        layer = prefix.cache.layers[0]
-        sizes.append((len(suffixes), layer._space[0].shape[-2] - prefix.length, layer.keys.data_ptr()))
-        return said
+    class Watched(packed.Pack):
+        def __init__(self, model, lanes):
+            super().__init__(model, lanes)
+            layer, prefix = lanes[0].prefix.cache.layers[0], lanes[0].prefix
+            room = layer.room.spaces[0].shape[-2] - prefix.length
+            sizes.append((len(lanes[0].suffixes), room, layer.room.spaces[0].data_ptr()))
 
-    monkeypatch.setattr(llava_next.LlavaNext, "_decode_packed", spy)
+    monkeypatch.setattr(packed, "Pack", Watched)
     monkeypatch.setattr(llava_next, "PACKED_POSITIONS", 250)
     assert ids(model.answer(tokens, QUESTIONS * 3, max_new_tokens=8)) == ids(whole)
     assert len(sizes) > 3 and sum(n for n, _, _ in sizes) == 15
@@ -126,13 +126,16 @@ def test_groups_bound_the_memory(models, frames, monkeypatch):
 
 
 def test_the_mask_by_hand():
-    owners, queries = torch.tensor([0, 0, 1, 0, 1]), torch.tensor([0, 1])
-    assert packed_mask(2, owners, queries)[0, 0].int().tolist() == [
+    owners, queries = torch.tensor([[0, 0, 1, 0, 1]]), torch.tensor([[0, 1]])
+    assert packed_mask(torch.tensor([2]), 2, owners, queries)[0, 0].int().tolist() == [
         [1, 1, 1, 1, 0, 1, 0],
         [1, 1, 0, 0, 1, 0, 1],
     ]
-    own = torch.tensor([0, 0, 1])
-    assert packed_mask(0, own, own)[0, 0].int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    own = torch.tensor([[0, 0, 1]])
+    assert packed_mask(torch.tensor([0]), 0, own, own)[0, 0].int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    # two videos, prefixes of 1 and 2; the second has one question less, and what fills it up sees only itself
+    two = packed_mask(torch.tensor([1, 2]), 2, torch.tensor([[0, 1], [2, -1]]), torch.tensor([[0, 1], [2, -1]]))
+    assert two[:, 0].int().tolist() == [[[1, 0, 1, 0], [1, 0, 0, 1]], [[1, 1, 1, 0], [1, 1, 0, 1]]]
 
 
 def test_past_the_checkpoint_s_positions(models, frames, caplog):

@@ -136,7 +136,7 @@ def test_leaving_out_is_a_plain_recomputation(model, tmp_path):
     video = read_video(tmp_path / "videos" / "test_0_0000.mp4", 6, size=(112, 112))
     setting, question = Setting(6, SMALL), Question("What colour is the small square?")
     grid = model.encode(video.frames)
-    tokens, prefix = setting.tokens(grid), model.new_prefix()
+    tokens, prefix = setting.tokens(grid), model.new_prefixes(1)[0]
     seen = look(model, video, setting, question, grid=grid, prefix=prefix)
     assert seen.log_likelihood == pytest.approx(
         float(replay.score(model, tokens, question, seen.token_ids).sum()), abs=1e-4

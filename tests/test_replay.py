@@ -66,7 +66,7 @@ def plain(model, tokens, question, said):
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_stream_is_the_answer(model, tokens, question):
     answer = model.answer(tokens, [question], max_new_tokens=24)[0]
-    prefix = model.new_prefix()
+    prefix = model.new_prefixes(1)[0]
     assert tuple(model.stream(tokens, question, max_new_tokens=24)) == answer.token_ids
     assert tuple(model.stream(tokens, question, max_new_tokens=24, prefix=prefix)) == answer.token_ids
     steps = model.stream(tokens, question, max_new_tokens=24, prefix=prefix)
@@ -160,7 +160,7 @@ def test_past_the_limit_the_answer_is_still_the_likeliest(checkpoints):
 
 
 def test_a_kept_prefix_is_as_it_was(model, tokens):
-    question, prefix = QUESTIONS[0], model.new_prefix()
+    question, prefix = QUESTIONS[0], model.new_prefixes(1)[0]
     hooks = [len(module._forward_hooks) for module in model.network.modules()]
     said = model.answer(tokens, [question], max_new_tokens=9, prefix=prefix)[0].token_ids
     first = replay.score(model, tokens, question, said, prefix=prefix)

@@ -70,7 +70,7 @@ class Session:
     looks: dict[Reply, Look] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._prefix = self.model.new_prefix()
+        self._prefix = self.model.new_prefixes(1)[0]
 
     def ask(
         self,

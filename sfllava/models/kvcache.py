@@ -1,4 +1,4 @@
-"""A key-value cache that many questions share: written in place, cropped without a copy."""
+"""Keys and values of one or several prompts: written in place, cropped without a copy, read together."""
 
 from __future__ import annotations
 
@@ -10,59 +10,91 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 
+class _Room:
+    """One layer's keys and values, (rows H capacity d) each; zeros where nothing was written yet."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.capacity = rows, 0
+        self.spaces: tuple[Tensor, ...] = ()
+
+    def grow(self, like: tuple[Tensor, ...], end: int) -> None:
+        """Have room for `end` positions: what is there is copied only where it has grown too small."""
+        if self.spaces and end <= self.spaces[0].shape[2]:
+            return
+        old, size = self.spaces, max(end, self.capacity)
+        # zeros: a position that a mask hides still enters a product, and 0 x NaN is NaN
+        self.spaces = tuple(new.new_zeros((self.rows, new.shape[1], size, new.shape[3])) for new in like)
+        for space, before in zip(self.spaces, old):
+            space[:, :, : before.shape[2]] = before
+
+
 class _Layer(DynamicLayer):
     # DynamicLayer concatenates, which copies the whole prefix at every step; this one writes behind it.
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, room: _Room, rows: slice, length: int) -> None:
         super().__init__()
-        self.capacity = capacity
+        self.room, self._rows, self.length = room, rows, length
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            shape = (*key_states.shape[:2], 0, key_states.shape[-1])
-            self._space = (key_states.new_empty(shape), value_states.new_empty(shape))
-            self.keys, self.values = self._space
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if end > self._space[0].shape[-2]:
-            self._space = tuple(self._grown(space, start, max(end, self.capacity)) for space in self._space)
-        for space, new in zip(self._space, (key_states, value_states)):
-            space[:, :, start:end] = new
-        self.keys, self.values = (space[:, :, :end] for space in self._space)
+        start, end = self.length, self.length + key_states.shape[-2]
+        self.room.grow((key_states, value_states), end)
+        for space, new in zip(self.room.spaces, (key_states, value_states)):
+            space[self._rows, :, start:end] = new
+        self.keys, self.values = (space[self._rows, :, :end] for space in self.room.spaces)
+        self.length, self.is_initialized = end, True
         return self.keys, self.values
 
-    @staticmethod
-    def _grown(space: Tensor, used: int, size: int) -> Tensor:
-        out = space.new_empty((*space.shape[:2], size, space.shape[-1]))
-        out[:, :, :used] = space[:, :, :used]
-        return out
+    def get_seq_length(self) -> int:
+        return self.length
 
 
 class PrefixCache(DynamicCache):
-    """Keys and values of a visual prefix, with room for `capacity` positions before anything is copied."""
+    """A view of a `Shelf`: one of its prompts, or all of them from one position on."""
 
-    def __init__(self, layers: int, capacity: int) -> None:
+    def __init__(self, rooms: list[_Room], rows: slice, length: int = 0) -> None:
         super().__init__()
-        self.layers = [_Layer(capacity) for _ in range(layers)]
+        self.layers = [_Layer(room, rows, length) for room in rooms]
         self.layer_class_to_replicate = None
-
-    def reserve(self, capacity: int) -> None:
-        """Let the next growth make room for `capacity` positions at once."""
-        for layer in self.layers:
-            layer.capacity = capacity  # type: ignore[attr-defined]
 
     def crop_to(self, length: int) -> None:
         """Forget all positions from `length` on."""
-        if (extra := self.get_seq_length() - length) > 0:
-            self.crop(-extra)
+        for layer in self.layers:
+            layer.length = min(layer.length, length)  # type: ignore[attr-defined]
 
 
-def packed_mask(prefix: int, owners: Tensor, queries: Tensor) -> Tensor:
-    """(1 1 Q prefix+K) bool: query i sees the prefix, and the earlier keys (and itself) that its question owns.
+class Shelf:
+    """The keys and values of `rows` prompts side by side, each filled by itself and all read together."""
 
-    owners: (K) the question of each cached position behind the prefix, the queries' own included, last.
-    queries: (Q) the question of each query.
+    def __init__(self, layers: int, rows: int = 1) -> None:
+        self.rows = rows
+        self._rooms = [_Room(rows) for _ in range(layers)]
+
+    def row(self, i: int) -> PrefixCache:
+        """The cache of prompt i, empty."""
+        return PrefixCache(self._rooms, slice(i, i + 1))
+
+    def together(self, length: int) -> PrefixCache:
+        """The cache of all prompts, which goes on at position `length`."""
+        return PrefixCache(self._rooms, slice(None), length)
+
+    def reserve(self, capacity: int) -> None:
+        """Let the next growth make room for `capacity` positions at once."""
+        for room in self._rooms:
+            room.capacity = capacity
+
+    def clear(self) -> None:
+        """Give the memory back; what was cached is lost."""
+        for room in self._rooms:
+            room.spaces, room.capacity = (), 0
+
+
+def packed_mask(lengths: Tensor, start: int, owners: Tensor, queries: Tensor) -> Tensor:
+    """(B 1 Q start+K) bool: a query sees its prompt's prefix, and the earlier keys (and itself) that its question owns.
+
+    lengths: (B) of the prefixes, which `start` positions hold. owners: (B K) the question of each position behind
+    them, the queries' own included, last. queries: (B Q) the question of each query; -1 where there is none.
     """
-    behind = owners[None, :] == queries[:, None]
-    behind &= torch.ones_like(behind).tril(owners.numel() - queries.numel())
-    return torch.cat([behind.new_ones(queries.numel(), prefix), behind], dim=1)[None, None]
+    behind = owners[:, None, :] == queries[:, :, None]
+    n, k = queries.shape[1], owners.shape[1]
+    behind &= torch.ones(n, k, dtype=torch.bool, device=owners.device).tril(k - n)
+    prefix = torch.arange(start, device=owners.device) < lengths[:, None]
+    return torch.cat([prefix[:, None].expand(-1, n, -1), behind], dim=2)[:, None]

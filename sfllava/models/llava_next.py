@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor
 from transformers import GenerationConfig, LlavaNextForConditionalGeneration
 
 from sfllava.costs import shape_of
-from sfllava.models.kvcache import PrefixCache, packed_mask
+from sfllava.models.kvcache import Shelf
+from sfllava.models.memory import smaller
 from sfllava.models.outline import Outline
+from sfllava.models.packed import PACKED_POSITIONS, Lane, Pack, Prefix, generate, parts
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import LETTERS, Prompt, pack_prompt
 from sfllava.sampler import resize_frames
@@ -24,9 +27,9 @@ from sfllava.types import Answer, Question, SfllavaError, check_options
 # CLIP's own statistics of RGB in 0..1; all LLaVA-NeXT checkpoints use them
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
-# Cache positions that one pack of questions may take beside the prefix: 2 GB in half precision for 7B
-PACKED_POSITIONS = 4096
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+_Said = tuple[str, tuple[int, ...], dict[str, float]]  # text, ids, letters
 
 
 def pixel_values(frames: Tensor) -> Tensor:
@@ -35,27 +38,14 @@ def pixel_values(frames: Tensor) -> Tensor:
     return frames.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
 
 
-@dataclass
-class Prefix:
-    """A prefilled text and visual prefix; `extend` makes it another's, computing only what differs."""
+@dataclass(frozen=True)
+class _Item:
+    """A question of a call: its number, its video's, and the ids before and behind the video."""
 
+    number: int
+    video: int
     before: tuple[int, ...]
-    tokens: Tensor
-    cache: PrefixCache
-    reused: int = 0
-    """Visual tokens that the last prefill took over from the one before it"""
-
-    @property
-    def length(self) -> int:
-        return len(self.before) + len(self.tokens)
-
-
-@dataclass
-class _Group:
-    """Questions that share the text before the video."""
-
-    before: list[int]
-    items: list[tuple[int, list[int]]] = field(default_factory=list)  # (position in the call, ids behind the video)
+    after: list[int]
 
 
 class LlavaNext(Outline):
@@ -115,26 +105,33 @@ class LlavaNext(Outline):
             suppress_tokens=self._never or None,
         )
         self._warned = False
+        self._batch = 8 if self.device.type == "cpu" else 64
 
     def outline(self) -> Outline:
         """All that is known beside the weights."""
         return Outline(**{field.name: getattr(self, field.name) for field in fields(Outline)})
 
-    @torch.inference_mode()
     def encode(self, frames: np.ndarray | Tensor, batch: int | None = None) -> Tensor:
         """uint8 frames (T H W 3) of any size -> patch grid (T h w D), in the language model's width.
 
-        `batch` frames go through the vision tower at a time (8 on CPU, 64 elsewhere).
+        `batch` frames go through the vision tower at a time (8 on CPU, 64 elsewhere; fewer where memory is short).
         """
         pixels = np.asarray(frames)
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or not len(pixels):
             raise SfllavaError(f"needed uint8 frames of shape (T H W 3), got {pixels.dtype} {pixels.shape}")
-        pixels = resize_frames(pixels, (self.image_size, self.image_size))
+        pixels = torch.from_numpy(np.ascontiguousarray(resize_frames(pixels, (self.image_size, self.image_size))))
+        grid, used = smaller(lambda n: self._encode(pixels, n), min(batch or self._batch, len(pixels)), "frames")
+        if batch is None and used < min(self._batch, len(pixels)):
+            self._batch = used
+        return grid
+
+    @torch.inference_mode()
+    def _encode(self, pixels: Tensor, batch: int) -> Tensor:
         tower, projector = self.network.model.vision_tower, self.network.model.multi_modal_projector
-        device = tower.device
         out = []
-        for part in torch.from_numpy(np.ascontiguousarray(pixels)).split(batch or (8 if device.type == "cpu" else 64)):
-            x = pixel_values(part.to(device)).to(self.dtype)
+        for part in pixels.split(batch):
+            # from pinned memory (`pinned`) the copy runs beside the computation
+            x = pixel_values(part.to(tower.device, non_blocking=True)).to(self.dtype)
             # load_model cut the layers behind the selected hidden state off; 1: drops CLS
             out.append(projector(tower(x).last_hidden_state[:, 1:]))
         return torch.cat(out).unflatten(1, self.grid)
@@ -152,7 +149,7 @@ class LlavaNext(Outline):
     ) -> list[Answer]:
         """Greedy answers to many questions about one video; its tokens (N D) are prefilled once for all.
 
-        `prefix` (from `new_prefix`) carries the prefilled tokens from one call to the next: what the tokens of two
+        `prefix` (from `new_prefixes`) carries the prefilled tokens from one call to the next: what the tokens of two
         calls have in common at their front, such as one Slow pathway before two Fast ones, is computed once.
 
         `prompt` replaces the pack's wording for each question's task. `read="logits"` gives choice questions the
@@ -160,26 +157,48 @@ class LlavaNext(Outline):
         way, one question at a time through transformers' `generate`; the tokens are the same. Raises ContextError
         before any compute where a prompt does not fit.
         """
-        asked = [Question(q) if isinstance(q, str) else q for q in questions]
-        check_options(read, max_new_tokens, asked)
-        groups: dict[tuple[int, ...], _Group] = {}
-        for i, question in enumerate(asked):
-            before, after = self.prompt_ids(question, prompt)
-            self.check_context(len(tokens), len(before) + len(after), question.text)
-            groups.setdefault(tuple(before), _Group(before)).items.append((i, after))
-        lengths = [len(tokens) + sum(map(len, self.prompt_ids(q, prompt))) for q in asked]
-        answers: dict[int, Answer] = {}
+        prefixes = None if prefix is None else [prefix]
+        options = {"max_new_tokens": max_new_tokens, "prompt": prompt, "read": read, "share_prefix": share_prefix}
+        return self.answer_each([(tokens, questions)], prefixes=prefixes, **options)[0]
+
+    def answer_each(
+        self,
+        videos: Sequence[tuple[Tensor, Iterable[Question | str]]],
+        *,
+        max_new_tokens: int = 128,
+        prompt: Prompt | None = None,
+        read: str = "generate",
+        share_prefix: bool = True,
+        prefixes: Sequence[Prefix] | None = None,
+    ) -> list[list[Answer]]:
+        """`answer` for several videos, (tokens, questions) each, whose questions are decoded together.
+
+        Decoding reads all weights for each token, so that few questions at a time take about as long as many.
+        `prefixes`: one for each video, from one call of `new_prefixes`.
+        """
+        asked = [[Question(q) if isinstance(q, str) else q for q in questions] for _, questions in videos]
+        flat = [question for mine in asked for question in mine]
+        check_options(read, max_new_tokens, flat)
+        tokens = [tokens.to(self.device, self.dtype) for tokens, _ in videos]
+        items = []
+        for video, mine in enumerate(asked):
+            for question in mine:
+                before, after = self.prompt_ids(question, prompt)
+                self.check_context(len(tokens[video]), len(before) + len(after), question.text)
+                items.append(_Item(len(items), video, tuple(before), after))
+        prefixes = prefixes or self.new_prefixes(len(videos))
         with torch.inference_mode():
-            for group in groups.values():
-                if read == "logits":
-                    for i, letters in self._letters(tokens, group, asked, prompt, prefix):
-                        best = max(letters, key=lambda letter: letters[letter])
-                        answers[i] = Answer(asked[i], best, (), len(tokens), lengths[i], letters)
-                    continue
-                for i, ids in self._generate(tokens, group, max_new_tokens, share_prefix, prefix):
-                    text = self.tokenizer.decode(ids)
-                    answers[i] = Answer(asked[i], text, tuple(ids), len(tokens), lengths[i])
-        return [answers[i] for i in range(len(asked))]
+            if read == "logits":
+                said = self._letters(items, flat, prompt, tokens, prefixes)
+            else:
+                said = self._generate(items, max_new_tokens, share_prefix, tokens, prefixes)
+        answers: list[list[Answer]] = [[] for _ in videos]
+        for item, question in zip(items, flat):
+            n = len(tokens[item.video])
+            text, ids, letters = said[item.number]
+            length = n + len(item.before) + len(item.after)
+            answers[item.video].append(Answer(question, text, ids, n, length, letters))
+        return answers
 
     @torch.inference_mode()
     def stream(
@@ -202,7 +221,7 @@ class LlavaNext(Outline):
         length = len(before) + len(tokens) + len(after)
         if length + max_new_tokens <= self._shared_limit:
             shared = self.prefill(before, tokens, len(after) + max_new_tokens, prefix)
-            steps = (following[0] for _, following in self._steps(shared, [after], max_new_tokens))
+            steps = (said[0] for _, said in generate(self, [Lane(shared, [after])], max_new_tokens, self._eos))
         else:
             steps = self._steps_alone(self._embed(before, tokens, after), min(max_new_tokens, self.context - length))
         for token in steps:
@@ -213,8 +232,9 @@ class LlavaNext(Outline):
     def _steps_alone(self, embeds: Tensor, new: int) -> Iterator[int]:
         """What `generate` says to one prompt, the end included, a token at a time."""
         self._fresh_rope()
-        cache = self.new_prefix().cache
-        cache.reserve(embeds.shape[1] + new)
+        empty = self.new_prefixes(1)[0]
+        empty.shelf.reserve(embeds.shape[1] + new)
+        cache = empty.cache
         for _ in range(new):
             start = cache.get_seq_length()
             positions = torch.arange(start, start + embeds.shape[1], device=self.device)[None]
@@ -223,10 +243,11 @@ class LlavaNext(Outline):
             yield token
             embeds = self._embed([token])
 
-    def new_prefix(self) -> Prefix:
-        """An empty prefix for `answer` to fill and to reuse."""
+    def new_prefixes(self, n: int) -> list[Prefix]:
+        """Empty prefixes, one for each of `n` videos, for `answer` (one) and `answer_each` to fill and to reuse."""
         layers, width = (getattr(self.network.config.text_config, n) for n in ("num_hidden_layers", "hidden_size"))
-        return Prefix((), torch.zeros(0, width, device=self.device, dtype=self.dtype), PrefixCache(layers, 0))
+        shelf, nothing = Shelf(layers, n), torch.zeros(0, width, device=self.device, dtype=self.dtype)
+        return [Prefix((), nothing, shelf, shelf.row(i)) for i in range(n)]
 
     @torch.inference_mode()
     def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix:
@@ -235,7 +256,7 @@ class LlavaNext(Outline):
         Of an earlier `prefix` what stands at the same place, counted from the front, is kept and not computed again.
         """
         self._fresh_rope()
-        prefix = prefix or self.new_prefix()
+        prefix = prefix or self.new_prefixes(1)[0]
         tokens, before = tokens.to(self.device, self.dtype), tuple(before)
         same = before == prefix.before
         kept = _equal_rows(prefix.tokens, tokens) if same else 0
@@ -243,7 +264,7 @@ class LlavaNext(Outline):
         first = min(len(before) + kept, len(before) + len(tokens) - 1) if same else 0
         prefix.before, prefix.tokens, prefix.reused = (), tokens[:0], kept  # nothing is known until it has gone well
         prefix.cache.crop_to(first)
-        prefix.cache.reserve(len(before) + len(tokens) + room)
+        prefix.shelf.reserve(len(before) + len(tokens) + room)
         embeds = self._embed(before, tokens, [])[:, first:]
         positions = torch.arange(first, first + embeds.shape[1], device=self.device)[None]
         self._forward(embeds, past_key_values=prefix.cache, use_cache=True, position_ids=positions)
@@ -251,24 +272,79 @@ class LlavaNext(Outline):
         return prefix
 
     def _generate(
-        self, tokens: Tensor, group: _Group, new: int, share_prefix: bool, shared: Prefix | None
-    ) -> Iterator[tuple[int, list[int]]]:
-        prefix, packs, alone = len(group.before) + len(tokens), [], []
-        for i, after in group.items:
-            # Up to the limit all questions see the same keys; one that crosses it while it is answered is
-            # answered alone, since the rotation then depends on the length.
-            (packs if share_prefix and prefix + len(after) + new <= self._shared_limit else alone).append((i, after))
-        if share_prefix and alone:
-            self._warn_alone()
-        if packs:
-            parts = list(_parts(packs, new))
-            room = max(sum(len(a) + new for _, a in part) for part in parts)
-            shared = self.prefill(group.before, tokens, room, shared)
-            for part in parts:
-                yield from zip([i for i, _ in part], self._decode_packed(shared, [after for _, after in part], new))
-                shared.cache.crop_to(shared.length)
-        for i, after in alone:
-            yield i, self._generate_alone(self._embed(group.before, tokens, after), new)
+        self, items: list[_Item], new: int, share_prefix: bool, tokens: list[Tensor], prefixes: Sequence[Prefix]
+    ) -> dict[int, _Said]:
+        def together(lanes: list[Lane]) -> list[list[int]]:
+            said: list[list[int]] = [[] for lane in lanes for _ in lane.suffixes]
+            for live, following in generate(self, lanes, new, self._eos):
+                for question, token in zip(live, following):
+                    said[question].append(token)
+            return [self._until_eos(ids) for ids in said]
+
+        shared, alone = self._split(items, tokens, new) if share_prefix else ([], items)
+        found = self._share(shared, tokens, prefixes, new, together)
+        for item in alone:
+            embeds = self._embed(item.before, tokens[item.video], item.after)
+            found[item.number] = self._generate_alone(embeds, new)
+        return {number: (self.tokenizer.decode(ids), tuple(ids), {}) for number, ids in found.items()}
+
+    def _split(self, items: list[_Item], tokens: list[Tensor], new: int) -> tuple[list[_Item], list[_Item]]:
+        """Those that may share a prefix, and those that may not.
+
+        Up to the limit all questions see the same keys; one that crosses it while it is answered is answered alone,
+        since the rotation then depends on the length.
+        """
+        shared, alone = [], []
+        for item in items:
+            length = len(item.before) + len(tokens[item.video]) + len(item.after) + new
+            (shared if length <= self._shared_limit else alone).append(item)
+        if alone and not self._warned:
+            self._warned = True
+            log.warning(
+                "prompts past %d positions: a shared prefix is not exact there, so these are prefilled one question "
+                "at a time",
+                self._shared_limit,
+            )
+        return shared, alone
+
+    def _share(
+        self,
+        items: list[_Item],
+        tokens: list[Tensor],
+        prefixes: Sequence[Prefix],
+        new: int,
+        use: Callable[[list[Lane]], Iterable[T]],
+    ) -> dict[int, T]:
+        """What `use` makes of each question behind its video's prefix; as many at a time as the memory holds."""
+
+        def run(most: int) -> dict[int, T]:
+            found: dict[int, T] = {}
+            for turn in _turns(items, len(tokens)):
+                cut = [parts([item.after for item in mine], new, PACKED_POSITIONS // len(turn), most) for mine in turn]
+                packs = [
+                    [[mine[i] for i in part[k]] if k < len(part) else [] for mine, part in zip(turn, cut)]
+                    for k in range(max(map(len, cut)))
+                ]
+                room = max(sum(len(item.after) + new for item in mine) for pack in packs for mine in pack)
+                longest = max(len(mine[0].before) + len(tokens[video]) for video, mine in enumerate(turn) if mine)
+                for video, mine in enumerate(turn):
+                    if mine:
+                        before, own = mine[0].before, tokens[video]
+                        self.prefill(before, own, room + longest - len(before) - len(own), prefixes[video])
+                for pack in packs:
+                    lanes = [Lane(prefix, [item.after for item in mine]) for prefix, mine in zip(prefixes, pack)]
+                    found |= zip([item.number for mine in pack for item in mine], use(lanes))
+            return found
+
+        def run_one_video(most: int) -> dict[int, T]:
+            if most < len(items):
+                prefixes[0].forget()
+            return run(most)
+
+        if not items:
+            return {}
+        # several videos are the caller's to take apart: each by itself needs less than a smaller group of questions
+        return smaller(run_one_video, len(items), "questions")[0] if len(tokens) == 1 else run(len(items))
 
     def _generate_alone(self, embeds: Tensor, new: int) -> list[int]:
         self._fresh_rope()
@@ -277,72 +353,27 @@ class LlavaNext(Outline):
         ids = self.network.generate(inputs_embeds=embeds, attention_mask=mask, max_new_tokens=new)
         return self._until_eos(ids[0].tolist())
 
-    def _decode_packed(self, prefix: Prefix, suffixes: list[list[int]], new: int) -> list[list[int]]:
-        """All questions behind one prefix: one forward over all suffixes, then one token a question a step."""
-        said: list[list[int]] = [[] for _ in suffixes]
-        for live, following in self._steps(prefix, suffixes, new):
-            for question, token in zip(live, following):
-                said[question].append(token)
-        return [self._until_eos(ids) for ids in said]
-
-    def _steps(self, prefix: Prefix, suffixes: list[list[int]], new: int) -> Iterator[tuple[list[int], list[int]]]:
-        """Each step's questions that are still being answered, and the token that each says, the ends included."""
-        logits, owners = self._forward_suffixes(prefix, suffixes)
-        live = list(range(len(suffixes)))
-        for step in range(new):
-            following = logits.argmax(-1).tolist()
-            yield live, following
-            going = [(q, token) for q, token in zip(live, following) if token not in self._eos]
-            if not going or step + 1 == new:
-                return
-            live = [q for q, _ in going]
-            queries = torch.tensor(live, device=self.device)
-            owners = torch.cat([owners, queries])
-            positions = [prefix.length + len(suffixes[q]) + step for q in live]
-            hidden = self._forward(
-                self._embed([token for _, token in going]),
-                past_key_values=prefix.cache,
-                use_cache=True,
-                position_ids=torch.tensor([positions], device=self.device),
-                attention_mask=packed_mask(prefix.length, owners, queries),
-            )
-            logits = self._logits(hidden[0])
-
-    def _forward_suffixes(self, prefix: Prefix, suffixes: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """(Q V) logits behind each question, and the (K) owners of the positions behind the prefix."""
-        lengths = torch.tensor([len(s) for s in suffixes], device=self.device)
-        owners = torch.repeat_interleave(torch.arange(len(suffixes), device=self.device), lengths)
-        positions = torch.cat([torch.arange(len(s), device=self.device) for s in suffixes]) + prefix.length
-        hidden = self._forward(
-            self._embed([i for s in suffixes for i in s]),
-            past_key_values=prefix.cache,
-            use_cache=True,
-            position_ids=positions[None],
-            attention_mask=packed_mask(prefix.length, owners, owners),
-        )
-        return self._logits(hidden[0, lengths.cumsum(0) - 1]), owners
-
     def _letters(
-        self, tokens: Tensor, group: _Group, asked: list[Question], prompt: Prompt | None, shared: Prefix | None
-    ) -> Iterator[tuple[int, dict[str, float]]]:
-        room = self._shared_limit - len(group.before) - len(tokens)
-        packs = [item for item in group.items if len(item[1]) <= room]
-        rows: list[tuple[int, list[int], Tensor]] = []
-        if packs:
-            shared = self.prefill(group.before, tokens, prefix=shared)
-            for part in _parts(packs, 0):
-                logits, _ = self._forward_suffixes(shared, [after for _, after in part])
-                shared.cache.crop_to(shared.length)
-                rows += [(i, after, row) for (i, after), row in zip(part, logits)]
-        if len(packs) < len(group.items):
-            self._warn_alone()
-        for i, after in (item for item in group.items if len(item[1]) > room):
+        self,
+        items: list[_Item],
+        asked: list[Question],
+        prompt: Prompt | None,
+        tokens: list[Tensor],
+        prefixes: Sequence[Prefix],
+    ) -> dict[int, _Said]:
+        shared, alone = self._split(items, tokens, 0)
+        rows = self._share(shared, tokens, prefixes, 0, lambda lanes: Pack(self, lanes).logits)
+        for item in alone:
             self._fresh_rope()
-            rows.append((i, after, self._logits(self._forward(self._embed(group.before, tokens, after))[0, -1])))
-        for i, after, row in rows:
-            letters = LETTERS[: len(asked[i].options)]
-            ids = [self._letter_id(asked[i], prompt, after, letter) for letter in letters]
-            yield i, dict(zip(letters, row[ids].float().softmax(-1).tolist()))
+            embeds = self._embed(item.before, tokens[item.video], item.after)
+            rows[item.number] = self._logits(self._forward(embeds)[0, -1])
+        found: dict[int, _Said] = {}
+        for item, question in zip(items, asked):
+            names = LETTERS[: len(question.options)]
+            ids = [self._letter_id(question, prompt, item.after, letter) for letter in names]
+            letters = dict(zip(names, rows[item.number][ids].float().softmax(-1).tolist()))
+            found[item.number] = (max(letters, key=lambda letter: letters[letter]), (), letters)
+        return found
 
     def _letter_id(self, question: Question, prompt: Prompt | None, after: list[int], letter: str) -> int:
         text = (prompt or pack_prompt(self.family, question.task)).pieces(question)[1]
@@ -355,12 +386,15 @@ class LlavaNext(Outline):
 
     def _embed(self, before: Sequence[int], tokens: Tensor | None = None, after: Sequence[int] = ()) -> Tensor:
         """Ids, visual tokens (N D), ids -> (1 L D)."""
-        embed = self.network.model.language_model.embed_tokens
-        parts = [embed(torch.tensor(list(before), dtype=torch.long, device=self.device))]
-        if tokens is not None:
-            parts.append(tokens.to(self.device, self.dtype))
-            parts.append(embed(torch.tensor(list(after), dtype=torch.long, device=self.device)))
-        return torch.cat(parts)[None]
+
+        def embed(ids: Sequence[int]) -> Tensor:
+            return self._embed_ids(torch.tensor(list(ids), dtype=torch.long, device=self.device))
+
+        visual = [] if tokens is None else [tokens.to(self.device, self.dtype)]
+        return torch.cat([embed(before), *visual, embed(after)])[None]
+
+    def _embed_ids(self, ids: Tensor) -> Tensor:
+        return self.network.model.language_model.embed_tokens(ids)
 
     def _forward(self, embeds: Tensor, **options: Any) -> Tensor:
         return self.network.model.language_model(inputs_embeds=embeds, **options).last_hidden_state
@@ -373,15 +407,6 @@ class LlavaNext(Outline):
     @property
     def _shared_limit(self) -> int:
         return min(self.shared_positions or self.context, self.context)
-
-    def _warn_alone(self) -> None:
-        if not self._warned:
-            self._warned = True
-            log.warning(
-                "prompts past %d positions: a shared prefix is not exact there, so these are prefilled one question "
-                "at a time",
-                self._shared_limit,
-            )
 
     def _until_eos(self, ids: list[int]) -> list[int]:
         end = next((k for k, i in enumerate(ids) if i in self._eos), len(ids))
@@ -402,18 +427,13 @@ def _equal_rows(one: Tensor, two: Tensor) -> int:
     return int(different.int().argmax()) if different.any() else n
 
 
-def _parts(items: list[tuple[int, list[int]]], new: int) -> Iterator[list[tuple[int, list[int]]]]:
-    """Groups of questions whose prompts and answers together take at most PACKED_POSITIONS of the cache."""
-    part, used = [], 0
+def _turns(items: list[_Item], videos: int) -> Iterator[list[list[_Item]]]:
+    """By video the items that share one text before it; of a video with several such texts, one in each turn."""
+    texts: list[dict[tuple[int, ...], list[_Item]]] = [{} for _ in range(videos)]
     for item in items:
-        need = len(item[1]) + new
-        if part and used + need > PACKED_POSITIONS:
-            yield part
-            part, used = [], 0
-        part.append(item)
-        used += need
-    if part:
-        yield part
+        texts[item.video].setdefault(item.before, []).append(item)
+    for turn in zip_longest(*(mine.values() for mine in texts), fillvalue=[]):
+        yield list(turn)
 
 
 def _ids(value: int | list[int] | None) -> list[int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from sfllava.models import attention
 from sfllava.models.checkpoint import CheckpointError, fingerprint, read_checkpoint
 from sfllava.models.llava_next import LlavaNext
 from sfllava.models.tokenizer import Tokenizer
@@ -101,6 +102,7 @@ def _load(
     ]
     if problems:
         raise CheckpointError(f"{folder}: the weights do not fit the config: {'; '.join(problems)}")
+    network.model.language_model.config._attn_implementation = attention.NAME
     layers = network.model.vision_tower.encoder.layers
     selected = config.vision_feature_layer
     keep = selected if selected >= 0 else len(layers) + 1 + selected

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from sfllava.models.kvcache import packed_mask
 from sfllava.models.llava_next import LlavaNext, Prefix
 from sfllava.prompts import Prompt
 from sfllava.types import Question, SfllavaError
@@ -80,20 +79,18 @@ def _replay(
     else:
         # past the limit the rotation depends on the length, so the tokens follow one by one, as they were said
         model._fresh_rope()
-        shared = model.new_prefix()
-        shared.cache.reserve(length + len(said))
+        shared = model.new_prefixes(1)[0]
+        shared.shelf.reserve(length + len(said))
         parts = [(model._embed(before, tokens, after), 1), *((model._embed([token]), 1) for token in said[:-1])]
     done = 0
     for embeds, rows in parts:
         with _watching(model, len(before), None if total is None else total[done : done + rows]):
             start = shared.cache.get_seq_length()
-            new = torch.zeros(embeds.shape[1], dtype=torch.long, device=model.device)
             hidden = model._forward(
                 embeds,
                 past_key_values=shared.cache,
                 use_cache=True,
-                position_ids=torch.arange(start, start + len(new), device=model.device)[None],
-                attention_mask=packed_mask(start, new, new) if start and len(new) > 1 else None,
+                position_ids=torch.arange(start, start + embeds.shape[1], device=model.device)[None],
             )
         done += rows
         yield hidden[0, -rows:]
