@@ -103,6 +103,8 @@ def load_roofline(path: str | Path) -> Roofline:
     values = {name: _checked(path, name, str(wanted[name].type), value) for name, value in found.items()}
     if values["dtype"] not in _DTYPES:
         raise SfllavaError(f"{path}: dtype must be one of {', '.join(_DTYPES)}, got {values['dtype']!r}")
+    if values["kind"] not in ("cpu", "cuda"):
+        raise SfllavaError(f"{path}: kind must be cpu or cuda, got {values['kind']!r}")
     return Roofline(**values)
 
 
@@ -110,15 +112,16 @@ def _checked(path: Path, name: str, kind: str, value: Any) -> Any:
     def number(x: Any) -> bool:
         return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) and x >= 0
 
+    def line(row: Any) -> bool:
+        return isinstance(row, list) and len(row) == 3 and all(number(x) and x > 0 for x in row)
+
     if kind == "Table":
-        rows = value if isinstance(value, list) else []
-        if rows and all(
-            isinstance(row, list) and len(row) == 3 and all(number(x) and x > 0 for x in row) for row in rows
-        ):
-            return tuple((int(a), int(b), float(rate)) for a, b, rate in rows)
-        raise SfllavaError(
-            f"{path}: {name} must be a list of [rows, width, operations a second], got {str(value)[:60]}"
-        )
+        if not isinstance(value, list) or not value or not all(map(line, value)):
+            raise SfllavaError(f"{path}: {name} must be a list of [rows, width, speed], got {str(value)[:60]}")
+        sizes = {(a, b) for a, b, _ in value}
+        if len(sizes) < len({a for a, _ in sizes}) * len({b for _, b in sizes}):
+            raise SfllavaError(f"{path}: {name} must have every width at every number of rows")
+        return tuple((int(a), int(b), float(speed)) for a, b, speed in value)
     if isinstance(value, str) if kind == "str" else number(value) and (value > 0 or kind == "int"):
         return value
     raise SfllavaError(f"{path}: {name} must be {'text' if kind == 'str' else 'a number above 0'}, got {value!r}")

@@ -99,7 +99,7 @@ class Plan:
         for setting in self.settings:
             notes.setdefault(setting.note, []).append(setting.name)
         lines = [
-            f"{self.model}: {self.parameters / 1e9:,.3g} billion parameters, {gib(self.weight_bytes)} of weights",
+            f"{self.model}: {self.parameters / 1e6:,.0f} million parameters, {gib(self.weight_bytes)} of weights",
             str(self.device),
             f"{self.benchmark}: {self.questions:,} questions about {self.videos:,} videos, {self.new_tokens:,} new "
             f"token{'s' * (self.new_tokens > 1)} each",
@@ -111,19 +111,24 @@ class Plan:
         done = sum(setting.fits for setting in self.settings)
         if not done:
             return "\n".join([*lines, "nothing fits"])
-        unit = "GPU-hours" if self.device.kind == "cuda" else "hours"
+        of = "GPU-" if self.device.kind == "cuda" else ""
         what = "the run" if done == len(self.settings) else f"the {done} that fit"
-        clock = f", {self.hours:,.2f} by the clock with {self.workers} workers" if self.workers > 1 else ""
+        clock = f", {_time(self.seconds / self.workers)} with {self.workers} workers" if self.workers > 1 else ""
         each = (self.encode_seconds, self.prefill_seconds, self.decode_seconds)
         shares = ", ".join(f"{stage} {s / self.seconds:.0%}" for stage, s in zip(("encode", "prefill", "decode"), each))
         return "\n".join(
             [
                 *lines,
-                f"{what}: {self.device_hours:,.2f} {unit}{clock} ({shares}); decoding the video files is not in it",
-                f"one question at a time: {self.one_by_one_seconds / 3600:,.2f} {unit}, "
+                f"{what}: {_time(self.seconds, of)}{clock} ({shares}); decoding the video files is not in it",
+                f"one question at a time: {_time(self.one_by_one_seconds, of)}, "
                 f"{self.one_by_one_seconds / self.seconds:,.1f} times as long",
             ]
         )
+
+
+def _time(seconds: float, of: str = "") -> str:
+    """Seconds in words."""
+    return f"{seconds / 3600:,.2f} {of}hours" if seconds >= 360 else f"{seconds:,.1f} {of}seconds"
 
 
 def _table(settings: Sequence[SettingPlan]) -> list[str]:

@@ -176,12 +176,15 @@ def encode_bytes(shape: Shape, itemsize: int, batch: int) -> int:
 def forward_bytes(shape: Shape, itemsize: int, rows: int, logits: int = 0) -> int:
     """The most that a forward over so many positions takes, beside weights and keys and values.
 
-    In the feed-forward part: the residual, the normed input, and three of the inner width; in a norm, or in attention
-    (queries and keys before and after their rotation), where that is more. And the logits.
+    The prompt's embeddings and the residual; and whatever is most of: the normed input and three of the inner width,
+    in the feed-forward part; the normed input, queries and keys before, while and after they are rotated, and values;
+    a norm, in float32. And the logits, also in float32.
     """
     layers = shape.language
     inside, kept = layers.heads * layers.head_width, _kept(layers)
-    feed = (2 * layers.width + 3 * layers.inner) * itemsize
-    attention = (2 * layers.width + 3 * inside + 3 * kept + 2 * inside) * itemsize
-    norm = layers.width * (2 * itemsize + 2 * 4)
-    return rows * max(feed, attention, norm) + logits * shape.vocabulary * (itemsize + 4)
+    feed = (layers.width + 3 * layers.inner) * itemsize
+    attention = (layers.width + 5 * inside + 3 * kept) * itemsize
+    norm = layers.width * 2 * 4
+    return rows * (2 * layers.width * itemsize + max(feed, attention, norm)) + logits * shape.vocabulary * (
+        itemsize + 4
+    )
