@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import types
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 from conftest import CLIPS
 from PIL import Image
 from transformers import CLIPImageProcessor, LlavaNextForConditionalGeneration
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sfllava.methods import parse_aggregation
 from sfllava.models import llava_next, packed
+from sfllava.models.attention import grouped_attention
 from sfllava.models.kvcache import packed_mask
 from sfllava.models.load import load_model
 from sfllava.models.outline import ContextError
@@ -123,6 +126,87 @@ def test_groups_bound_the_memory(models, frames, monkeypatch):
     assert len(sizes) > 3 and sum(n for n, _, _ in sizes) == 15
     assert all(room <= 250 or n == 1 for n, room, _ in sizes)
     assert len({pointer for _, _, pointer in sizes}) == 1, "the prefix was copied"
+
+
+@pytest.mark.parametrize("family", ["vicuna", "mistral", "chatml"])
+def test_several_videos_at_a_time_equal_one_by_one(models, shared, family):
+    """Real clips at different lengths, one with no question, one with several."""
+    model = models(family)
+    lengths = [(12, "slowfast-slow_4frms_spatial_1d_max_pool-fast_4x4"), (4, "slowfast-slow_0frms_concat-fast_3x3")]
+    tokens = [
+        parse_aggregation(name)(model.encode(read_video(shared / "clips" / f"{clip}.mp4", frames).frames))
+        for clip, (frames, name) in zip(CLIPS, [*lengths, lengths[0]])
+    ]
+    sides = list(zip(tokens, [QUESTIONS[:1], QUESTIONS[1:], []]))
+    together = model.answer_each(sides, max_new_tokens=20)
+    for (tokens, questions), answers in zip(sides, together):
+        assert ids(answers) == ids(model.answer(tokens, questions, max_new_tokens=20, share_prefix=False))
+    choice = Question("what is it?", task="choice", options=("a raft", "a gym", "a panda"))
+    letters = model.answer_each([(tokens, [choice]) for tokens, _ in sides], read="logits")
+    for (tokens, _), answers in zip(sides, letters):
+        alone = model.answer(tokens, [choice], read="logits")[0]
+        assert answers[0].letters == pytest.approx(alone.letters, abs=1e-5) and answers[0].text == alone.text
+
+
+def test_prefixes_of_several_videos_are_reused(models, frames):
+    model = models()
+    grid = model.encode(frames)
+    front = SlowFast(4, slow=Pool("spatial_2d_avg_pool"), fast=(2, 2))(grid)
+    wide = [
+        SlowFast(4, slow=Pool("spatial_2d_avg_pool"), fast=(3, 3))(grid),
+        SlowFast(4, slow=Pool("spatial_2d_avg_pool"), fast=(4, 4))(grid),
+    ]
+    prefixes = model.new_prefixes(2)
+    model.answer_each([(front, QUESTIONS[:1]), (front, QUESTIONS[:1])], max_new_tokens=4, prefixes=prefixes)
+    again = model.answer_each([(t, QUESTIONS[:2]) for t in wide], max_new_tokens=12, prefixes=prefixes)
+    assert [prefix.reused for prefix in prefixes] == [576, 576]
+    assert [ids(a) for a in again] == [ids(model.answer(t, QUESTIONS[:2], max_new_tokens=12)) for t in wide]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_memory_that_is_too_small_for_all_questions(models, frames, monkeypatch, caplog, most):
+    model = models()
+    tokens = SlowFast()(model.encode(frames))
+    whole = ids(model.answer(tokens, QUESTIONS, max_new_tokens=8))
+
+    class Small(packed.Pack):
+        def __init__(self, model, lanes):
+            if len(lanes[0].suffixes) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            super().__init__(model, lanes)
+
+    monkeypatch.setattr(packed, "Pack", Small)
+    assert ids(model.answer(tokens, QUESTIONS, max_new_tokens=8)) == whole
+    assert "the device's memory is too small for more" in caplog.text
+
+
+def test_frames_that_do_not_fit_the_memory_are_encoded_in_smaller_batches(checkpoints, frames, monkeypatch):
+    model, sizes = load_model(checkpoints()), []
+    whole, inner = model.encode(frames), model._encode
+
+    def small(pixels, batch):
+        sizes.append(batch)
+        if batch > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(pixels, batch)
+
+    monkeypatch.setattr(model, "_encode", small)
+    torch.testing.assert_close(model.encode(frames), whole, atol=1e-5, rtol=1e-5)
+    model.encode(frames)
+    assert sizes == [8, 4, 2, 2]  # what fits is remembered
+    with pytest.raises(torch.OutOfMemoryError):
+        monkeypatch.setattr(model, "_encode", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
+        model.encode(frames)
+
+
+def test_grouped_heads_attend_as_copied_keys_do():
+    module = types.SimpleNamespace(num_key_value_groups=3, is_causal=True)
+    query, key, value = torch.randn(2, 6, 5, 8), torch.randn(2, 2, 11, 8), torch.randn(2, 2, 11, 8)
+    mask = torch.rand(2, 1, 5, 11) > 0.4
+    mask[..., 0] = True
+    got, _ = grouped_attention(module, query, key, value, mask, scaling=0.3)
+    wanted, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
 
 
 def test_the_mask_by_hand():
