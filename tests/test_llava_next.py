@@ -2,21 +2,25 @@ from __future__ import annotations
 
 import logging
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import CLIPS
 from PIL import Image
-from transformers import CLIPImageProcessor, LlavaNextForConditionalGeneration
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from transformers import CLIPImageProcessor, LlavaNextConfig, LlavaNextForConditionalGeneration
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sfllava.methods import parse_aggregation
 from sfllava.models import llava_next, packed
 from sfllava.models.attention import grouped_attention
 from sfllava.models.kvcache import packed_mask
+from sfllava.models.llava_next import LlavaNext
 from sfllava.models.load import load_model
 from sfllava.models.outline import ContextError
+from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import LETTERS, Prompt
 from sfllava.sampler import read_video
 from sfllava.slowfast import Pool, SlowFast
@@ -197,6 +201,53 @@ def test_frames_that_do_not_fit_the_memory_are_encoded_in_smaller_batches(checkp
     with pytest.raises(torch.OutOfMemoryError):
         monkeypatch.setattr(model, "_encode", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
         model.encode(frames)
+
+
+@pytest.mark.parametrize("family", ["vicuna", "mistral"])
+def test_steps_in_fixed_shapes_say_the_same(checkpoints, frames, monkeypatch, family):
+    model = load_model(checkpoints(family))
+    sides = [
+        (parse_aggregation("slowfast-slow_4frms_spatial_2d_avg_pool-fast_2x2")(model.encode(frames)), QUESTIONS[:3]),
+        (parse_aggregation("slowfast-slow_0frms_concat-fast_3x3")(model.encode(frames[:5])), QUESTIONS[2:]),
+    ]
+    free = model.answer_each(sides, max_new_tokens=24)
+    model._eos = {free[0][1].token_ids[3], free[1][0].token_ids[6]}  # some end early
+    plain = model.answer_each(sides, max_new_tokens=24)
+    model.graphs = True
+    # in a CUDA graph's place the same step, in the same fixed shapes
+    monkeypatch.setattr(packed.Steps, "captured", lambda steps: types.SimpleNamespace(replay=steps.step))
+    assert [ids(answers) for answers in model.answer_each(sides, max_new_tokens=24)] == [ids(a) for a in plain]
+    again = [model.answer(tokens, questions, max_new_tokens=24) for tokens, questions in sides]
+    assert [ids(answers) for answers in again] == [ids(a) for a in plain]
+
+
+@pytest.mark.parametrize("family", ["vicuna", "mistral"])
+def test_nothing_on_the_way_waits_for_the_device(checkpoints, family):
+    """On tensors without values, reading one is an error; so is mixing devices. A GPU could thus run ahead."""
+    config = LlavaNextConfig.from_pretrained(checkpoints(family))
+    config.text_config.rope_parameters |= {"rope_type": "dynamic", "factor": 2.0}
+    with torch.device("meta"):
+        network = LlavaNextForConditionalGeneration(config)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network.to_empty(device="meta")
+        tokenizer = Tokenizer(checkpoints(family))
+        model = LlavaNext(network, tokenizer, path=Path(), layout="", context=8192, fingerprint="")
+        grid = model.encode(np.zeros((4, 336, 336, 3), np.uint8))
+        assert grid.device.type == "meta" and grid.shape == (4, 24, 24, config.text_config.hidden_size)
+        prefixes = model.new_prefixes(2)
+        lanes = []
+        for prefix, n in zip(prefixes, (500, 300)):
+            model.prefill([1, 5, 6], grid.flatten(0, 2)[:n], 100, prefix)
+            lanes.append(packed.Lane(prefix, [[4, 5, 6], [7, 8]]))
+        with torch.inference_mode():
+            pack = packed.Pack(model, lanes)
+            assert pack.say([(0, 5), (3, 6)]).shape == (2, config.text_config.vocab_size)
+            steps = packed.Steps(pack, [4, 5, 6, 7], 10)
+            steps.step()
+            steps.step()
+            assert steps.tokens.shape == (2, 2)
+            with pytest.raises(DataDependentOutputException):
+                steps.said()  # the one look of a step, at what was said
 
 
 def test_grouped_heads_attend_as_copied_keys_do():
