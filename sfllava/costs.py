@@ -29,6 +29,14 @@ class Layers:
         attention = self.width * self.head_width * 2 * (self.heads + self.kv_heads)
         return self.count * (attention + (3 if self.gated else 2) * self.width * self.inner)
 
+    @property
+    def parameters(self) -> int:
+        """All parameters: the weights, the norms', and where it is not gated (CLIP) the biases and the norms' too."""
+        if self.gated:
+            return self.weights + self.count * 2 * self.width
+        inside = self.head_width * (self.heads + 2 * self.kv_heads)
+        return self.weights + self.count * (inside + self.width + self.inner + self.width + 4 * self.width)
+
     def flops(self, tokens: int, earlier: int = 0, causal: bool = True) -> int:
         """Of a forward over `tokens` tokens that follow `earlier` ones in a cache."""
         seen = earlier * tokens + (tokens * (tokens + 1) // 2 if causal else tokens * tokens)
@@ -44,6 +52,16 @@ class Shape:
     vocabulary: int
     grid: tuple[int, int]
     patch: int
+
+    @property
+    def parameters(self) -> int:
+        """All parameters of a loaded model, whose vision tower ends at the last layer that is used."""
+        width, tower = self.language.width, self.vision.width
+        embeddings = 2 * self.vocabulary * width + width  # of the input, of the output, and the last norm
+        patches = tower * (1 + 3 * self.patch**2 + self.grid[0] * self.grid[1] + 1) + 4 * tower
+        projector = (tower + 1) * width + (width + 1) * width
+        newline = width
+        return self.language.parameters + embeddings + self.vision.parameters + patches + projector + newline
 
     def encode_flops(self, images: int) -> int:
         """Of the vision tower and the projector, for as many images."""

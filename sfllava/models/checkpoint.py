@@ -19,7 +19,7 @@ from torch import Tensor
 from sfllava.types import SfllavaError
 
 # What openai/clip-vit-large-patch14-336 says of its vision tower, so that no download is needed to know it.
-_CLIP_L_336 = {
+CLIP_L_336 = {
     "model_type": "clip_vision_model",
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -74,11 +74,19 @@ def read_checkpoint(
 
     `vision_tower` replaces the folder or hub id in the original layout's `mm_vision_tower`.
     """
+    config, layout = read_config(folder, vision_tower)
+    if layout == "transformers":
+        return config, _drop_buffers(read_weights(folder)), layout
+    return config, _read_original(folder, vision_tower), layout
+
+
+def read_config(folder: Path, vision_tower: str | Path | None = None) -> tuple[dict[str, Any], str]:
+    """(config of a LlavaNextConfig, "transformers" or "original"); the weights may be absent."""
     config = read_json(folder / "config.json")
     if config.get("model_type") == "llava_next":
-        return config, _drop_buffers(read_weights(folder)), "transformers"
+        return config, "transformers"
     if "mm_vision_tower" in config:
-        return *_read_original(folder, config, vision_tower), "original"
+        return _original_config(folder, config, vision_tower), "original"
     raise CheckpointError(
         f"{folder / 'config.json'}: needed a LLaVA-NeXT checkpoint (model_type llava_next, or an original llava-v1.6 "
         f"folder with mm_vision_tower), got model_type {config.get('model_type')!r}"
@@ -150,17 +158,19 @@ def _drop_buffers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if not name.endswith(_BUFFERS)}
 
 
-def _read_original(
-    folder: Path, config: dict[str, Any], vision_tower: str | Path | None
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    for field, needed in (("mm_projector_type", "mlp2x_gelu"), ("mm_vision_select_feature", "patch")):
-        if config.get(field, needed) != needed:
-            raise CheckpointError(f"{folder / 'config.json'}: {field} must be {needed}, got {config[field]!r}")
-    tower_name = str(vision_tower or config["mm_vision_tower"])
-    places = [Path(tower_name)] if vision_tower else [folder / tower_name, Path(tower_name)]
+def _tower(folder: Path, config: dict[str, Any], vision_tower: str | Path | None) -> tuple[str, Path | None]:
+    """The name of the original layout's vision tower, and its folder where there is one."""
+    name = str(vision_tower or config["mm_vision_tower"])
+    places = [Path(name)] if vision_tower else [folder / name, Path(name)]
     tower = next((path for path in places if path.is_dir()), None)
     if vision_tower and tower is None:
         raise CheckpointError(f"{vision_tower}: no such folder of a vision tower")
+    return name, tower
+
+
+def _read_original(folder: Path, vision_tower: str | Path | None) -> dict[str, Tensor]:
+    config = read_json(folder / "config.json")
+    tower_name, tower = _tower(folder, config, vision_tower)
     weights = {}
     for name, tensor in _drop_buffers(read_weights(folder)).items():
         old, new = next((pair for pair in _RENAMES if name.startswith(pair[0])), ("", ""))
@@ -172,6 +182,16 @@ def _read_original(
         tower = tower or _from_hub(tower_name, folder)
         own = _drop_buffers(read_weights(tower))
         weights |= {f"vision_tower.{name}": own[name] for name in own if name.startswith("vision_model.")}
+    return weights
+
+
+def _original_config(folder: Path, config: dict[str, Any], vision_tower: str | Path | None) -> dict[str, Any]:
+    for field, needed in (("mm_projector_type", "mlp2x_gelu"), ("mm_vision_select_feature", "patch")):
+        if config.get(field, needed) != needed:
+            raise CheckpointError(f"{folder / 'config.json'}: {field} must be {needed}, got {config[field]!r}")
+    tower_name, tower = _tower(folder, config, vision_tower)
+    if tower is None and not _is_clip(tower_name) and not config.get("unfreeze_mm_vision_tower", False):
+        tower = _from_hub(tower_name, folder)
     text = {field: config[field] for field in _TEXT_FIELDS if config.get(field) is not None}
     if not isinstance(text.get("vocab_size"), int):
         raise CheckpointError(f"{folder / 'config.json'}: needed vocab_size, got {text.get('vocab_size')!r}")
@@ -189,19 +209,23 @@ def _read_original(
         "image_token_index": config["vocab_size"],  # none is needed: tokens are spliced as embeddings
         "tie_word_embeddings": False,
         "dtype": config.get("torch_dtype") or config.get("dtype") or "float16",
-    }, weights
+    }
 
 
 def _vision_config(tower: Path | None, name: str, folder: Path) -> dict[str, Any]:
     if tower is not None:
         config = read_json(tower / "config.json")
         return {**config.get("vision_config", config), "model_type": "clip_vision_model"}
-    if name.rstrip("/").endswith("clip-vit-large-patch14-336"):
-        return dict(_CLIP_L_336)
+    if _is_clip(name):
+        return dict(CLIP_L_336)
     raise CheckpointError(
         f"{folder / 'config.json'}: mm_vision_tower {name!r} is neither a folder nor clip-vit-large-patch14-336; "
         "pass its folder as vision_tower"
     )
+
+
+def _is_clip(name: str) -> bool:
+    return name.rstrip("/").endswith("clip-vit-large-patch14-336")
 
 
 def _from_hub(name: str, folder: Path) -> Path:

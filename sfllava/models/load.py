@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
+from transformers import GenerationConfig, LlavaNextForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from sfllava.models import attention
 from sfllava.models.checkpoint import CheckpointError, fingerprint, read_checkpoint
 from sfllava.models.llava_next import LlavaNext
+from sfllava.models.sizes import configure
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.types import SfllavaError
 
@@ -63,19 +64,9 @@ def _load(
     rope_factor: float | None,
     context: int,
 ) -> LlavaNext:
-    device = _device(device)
+    device = device_of(device)
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
-    try:
-        config: Any = LlavaNextConfig.from_dict(config_dict)
-    except Exception as error:  # transformers raises many kinds for bad fields
-        raise CheckpointError(f"{folder / 'config.json'}: {' '.join(str(error).split())[:300]}") from error
-    text = config.text_config
-    if config.vision_feature_select_strategy != "default" or not isinstance(config.vision_feature_layer, int):
-        raise CheckpointError(f"{folder / 'config.json'}: needed one vision_feature_layer without CLS")
-    positions = text.max_position_embeddings
-    if rope_factor and (text.rope_parameters or {}).get("rope_type", "default") == "default":
-        text.rope_parameters = {**(text.rope_parameters or {}), "rope_type": "dynamic", "factor": float(rope_factor)}
-        positions = int(positions * rope_factor)
+    config, positions, keep = configure(config_dict, folder, rope_factor)
     mark = fingerprint(folder, weights)  # before loading, which takes the tensors over
     on_cpu = device == "cpu" and device_map is None
     torch_dtype = _dtype(dtype, on_cpu, config_dict, weights)
@@ -103,12 +94,7 @@ def _load(
     if problems:
         raise CheckpointError(f"{folder}: the weights do not fit the config: {'; '.join(problems)}")
     network.model.language_model.config._attn_implementation = attention.NAME
-    layers = network.model.vision_tower.encoder.layers
-    selected = config.vision_feature_layer
-    keep = selected if selected >= 0 else len(layers) + 1 + selected
-    if not 1 <= keep <= len(layers):
-        raise CheckpointError(f"{folder}: vision_feature_layer {selected} is none of the tower's {len(layers)} layers")
-    del layers[keep:]  # hidden state -2 of 24 layers is what layer 23 gives; the rest would be computed in vain
+    del network.model.vision_tower.encoder.layers[keep:]  # hidden state -2 of 24 layers is what layer 23 gives; the rest would be computed in vain
     if (folder / "generation_config.json").exists():
         network.generation_config = GenerationConfig.from_pretrained(str(folder))
     return LlavaNext(
@@ -141,7 +127,7 @@ def _folder(path_or_name: str | Path) -> Path:
         ) from error
 
 
-def _device(device: str) -> str:
+def device_of(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from sfllava.models.checkpoint import CheckpointError, fingerprint
 from sfllava.models.llava_next import LlavaNext
-from sfllava.models.load import _device, _dtype, _line, _quiet
+from sfllava.models.load import _dtype, _line, _quiet, device_of
 from sfllava.prompts import Prompt
 from sfllava.types import Question, SfllavaError
 
@@ -120,7 +120,7 @@ def load_text_model(folder: str | Path, device: str = "auto", dtype: str = "auto
     folder = Path(folder).expanduser()
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: no such checkpoint folder of a language model; needed config.json")
-    device = _device(device)
+    device = device_of(device)
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
