@@ -207,6 +207,8 @@ def _ends(container: Any, stream: Any) -> float:
 def _read_decord(path: Path, about: _About, frames: int | Sequence[int], size: tuple[int, int] | None) -> Video:
     import decord
 
+    if about.frames > path.stat().st_size:  # it would take memory for all of them
+        raise VideoError(f"{about.frames} declared frames are more than it has bytes")
     reader: Any = decord.VideoReader(str(path.absolute()), num_threads=1)
     total = len(reader)
     if total < about.frames:

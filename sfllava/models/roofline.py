@@ -111,9 +111,13 @@ def _checked(path: Path, name: str, kind: str, value: Any) -> Any:
 
     if kind == "Table":
         rows = value if isinstance(value, list) else []
-        if rows and all(isinstance(row, list) and len(row) == 3 and all(number(x) and x > 0 for x in row) for row in rows):
+        if rows and all(
+            isinstance(row, list) and len(row) == 3 and all(number(x) and x > 0 for x in row) for row in rows
+        ):
             return tuple((int(a), int(b), float(rate)) for a, b, rate in rows)
-        raise SfllavaError(f"{path}: {name} must be a list of [rows, width, operations a second], got {str(value)[:60]}")
+        raise SfllavaError(
+            f"{path}: {name} must be a list of [rows, width, operations a second], got {str(value)[:60]}"
+        )
     if isinstance(value, str) if kind == "str" else number(value) and (value > 0 or kind == "int"):
         return value
     raise SfllavaError(f"{path}: {name} must be {'text' if kind == 'str' else 'a number above 0'}, got {value!r}")
@@ -197,7 +201,9 @@ def measure(device: str = "auto", dtype: str = "auto") -> Roofline:
     )  # fmt: skip
 
 
-def _overheads(place: torch.device, dtype: torch.dtype, seconds: Callable[[Callable[[], Any]], float]) -> tuple[float, float]:
+def _overheads(
+    place: torch.device, dtype: torch.dtype, seconds: Callable[[Callable[[], Any]], float]
+) -> tuple[float, float]:
     """Seconds of a layer, and of a forward beside its layers, of a model too small to have anything to compute."""
     times = {}
     for layers in (2, 10):

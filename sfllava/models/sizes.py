@@ -75,7 +75,9 @@ def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int
     else:
         folder = Path(__file__).with_name("tiny_weights") if name == "tiny" else folder
         if not folder.is_dir():
-            raise SfllavaError(f"no model is called {name!r}; there are {', '.join(KNOWN)}, tiny, or a checkpoint folder")
+            raise SfllavaError(
+                f"no model is called {name!r}; there are {', '.join(KNOWN)}, tiny, or a checkpoint folder"
+            )
         config_dict, _ = read_config(folder)
         if any((folder / file).exists() for file in ("tokenizer.model", "tokenizer.json")):
             tokenizer = Tokenizer(folder)

@@ -226,7 +226,9 @@ def _wholes() -> Iterator[Plan]:
     for turns in (1, 2, 3):
         for codec, suffix in (("libx264", "mp4"), ("libx265", "mp4"), ("libx264", "mov")):
             size = (WIDTH, HEIGHT) if turns % 2 else (HEIGHT, WIDTH)
-            item = Item("rotated", f"turned/{codec}-{90 * turns}.{suffix}", "whole", Truth(FRAMES, size, turns, _even()))
+            item = Item(
+                "rotated", f"turned/{codec}-{90 * turns}.{suffix}", "whole", Truth(FRAMES, size, turns, _even())
+            )
             yield item, lambda path, c=codec, t=turns: _changed(path, lambda data: turn(data, t), c)
     for skipped, dropped in ((4, 0), (0, 4), (5, 3)):
         left = range(skipped, FRAMES - dropped)
@@ -257,7 +259,7 @@ def _wholes() -> Iterator[Plan]:
     for name in ("images", "images.mp4", "images 🎬"):
         item = Item("folder of images", f"{name}/frames", "whole", Truth())
         yield item, _images
-    yield Item("link", "link/to-a-video.mp4", "whole"), _link("../1.mp4")
+    yield Item("link", "link/to-a-video.mp4", "whole"), _link_to_a_video
 
 
 def _any(path: Path, codec: str, pix_fmt: str, frames: np.ndarray, ticks: Sequence[int] | None = None) -> None:
@@ -286,6 +288,11 @@ def _images(path: Path) -> None:
 
 def _link(to: str) -> Write:
     return lambda path: path.symlink_to(to)
+
+
+def _link_to_a_video(path: Path) -> None:
+    _as(path.with_name("target"), "mp4", "libx264")
+    path.symlink_to("target")
 
 
 # --- what is no video -------------------------------------------------------------------------------------------
@@ -327,6 +334,9 @@ def _false() -> Iterator[Plan]:
         yield Item("no video", f"false/{name}", "error"), lambda path, d=data: _bytes(path, d)
     for suffix in ("mp4", "mkv", "mov"):
         yield Item("sound only", f"sound/only.{suffix}", "error"), _audio_only
+    for kind in ("PNG", "JPEG"):  # one picture: ffmpeg takes it for a film of one frame
+        item = Item("one picture", f"false/{kind}.mp4", "other")
+        yield item, lambda path, k=kind: Image.fromarray(render(1)[0]).save(path, k)
     special: list[tuple[str, Write]] = [
         ("fifo.mp4", os.mkfifo),
         ("nowhere.mp4", _link("nowhere at all")),
@@ -337,9 +347,6 @@ def _false() -> Iterator[Plan]:
     ]
     for name, write in special:
         yield Item("no file", f"special/{name}", "error"), write
-    for kind in ("PNG", "JPEG"):  # one picture: ffmpeg takes it for a film of one frame
-        item = Item("no video", f"false/{kind}.mp4", "other")
-        yield item, lambda path, k=kind: Image.fromarray(render(1)[0]).save(path, k)
 
 
 def _bytes(path: Path, data: bytes) -> None:
@@ -388,7 +395,11 @@ def _damaged() -> Iterator[Plan]:
             yield item, _spoil(suffix, codec, container, lambda data, p=part: data[: int(p * len(data))])
     for seed in range(6):
         for suffix, codec, container in _SOURCES[:6]:
-            for part, (start, end), flips in (("head", (0.0, 0.1), 3), ("middle", (0.2, 0.8), 6), ("end", (0.9, 1.0), 3)):
+            for part, (start, end), flips in (
+                ("head", (0.0, 0.1), 3),
+                ("middle", (0.2, 0.8), 6),
+                ("end", (0.9, 1.0), 3),
+            ):
                 item = Item(f"bytes flipped in the {part}", f"flipped/{part}-{seed}.{suffix}", "damaged")
                 flip = _flip(f"{suffix} {part} {seed}", start, end, flips)
                 yield item, _spoil(suffix, codec, container, flip)
@@ -462,7 +473,7 @@ def make_corpus(folder: Path, count: int) -> list[Item]:
     for item, write in (*_wholes(), *_false(), *_damaged()):
         rules.setdefault(item.rule, []).append((item, write))
     plans = [plan for row in zip_longest(*rules.values()) for plan in row if plan][:count]
-    for item, write in sorted(plans, key=lambda plan: plan[0].rule == "link"):  # what they point to comes first
+    for item, write in plans:
         path = folder / item.name
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
