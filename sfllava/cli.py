@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -27,6 +28,9 @@ _NO_MODEL = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; 0, or 1 with one line on stderr, 2 for usage, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # a byte of a file name that is no character must not stop the output
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(levelname)s %(message)s")
     logging.getLogger().handlers[0].setLevel(logging.INFO if arguments.verbose else logging.WARNING)
     try:

@@ -179,6 +179,8 @@ def _probe(path: Path) -> _About:
                 kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no"
                 raise VideoError(f"{path}: needed a video stream, got {kinds} streams only")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise VideoError(f"{path}: no decoder knows how its video is coded")
             if (pixels := stream.width * stream.height) > _MOST_PIXELS:
                 raise VideoError(
                     f"{path}: needed frames of at most {_MOST_PIXELS:,} pixels, got {stream.width}x{stream.height}"
