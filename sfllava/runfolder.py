@@ -12,7 +12,18 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sfllava.disk import Row, RunError, append_rows, as_line, differences, lock, log_to, replace_file, write_json
+from sfllava.disk import (
+    Row,
+    RunError,
+    append_rows,
+    as_line,
+    differences,
+    lock,
+    log_to,
+    part_of,
+    replace_file,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 _NEEDED = {"key", "setting", "error"}
@@ -99,6 +110,7 @@ class RunFolder:
 
     def _repair(self) -> None:
         path = self.path / "predictions.jsonl"
+        part_of(path).unlink(missing_ok=True)  # of a `drop_failed` that was killed
         if not path.exists():
             return
         data = path.read_bytes()
