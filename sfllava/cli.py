@@ -174,6 +174,7 @@ def _make_judge(a: argparse.Namespace) -> Any:
 
 def _judges(a: argparse.Namespace) -> int:
     from sfllava.agreement import differing, format_pairs, format_scores, kappas, load_verdicts, pairs, scores
+    from sfllava.disk import whole
 
     if a.figure and Path(a.figure).suffix not in (".svg", ".pdf", ".png"):
         raise SfllavaError(f"--figure {a.figure}: needed a file that ends in .svg, .pdf or .png")
@@ -186,7 +187,8 @@ def _judges(a: argparse.Namespace) -> int:
         print(format_pairs(found))
         print(f"{len(differ)} questions on which they differ" + (f", in {a.differing}" if a.differing else ""))
     if a.differing:
-        differ.to_csv(a.differing, index=False)
+        with whole(Path(a.differing)) as part:
+            differ.to_csv(part, index=False)
     if a.figure:
         from sfllava.plots.judges import judges_agreement
         from sfllava.plots.static import save

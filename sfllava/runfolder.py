@@ -22,6 +22,7 @@ from sfllava.disk import (
     log_to,
     read_lines,
     read_object,
+    part_of,
     replace_file,
     write_json,
 )
@@ -111,6 +112,7 @@ class RunFolder:
 
     def _repair(self) -> None:
         path = self.path / "predictions.jsonl"
+        part_of(path).unlink(missing_ok=True)  # of a `drop_failed` that was killed
         if not path.exists():
             return
         data = path.read_bytes()

@@ -21,7 +21,7 @@ import sfllava
 # Data flows one way, and so do imports: a module may import those of lower ranks only.
 RANKS = [
     {"types"},
-    {"catalogue", "stats", "disk"},
+    {"catalogue", "stats", "disk", "progress"},
     {"sampler", "slowfast", "shapes", "costs"},
     {"prompts", "decoders", "methods"},
     {"models", "evaluators", "benchmarks"},
