@@ -20,9 +20,9 @@ from sfllava.disk import (
     differences,
     lock,
     log_to,
+    part_of,
     read_lines,
     read_object,
-    part_of,
     replace_file,
     write_json,
 )
