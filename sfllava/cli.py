@@ -308,12 +308,19 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--device-map", metavar="MAP", help="auto: spread a model over several GPUs")
         sub.add_argument("--vision-tower", metavar="DIR", help="folder of the original layout's mm_vision_tower")
 
-    def with_run(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--out", required=True, metavar="DIR", help="run folder")
+    def with_choice(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--limit", type=int, metavar="N", help="the first N questions")
         sub.add_argument("--seed", type=int, metavar="S", help="with --limit: a random choice instead of the first")
         logits = "logits: read the option letter from one forward"
         sub.add_argument("--read", default="generate", choices=["generate", "logits"], help=logits)
+
+    def with_settings(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--frames", type=int, nargs="+", default=[50], metavar="N", help="default: 50")
+        sub.add_argument("--aggregation", nargs="+", default=[_DEFAULT], metavar="NAME", help="default: %(default)s")
+
+    def with_run(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--out", required=True, metavar="DIR", help="run folder")
+        with_choice(sub)
         sub.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="what one video may take")
         sub.add_argument("--retry-failed", action="store_true", help="ask again what failed before")
 
@@ -335,8 +342,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", _evaluate, "Score benchmarks; started again, it goes on where it stopped.")
     with_benchmark(evaluate)
-    evaluate.add_argument("--frames", type=int, nargs="+", default=[50], metavar="N", help="default: 50")
-    evaluate.add_argument("--aggregation", nargs="+", default=[_DEFAULT], metavar="NAME", help="default: %(default)s")
+    with_settings(evaluate)
     with_run(evaluate)
     with_model(evaluate, 128)
 
@@ -411,9 +417,11 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument("out")
     notebook.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE")
 
+    from sfllava.planning.commands import add_plan
     from sfllava.published.commands import add_commands
 
     add_commands(command)
+    add_plan(command, with_settings, with_choice)
     return parser
 
 

@@ -31,7 +31,7 @@ RANKS = [
     {"asking", "checking", "evaluation", "notebooks", "results", "judging", "batches", "agreement"}
     | {"features", "looking", "budgets"},
     {"ablation", "plots", "published"},
-    {"reporting", "explorer"},
+    {"reporting", "explorer", "planning"},
     {"cli"},
 ]
 MODULES = sorted((ROOT / "sfllava").rglob("*.py"))
