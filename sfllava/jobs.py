@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -71,6 +71,10 @@ class Runner(Protocol):
         """The rows of all jobs, each once, in pieces that belong together on disk."""
         ...
 
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(model, *args)`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Here:
@@ -93,6 +97,10 @@ class Here:
                     yield from desk.answer(waiting.popleft())
             while waiting:
                 yield from desk.answer(waiting.popleft())
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(model, *args)`."""
+        return function(self.model, *args)
 
 
 class Desk:
