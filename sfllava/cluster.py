@@ -7,28 +7,29 @@ hands them out, gets rows back, and alone writes the run folder.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import pickle
 import re
 import sys
+import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava.disk import Row
-from sfllava.holder import Holder, Result, VideoNotHere
+from sfllava.holder import Holder, Result, Tally, VideoNotHere
 from sfllava.jobs import How, Job
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.outline import Outline
 
-TRIES = 3
-"""How often a video may kill its worker before it is set aside"""
+PATIENCE_SECONDS = 60.0
+"""After which it is said what a first worker needs that has not come up"""
 log = logging.getLogger(__name__)
 
 
@@ -71,23 +72,43 @@ class Workers:
         self._workers: list[_Worker] = []
         self._busy: dict[Any, tuple[_Worker, Job | None]] = {}
         """What a worker is at: answering a job, or, without one, coming up"""
+        self._runs = 0
+        self._said: deque[str] = deque(maxlen=100)
 
     def __enter__(self) -> Workers:
-        self._stack = contextlib.ExitStack()
-        with self._stack:
-            ray = _connect(self._address, self._stack)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_aside(self._said))
+            ray = _connect(self._address, stack)
             count, needs = _plan(ray.nodes(), self._wanted, self._gpus, self._device, self._address is None)
-            self._load["device"] = "cuda" if needs["num_gpus"] else "cpu"
-            if needs["num_gpus"] and self._gpus > 1:
+            self._load["device"] = "cuda" if needs.get("GPU") else "cpu"
+            if needs.get("GPU", 0) > 1:
                 self._load["device_map"] = self._load.get("device_map") or "auto"
-            actor = ray.remote(Holder).options(max_restarts=-1, max_task_retries=TRIES - 1, **needs)
-            for _ in range(count):
-                worker = _Worker(actor.remote(self._load, str(Path.cwd()), [path for path in sys.path if path]))
-                self._stack.callback(ray.kill, worker.actor)
-                self._workers.append(worker)
-                self._bring_up(worker)
-            self._stack = self._stack.pop_all()
+            self._needs = needs
+            self._place(ray, count, needs, stack)
+            self._stack = stack.pop_all()
         return self
+
+    def _place(self, ray: Any, count: int, needs: dict[str, int], stack: contextlib.ExitStack) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        name = f"sfllava-{uuid.uuid4().hex}"
+        tally = ray.remote(Tally).options(name=name, num_cpus=0, scheduling_strategy=here).remote()
+        stack.callback(ray.kill, tally)
+        path = [entry for entry in sys.path if entry]
+        # what a worker needs stays reserved for it while Ray replaces it, whoever else is on the cluster
+        options = {"max_restarts": -1, "max_task_retries": -1}
+        options |= {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0)}
+        for number in range(count):
+            group = ray.util.placement_group([needs])
+            stack.callback(ray.util.remove_placement_group, group)
+            actor = ray.remote(Holder).options(
+                scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=group), **options
+            )
+            worker = _Worker(actor.remote(number, name, self._load, str(Path.cwd()), path))
+            stack.callback(ray.kill, worker.actor)
+            self._workers.append(worker)
+            self._busy[worker.actor.ready.remote(None)] = (worker, None)
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -95,28 +116,29 @@ class Workers:
     @property
     def outline(self) -> Outline:
         """Of the model that all workers hold; waits for the first of them."""
-        while self._outline is None:
-            for _ in self._collect():
-                pass
+        if self._outline is None:
+            with _aside(self._said):
+                self._wait(lambda: self._outline is not None)
+        assert self._outline is not None
         return self._outline
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """`function(model, *args)` in one of the workers."""
-        import ray
+        import ray.exceptions
 
         mark = self.outline.fingerprint
-        while not (idle := self._idle()):
-            for _ in self._collect():
-                pass
-        try:
-            return ray.get(idle[0].actor.call.remote(mark, function, args))
-        except ray.exceptions.RayError as error:
-            raise _mended(error) from None
+        with _aside(self._said):
+            self._wait(lambda: bool(self._idle()))
+            try:
+                return ray.get(self._idle()[0].actor.call.remote(mark, function, args))
+            except ray.exceptions.RayError as error:
+                raise _mended(error) from None
 
     def run(self, how: How, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
         """The rows of all jobs, each once; a job's rows come together, jobs in the order in which they are done."""
         _check_sendable(how, jobs)
         mark = self.outline.fingerprint
+        self._runs += 1
         left = {job.video: job for job in jobs}
         fresh = deque(job for job in jobs if job.path is not None)
         for job in jobs:
@@ -125,18 +147,19 @@ class Workers:
         for worker in self._workers:
             worker.ahead.clear()
         log.info("%d of %d workers are up; others join as they come up", len(self._idle()), len(self._workers))
-        while left:
-            for worker in self._idle():
-                if (job := worker.ahead.popleft() if worker.ahead else self._next(fresh, left)) is None:
-                    break
-                while fresh and len(worker.ahead) < how.decoders:
-                    worker.ahead.append(fresh.popleft())
-                ref = worker.actor.answer.remote(mark, how, job, list(worker.ahead))
-                self._busy[ref] = (worker, job)
-            for job, rows in self._collect():
-                if left.get(job.video) is job:  # else another worker was faster, or it is of an earlier run
-                    del left[job.video]
-                    yield rows
+        with _aside(self._said):
+            while left:
+                for worker in self._idle():
+                    if (job := worker.ahead.popleft() if worker.ahead else self._next(fresh, left)) is None:
+                        break
+                    while fresh and len(worker.ahead) < how.decoders:
+                        worker.ahead.append(fresh.popleft())
+                    ref = worker.actor.answer.remote(mark, self._runs, how, job, list(worker.ahead))
+                    self._busy[ref] = (worker, job)
+                for job, rows in self._collect():
+                    if left.get(job.video) is job:  # else another worker was faster, or it is of an earlier run
+                        del left[job.video]
+                        yield rows
 
     def _next(self, fresh: deque[Job], left: dict[str, Job]) -> Job | None:
         if fresh:
@@ -150,17 +173,25 @@ class Workers:
         held = {job.video for worker, job in self._busy.values() if job and worker.node in alive}
         return next((job for video, job in left.items() if video not in held), None)
 
+    def _wait(self, until: Callable[[], bool]) -> None:
+        """Collect until a worker is up, or free; what jobs of an earlier run gave is dropped."""
+        import ray
+
+        start, said = time.monotonic(), False
+        while not until():
+            for _ in self._collect():
+                pass
+            if not said and self._outline is None and time.monotonic() - start > PATIENCE_SECONDS:
+                said, free = True, {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
+                log.warning("no worker is up yet; one needs %s, and the cluster has %s free", self._needs, free)
+
     def _idle(self) -> list[_Worker]:
         busy = {worker for worker, _ in self._busy.values()}
         return [worker for worker in self._workers if worker not in busy]
 
-    def _bring_up(self, worker: _Worker) -> None:
-        mark = self._outline.fingerprint if self._outline else None
-        self._busy[worker.actor.ready.remote(mark)] = (worker, None)
-
     def _collect(self, seconds: float = 2.0) -> Iterator[tuple[Job, list[Row]]]:
-        """Wait for workers: jobs that are done, with their rows, or those that say why they were set aside."""
-        import ray
+        """Wait for workers, if any has something: the jobs that are done or set aside, with their rows."""
+        import ray.exceptions
 
         for ref in ray.wait(list(self._busy), timeout=seconds)[0]:
             worker, job = self._busy.pop(ref)
@@ -168,30 +199,28 @@ class Workers:
                 result: Result = ray.get(ref)
             except ray.exceptions.RayError as error:
                 mended = _mended(error)
-                if job is None:
+                if job is None or not isinstance(mended, VideoNotHere) or Path(str(job.path)).exists():
                     raise mended from None
-                if isinstance(error, ray.exceptions.RayTaskError):
-                    assert job.path is not None
-                    if not isinstance(mended, VideoNotHere) or Path(job.path).exists():
-                        raise mended from None
-                    yield job, job.failed(f"{job.path}: no such video any more")
-                    continue
-                self._bring_up(worker)
-                log.warning("%s: set aside: %s", job.video, mended)
-                yield job, job.failed(f"killed its worker {TRIES} times: {mended}")
+                yield job, job.failed(f"{job.path}: no such video any more")
                 continue
             worker.node = result.node
             for name, level, text in result.logged:
                 logging.getLogger(name).log(level, "%s", text)
-            if job is not None:
-                yield job, result.value
-            elif self._outline is None or self._outline.fingerprint == result.value.fingerprint:
-                self._outline = self._outline or result.value
-                log.info("a worker is up on %s", result.host)
+            if job is None:
+                self._came_up(result)
+            elif result.died:
+                reason = f"killed its worker {len(result.died)} times: {_last_words(result.died, self._said)}"
+                log.warning("%s: set aside: %s", job.video, reason)
+                yield job, job.failed(reason)
             else:
-                raise SfllavaError(
-                    f"{result.host}: {self._load['path_or_name']} is another checkpoint there than on the first node"
-                )
+                yield job, result.value
+
+    def _came_up(self, result: Result) -> None:
+        if self._outline is not None and self._outline.fingerprint != result.value.fingerprint:
+            path = self._load["path_or_name"]
+            raise SfllavaError(f"{result.host}: {path} is another checkpoint there than on the first node")
+        self._outline = self._outline or result.value
+        log.info("a worker is up on %s", result.host)
 
 
 def _connect(address: str | None, stack: contextlib.ExitStack) -> Any:
@@ -210,7 +239,6 @@ def _connect(address: str | None, stack: contextlib.ExitStack) -> Any:
         import ray
     except ImportError as error:
         raise SfllavaError("running on many GPUs needs Ray: pip install 'sfllava[cluster]'") from error
-    stack.enter_context(contextlib.redirect_stdout(_Aside(sys.stdout)))
     if ray.is_initialized():  # a notebook's own: it stays
         return ray
     try:
@@ -224,21 +252,21 @@ def _connect(address: str | None, stack: contextlib.ExitStack) -> Any:
 
 def _plan(
     nodes: list[dict[str, Any]], wanted: int | None, gpus: int, device: str, local: bool
-) -> tuple[int, dict[str, float]]:
+) -> tuple[int, dict[str, int]]:
     """How many workers, and what Ray is to give to each: GPUs, or a share of the CPUs as large as lets them all fit."""
     rooms = [(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in (n["Resources"] for n in nodes if n["Alive"])]
     if device == "cpu" or (device == "auto" and not any(g for _, g in rooms)):
         count = wanted or max(1, sum(1 for cpus, _ in rooms if cpus))
         most = max((cpus for cpus, _ in rooms), default=1)
         share = next((n for n in range(most, 0, -1) if sum(cpus // n for cpus, _ in rooms) >= count), 1)
-        needs, room = {"num_cpus": share, "num_gpus": 0}, sum(cpus // share for cpus, _ in rooms)
+        needs, room = {"CPU": share}, sum(cpus // share for cpus, _ in rooms)
     else:
-        needs, room = {"num_cpus": 1, "num_gpus": gpus}, sum(min(cpus, g // gpus) for cpus, g in rooms)
+        needs, room = {"CPU": 1, "GPU": gpus}, sum(min(cpus, g // gpus) for cpus, g in rooms)
         count = wanted or max(1, room)
     if local and not room:
-        raise SfllavaError(f"a worker needs {gpus} GPUs, and this machine has {sum(g for _, g in rooms)} that Ray sees")
+        raise SfllavaError(f"needed {gpus} GPUs for a worker, and Ray sees {sum(g for _, g in rooms)} here")
     if room < count:
-        log.warning("there is room for %d of %d workers; others join when there is more", room, count)
+        log.warning("there is room for %d of %d workers; the others join when there is more", room, count)
     return count, needs
 
 
@@ -260,31 +288,38 @@ def _mended(error: Exception) -> SfllavaError:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(re.sub(r"\x1b\[\d+m", "", str(error)).split())[:300]
+    return " ".join(str(error).split())[:300]
 
 
-class _Aside(io.TextIOBase):
-    """A stdout on which Ray's words about its processes go to the log, whatever else is printed passes."""
+def _last_words(processes: list[str], said: Iterable[str]) -> str:
+    """Why these processes ended, as Ray puts it, where it does."""
+    pids, names = [process.split()[1] for process in processes], ", ".join(processes)
+    for text in said:
+        if (found := re.search(r"PID: (\d+)\b.*?exit detail: (.*)", text)) and found[1] in pids:
+            return f"{found[2][:300]} ({names})"
+    return names
 
-    def __init__(self, stdout: Any) -> None:
-        self._stdout, self._aside = stdout, False
 
-    def write(self, text: str, /) -> int:
-        if "(raylet)" in text or "(autoscaler" in text:
-            self._aside = True
-            log.info("Ray: %s", _line(Exception(text)))
-        elif not (self._aside and text == "\n"):
-            self._aside = False
-            self._stdout.write(text)
+def _aside(said: deque[str]) -> Any:
+    """A context in which what Ray prints of its processes goes to the log and to `said`, and all else is printed."""
+    printer: Any = _Aside(sys.stdout, said)
+    return contextlib.redirect_stdout(printer)
+
+
+class _Aside:
+    def __init__(self, stdout: Any, said: deque[str]) -> None:
+        self._stdout, self._said, self._skip = stdout, said, False
+
+    def write(self, text: str) -> int:
+        if self._skip and text == "\n":  # print writes its end by itself
+            self._skip = False
+        elif "(raylet)" in text or "(autoscaler" in text:
+            self._skip = True
+            self._said.append(" ".join(re.sub(r"\x1b\[\d+m", "", text).split()))
+            log.info("Ray: %s", self._said[-1][:300])
         else:
-            self._aside = False
+            self._stdout.write(text)
         return len(text)
 
-    def flush(self) -> None:
-        self._stdout.flush()
-
-    def fileno(self) -> int:
-        return self._stdout.fileno()
-
-    def isatty(self) -> bool:
-        return self._stdout.isatty()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stdout, name)
