@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 # before ray is imported: all on the loopback, a token of our own, nothing sent anywhere
@@ -26,20 +27,28 @@ from ray.cluster_utils import Cluster
 from test_evaluate import SETTINGS, SMALL, log_of, plain, questions_csv, run
 
 from sfllava import cli
+from sfllava.ablation import ablate
 from sfllava.benchmarks import load_benchmark
 from sfllava.cluster import Workers, _plan
-from sfllava.jobs import Job
-from sfllava.runfolder import RunFolder, read_rows
+from sfllava.runfolder import read_rows
 from sfllava.types import Setting, SfllavaError
 
 pytestmark = pytest.mark.xdist_group("ray")
 NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 2**27}
 
+# a node is known to be dead after 3 seconds, not 13
+HEAD = {**NODE, "num_cpus": 2, "include_dashboard": False}
+HEAD["_system_config"] = {
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A cluster whose head has room for two workers; tests add nodes and kill them."""
-    made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 2, "include_dashboard": False})
+    made = Cluster(initialize_head=True, head_node_args=HEAD)
     ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
     yield made
     ray.shutdown()
@@ -184,28 +193,125 @@ def test_a_node_killed_with_and_without_room_left(workers, cluster, models, chec
     """`workers` has all of the head's room, so these two stand on nodes of their own."""
     setting = Setting(6, Own(take_time))
     whole = rows_of(run(models(), twelve, tmp_path / "whole", setting).path)
-    nodes = [cluster.add_node(num_cpus=1, **NODE) for _ in range(2)]
+    nodes = {node.node_id: node for node in (cluster.add_node(num_cpus=1, **NODE) for _ in range(3))}
 
     def kill(node, out):
         while not (out / "predictions.jsonl").exists() or not (out / "predictions.jsonl").stat().st_size:
             time.sleep(0.05)
-        cluster.remove_node(node, allow_graceful=False)
+        cluster.remove_node(nodes.pop(node), allow_graceful=False)
 
-    with Workers(checkpoints(), 3, cluster.address) as three:
-        while sum(worker.node != "" for worker in three._workers) < 2:
-            list(three._collect())
-        thread = threading.Thread(target=kill, args=(nodes[0], tmp_path / "no room"))
+    def killed_in(pair, node, out):
+        thread = threading.Thread(target=kill, args=(node, out))
         thread.start()
-        ours = run(three, twelve, tmp_path / "no room", setting)
+        ours = run(pair, twelve, out, setting)
         thread.join()
-        assert rows_of(ours.path) == whole
-        assert "2 of 3 workers are up" in log_of(ours.path)
-        # room comes: one that waited joins; another node dies, and there is room for its worker
-        more = [cluster.add_node(num_cpus=1, **NODE) for _ in range(2)]
-        thread = threading.Thread(target=kill, args=(nodes[1], tmp_path / "room"))
-        thread.start()
-        ours = run(three, twelve, tmp_path / "room", setting)
-        thread.join()
-        assert rows_of(ours.path) == whole
-    for node in more:
+        assert rows_of(ours.path) == whole and "Ray: " in log_of(ours.path)
+
+    def both_up(pair):
+        while len(pair._idle()) < 2 or not all(worker.node in nodes for worker in pair._workers):
+            list(pair._collect())
+            time.sleep(0.1)
+
+    with Workers(checkpoints(), 2, cluster.address) as pair:
+        both_up(pair)
+        killed_in(pair, pair._workers[0].node, tmp_path / "room")  # its worker comes up on the third node
+        both_up(pair)
+        killed_in(pair, pair._workers[1].node, tmp_path / "no room")  # the other worker does it all
+        assert len(pair._idle()) == 1
+        nodes.update({node.node_id: node for node in [cluster.add_node(num_cpus=1, **NODE)]})
+        both_up(pair)
+    for node in nodes.values():
         cluster.remove_node(node)
+
+
+def test_shares_of_a_machine(caplog):
+    def nodes(*rooms):
+        return [{"Alive": True, "Resources": {"CPU": float(c), "GPU": float(g)}} for c, g in rooms]
+
+    assert _plan(nodes((16, 0)), 4, 1, "auto", True) == (4, {"CPU": 4})
+    assert _plan(nodes((3, 0), (3, 0)), 3, 1, "auto", False) == (3, {"CPU": 1})  # two of 2 CPUs would leave one out
+    assert _plan(nodes((0, 0), (8, 0), (8, 0)), None, 1, "auto", False) == (2, {"CPU": 8})
+    assert _plan(nodes((0, 0), (64, 8), (64, 4)), None, 2, "auto", False) == (6, {"CPU": 1, "GPU": 2})
+    assert _plan(nodes((64, 8)), 2, 1, "cpu", True) == (2, {"CPU": 32})
+    assert not caplog.text
+    assert _plan(nodes((64, 3)), 4, 1, "auto", True) == (4, {"CPU": 1, "GPU": 1})
+    assert "there is room for 3 of 4 workers; the others join when there is more" in caplog.text
+    with pytest.raises(SfllavaError, match="needed 2 GPUs for a worker, and Ray sees 1 here"):
+        _plan(nodes((64, 1)), None, 2, "auto", True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--gpus-per-worker", "2"], "--gpus-per-worker needs --workers or --ray"),
+        (["--workers", "0"], "needed at least one worker"),
+        (["--workers", "2", "--device", "cuda:1"], "Ray chooses the GPU of each worker"),
+        (["--ray", "ray://127.0.0.1:1"], "needed auto or HOST:PORT"),
+        (["--workers", "2"], "pip install 'sfllava\\[cluster\\]'"),
+    ],
+)
+def test_bad_options(videos, tmp_path, options, message, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    csv = questions_csv(tmp_path / "q.csv")
+    common = ["evaluate", "open", "--questions", csv, "--videos", videos, "--model", "tiny", "--out", tmp_path / "run"]
+    assert cli.main([*map(str, common), *options]) == 1
+    assert re.search(message, capsys.readouterr().err) and not (tmp_path / "run").exists()
+
+
+MINE = '''"""Which is best?"""
+
+import time
+
+from sfllava import Setting
+
+
+class Slowly:
+    def __call__(self, grid):
+        time.sleep(0.4)  # so that there is a middle to be stopped in
+        return grid[:, ::8, ::8].reshape(-1, grid.shape[-1])
+
+    def __str__(self):
+        return "slowly"
+
+
+BENCHMARK = "open"
+SETTINGS = [Setting(4, Slowly(), "own"), Setting(6, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2", "named")]
+'''
+
+
+def test_the_command_killed_interrupted_and_started_again(checkpoints, models, twelve, tmp_path):
+    """An ablation with a pool of one's own, on a Ray that the command starts and that ends with it."""
+    (tmp_path / "mine.py").write_text(MINE)
+    command = [
+        *(sys.executable, "-m", "sfllava.cli", "ablate", str(tmp_path / "mine.py"), "--max-new-tokens", "6"),
+        *("--questions", str(tmp_path / "q.csv"), "--videos", str(tmp_path / "videos"), "--model", str(checkpoints())),
+    ]
+    rows = tmp_path / "run" / "predictions.jsonl"
+    for signalled, wanted, code in ((signal.SIGKILL, 1, -signal.SIGKILL), (signal.SIGINT, 17, 130)):
+        process = subprocess.Popen(
+            [*command, "--out", str(tmp_path / "run"), "--workers", "2"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while process.poll() is None and (not rows.exists() or rows.read_bytes().count(b"\n") < wanted):
+            time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert any("raylet" in child.name() for child in children)
+        process.send_signal(signalled)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert (signalled == signal.SIGKILL) or "sfllava: stopped; the same command goes on from here" in err
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive, "processes were left behind"
+        assert wanted <= rows.read_bytes().count(b"\n") < 48
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run"), "--workers", "2"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(str(tmp_path / "run")) and "raylet" not in done.stdout
+    ablate(tmp_path / "mine.py", models(), twelve, tmp_path / "whole", max_new_tokens=6, progress=False)
+    assert rows_of(tmp_path / "run") == rows_of(tmp_path / "whole") and len(rows_of(tmp_path / "run")) == 48
+    assert (tmp_path / "run" / "scores.json").read_bytes() == (tmp_path / "whole" / "scores.json").read_bytes()
+    costs = json.loads((tmp_path / "run" / "costs.json").read_text())
+    assert costs.keys() == {"own", "named"}
+    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]) == 3
