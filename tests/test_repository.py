@@ -28,9 +28,10 @@ RANKS = [
     {"scoring", "runfolder"},
     {"verdicts"},
     {"work", "jobs"},
+    {"holder"},
     {"asking", "checking", "evaluation", "notebooks", "results", "judging", "batches", "agreement"}
     | {"features", "looking", "budgets"},
-    {"ablation", "plots", "published"},
+    {"ablation", "plots", "published", "cluster"},
     {"reporting", "explorer", "planning"},
     {"cli"},
 ]
@@ -84,6 +85,7 @@ def test_imports_flow_one_way(path):
         ("scipy", {"stats"}),
         ("openai", {"evaluators", "batches"}),
         ("yaml", {"published"}),
+        ("ray", {"cluster", "holder"}),
     ],
 )
 def test_each_library_has_one_home(library, homes):
