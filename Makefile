@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The CPU build that CI tests with; a GPU machine keeps its own torch (see README).
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench faults soak clean
 
 demo: .venv/.installed
 	rm -rf demo
@@ -32,12 +32,21 @@ bench: .venv/.installed
 	$(BIN)/python bench/judging.py
 	$(BIN)/python bench/explorer.py
 
+# every fault at full count, with a table in docs/faults.md
+faults: .venv/.installed
+	rm -f .faults.jsonl
+	SFLLAVA_FAULTS=$(CURDIR)/.faults.jsonl $(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
+	SFLLAVA_FAULTS=$(CURDIR)/.faults.jsonl $(BIN)/python tests/faults/figures.py
+
+soak: .venv/.installed
+	$(BIN)/python bench/soak.py
+
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needed Python 3.11 or later, got " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -e '.[notebooks,judge,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[notebooks,judge,cluster,dev]'
 	touch $@
 
 clean:

@@ -12,10 +12,23 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sfllava.disk import Row, RunError, append_rows, as_line, differences, lock, log_to, replace_file, write_json
+from sfllava.disk import (
+    Row,
+    RunError,
+    append_rows,
+    as_line,
+    differences,
+    lock,
+    log_to,
+    part_of,
+    read_lines,
+    read_object,
+    replace_file,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
-_NEEDED = {"key", "setting", "error"}
+_NEEDED = {"key": str, "setting": str, "prediction": str | None, "error": str | None}
 
 
 class RunFolder:
@@ -86,7 +99,7 @@ class RunFolder:
         path, sessions = self.path / "run.json", [self._facts]
         if path.exists():
             run = read_run(self.path)
-            before, sessions = run["identity"], [*run.get("sessions", []), self._facts]
+            before, sessions = run["identity"], [*run["sessions"], self._facts]
             changed = sorted(differences(before, self._identity))
             if changed:
                 raise RunError(
@@ -99,6 +112,7 @@ class RunFolder:
 
     def _repair(self) -> None:
         path = self.path / "predictions.jsonl"
+        part_of(path).unlink(missing_ok=True)  # of a `drop_failed` that was killed
         if not path.exists():
             return
         data = path.read_bytes()
@@ -116,30 +130,13 @@ class RunFolder:
 
 def read_run(path: str | Path) -> Row:
     """The run.json of a run folder."""
-    file = Path(path) / "run.json"
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(value.get("identity"), dict):
-            raise ValueError("no identity in it")
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{file}: not the run.json of a run: {error}") from error
-    return value
+    return read_object(Path(path) / "run.json", "the run.json of a run", {"identity": dict, "sessions": list})
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
     """The rows of a run folder's predictions.jsonl; a half-written last line is passed over."""
     file = Path(path) / "predictions.jsonl"
-    if not file.exists():
-        return
-    with file.open("rb") as lines:
-        for i, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-                if not row.keys() >= _NEEDED:
-                    missing = _NEEDED - row.keys()
-                    raise ValueError(f"no {', '.join(sorted(missing))}")
-            except (ValueError, AttributeError) as error:
-                raise RunError(f"{file}, line {i}: not a row of predictions: {error}") from error
-            yield row
+    for i, row in enumerate(read_lines(file, "row of predictions", _NEEDED), 1):
+        if not row["error"] and row["prediction"] is None:
+            raise RunError(f"{file}, line {i}: not a row of predictions: neither a prediction nor an error")
+        yield row

@@ -16,13 +16,34 @@ from pathlib import Path
 from typing import Any
 
 from sfllava.benchmarks.base import load_spec
-from sfllava.disk import RunError, append_rows, as_line, differences, lock, log_to, replace_file, write_json
+from sfllava.disk import (
+    RunError,
+    append_rows,
+    as_line,
+    differences,
+    lock,
+    log_to,
+    read_lines,
+    read_object,
+    replace_file,
+    write_json,
+)
 from sfllava.evaluators.judge import Ask, load_rubric
 from sfllava.runfolder import read_rows, read_run
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
+_NEEDED = {
+    "key": str,
+    "setting": str,
+    "rubric": str,
+    "content": str,
+    "correct": bool | None,
+    "score": int | float | None,
+    "error": str | None,
+}
+_BATCH = {"token", "id", "collected", "contents"}
 # question type of VCGBench -> the rubrics that its predictions are judged under
 VCGBENCH = {"generic": ("CI", "DO", "CU"), "temporal": ("TU",), "consistency": ("CO",)}
 
@@ -171,8 +192,8 @@ class VerdictFile:
             seen.add(at)
         stale = [row for row in rows if not row["error"] and row["content"] != self._contents.get(at_of(row))]
         if stale:  # they were paid for: kept aside, and used again where such a prediction comes back
-            with self.aside.open("ab") as file:
-                file.write(b"".join(map(as_line, stale)))
+            before = self.aside.read_bytes() if self.aside.exists() else b""
+            replace_file(self.aside, before + b"".join(map(as_line, stale)))
             log.warning("%s: %d verdicts on predictions that this run has not: put aside", self.path, len(stale))
         kept = [row for row in rows if not row["error"] and row["content"] == self._contents.get(at_of(row))]
         if tail or len(kept) < len(rows):
@@ -196,19 +217,7 @@ def at_of(row: Row) -> tuple[str, str, str]:
 
 def read_verdicts(path: Path) -> Iterator[Row]:
     """The rows of a file of verdicts; a half-written last line is passed over."""
-    if not path.exists():
-        return
-    with path.open("rb") as lines:
-        for i, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-                if missing := {"key", "setting", "rubric", "content", "correct", "score", "error"} - row.keys():
-                    raise ValueError(f"no {', '.join(sorted(missing))}")
-            except (ValueError, AttributeError) as error:
-                raise RunError(f"{path}, line {i}: not a row of verdicts: {error}") from error
-            yield row
+    return read_lines(path, "row of verdicts", _NEEDED)
 
 
 def waiting_contents(about: Row) -> set[str]:
@@ -221,10 +230,8 @@ def read_about(run: str | Path, name: str, needed: bool = False) -> Row:
     path = Path(run) / f"verdicts-{name}.json"
     if not needed and not path.exists():
         return {"identity": {}, "sessions": [], "batches": []}
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(state.get(k), t) for k, t in (("identity", dict), ("sessions", list), ("batches", list))):
-            raise ValueError("needed identity, sessions and batches")
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{path}: not about a judge of ours: {error}") from error
+    state = read_object(path, "about a judge of ours", {"identity": dict, "sessions": list, "batches": list})
+    for batch in state["batches"]:
+        if not isinstance(batch, dict) or not isinstance(batch.get("contents"), list) or not _BATCH <= batch.keys():
+            raise RunError(f"{path}: not about a judge of ours: each batch needs {', '.join(sorted(_BATCH))}")
     return state

@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from sfllava import jobs
 from sfllava.benchmarks import BenchmarkError, load_benchmark
 from sfllava.evaluation import evaluate as evaluate_function
 from sfllava.models.llava_next import LlavaNext
@@ -186,19 +188,92 @@ def test_no_question_leaves_the_denominator(models, videos, tmp_path):
     assert len(list(read_rows(tmp_path / "run"))) == 8
 
 
-def test_a_video_that_fails_is_tried_once_more(models, benchmark, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("fails", "answered"), [((2,), 12), ((2, 4, 5), 8), ((1, 2, 3), 12)])
+def test_a_video_that_fails_is_tried_again(models, benchmark, tmp_path, monkeypatch, fails, answered):
+    """The three videos are answered together; one that fails is tried by itself, and once more."""
     encode, tries = LlavaNext.encode, []
 
     def flaky(self, frames):
         tries.append(1)
-        if len(tries) in (2, 4, 5):
+        if len(tries) in fails:
             raise RuntimeError("CUDA error:\n  an illegal memory access")
         return encode(self, frames)
 
     monkeypatch.setattr(LlavaNext, "encode", flaky)
     scores = run(models(), benchmark, tmp_path / "run").scores[SMALL.name]
-    assert (scores["answered"], scores["failed"]) == (8, 4)  # b at the second try, c not at all
-    assert scores["reasons"] == {"RuntimeError: CUDA error: an illegal memory access": 4}
+    assert (scores["answered"], scores["failed"]) == (answered, 12 - answered)
+    assert scores["reasons"] == ({"RuntimeError: CUDA error: an illegal memory access": 4} if answered < 12 else {})
+
+
+def test_videos_with_few_questions_are_answered_together(models, videos, tmp_path, monkeypatch):
+    """Of equal length and not (b has one frame), with settings that share a front, and one that tiles frames."""
+    settings = [*SETTINGS, Setting(6, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_1x1"), Setting(6, "image_grid-2x3")]
+    benchmark = load_benchmark("open", questions_csv(tmp_path / "q.csv", each=1), videos)
+    forward, steps = LlavaNext._forward, []
+
+    def counted(self, embeds, **options):
+        steps.append(embeds.shape[:2])
+        return forward(self, embeds, **options)
+
+    monkeypatch.setattr(LlavaNext, "_forward", counted)
+    run(models(), benchmark, tmp_path / "together", settings)
+    together = len(steps)
+    assert (3, 1) in steps, "no step said a token for three videos"
+    steps.clear()
+    monkeypatch.setattr(jobs, "TOGETHER", 1)
+    run(models(), benchmark, tmp_path / "apart", settings)
+    assert plain(read_rows(tmp_path / "together")) == plain(read_rows(tmp_path / "apart"))
+    assert together < 0.6 * len(steps)
+
+
+def test_one_question_a_video_is_answered_twelve_at_a_time(models, videos, tmp_path, monkeypatch):
+    for i in range(30):
+        (tmp_path / f"v{i}.mp4").symlink_to(videos / "a.mp4")
+    benchmark = load_benchmark("open", questions_csv(tmp_path / "q.csv", [f"v{i}" for i in range(30)], 1), tmp_path)
+    answer, sizes = LlavaNext.answer_each, []
+    spy = lambda self, films, **options: sizes.append(len(films)) or answer(self, films, **options)  # noqa: E731
+    monkeypatch.setattr(LlavaNext, "answer_each", spy)
+    run(models(), benchmark, tmp_path / "run")
+    assert sizes == [12, 12, 6] and len(list(read_rows(tmp_path / "run"))) == 30
+
+
+def test_memory_that_is_too_small_for_a_group(models, benchmark, tmp_path, monkeypatch, caplog):
+    """Three videos do not fit together, nor four questions: two do, and nothing is lost."""
+    forward, packs = LlavaNext._forward, []
+
+    def watched(self, embeds, **options):
+        packs.append(embeds.shape[1] if options.get("attention_mask") is not None else 0)
+        return forward(self, embeds, **options)
+
+    def small(self, embeds, **options):
+        if len(embeds) > 1 or (options.get("attention_mask") is not None and embeds.shape[1] > 0.6 * max(packs)):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, embeds, **options)
+
+    monkeypatch.setattr(LlavaNext, "_forward", watched)
+    run(models(), benchmark, tmp_path / "whole", SETTINGS)
+
+    monkeypatch.setattr(LlavaNext, "_forward", small)
+    run(models(), benchmark, tmp_path / "parts", SETTINGS)
+    assert plain(read_rows(tmp_path / "parts")) == plain(read_rows(tmp_path / "whole"))
+    assert "going on with 2 questions at a time" in caplog.text and "CUDA out of memory" in log_of(tmp_path / "parts")
+
+
+def test_a_prompt_too_large_for_the_memory_is_a_failed_row(models, benchmark, tmp_path, monkeypatch):
+    forward = LlavaNext._forward
+
+    def small(self, embeds, **options):
+        if embeds.shape[1] > 100 and options.get("attention_mask") is None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, embeds, **options)
+
+    monkeypatch.setattr(LlavaNext, "_forward", small)
+    scores = run(models(), benchmark, tmp_path / "run", [SMALL, SETTINGS[1]]).scores
+    assert (
+        scores[SMALL.name]["failed"] == 12
+        and scores[SETTINGS[1].name]["answered"] == 12 - scores[SETTINGS[1].name]["failed"]
+    )
+    assert "CUDA out of memory" in next(iter(scores[SMALL.name]["reasons"]))
 
 
 def test_a_hanging_decoder_gives_way_to_the_other(models, benchmark, tmp_path, monkeypatch):

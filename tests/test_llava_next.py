@@ -1,19 +1,26 @@
 from __future__ import annotations
 
 import logging
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import CLIPS
 from PIL import Image
-from transformers import CLIPImageProcessor, LlavaNextForConditionalGeneration
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from transformers import CLIPImageProcessor, LlavaNextConfig, LlavaNextForConditionalGeneration
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sfllava.methods import parse_aggregation
 from sfllava.models import llava_next, packed
+from sfllava.models.attention import grouped_attention
 from sfllava.models.kvcache import packed_mask
+from sfllava.models.llava_next import LlavaNext
 from sfllava.models.load import load_model
 from sfllava.models.outline import ContextError
+from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import LETTERS, Prompt
 from sfllava.sampler import read_video
 from sfllava.slowfast import Pool, SlowFast
@@ -123,6 +130,134 @@ def test_groups_bound_the_memory(models, frames, monkeypatch):
     assert len(sizes) > 3 and sum(n for n, _, _ in sizes) == 15
     assert all(room <= 250 or n == 1 for n, room, _ in sizes)
     assert len({pointer for _, _, pointer in sizes}) == 1, "the prefix was copied"
+
+
+@pytest.mark.parametrize("family", ["vicuna", "mistral", "chatml"])
+def test_several_videos_at_a_time_equal_one_by_one(models, shared, family):
+    """Real clips at different lengths, one with no question, one with several."""
+    model = models(family)
+    lengths = [(12, "slowfast-slow_4frms_spatial_1d_max_pool-fast_4x4"), (4, "slowfast-slow_0frms_concat-fast_3x3")]
+    tokens = [
+        parse_aggregation(name)(model.encode(read_video(shared / "clips" / f"{clip}.mp4", frames).frames))
+        for clip, (frames, name) in zip(CLIPS, [*lengths, lengths[0]])
+    ]
+    sides = list(zip(tokens, [QUESTIONS[:1], QUESTIONS[1:], []]))
+    together = model.answer_each(sides, max_new_tokens=20)
+    for (tokens, questions), answers in zip(sides, together):
+        assert ids(answers) == ids(model.answer(tokens, questions, max_new_tokens=20, share_prefix=False))
+    choice = Question("what is it?", task="choice", options=("a raft", "a gym", "a panda"))
+    letters = model.answer_each([(tokens, [choice]) for tokens, _ in sides], read="logits")
+    for (tokens, _), answers in zip(sides, letters):
+        alone = model.answer(tokens, [choice], read="logits")[0]
+        assert answers[0].letters == pytest.approx(alone.letters, abs=1e-5) and answers[0].text == alone.text
+
+
+def test_prefixes_of_several_videos_are_reused(models, frames):
+    model = models()
+    grid = model.encode(frames)
+    front = SlowFast(4, slow=Pool("spatial_2d_avg_pool"), fast=(2, 2))(grid)
+    wide = [
+        SlowFast(4, slow=Pool("spatial_2d_avg_pool"), fast=(3, 3))(grid),
+        SlowFast(4, slow=Pool("spatial_2d_avg_pool"), fast=(4, 4))(grid),
+    ]
+    prefixes = model.new_prefixes(2)
+    model.answer_each([(front, QUESTIONS[:1]), (front, QUESTIONS[:1])], max_new_tokens=4, prefixes=prefixes)
+    again = model.answer_each([(t, QUESTIONS[:2]) for t in wide], max_new_tokens=12, prefixes=prefixes)
+    assert [prefix.reused for prefix in prefixes] == [576, 576]
+    assert [ids(a) for a in again] == [ids(model.answer(t, QUESTIONS[:2], max_new_tokens=12)) for t in wide]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_memory_that_is_too_small_for_all_questions(models, frames, monkeypatch, caplog, most):
+    model = models()
+    tokens = SlowFast()(model.encode(frames))
+    whole = ids(model.answer(tokens, QUESTIONS, max_new_tokens=8))
+
+    class Small(packed.Pack):
+        def __init__(self, model, lanes):
+            if len(lanes[0].suffixes) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            super().__init__(model, lanes)
+
+    monkeypatch.setattr(packed, "Pack", Small)
+    assert ids(model.answer(tokens, QUESTIONS, max_new_tokens=8)) == whole
+    assert "the device's memory is too small for more" in caplog.text
+
+
+def test_frames_that_do_not_fit_the_memory_are_encoded_in_smaller_batches(checkpoints, frames, monkeypatch):
+    model, sizes = load_model(checkpoints()), []
+    whole, inner = model.encode(frames), model._encode
+
+    def small(pixels, batch):
+        sizes.append(batch)
+        if batch > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(pixels, batch)
+
+    monkeypatch.setattr(model, "_encode", small)
+    torch.testing.assert_close(model.encode(frames), whole, atol=1e-5, rtol=1e-5)
+    model.encode(frames)
+    assert sizes == [8, 4, 2, 2]  # what fits is remembered
+    with pytest.raises(torch.OutOfMemoryError):
+        monkeypatch.setattr(model, "_encode", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
+        model.encode(frames)
+
+
+@pytest.mark.parametrize("family", ["vicuna", "mistral"])
+def test_steps_in_fixed_shapes_say_the_same(checkpoints, frames, monkeypatch, family):
+    model = load_model(checkpoints(family))
+    sides = [
+        (parse_aggregation("slowfast-slow_4frms_spatial_2d_avg_pool-fast_2x2")(model.encode(frames)), QUESTIONS[:3]),
+        (parse_aggregation("slowfast-slow_0frms_concat-fast_3x3")(model.encode(frames[:5])), QUESTIONS[2:]),
+    ]
+    free = model.answer_each(sides, max_new_tokens=24)
+    model._eos = {free[0][1].token_ids[3], free[1][0].token_ids[6]}  # some end early
+    plain = model.answer_each(sides, max_new_tokens=24)
+    model.graphs = True
+    # in a CUDA graph's place the same step, in the same fixed shapes
+    monkeypatch.setattr(packed.Steps, "captured", lambda steps: types.SimpleNamespace(replay=steps.step))
+    assert [ids(answers) for answers in model.answer_each(sides, max_new_tokens=24)] == [ids(a) for a in plain]
+    again = [model.answer(tokens, questions, max_new_tokens=24) for tokens, questions in sides]
+    assert [ids(answers) for answers in again] == [ids(a) for a in plain]
+
+
+@pytest.mark.parametrize("family", ["vicuna", "mistral"])
+def test_nothing_on_the_way_waits_for_the_device(checkpoints, family):
+    """On tensors without values, reading one is an error; so is mixing devices. A GPU could thus run ahead."""
+    config = LlavaNextConfig.from_pretrained(checkpoints(family))
+    config.text_config.rope_parameters |= {"rope_type": "dynamic", "factor": 2.0}
+    with torch.device("meta"):
+        network = LlavaNextForConditionalGeneration(config)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network.to_empty(device="meta")
+        tokenizer = Tokenizer(checkpoints(family))
+        model = LlavaNext(network, tokenizer, path=Path(), layout="", context=8192, fingerprint="")
+        grid = model.encode(np.zeros((4, 336, 336, 3), np.uint8))
+        assert grid.device.type == "meta" and grid.shape == (4, 24, 24, config.text_config.hidden_size)
+        prefixes = model.new_prefixes(2)
+        lanes = []
+        for prefix, n in zip(prefixes, (500, 300)):
+            model.prefill([1, 5, 6], grid.flatten(0, 2)[:n], 100, prefix)
+            lanes.append(packed.Lane(prefix, [[4, 5, 6], [7, 8]]))
+        with torch.inference_mode():
+            pack = packed.Pack(model, lanes)
+            assert pack.say([(0, 5), (3, 6)]).shape == (2, config.text_config.vocab_size)
+            steps = packed.Steps(pack, [4, 5, 6, 7], 10)
+            steps.step()
+            steps.step()
+            assert steps.tokens.shape == (2, 2)
+            with pytest.raises(DataDependentOutputException):
+                steps.said()  # the one look of a step, at what was said
+
+
+def test_grouped_heads_attend_as_copied_keys_do():
+    module = types.SimpleNamespace(num_key_value_groups=3, is_causal=True)
+    query, key, value = torch.randn(2, 6, 5, 8), torch.randn(2, 2, 11, 8), torch.randn(2, 2, 11, 8)
+    mask = torch.rand(2, 1, 5, 11) > 0.4
+    mask[..., 0] = True
+    got, _ = grouped_attention(module, query, key, value, mask, scaling=0.3)
+    wanted, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
 
 
 def test_the_mask_by_hand():

@@ -99,7 +99,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; needed a checkpoint folder") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: needed a JSON object, got {type(value).__name__}")
@@ -123,7 +123,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             continue
         weights: dict[str, Tensor] = {}
         for name in names:
-            if Path(name).name != name:
+            if Path(name).name != name or name in ("", "..") or "\0" in name:
                 raise CheckpointError(f"{folder / index}: weight files lie beside the index, got {name!r}")
             weights |= _read_file(folder / name)
         return weights

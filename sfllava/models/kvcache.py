@@ -33,12 +33,17 @@ class _Layer(DynamicLayer):
     def __init__(self, room: _Room, rows: slice, length: int) -> None:
         super().__init__()
         self.room, self._rows, self.length = room, rows, length
+        self.at: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        start, end = self.length, self.length + key_states.shape[-2]
+        start = self.length
+        end = start if self.at is not None else start + key_states.shape[-2]
         self.room.grow((key_states, value_states), end)
         for space, new in zip(self.room.spaces, (key_states, value_states)):
-            space[self._rows, :, start:end] = new
+            if self.at is None:
+                space[self._rows, :, start:end] = new
+            else:
+                space[self._rows].index_copy_(2, self.at, new)
         self.keys, self.values = (space[self._rows, :, :end] for space in self.room.spaces)
         self.length, self.is_initialized = end, True
         return self.keys, self.values
@@ -54,6 +59,11 @@ class PrefixCache(DynamicCache):
         super().__init__()
         self.layers = [_Layer(room, rows, length) for room in rooms]
         self.layer_class_to_replicate = None
+
+    def fix(self, at: Tensor, length: int) -> None:
+        """From now on write at the positions `at` (Q), which may change in place, and show `length` positions."""
+        for layer in self.layers:
+            layer.at, layer.length = at, length  # type: ignore[attr-defined]
 
     def crop_to(self, length: int) -> None:
         """Forget all positions from `length` on."""
@@ -87,14 +97,16 @@ class Shelf:
             room.spaces, room.capacity = (), 0
 
 
-def packed_mask(lengths: Tensor, start: int, owners: Tensor, queries: Tensor) -> Tensor:
+def packed_mask(lengths: Tensor, start: int, owners: Tensor, queries: Tensor, causal: bool = True) -> Tensor:
     """(B 1 Q start+K) bool: a query sees its prompt's prefix, and the earlier keys (and itself) that its question owns.
 
     lengths: (B) of the prefixes, which `start` positions hold. owners: (B K) the question of each position behind
     them, the queries' own included, last. queries: (B Q) the question of each query; -1 where there is none.
+    causal=False: later keys too.
     """
     behind = owners[:, None, :] == queries[:, :, None]
     n, k = queries.shape[1], owners.shape[1]
-    behind &= torch.ones(n, k, dtype=torch.bool, device=owners.device).tril(k - n)
+    if causal:
+        behind &= torch.ones(n, k, dtype=torch.bool, device=owners.device).tril(k - n)
     prefix = torch.arange(start, device=owners.device) < lengths[:, None]
     return torch.cat([prefix[:, None].expand(-1, n, -1), behind], dim=2)[:, None]

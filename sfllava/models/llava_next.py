@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
@@ -34,7 +35,7 @@ _Said = tuple[str, tuple[int, ...], dict[str, float]]  # text, ids, letters
 
 def pixel_values(frames: Tensor) -> Tensor:
     """uint8 (T H W 3) -> float32 (T 3 H W), scaled and normalised as CLIP was trained, on the frames' device."""
-    mean, std = (torch.tensor(values, device=frames.device).view(3, 1, 1) for values in (_MEAN, _STD))
+    mean, std = (torch.tensor(values).to(frames.device).view(3, 1, 1) for values in (_MEAN, _STD))
     return frames.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
 
 
@@ -97,13 +98,16 @@ class LlavaNext(Outline):
         never = set(range(tokenizer.vocabulary, text.vocab_size)) | tokenizer.placeholders
         if config.image_token_id < text.vocab_size:
             never.add(config.image_token_id)
-        self._never = sorted(never - self._eos)
+        never -= self._eos
+        self._never = torch.tensor(sorted(never), dtype=torch.long).to(self.network.lm_head.weight.device)
         network.generation_config = GenerationConfig(
             do_sample=False,
             eos_token_id=sorted(self._eos),
             pad_token_id=min(self._eos, default=0),
-            suppress_tokens=self._never or None,
+            suppress_tokens=sorted(never) or None,
         )
+        self.graphs = False
+        """Whether decoding is replayed as a CUDA graph: one launch a token instead of hundreds, on one GPU only"""
         self._warned = False
         self._batch = 8 if self.device.type == "cpu" else 64
 
@@ -267,7 +271,9 @@ class LlavaNext(Outline):
         prefix.shelf.reserve(len(before) + len(tokens) + room)
         embeds = self._embed(before, tokens, [])[:, first:]
         positions = torch.arange(first, first + embeds.shape[1], device=self.device)[None]
-        self._forward(embeds, past_key_values=prefix.cache, use_cache=True, position_ids=positions)
+        still = self.still_rope() if len(before) + len(tokens) <= self._shared_limit else nullcontext()
+        with still:
+            self._forward(embeds, past_key_values=prefix.cache, use_cache=True, position_ids=positions)
         prefix.before, prefix.tokens = before, tokens
         return prefix
 
@@ -388,7 +394,7 @@ class LlavaNext(Outline):
         """Ids, visual tokens (N D), ids -> (1 L D)."""
 
         def embed(ids: Sequence[int]) -> Tensor:
-            return self._embed_ids(torch.tensor(list(ids), dtype=torch.long, device=self.device))
+            return self._embed_ids(torch.tensor(list(ids), dtype=torch.long).to(self.device))
 
         visual = [] if tokens is None else [tokens.to(self.device, self.dtype)]
         return torch.cat([embed(before), *visual, embed(after)])[None]
@@ -401,8 +407,7 @@ class LlavaNext(Outline):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits = self.network.lm_head(hidden)
-        logits[..., self._never] = -torch.inf
-        return logits
+        return logits.index_fill_(-1, self._never, -torch.inf)
 
     @property
     def _shared_limit(self) -> int:
@@ -411,6 +416,17 @@ class LlavaNext(Outline):
     def _until_eos(self, ids: list[int]) -> list[int]:
         end = next((k for k, i in enumerate(ids) if i in self._eos), len(ids))
         return ids[:end]
+
+    @contextmanager
+    def still_rope(self) -> Iterator[None]:
+        """Dynamic RoPE as it is below its limit, without a look at the positions, for which the host would wait."""
+        rope = self.network.model.language_model.rotary_emb
+        kind = rope.rope_type
+        rope.rope_type = "default" if kind == "dynamic" else kind
+        try:
+            yield
+        finally:
+            rope.rope_type = kind
 
     def _fresh_rope(self) -> None:
         # Dynamic RoPE remembers the longest prompt it saw; without this one long prompt changes later ones.
@@ -423,6 +439,8 @@ class LlavaNext(Outline):
 def _equal_rows(one: Tensor, two: Tensor) -> int:
     """How many rows at the front of (N D) and (M D) are the same, bit for bit."""
     n = min(len(one), len(two))
+    if not n:  # without a look, for which the host would wait
+        return 0
     different = (one[:n] != two[:n]).any(1)
     return int(different.int().argmax()) if different.any() else n
 
