@@ -144,10 +144,11 @@ def _between(sizes: list[int], size: float) -> tuple[int, int, float]:
     return low, high, math.log(size / low) / math.log(high / low)
 
 
-def measure(device: str = "auto", dtype: str = "auto") -> Roofline:
+def measure(device: str = "auto", dtype: str = "auto", clock: Callable[[], float] = time.perf_counter) -> Roofline:
     """Measure a device, in seconds: medians of runs that follow a warm-up.
 
     device: auto (a GPU where there is one), cpu, cuda, cuda:1. dtype: auto (float32 on CPU, float16 elsewhere).
+    clock: `time.process_time` for a CPU that does other work besides, with one thread of torch.
     """
     from sfllava.models.load import device_of
 
@@ -167,7 +168,7 @@ def measure(device: str = "auto", dtype: str = "auto") -> Roofline:
         return torch.randn(shape, device=place, dtype=kind)
 
     def seconds(run: Callable[[], Any]) -> float:
-        return _seconds(run, place)
+        return _seconds(run, place, clock)
 
     with torch.inference_mode():
         width = 16384 if large else 4096
@@ -232,7 +233,7 @@ def _overheads(
     return layer, max(few - 2 * layer, 1e-7)
 
 
-def _seconds(run: Callable[[], Any], place: torch.device, enough: float = 0.1) -> float:
+def _seconds(run: Callable[[], Any], place: torch.device, clock: Callable[[], float], enough: float = 0.1) -> float:
     """The median of some runs, after a warm-up.
 
     On a GPU the clock stops when the work is done: a run of short ones is timed as a whole, so that what is measured
@@ -242,12 +243,12 @@ def _seconds(run: Callable[[], Any], place: torch.device, enough: float = 0.1) -
     def timed(times: int) -> float:
         if place.type == "cuda":
             torch.cuda.synchronize(place)
-        start = time.perf_counter()
+        start = clock()
         for _ in range(times):
             run()
         if place.type == "cuda":
             torch.cuda.synchronize(place)
-        return (time.perf_counter() - start) / times
+        return (clock() - start) / times
 
     timed(2)
     first = timed(1)
