@@ -16,9 +16,7 @@ def prove(
     """Call `check` with inputs that hypothesis makes up; it raises where the property does not hold."""
     tried = survived = 0
 
-    @settings(
-        max_examples=some(few, full), deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=some(few, full), deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(inputs)
     def run(value: Any) -> None:
         nonlocal tried, survived

@@ -106,7 +106,18 @@ def test_prompt_files_of_any_content(tmp_path):
 
 def test_replies_to_choices():
     """Any text has one reading or none; a reply that names one option plainly is read as that one."""
-    plain = ["{})", "({})", "({}) {}", "{}. {}", "{}", "Answer: ({})", "The answer is ({})", "{}: {}", "**{}**", "{}\n{}"]
+    plain = [
+        "{})",
+        "({})",
+        "({}) {}",
+        "{}. {}",
+        "{}",
+        "Answer: ({})",
+        "The answer is ({})",
+        "{}: {}",
+        "**{}**",
+        "{}\n{}",
+    ]
 
     def check(drawn) -> None:
         text, at, form, option = drawn
@@ -114,7 +125,10 @@ def test_replies_to_choices():
         assert published in (None, 0, 1, 2, 3, 4) and strict in (None, 0, 1, 2, 3, 4)
         question = Question("?", options=("v", "w", "x", "y", "z"), answer="vwxyz"[at], answer_index=at, task="choice")
         verdicts = judge_choice(question, text)
-        assert [verdicts[name].correct for name in ("choice-published", "choice-strict")] == [published == at, strict == at]
+        assert [verdicts[name].correct for name in ("choice-published", "choice-strict")] == [
+            published == at,
+            strict == at,
+        ]
         right = form.format(LETTERS[at], option)
         assert parse_strict(right, 5) == at, right
         if form in ("{})", "({})", "({}) {}", "{}: {}"):  # what the published rule knows
@@ -190,7 +204,9 @@ def test_what_a_judge_s_server_may_send():
             assert (verdict.error is None) == (verdict.score is not None and verdict.correct is not None)
             assert verdict.score is None or 0 <= verdict.score <= 5
 
-    known = st.sampled_from(["model", "usage", "refusal", "finish_reason", "choices", "message", "content", "prompt_tokens"])
+    known = st.sampled_from(
+        ["model", "usage", "refusal", "finish_reason", "choices", "message", "content", "prompt_tokens"]
+    )
     some_ = st.dictionaries(known, PLAIN | st.dictionaries(known, PLAIN, max_size=3), max_size=4)
     drawn = st.tuples(PLAIN | TRAPS, some_, some_, some_)
     prove("answer of a judge's server", "a verdict, a failed one, or ValueError", drawn, check)
@@ -258,6 +274,8 @@ def test_question_files_of_any_content(tmp_path):
     rows = st.lists(fields | fields.map(lambda more: whole | more), max_size=4)
     files = st.one_of(
         st.tuples(st.just(".csv"), st.binary() | st.text() | table, st.sampled_from(["utf-8", "utf-16", "utf-8-sig"])),
-        st.tuples(st.just(".json"), rows.map(json.dumps) | PLAIN.map(json.dumps) | st.just("[" * 10**5), st.just("utf-8")),
+        st.tuples(
+            st.just(".json"), rows.map(json.dumps) | PLAIN.map(json.dumps) | st.just("[" * 10**5), st.just("utf-8")
+        ),
     )
     prove("question file of any content", "questions, or an error that names the file", files, check, few=150)
