@@ -27,7 +27,7 @@ from sfllava.disk import (
 )
 
 log = logging.getLogger(__name__)
-_NEEDED = {"key": str, "setting": str, "prediction": str | None, "error": str | None}
+_NEEDED = {"key": str, "setting": str, "video": str, "prediction": str | None, "error": str | None}
 
 
 class RunFolder:

@@ -226,6 +226,8 @@ def test_question_files_as_they_are_written(tmp_path):
         out = io.StringIO(newline="")
         write = csv.writer(out, quoting=quoting, lineterminator=end)
         write.writerow(["question_id", "video_name", "question", "answer"])
+        if (quoting, end) == (csv.QUOTE_MINIMAL, "\n"):  # Python's own writer leaves a lone \r bare then
+            records = [tuple(cell.replace("\r", " ") for cell in record_) for record_ in records]
         for i, record_ in enumerate(records):
             write.writerow([str(i), *record_])
         path.write_bytes(bom + out.getvalue().encode("utf-8"))
