@@ -28,7 +28,7 @@ from sfllava.disk import (
 )
 
 log = logging.getLogger(__name__)
-_NEEDED = {"key": str, "setting": str, "prediction": str | None, "error": str | None}
+_NEEDED = {"key": str, "setting": str, "video": str, "prediction": str | None, "error": str | None}
 
 
 class RunFolder:
@@ -135,8 +135,4 @@ def read_run(path: str | Path) -> Row:
 
 def read_rows(path: str | Path) -> Iterator[Row]:
     """The rows of a run folder's predictions.jsonl; a half-written last line is passed over."""
-    file = Path(path) / "predictions.jsonl"
-    for i, row in enumerate(read_lines(file, "row of predictions", _NEEDED), 1):
-        if not row["error"] and row["prediction"] is None:
-            raise RunError(f"{file}, line {i}: not a row of predictions: neither a prediction nor an error")
-        yield row
+    return read_lines(Path(path) / "predictions.jsonl", "row of predictions", _NEEDED)

@@ -25,9 +25,9 @@ def score(questions: Sequence[Question], settings: Sequence[str], rows: Iterable
         if row["key"] not in by_key or row["setting"] not in counts:
             raise SfllavaError(f"a row for {row['key']} at {row['setting']}, which this run does not ask")
         question, name = by_key[row["key"]], row["setting"]
-        if row["error"]:
+        if row["error"] or row["prediction"] is None:
             counts[name]["failed"] += 1
-            reasons[name][row["error"]] += 1
+            reasons[name][row["error"] or "no prediction"] += 1
             continue
         counts[name]["answered"] += 1
         evaluator = EVALUATORS[question.task]

@@ -78,7 +78,8 @@ def read_units(run: str | Path, rubrics: str | Path | None = None) -> list[Unit]
         return [_unit(row["key"], (row,), "open", rubrics) for row in rows]
     units, firsts = [], {}
     for row in rows:
-        for rubric in VCGBENCH.get(row["type"], ()):
+        kind = str(row.get("type"))
+        for rubric in VCGBENCH.get(kind, ()):
             if rubric != "CO":
                 units.append(_unit(row["key"], (row,), rubric, rubrics))
                 continue
@@ -89,8 +90,8 @@ def read_units(run: str | Path, rubrics: str | Path | None = None) -> list[Unit]
             else:
                 pair = (row, other) if part == "1" else (other, row)
                 units.append(_unit(stem, pair, rubric, rubrics))
-        if row["type"] not in VCGBENCH:
-            raise RunError(f"{run}: question {row['key']}: type must be {', '.join(VCGBENCH)}, got {row['type']!r}")
+        if kind not in VCGBENCH:
+            raise RunError(f"{run}: question {row['key']}: type must be {', '.join(VCGBENCH)}, got {kind!r}")
     return units  # half a pair is not asked yet
 
 
@@ -232,6 +233,7 @@ def read_about(run: str | Path, name: str, needed: bool = False) -> Row:
         return {"identity": {}, "sessions": [], "batches": []}
     state = read_object(path, "about a judge of ours", {"identity": dict, "sessions": list, "batches": list})
     for batch in state["batches"]:
-        if not isinstance(batch, dict) or not isinstance(batch.get("contents"), list) or not _BATCH <= batch.keys():
+        contents = batch.get("contents") if isinstance(batch, dict) and batch.keys() >= _BATCH else None
+        if not isinstance(contents, list) or not all(isinstance(content, str) for content in contents):
             raise RunError(f"{path}: not about a judge of ours: each batch needs {', '.join(sorted(_BATCH))}")
     return state
