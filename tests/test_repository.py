@@ -86,6 +86,7 @@ def test_imports_flow_one_way(path):
         ("openai", {"evaluators", "batches"}),
         ("yaml", {"published"}),
         ("ray", {"cluster", "holder"}),
+        ("ray", {"cluster", "holder"}),
     ],
 )
 def test_each_library_has_one_home(library, homes):

@@ -1,0 +1,74 @@
+"""Two Ray workers on two cores against one, and against the plain process, on the same videos.
+
+ShapesQA rendered here, and a model with random weights whose forwards take most of the time. Each way is one
+`evaluate`: with a worker a core (each with one thread), with one worker on one core, and plain, with the threads that
+torch takes by itself. Start-up (Ray, loading) is told apart from the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import save
+
+from sfllava.benchmarks import load_benchmark
+from sfllava.benchmarks.shapesqa import write_shapesqa
+from sfllava.cluster import Workers
+from sfllava.evaluation import evaluate
+from sfllava.models.load import load_model
+from sfllava.models.tiny import write_random_checkpoint
+from sfllava.runfolder import read_rows
+from sfllava.types import Setting
+
+TEXT = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "num_key_value_heads": 6}
+VISION = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4}
+SETTING = Setting(16, "slowfast-slow_4frms_spatial_1d_max_pool-fast_4x4")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--videos", type=int, default=40)
+    parser.add_argument("--new-tokens", type=int, default=16)
+    a = parser.parse_args()
+    result: dict[str, Any] = {"what": f"evaluate on {a.videos} videos, seconds", "setting": SETTING.name}
+    said = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoint = write_random_checkpoint(folder / "model", text=TEXT, vision=VISION)
+        benchmark = load_benchmark("shapesqa", root=write_shapesqa(folder / "shapes", videos=a.videos))
+
+        def run(model: Any, way: str, began: float) -> None:
+            start = time.perf_counter()
+            out = evaluate(model, benchmark, SETTING, folder / way, max_new_tokens=a.new_tokens, progress=False)
+            rows = list(read_rows(out.path))
+            said[way] = {row["key"]: row["token_ids"] for row in rows}
+            times = {"start-up": start - began, "run": time.perf_counter() - start}
+            result[way] = {name: round(seconds, 2) for name, seconds in times.items()} | {"rows": len(rows)}
+
+        began = time.perf_counter()
+        run(load_model(checkpoint, "cpu"), "plain", began)
+        for count, threads in ((2, None), (1, 1)):
+            began = time.perf_counter()
+            with Workers(checkpoint, count, device="cpu") as workers:
+                assert workers.outline
+                if threads:
+                    workers.call(_threads, threads)
+                run(workers, f"{count} workers", began)
+    result["ratio of 1 worker on one core to 2 workers"] = round(
+        result["1 workers"]["run"] / result["2 workers"]["run"], 2
+    )
+    result["rows equal"] = said["plain"] == said["1 workers"] == said["2 workers"]
+    save("cluster", result)
+
+
+def _threads(_: Any, threads: int) -> None:
+    torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    main()
