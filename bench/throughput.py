@@ -24,20 +24,23 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 from common import sample_video, save
-from sfllava.models.roofline import measure
-from sfllava.models.sizes import KNOWN, configure
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaNextForConditionalGeneration
 
+from sfllava.benchmarks import load_benchmark
 from sfllava.costs import Shape
+from sfllava.evaluation import evaluate
 from sfllava.models import attention
 from sfllava.models.checkpoint import CLIP_L_336
 from sfllava.models.llava_next import LlavaNext
 from sfllava.models.packed import Lane, Pack, Steps, generate
+from sfllava.models.roofline import measure
+from sfllava.models.sizes import KNOWN, configure
 from sfllava.models.tiny import write_random_checkpoint
 from sfllava.models.tokenizer import Tokenizer
+from sfllava.runfolder import read_rows
 from sfllava.sampler import read_video
 from sfllava.types import Setting
 
@@ -46,24 +49,28 @@ SMALL_TEXT |= {"num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_
 SMALL_TEXT |= {"max_position_embeddings": 4096}
 SMALL_VISION = CLIP_L_336 | {"hidden_size": 160, "intermediate_size": 640, "num_hidden_layers": 6}
 SMALL_VISION |= {"num_attention_heads": 4}
+_NO_KERNEL = {torch.ops.aten.detach, torch.ops.aten.detach_, torch.ops.aten.empty_like, torch.ops.aten.lift_fresh}
 QUESTIONS = (1, 4, 12, 26)
 SUFFIX, BEFORE = 24, 40  # tokens of a question, and of the text before the video
 SETTING = Setting()
 
 
-def build(name: str, folder: Path, device: str, dtype: torch.dtype) -> LlavaNext:
-    """A model with random weights, or on "meta" with none, in a shape of KNOWN or in the small one."""
+def build(name: str, folder: Path, device: str, dtype: torch.dtype) -> Any:
+    """A network with random weights, or on "meta" with none, in a shape of KNOWN or in the small one."""
     text, vision = (SMALL_TEXT, SMALL_VISION) if name == "small" else (KNOWN[name], CLIP_L_336)
     found = {"model_type": "llava_next", "text_config": dict(text), "vision_config": dict(vision)}
     config, _, keep = configure(found, folder, 2.0)
     config.vision_config.num_hidden_layers = keep
-    with torch.device("meta" if device == "meta" else device):
+    with torch.device(device):
         network: Any = LlavaNextForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation="sdpa")
-    if device == "meta":
-        network.to_empty(device="meta")
     network.model.language_model.config._attn_implementation = attention.NAME
+    return network
+
+
+def wrap(network: Any, folder: Path) -> LlavaNext:
+    """The network as a model whose answers are all as long as may be."""
     model = LlavaNext(network, Tokenizer(folder), path=folder, layout="", context=8192, fingerprint="")
-    model._eos = set()  # every answer is as long as may be
+    model._eos = set()
     network.generation_config.eos_token_id = None
     return model
 
@@ -79,7 +86,7 @@ class Work(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if not func.is_view and func is not torch.ops.aten.detach.default:
+        if not (func.is_view or func.namespace == "prim" or func.overloadpacket in _NO_KERNEL):
             self._count([*pytree.tree_leaves((args, kwargs)), *pytree.tree_leaves(out)])
         return out
 
@@ -116,9 +123,10 @@ def counted(name: str, folder: Path, new: int) -> dict[str, Any]:
     """The work of one video's stages in a true shape, and of both ways at each number of questions."""
     side = np.zeros((SETTING.frames, 336, 336, 3), np.uint8)
     stages: dict[str, dict[str, float]] = {}
+    network, visual = build(name, folder, "meta", torch.bfloat16), SETTING.budget(24, 24)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
-        model = build(name, folder, "meta", torch.bfloat16)
-        tokens = torch.empty(SETTING.budget(*model.grid), model.shape.language.width, dtype=model.dtype, device="meta")
+        model = wrap(network.to_empty(device="meta"), folder)
+        tokens = torch.empty(visual, model.shape.language.width, dtype=model.dtype, device="meta")
 
         def count(stage: str, run: Callable[[], Any]) -> Any:
             with Work() as work:
@@ -129,7 +137,7 @@ def counted(name: str, folder: Path, new: int) -> dict[str, Any]:
         count("encode", lambda: model.encode(side))
         for n in QUESTIONS:
             prefix = model.new_prefixes(1)[0]
-            count("prefill", lambda p=prefix: model.prefill([1] * BEFORE, tokens, 26 * (SUFFIX + new), p))
+            count("prefill", lambda p=prefix: model.prefill([1] * BEFORE, tokens, 26 * (SUFFIX + new + 1), p))
             lane = Lane(prefix, [[5] * SUFFIX] * n)
             pack = count(f"questions {n}", lambda q=lane: Pack(model, [q]))
             count(f"step {n}", lambda p=pack, k=n: p.say([(i, 7) for i in range(k)]))
@@ -263,6 +271,23 @@ def many_videos(model: LlavaNext, videos: int, new: int) -> dict[str, Any]:
     return found | {"answers that differ": sum(a != b for a, b in zip(*said.values()))}
 
 
+def pipeline(model: LlavaNext, video: Path, videos: int, new: int) -> dict[str, Any]:
+    """`evaluate` over as many videos with 4 questions each: what share of the time the model was at work."""
+    folder = Path(tempfile.mkdtemp(dir=video.parent))
+    rows = ["video_name,question,answer"]
+    for i in range(videos):
+        (folder / f"v{i}.mp4").symlink_to(video)
+        rows += [f"v{i},what is the {word} of the raft?,x" for word in ("color", "size", "place", "front")]
+    (folder / "q.csv").write_text("\n".join(rows) + "\n")
+    benchmark = load_benchmark("open", folder / "q.csv", folder)
+    start = time.perf_counter()
+    run = evaluate(model, benchmark, SETTING, folder / "run", max_new_tokens=new, progress=False)
+    seconds = time.perf_counter() - start
+    working = sum(sum(row["seconds"].values()) for row in read_rows(run.path))
+    found = {"videos": videos, "questions": 4 * videos, "seconds": seconds, "model at work": working / seconds}
+    return {name: round(value, 3) for name, value in found.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--new-tokens", type=int, default=32)
@@ -283,7 +308,7 @@ def main() -> None:
         write_random_checkpoint(folder)
         video = sample_video(folder)
         for shape in names:
-            model = build(shape, folder, device, getattr(torch, dtype))
+            model = wrap(build(shape, folder, device, getattr(torch, dtype)), folder)
             visual = SETTING.budget(*model.grid)
             timed(model, video, 1, 4, 1)  # warms up
             rows = {}
@@ -295,6 +320,7 @@ def main() -> None:
                 rows[n]["of the floor"] = round(sum(rows[n]["sfllava"][s] for s in stages) / least["total"], 2)
             result[shape] = {"visual_tokens": visual, "dtype": dtype, "questions": rows}
             result[shape]["videos with one question"] = many_videos(model, a.videos, a.new_tokens)
+            result[shape]["pipeline"] = pipeline(model, video, a.videos, a.new_tokens)
             del model
         count = partial(counted, folder=folder, new=a.new_tokens)
         result["counted"] = {shape: count(shape) for shape in ("7b", "34b")}

@@ -140,9 +140,9 @@ def _read(judge: OpenAIJudge, text: str, asks: dict[str, Any]) -> Iterator[tuple
             value = json.loads(line)
             content, reply = value["custom_id"], value.get("response") or {}
             ask = asks.get(content)
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue  # its request is one without a reply
-        if ask is None:
+        if ask is None or not isinstance(reply, dict):
             continue
         try:
             if value.get("error") or reply.get("status_code") != 200:

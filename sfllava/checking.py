@@ -48,7 +48,7 @@ class Check:
             lines.append(
                 f"  found and readable {readable:,}, missing {len(self.missing):,}, unreadable {len(self.unreadable):,}"
             )
-            lines += [f"  missing: {name}" for name in self.missing]
+            lines += [f"  missing: {' '.join(name.split())}" for name in self.missing]  # a name may have line ends
             lines += [f"  unreadable: {reason}" for reason in self.unreadable]
         elif self.looked_at:
             lines.append(f"  MISSING: the folder of videos; looked at {', '.join(map(str, self.looked_at))}")

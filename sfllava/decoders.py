@@ -124,6 +124,10 @@ def _serve(parent: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives its parent
         if os.getppid() != parent:
             return
+        with contextlib.suppress(
+            OSError
+        ):  # where a video takes all memory, the kernel ends this one and not the parent
+            Path("/proc/self/oom_score_adj").write_text("1000")
     timed = hasattr(signal, "SIGALRM")
     for line in sys.stdin.buffer:
         task = json.loads(line)

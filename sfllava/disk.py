@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def append_rows(descriptor: int, path: Path, rows: Iterable[Row]) -> None:
 @contextlib.contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """What the package logs, from INFO on, also goes to a file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.handleError = lambda record: None  # a full disk is reported once, by append
     logger = logging.getLogger("sfllava")
@@ -61,9 +61,44 @@ def as_line(row: Row) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
+def read_lines(path: Path, what: str, needed: Mapping[str, Any]) -> Iterator[Row]:
+    """The rows of a file of JSON lines; a half-written last line is passed over, as is a file that is not there.
+
+    needed: the fields that each must have, and their types. RunError names the line, and says that it is no `what`.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for i, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"needed an object, got {type(row).__name__}")
+                if missing := needed.keys() - row.keys():
+                    raise ValueError(f"no {', '.join(sorted(missing))}")
+                if wrong := [name for name, kind in needed.items() if not isinstance(row[name], kind)]:
+                    raise ValueError(f"{wrong[0]} is {_short(row[wrong[0]])}")
+            except (ValueError, RecursionError) as error:
+                raise RunError(f"{path}, line {i}: not a {what}: {error}") from error
+            yield row
+
+
+def read_object(path: Path, what: str, needed: Mapping[str, Any]) -> Row:
+    """The object of a JSON file, with the fields that it must have; RunError says that it is not `what`."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict) or not all(isinstance(value.get(name), kind) for name, kind in needed.items()):
+            raise ValueError(f"needed {', '.join(needed)}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: not {what}: {error}") from error
+    return value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file, whole or not at all."""
-    replace_file(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+    replace_file(path, json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
 def replace_file(path: Path, data: bytes) -> None:

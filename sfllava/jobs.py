@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -83,6 +82,10 @@ class Runner(Protocol):
         """The rows of all jobs, each once, in pieces that belong together on disk."""
         ...
 
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(model, *args)`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Here:
@@ -97,16 +100,21 @@ class Here:
     def run(self, how: How, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
         """The rows of one setting of a group of jobs after another, while the next jobs' videos are decoded."""
         with Desk(self.model, how) as desk:
-            coming = iter(jobs)
-            waiting = deque(islice(coming, 2 * how.decoders))
-            for job in waiting:
-                desk.expect(job)
-            while waiting:
-                group = desk.take(waiting)
-                for job in islice(coming, len(group)):
+            coming, waiting = iter(jobs), deque[Job]()
+            while True:
+                # twice what is answered together, so that the next are decoded while these are answered
+                while len(waiting) < 2 * how.decoders or sum(job.widest for job in waiting) < 2 * TOGETHER:
+                    if (job := next(coming, None)) is None:
+                        break
                     desk.expect(job)
                     waiting.append(job)
-                yield from desk.answer(group)
+                if not waiting:
+                    return
+                yield from desk.answer(desk.take(waiting))
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(model, *args)`."""
+        return function(self.model, *args)
 
 
 class Desk:

@@ -209,7 +209,7 @@ def parse_aggregation(name: str) -> Aggregation:
     `str()` of the result is the name again. Raises SfllavaError, with all the names that there are.
     """
     for pattern, _, make in _NAMES:
-        if found := re.fullmatch(pattern, name):
+        if found := re.fullmatch(pattern, name, re.ASCII):
             return make(*found.groups())
     if name in POOLS:
         return Pool(name)

@@ -156,7 +156,7 @@ def _read_costs(folder: Path) -> dict[str, Any]:
         return {}
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{file}: not JSON: {error}") from error
 
 

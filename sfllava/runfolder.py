@@ -21,12 +21,14 @@ from sfllava.disk import (
     lock,
     log_to,
     part_of,
+    read_lines,
+    read_object,
     replace_file,
     write_json,
 )
 
 log = logging.getLogger(__name__)
-_NEEDED = {"key", "setting", "error"}
+_NEEDED = {"key": str, "setting": str, "video": str, "prediction": str | None, "error": str | None}
 
 
 class RunFolder:
@@ -97,7 +99,7 @@ class RunFolder:
         path, sessions = self.path / "run.json", [self._facts]
         if path.exists():
             run = read_run(self.path)
-            before, sessions = run["identity"], [*run.get("sessions", []), self._facts]
+            before, sessions = run["identity"], [*run["sessions"], self._facts]
             changed = sorted(differences(before, self._identity))
             if changed:
                 raise RunError(
@@ -128,30 +130,9 @@ class RunFolder:
 
 def read_run(path: str | Path) -> Row:
     """The run.json of a run folder."""
-    file = Path(path) / "run.json"
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(value.get("identity"), dict):
-            raise ValueError("no identity in it")
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{file}: not the run.json of a run: {error}") from error
-    return value
+    return read_object(Path(path) / "run.json", "the run.json of a run", {"identity": dict, "sessions": list})
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
     """The rows of a run folder's predictions.jsonl; a half-written last line is passed over."""
-    file = Path(path) / "predictions.jsonl"
-    if not file.exists():
-        return
-    with file.open("rb") as lines:
-        for i, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-                if not row.keys() >= _NEEDED:
-                    missing = _NEEDED - row.keys()
-                    raise ValueError(f"no {', '.join(sorted(missing))}")
-            except (ValueError, AttributeError) as error:
-                raise RunError(f"{file}, line {i}: not a row of predictions: {error}") from error
-            yield row
+    return read_lines(Path(path) / "predictions.jsonl", "row of predictions", _NEEDED)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,13 @@ from sfllava.types import SfllavaError
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _PYAV_ONLY = {"av1", "libdav1d", "gif"}  # decord has no AV1, and reads GIFs frame by frame with wrong counts
+# What is opened as a video. Playlists (HLS, DASH, concat) are not: they would bring other files in its place
+_CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg,apng,mxf,nut,rm,dv,ivf,av1,obu,h264,hevc,m4v,mpegvideo,"
+    "mjpeg,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe"
+)
+_MOST_PIXELS = 1 << 26  # 8192 x 8192; a damaged header can declare frames that no memory holds
+_AT_ONCE = 1 << 28  # bytes of frames that wait to be resized
 Decoder = Literal["auto", "decord", "pyav"]
 log = logging.getLogger(__name__)
 
@@ -111,28 +119,27 @@ def read_video(
     path = Path(path)
     if not (isinstance(frames, int) or len(frames)) or min([frames] if isinstance(frames, int) else frames) < 1:
         raise SfllavaError(f"frames must be at least 1, got {frames}")
-    if not path.exists():
-        raise VideoError(f"{path}: no such video")
-    if path.is_dir():
-        return _read_folder(path, frames, size)
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path}: the file is empty (0 bytes)")
-    codec, turns = _probe(path)
-    video = None
+    try:
+        if not path.exists():
+            raise VideoError(f"{path}: no such video")
+        if path.is_dir():
+            return _read_folder(path, frames, size)
+        if not path.is_file():
+            raise VideoError(f"{path}: needed a file, got a pipe, socket or device")
+        if path.stat().st_size == 0:
+            raise VideoError(f"{path}: the file is empty (0 bytes)")
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read: {error.strerror}") from error
+    about = _probe(path)
     # decord turns frames for some containers' rotation metadata and not for others': those files go to PyAV
-    if decoder == "decord" or (decoder == "auto" and codec not in _PYAV_ONLY and not turns):
+    if decoder == "decord" or (decoder == "auto" and about.codec not in _PYAV_ONLY and not about.turns):
         try:
-            video = _read_decord(path, frames)
+            return _read_decord(path, about, frames, size)
         except Exception as error:
             if decoder == "decord":
                 raise VideoError(f"{path}: decord cannot read it: {_line(error)}") from error
             log.info("%s: decord cannot read it (%s), trying PyAV", path, _line(error))
-    if video is None:
-        video = _read_pyav(path, frames)
-    if turns and video.decoder == "pyav":
-        upright = np.ascontiguousarray(np.rot90(video.frames, turns, axes=(1, 2)))
-        video = replace(video, frames=upright, size=upright.shape[1:3])
-    return replace(video, frames=resize_frames(video.frames, size)) if size else video
+    return _read_pyav(path, about, frames, size)
 
 
 def _line(error: BaseException) -> str:
@@ -141,84 +148,177 @@ def _line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
-def _probe(path: Path) -> tuple[str, int]:
-    """The codec, and how many quarter turns counter-clockwise bring the frames upright."""
+@dataclass(frozen=True)
+class _About:
+    """What a file says of itself.
+
+    turns: the quarter turns counter-clockwise that bring its frames upright. frames: how many it declares, 0 where it
+    does not. ends: when its last frame should end, in seconds, NaN where it does not say.
+    """
+
+    codec: str
+    turns: int
+    frames: int
+    fps: float | None
+    ends: float
+    pixels: int
+
+
+def _open(path: Path) -> Any:
+    import av
+
+    # absolute: 12:30.mp4 would be a protocol's address
+    return av.open(str(path.absolute()), metadata_errors="replace", options={"format_whitelist": _CONTAINERS})
+
+
+def _probe(path: Path) -> _About:
     import av
 
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with _open(path) as container:
             if not container.streams.video:
                 kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no"
                 raise VideoError(f"{path}: needed a video stream, got {kinds} streams only")
             stream = container.streams.video[0]
-            codec = stream.codec_context.name
-            turns = 0
+            if stream.codec_context is None:
+                raise VideoError(f"{path}: no decoder knows how its video is coded")
+            if (pixels := stream.width * stream.height) > _MOST_PIXELS:
+                raise VideoError(
+                    f"{path}: needed frames of at most {_MOST_PIXELS:,} pixels, got {stream.width}x{stream.height}"
+                )
+            ends = _ends(container, stream)
+            frame = None
             with contextlib.suppress(av.FFmpegError):
                 frame = next(container.decode(stream), None)
-                # ffmpeg's angle is counter-clockwise, as numpy's rot90
-                turns = round((frame.rotation if frame else 0) / 90) % 4
-            return codec, turns
+            # ffmpeg's angle is counter-clockwise, as numpy's rot90
+            turns = round((frame.rotation if frame else 0) / 90) % 4
+            fps = float(stream.average_rate) if stream.average_rate else None
+            return _About(stream.codec_context.name, turns, stream.frames, fps, ends, pixels)
     except av.FFmpegError as error:
         raise VideoError(f"{path}: not a readable video: {_line(error)}") from error
 
 
-def _read_decord(path: Path, frames: int | Sequence[int]) -> Video:
+def _ends(container: Any, stream: Any) -> float:
+    if stream.duration:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    with contextlib.suppress(KeyError, ValueError):  # Matroska's 00:00:02.000000000
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return math.nan
+
+
+def _read_decord(path: Path, about: _About, frames: int | Sequence[int], size: tuple[int, int] | None) -> Video:
     import decord
 
-    reader: Any = decord.VideoReader(str(path), num_threads=1)
+    if about.frames > path.stat().st_size:  # it would take memory for all of them
+        raise VideoError(f"{about.frames} declared frames are more than it has bytes")
+    reader: Any = decord.VideoReader(str(path.absolute()), num_threads=1)
     total = len(reader)
+    if total < about.frames:
+        raise VideoError(f"only {total} of {about.frames} declared frames")
     indices = _union(total, frames)
-    out = reader.get_batch(indices.tolist()).asnumpy()
+    seconds = reader.get_frame_timestamp([*indices.tolist(), 0, total - 1]).astype(np.float64)
+    (first, _), (last, end) = seconds[-2:]
+    # it counts frames that an edit list cuts away (clips cut without encoding anew), and repeats others for them
+    if first < 0 or last > about.ends - 1e-3:
+        raise VideoError("some of its frames are not to be shown")
+    if (np.diff(seconds[:-2, 0]) < 0).any() or end < _least(about):
+        raise VideoError("its times are not those of its frames")
+    at_once = max(1, _AT_ONCE // (3 * about.pixels or 1)) if size else total
+    parts = []
+    for i in range(0, len(indices), at_once):
+        parts.append(reader.get_batch(indices[i : i + at_once].tolist()).asnumpy())
+        source = parts[-1].shape[1:3]
+        if size:
+            parts[-1] = resize_frames(parts[-1], size)
     return Video(
         path=str(path),
-        frames=out,
+        frames=np.concatenate(parts) if len(parts) > 1 else parts[0],
         indices=indices,
-        pts_seconds=reader.get_frame_timestamp(indices.tolist())[:, 0].astype(np.float64),
+        pts_seconds=seconds[:-2, 0],
         fps=float(reader.get_avg_fps()),
-        size=out.shape[1:3],
+        size=source,
         total=total,
         decoder="decord",
     )
 
 
-def _read_pyav(path: Path, frames: int | Sequence[int]) -> Video:
-    import av
+def _least(about: _About) -> float:
+    """When the last frame must have ended, at least, if the file is whole; NaN where nobody knows."""
+    return about.ends - max(0.1, 1.5 / (about.fps or 1))
 
+
+@dataclass
+class _Tally:
+    """What was met while decoding: packets that could not be, frames with gaps, packets not to be shown."""
+
+    broken: int = 0
+    gaps: int = 0
+    hidden: int = 0
+    end: float = 0.0
+
+
+def _read_pyav(path: Path, about: _About, frames: int | Sequence[int], size: tuple[int, int] | None) -> Video:
     # A container's own count can be wrong (or missing: GIF, damaged files), so decode once to count what
     # there really is and once more for the wanted frames; only the latter are turned into pixels.
-    total, declared, fps = _count_pyav(path)
+    tally = _Tally()
+    with _open(path) as container:
+        total = sum(1 for _ in _decode(container, tally))
+    declared = max(0, about.frames - tally.hidden)
     if total == 0:
         raise VideoError(f"{path}: no frame can be decoded" + (f" of the {declared} declared" if declared else ""))
-    damage = f"only {total} of {declared} declared frames can be decoded" if total < declared else ""
+    damage = _damage(about, tally, total, declared)
     if damage:
         log.warning("%s: damaged: %s", path, damage)
     indices = _union(total, frames)
-    wanted, pixels, seconds, size = set(indices.tolist()), {}, {}, None
-    with av.open(str(path), metadata_errors="replace") as container, contextlib.suppress(av.FFmpegError):
-        for i, frame in enumerate(_decode(container)):
-            if i in wanted:
-                size = size or (frame.width, frame.height)  # a stream may change its size on the way
-                pixels[i] = frame.reformat(*size, format="rgb24").to_ndarray()
-                seconds[i] = float("nan") if frame.time is None else frame.time
-                if len(pixels) == len(wanted):
-                    break
+    wanted, pixels, seconds, source = set(indices.tolist()), {}, {}, None
+    waiting: dict[int, np.ndarray] = {}
+    with _open(path) as container:
+        for i, frame in enumerate(_decode(container, _Tally())):
+            if i not in wanted:
+                continue
+            source = source or (frame.width, frame.height)  # a stream may change its size on the way
+            waiting[i] = np.rot90(frame.reformat(*source, format="rgb24").to_ndarray(), about.turns)
+            seconds[i] = float("nan") if frame.time is None else frame.time
+            upright, last = waiting[i].shape[:2], len(seconds) == len(wanted)
+            if size and (last or sum(each.nbytes for each in waiting.values()) > _AT_ONCE):
+                pixels |= zip(waiting, resize_frames(np.stack([*waiting.values()]), size))
+                waiting.clear()
+            if last:
+                break
+    pixels |= waiting
     if len(pixels) < len(wanted):
         raise VideoError(f"{path}: {total} frames were counted, then only {len(pixels)} of {len(wanted)} could be read")
-    out = np.stack([pixels[i] for i in indices.tolist()])
+    times = np.array([seconds[i] for i in indices.tolist()])
+    if (np.diff(times) < 0).any():  # AVI has no times, and ffmpeg's guess is that of the packets
+        times = indices / about.fps if about.fps else np.full(len(indices), np.nan)
     return Video(
         path=str(path),
-        frames=out,
+        frames=np.stack([pixels[i] for i in indices.tolist()]),
         indices=indices,
-        pts_seconds=np.array([seconds[i] for i in indices.tolist()]),
-        fps=fps,
-        size=out.shape[1:3],
+        pts_seconds=times,
+        fps=about.fps,
+        size=upright,
         total=total,
         decoder="pyav",
         damage=damage,
     )
 
 
-def _decode(container: Any) -> Any:
+def _damage(about: _About, tally: _Tally, total: int, declared: int) -> str:
+    found = []
+    if total < declared:
+        found.append(f"only {total} of {declared} declared frames can be decoded")
+    elif tally.broken:
+        found.append(f"{tally.broken} of its packets cannot be decoded")
+    elif tally.end < _least(about):
+        found.append(f"it ends after {tally.end:.1f} of {about.ends:.1f} s")
+    if tally.gaps:
+        found.append(f"{tally.gaps} of its frames have gaps")
+    return "; ".join(found)
+
+
+def _decode(container: Any, tally: _Tally) -> Iterator[Any]:
     """Frames in order of showing; a damaged packet costs its frames, not the rest."""
     import av
 
@@ -230,25 +330,19 @@ def _decode(container: Any) -> Any:
             packet = next(packets, None)
             if packet is None:
                 return
-            yield from packet.decode()
+            tally.hidden += packet.is_discard and packet.size > 0
+            if packet.pts is not None:
+                tally.end = max(tally.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            for frame in packet.decode():
+                tally.gaps += frame.is_corrupt
+                yield frame
         except av.InvalidDataError:
-            continue
+            tally.broken += 1
         except EOFError:
             return
-
-
-def _count_pyav(path: Path) -> tuple[int, int, float | None]:
-    """Frames that can be decoded, frames that the container declares (0: it does not), frames a second."""
-    import av
-
-    total = 0
-    with av.open(str(path), metadata_errors="replace") as container:
-        stream = container.streams.video[0]
-        fps = float(stream.average_rate) if stream.average_rate else None
-        with contextlib.suppress(av.FFmpegError):
-            for _ in _decode(container):
-                total += 1
-        return total, stream.frames, fps
+        except av.FFmpegError:
+            tally.broken += 1
+            return
 
 
 def _read_folder(path: Path, frames: int | Sequence[int], size: tuple[int, int] | None) -> Video:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sfllava.evaluators.choice import judge_choice
 from sfllava.evaluators.match import judge_match
-from sfllava.types import Evaluator, Question, Task
+from sfllava.types import Evaluator, Question, SfllavaError, Task
 
 # A describe task has no offline score: its predictions are for a judge.
 EVALUATORS: dict[Task, Evaluator | None] = {"open": judge_match, "choice": judge_choice, "describe": None}
@@ -22,10 +22,12 @@ def score(questions: Sequence[Question], settings: Sequence[str], rows: Iterable
     counts = {name: Counter() for name in settings}
     reasons = {name: Counter() for name in settings}
     for row in rows:
+        if row["key"] not in by_key or row["setting"] not in counts:
+            raise SfllavaError(f"a row for {row['key']} at {row['setting']}, which this run does not ask")
         question, name = by_key[row["key"]], row["setting"]
-        if row["error"]:
+        if row["error"] or row["prediction"] is None:
             counts[name]["failed"] += 1
-            reasons[name][row["error"]] += 1
+            reasons[name][row["error"] or "no prediction"] += 1
             continue
         counts[name]["answered"] += 1
         evaluator = EVALUATORS[question.task]

@@ -16,13 +16,34 @@ from pathlib import Path
 from typing import Any
 
 from sfllava.benchmarks.base import load_spec
-from sfllava.disk import RunError, append_rows, as_line, differences, lock, log_to, replace_file, write_json
+from sfllava.disk import (
+    RunError,
+    append_rows,
+    as_line,
+    differences,
+    lock,
+    log_to,
+    read_lines,
+    read_object,
+    replace_file,
+    write_json,
+)
 from sfllava.evaluators.judge import Ask, load_rubric
 from sfllava.runfolder import read_rows, read_run
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
+_NEEDED = {
+    "key": str,
+    "setting": str,
+    "rubric": str,
+    "content": str,
+    "correct": bool | None,
+    "score": int | float | None,
+    "error": str | None,
+}
+_BATCH = {"token", "id", "collected", "contents"}
 # question type of VCGBench -> the rubrics that its predictions are judged under
 VCGBENCH = {"generic": ("CI", "DO", "CU"), "temporal": ("TU",), "consistency": ("CO",)}
 
@@ -57,7 +78,8 @@ def read_units(run: str | Path, rubrics: str | Path | None = None) -> list[Unit]
         return [_unit(row["key"], (row,), "open", rubrics) for row in rows]
     units, firsts = [], {}
     for row in rows:
-        for rubric in VCGBENCH.get(row["type"], ()):
+        kind = str(row.get("type"))
+        for rubric in VCGBENCH.get(kind, ()):
             if rubric != "CO":
                 units.append(_unit(row["key"], (row,), rubric, rubrics))
                 continue
@@ -68,8 +90,8 @@ def read_units(run: str | Path, rubrics: str | Path | None = None) -> list[Unit]
             else:
                 pair = (row, other) if part == "1" else (other, row)
                 units.append(_unit(stem, pair, rubric, rubrics))
-        if row["type"] not in VCGBENCH:
-            raise RunError(f"{run}: question {row['key']}: type must be {', '.join(VCGBENCH)}, got {row['type']!r}")
+        if kind not in VCGBENCH:
+            raise RunError(f"{run}: question {row['key']}: type must be {', '.join(VCGBENCH)}, got {kind!r}")
     return units  # half a pair is not asked yet
 
 
@@ -196,19 +218,7 @@ def at_of(row: Row) -> tuple[str, str, str]:
 
 def read_verdicts(path: Path) -> Iterator[Row]:
     """The rows of a file of verdicts; a half-written last line is passed over."""
-    if not path.exists():
-        return
-    with path.open("rb") as lines:
-        for i, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-                if missing := {"key", "setting", "rubric", "content", "correct", "score", "error"} - row.keys():
-                    raise ValueError(f"no {', '.join(sorted(missing))}")
-            except (ValueError, AttributeError) as error:
-                raise RunError(f"{path}, line {i}: not a row of verdicts: {error}") from error
-            yield row
+    return read_lines(path, "row of verdicts", _NEEDED)
 
 
 def waiting_contents(about: Row) -> set[str]:
@@ -221,10 +231,9 @@ def read_about(run: str | Path, name: str, needed: bool = False) -> Row:
     path = Path(run) / f"verdicts-{name}.json"
     if not needed and not path.exists():
         return {"identity": {}, "sessions": [], "batches": []}
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(state.get(k), t) for k, t in (("identity", dict), ("sessions", list), ("batches", list))):
-            raise ValueError("needed identity, sessions and batches")
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{path}: not about a judge of ours: {error}") from error
+    state = read_object(path, "about a judge of ours", {"identity": dict, "sessions": list, "batches": list})
+    for batch in state["batches"]:
+        contents = batch.get("contents") if isinstance(batch, dict) and batch.keys() >= _BATCH else None
+        if not isinstance(contents, list) or not all(isinstance(content, str) for content in contents):
+            raise RunError(f"{path}: not about a judge of ours: each batch needs {', '.join(sorted(_BATCH))}")
     return state

@@ -224,6 +224,17 @@ def test_videos_with_few_questions_are_answered_together(models, videos, tmp_pat
     assert together < 0.6 * len(steps)
 
 
+def test_one_question_a_video_is_answered_twelve_at_a_time(models, videos, tmp_path, monkeypatch):
+    for i in range(30):
+        (tmp_path / f"v{i}.mp4").symlink_to(videos / "a.mp4")
+    benchmark = load_benchmark("open", questions_csv(tmp_path / "q.csv", [f"v{i}" for i in range(30)], 1), tmp_path)
+    answer, sizes = LlavaNext.answer_each, []
+    spy = lambda self, films, **options: sizes.append(len(films)) or answer(self, films, **options)  # noqa: E731
+    monkeypatch.setattr(LlavaNext, "answer_each", spy)
+    run(models(), benchmark, tmp_path / "run")
+    assert sizes == [12, 12, 6] and len(list(read_rows(tmp_path / "run"))) == 30
+
+
 def test_memory_that_is_too_small_for_a_group(models, benchmark, tmp_path, monkeypatch, caplog):
     """Three videos do not fit together, nor four questions: two do, and nothing is lost."""
     forward, packs = LlavaNext._forward, []

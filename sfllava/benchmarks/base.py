@@ -64,6 +64,8 @@ class Benchmark:
         stem = _stem(name)
         for wanted in (name, stem, f"v_{stem}", stem.removeprefix("v_")):
             found = self._index.get(wanted, [])
+            # a whole path below the folder names one file, whatever else has its last part as name
+            found = [path for path in found if wanted in _inside(path, self.videos_dir)] or found
             if len({path.parent for path in found}) > 1:
                 raise BenchmarkError(f"{name}: more than one such video: {', '.join(map(str, found[:4]))}")
             if found:  # of equal names in one folder the first suffix of the list
@@ -140,6 +142,11 @@ def _stem(name: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else str(path)
 
 
+def _inside(path: Path, folder: Path | None) -> tuple[str, str]:
+    inside = path.relative_to(folder or "").as_posix()
+    return inside, _stem(inside)
+
+
 def _index(folder: Path) -> dict[str, list[Path]]:
     """Each video's name and relative path, with and without suffix -> the files of that name."""
     found: dict[str, list[Path]] = {}
@@ -155,9 +162,8 @@ def _index(folder: Path) -> dict[str, list[Path]]:
         relative = Path(parent).relative_to(folder).as_posix()
         for name in sorted(files):
             path = Path(parent, name)
-            inside = path.relative_to(folder).as_posix()
             if path.suffix.lower() in VIDEO_SUFFIXES:
-                for key in {name, path.stem, inside, _stem(inside)}:
+                for key in {name, path.stem, *_inside(path, folder)}:
                     found.setdefault(key, []).append(path)
         if relative != "." and any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files):
             for key in {Path(parent).name, relative}:

@@ -129,7 +129,7 @@ def to_question(row: dict[str, Any], key: str, task: Task, where: str) -> Questi
 def _options(row: dict[str, Any], where: str) -> list[str]:
     options = row.get("candidates")
     if options is None:
-        columns = (c for c in row if re.fullmatch(r"a\d+", c))
+        columns = (c for c in row if re.fullmatch(r"a[0-9]{1,3}", c))
         options = [row[c] for c in sorted(columns, key=lambda c: int(c[1:]))]
     elif not isinstance(options, list):
         raise BenchmarkError(f"{where}: candidates must be a list, got {options!r}")
@@ -143,7 +143,7 @@ def _options(row: dict[str, Any], where: str) -> list[str]:
 
 def _answer_index(row: dict[str, Any], options: list[str], answer: str, where: str) -> int:
     number = row.get("answer_number")
-    if number is not None and str(number).strip().isdigit():
+    if number is not None and re.fullmatch(r"\s*[0-9]{1,9}\s*", str(number)):
         index = int(number)
         if index < len(options) and options[index] == answer:
             return index

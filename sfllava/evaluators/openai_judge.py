@@ -216,7 +216,7 @@ class OpenAIJudge(Judge):
             raise _Again(f"{type(error).__name__}: {hide(str(error))[:200]}") from None
         try:
             return as_completion(json.loads(raw))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _Again(f"not a chat completion: {hide(str(raw))[:80]!r}") from None
 
     def _learn(self, body: dict[str, Any]) -> None:

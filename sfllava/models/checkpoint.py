@@ -99,7 +99,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; needed a checkpoint folder") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: needed a JSON object, got {type(value).__name__}")
@@ -123,7 +123,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             continue
         weights: dict[str, Tensor] = {}
         for name in names:
-            if Path(name).name != name:
+            if Path(name).name != name or name in ("", "..") or "\0" in name:
                 raise CheckpointError(f"{folder / index}: weight files lie beside the index, got {name!r}")
             weights |= _read_file(folder / name)
         return weights
@@ -162,10 +162,17 @@ def _tower(folder: Path, config: dict[str, Any], vision_tower: str | Path | None
     """The name of the original layout's vision tower, and its folder where there is one."""
     name = str(vision_tower or config["mm_vision_tower"])
     places = [Path(name)] if vision_tower else [folder / name, Path(name)]
-    tower = next((path for path in places if path.is_dir()), None)
+    tower = next((path for path in places if _is_folder(path)), None)
     if vision_tower and tower is None:
         raise CheckpointError(f"{vision_tower}: no such folder of a vision tower")
     return name, tower
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long for one
+        return False
 
 
 def _read_original(folder: Path, vision_tower: str | Path | None) -> dict[str, Tensor]:
@@ -215,7 +222,10 @@ def _original_config(folder: Path, config: dict[str, Any], vision_tower: str | P
 def _vision_config(tower: Path | None, name: str, folder: Path) -> dict[str, Any]:
     if tower is not None:
         config = read_json(tower / "config.json")
-        return {**config.get("vision_config", config), "model_type": "clip_vision_model"}
+        own = config.get("vision_config", config)
+        if not isinstance(own, dict):
+            raise CheckpointError(f"{tower / 'config.json'}: vision_config must be an object, got {type(own).__name__}")
+        return {**own, "model_type": "clip_vision_model"}
     if _is_clip(name):
         return dict(CLIP_L_336)
     raise CheckpointError(

@@ -130,14 +130,15 @@ def _value(at: Experiment, key: str, node: yaml.Node) -> Value:
         raise at.error(_line(node), f"{key}: needed text or a number (or a list of them), got a list or mapping in it")
     try:
         value = SafeConstructor().construct_object(node)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        reason = getattr(error, "problem", None) or str(error)
+        text = str(value)  # of a number with very many digits there is none
+    except Exception as error:  # a tag on what does not fit it, such as !!int on nothing, fails in many ways
+        reason = getattr(error, "problem", None) or f"{type(error).__name__}: {error}"
         raise at.error(_line(node), f"{key}: not a value of YAML: {reason}") from error
     if value is None and key == "TEMPORAL_AGGREGATION":  # the scripts would read it as the word None, which is a name
         return Value("None", _line(node))
-    if not isinstance(value, str | int | float) or not str(value).strip():
+    if not isinstance(value, str | int | float) or not text.strip():
         raise at.error(_line(node), f"{key}: needed text or a number, got {node.value!r}")
-    return Value(str(value), _line(node))
+    return Value(text, _line(node))
 
 
 def _line(node: yaml.Node) -> int:
