@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from test_judging import open_rows, write_run
 
 from sfllava.disk import part_of
 from sfllava.runfolder import read_rows
+from sfllava.sampler import read_video
 from sfllava.verdicts import read_verdicts
 
 JUDGE = "openai-judge-2026-01-01"
@@ -78,6 +80,7 @@ def make_commands(folder: Path, server: Server) -> dict[str, Command]:
     ablation, common = folder / "grids.py", ["--root", str(folder / "shapes"), "--model", "tiny"]
     ablation.write_text(ABLATION)
     common += ["--max-new-tokens", "6"]
+    predictions = write_run(folder / "predictions", open_rows(300))
     commands = [
         Command("render", lambda out: ["render", str(out), "--videos", "6"], rendered),
         Command(
@@ -95,7 +98,7 @@ def make_commands(folder: Path, server: Server) -> dict[str, Command]:
             lambda out: ["judge", str(out), "--judge", "openai", "--model", "judge-2026-01-01", "--yes"],
             judged,
             f"verdicts-{JUDGE}.jsonl",
-            lambda out: write_run(out, open_rows(300)),
+            lambda out: shutil.copytree(predictions, out, dirs_exist_ok=True),
             {k: v for k, v in server.environment().items() if k.startswith("OPENAI_")},
         ),
         Command("figures", lambda out: ["figures", str(folder / "run"), "--out", str(out)], files),
@@ -136,7 +139,11 @@ def files(out: Path) -> Any:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
-rendered = files
+def rendered(out: Path) -> Any:
+    # the encoder's bytes depend on how memory lies; the frames that it was given do not
+    tables = {path.name: path.read_text() for path in sorted(out.glob("*.csv"))}
+    films = {path.name: read_video(path, 64) for path in sorted((out / "videos").iterdir())}
+    return tables, {name: (film.total, film.size, film.damage) for name, film in films.items()}
 
 
 def twice(command: Command, out: Path) -> int:

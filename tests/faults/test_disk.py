@@ -90,7 +90,7 @@ def test_a_full_disk(commands, undisturbed, small_disk, tmp_path, name, way):
         pages = sum(-(-size // PAGE) for size in new)
         old = sum(-(-p.stat().st_size // PAGE) for p in there if p.is_file())
         limits = [(old + -(-n // PAGE)) * PAGE for n in sizes(PAGE, int(0.9 * pages) * PAGE, tries, SEED)]
-        out = small_disk(2**30) / "run"
+        out = small_disk(2**30)
     command.prepare(out)
     survived = lost = 0
     named: Counter[str] = Counter()
@@ -102,10 +102,10 @@ def test_a_full_disk(commands, undisturbed, small_disk, tmp_path, name, way):
             code = command.run(out, preexec_fn=lambda n=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (n, n)))
         else:
             # where that is less than what is there already, there is just no room for more
-            used = sum(-(-p.stat().st_size // PAGE) for p in out.parent.rglob("*") if p.is_file()) * PAGE
+            used = sum(-(-p.stat().st_size // PAGE) for p in out.rglob("*") if p.is_file()) * PAGE
             small_disk(max(limit, used))
             code = command.run(out)
-        after, text = command.lines(out), said(tmp_path / "limited") if way == "file limit" else said(out)
+        after, text = command.lines(out), said(out)
         lost += len(set(before) - set(after))
         last = (text.strip().splitlines() or [""])[-1]
         where = re.search(re.escape(str(out)) + r"(/[^\s:']+)?", last)
