@@ -11,11 +11,11 @@ import torch
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
-from figures import record
 from proofs import prove
 from published_layout import sfllava
 from test_parsers import PLAIN
 
+from figures import record
 from sfllava.benchmarks import load_benchmark
 from sfllava.disk import RunError
 from sfllava.evaluators.judge import load_rubric
@@ -157,7 +157,7 @@ def test_experiment_files(tmp_path, monkeypatch):
             assert str(path) in str(error) and "\n" not in str(error)
         else:
             assert read.scripts
-        assert os.listdir(tmp_path) == ["e.yaml"], "a tag was run"
+        assert [file.name for file in tmp_path.iterdir()] == ["e.yaml"], "a tag was run"
 
     line = st.builds(
         "{}: {} {}".format,
@@ -276,7 +276,7 @@ def test_configs_of_checkpoints(tmp_path):
     )
     original = st.fixed_dictionaries(
         {"mm_vision_tower": name},
-        optional={field: PLAIN for field in ("mm_projector_type", "mm_vision_select_feature", "torch_dtype", "model_type", "rope_theta")}
+        optional=dict.fromkeys(("mm_projector_type", "mm_vision_select_feature", "torch_dtype", "model_type", "rope_theta"), PLAIN)
         | {"vocab_size": st.just(9) | PLAIN, "unfreeze_mm_vision_tower": st.just(True) | PLAIN},
     )  # fmt: skip
     ours = st.fixed_dictionaries(
