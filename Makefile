@@ -31,6 +31,7 @@ bench: .venv/.installed
 	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/judging.py
 	$(BIN)/python bench/explorer.py
+	$(BIN)/python bench/plan.py
 
 # every fault at full count, with a table in docs/faults.md
 faults: .venv/.installed

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from sfllava import catalogue
 from sfllava.ablation import load_ablation
 from sfllava.plots import ACCURACY, Chart, Panel, Series, series_of
 from sfllava.results import accuracy
@@ -16,6 +17,8 @@ def draw(results: pd.DataFrame) -> Chart | str:
     name = next((about["ablation"] for about in runs if about.get("ablation")), None)
     if name is None:
         return "not the runs of an ablation"
+    if name not in catalogue.names("ablations"):  # a file of the user's own
+        return f"the paper has no numbers of {name}"
     benchmark = str(results["benchmark"].iloc[0])
     paper = {label: found[benchmark] for label, found in load_ablation(name).paper.items() if benchmark in found}
     if not paper:

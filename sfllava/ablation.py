@@ -15,6 +15,7 @@ from sfllava import catalogue
 from sfllava.benchmarks import Benchmark, BenchmarkError
 from sfllava.decoders import DecodePool
 from sfllava.evaluation import Run, evaluate
+from sfllava.jobs import Here, Runner
 from sfllava.results import COSTS
 from sfllava.runfolder import write_json
 from sfllava.sampler import VideoError
@@ -22,6 +23,7 @@ from sfllava.types import Setting, SfllavaError, Task
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.outline import Outline
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class Ablation:
     takes_tokens: bool
     paper: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def settings(self, model: LlavaNext, task: Task = "choice", tokens: int | None = None) -> list[Setting]:
+    def settings(self, model: Outline, task: Task = "choice", tokens: int | None = None) -> list[Setting]:
         """The settings for a model and a task; `tokens` is the budget of an ablation that matches one."""
         if tokens is not None and not self.takes_tokens:
             raise SfllavaError(f"ablation {self.name} has settings of its own and takes no token budget")
@@ -60,7 +62,7 @@ def load_ablation(name: str | Path) -> Ablation:
         raise SfllavaError(f"{path}: needed either SETTINGS or a function settings(model, task, tokens)")
     tokens = getattr(module, "TOKENS", None)
 
-    def chosen(model: LlavaNext, task: Task, n: int | None) -> list[Setting]:
+    def chosen(model: Outline, task: Task, n: int | None) -> list[Setting]:
         return make(model, task, tokens if n is None else n) if make else list(settings or ())
 
     question = module.__doc__.strip().splitlines()[0]
@@ -70,7 +72,7 @@ def load_ablation(name: str | Path) -> Ablation:
 
 def ablate(
     ablation: Ablation | str | Path,
-    model: LlavaNext,
+    model: LlavaNext | Runner,
     benchmark: Benchmark,
     out: str | Path,
     *,
@@ -85,10 +87,11 @@ def ablate(
     since shared work has no time of its own. Called again it goes on where it stopped, by (video, setting).
     """
     ablation = ablation if isinstance(ablation, Ablation) else load_ablation(ablation)
-    settings = ablation.settings(model, benchmark.spec.task, tokens)
-    run = evaluate(model, benchmark, settings, out, ablation=ablation.name, **options)
+    runner = model if isinstance(model, Runner) else Here(model)
+    settings = ablation.settings(runner.outline, benchmark.spec.task, tokens)
+    run = evaluate(runner, benchmark, settings, out, ablation=ablation.name, **options)
     if measure and not (run.path / COSTS).exists():
-        measured = measure_costs(model, benchmark, settings)
+        measured = runner.call(measure_costs, benchmark, settings)
         if measured:
             write_json(run.path / COSTS, measured)
     return run

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sfllava.benchmarks import Benchmark, BenchmarkError
 from sfllava.decoders import DecodePool
+from sfllava.progress import progress_bar
 from sfllava.sampler import VideoError
 
 
@@ -58,8 +59,6 @@ class Check:
 
 def check(benchmark: Benchmark, *, decoders: int = 2, seconds: float = 60.0, progress: bool = True) -> Check:
     """Count the questions, and find and open every video (one frame of each is decoded, in worker processes)."""
-    from tqdm.auto import tqdm
-
     names = list(dict.fromkeys(question.video for question in benchmark.questions))
     missing: list[str] = []
     unreadable: list[str] = []
@@ -70,13 +69,14 @@ def check(benchmark: Benchmark, *, decoders: int = 2, seconds: float = 60.0, pro
                 found[name] = benchmark.find_video(name)
             except BenchmarkError:
                 missing.append(name)
-        with DecodePool(decoders, seconds) as pool:
+        with DecodePool(decoders, seconds) as pool, progress_bar(len(found), "video", shown=progress) as bar:
             futures = {name: pool.submit(path, 1, (32, 32)) for name, path in found.items()}
-            for future in tqdm(futures.values(), unit="video", disable=not progress, dynamic_ncols=True):
+            for future in futures.values():
                 try:
                     future.result()
                 except VideoError as error:
                     unreadable.append(str(error))
+                bar.update(1)
     spec = benchmark.spec
     return Check(
         benchmark.name,

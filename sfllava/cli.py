@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
+    from sfllava.cluster import Workers
     from sfllava.models.llava_next import LlavaNext
 
 _DEFAULT = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
@@ -93,26 +95,26 @@ def _evaluate(a: argparse.Namespace) -> int:
     benchmarks = [load_benchmark(name, a.questions, a.videos, root=a.root) for name in names]
     for benchmark in benchmarks:
         benchmark.require_videos()
-    model = _model(a)
     nothing = False
-    for benchmark in benchmarks:
-        out = Path(a.out) / benchmark.name if len(benchmarks) > 1 else Path(a.out)
-        run = evaluate(
-            model,
-            benchmark,
-            settings,
-            out,
-            limit=a.limit,
-            seed=a.seed,
-            prompt=prompt,
-            read=a.read,
-            max_new_tokens=a.max_new_tokens,
-            decoders=a.decoders,
-            decode_seconds=a.decode_seconds,
-            retry_failed=a.retry_failed,
-        )
-        print(run, flush=True)
-        nothing = nothing or not any(scores["answered"] for scores in run.scores.values())
+    with _runner(a) as model:
+        for benchmark in benchmarks:
+            out = Path(a.out) / benchmark.name if len(benchmarks) > 1 else Path(a.out)
+            run = evaluate(
+                model,
+                benchmark,
+                settings,
+                out,
+                limit=a.limit,
+                seed=a.seed,
+                prompt=prompt,
+                read=a.read,
+                max_new_tokens=a.max_new_tokens,
+                decoders=a.decoders,
+                decode_seconds=a.decode_seconds,
+                retry_failed=a.retry_failed,
+            )
+            print(run, flush=True)
+            nothing = nothing or not any(scores["answered"] for scores in run.scores.values())
     return 1 if nothing else 0
 
 
@@ -174,6 +176,7 @@ def _make_judge(a: argparse.Namespace) -> Any:
 
 def _judges(a: argparse.Namespace) -> int:
     from sfllava.agreement import differing, format_pairs, format_scores, kappas, load_verdicts, pairs, scores
+    from sfllava.disk import whole
 
     if a.figure and Path(a.figure).suffix not in (".svg", ".pdf", ".png"):
         raise SfllavaError(f"--figure {a.figure}: needed a file that ends in .svg, .pdf or .png")
@@ -186,7 +189,8 @@ def _judges(a: argparse.Namespace) -> int:
         print(format_pairs(found))
         print(f"{len(differ)} questions on which they differ" + (f", in {a.differing}" if a.differing else ""))
     if a.differing:
-        differ.to_csv(a.differing, index=False)
+        with whole(Path(a.differing)) as part:
+            differ.to_csv(part, index=False)
     if a.figure:
         from sfllava.plots.judges import judges_agreement
         from sfllava.plots.static import save
@@ -208,7 +212,8 @@ def _ablate(a: argparse.Namespace) -> int:
     options |= {"decoders": a.decoders, "decode_seconds": a.decode_seconds, "retry_failed": a.retry_failed}
     prompt = load_prompt(a.prompt) if a.prompt else None
     options |= {"prompt": prompt, "measure": not a.rows_only}
-    run = ablate(ablation, _model(a), benchmark, a.out, tokens=a.budget, **options)
+    with _runner(a) as model:
+        run = ablate(ablation, model, benchmark, a.out, tokens=a.budget, **options)
     print(run, flush=True)
     if benchmark.spec.task != "describe" and not a.rows_only:
         print(report(run.path))
@@ -278,12 +283,29 @@ def _one_or_root(a: argparse.Namespace, names: list[str]) -> None:
 
 
 def _model(a: argparse.Namespace) -> LlavaNext:
+    from sfllava.models.load import load_model
+
+    return load_model(_checkpoint(a), a.device, a.dtype, device_map=a.device_map, vision_tower=a.vision_tower)
+
+
+def _runner(a: argparse.Namespace) -> AbstractContextManager[LlavaNext | Workers]:
+    if a.workers is None and a.ray is None:
+        if a.gpus_per_worker is not None:
+            raise SfllavaError("--gpus-per-worker needs --workers or --ray")
+        return nullcontext(_model(a))
+    from sfllava.cluster import Workers
+
+    return Workers(
+        _checkpoint(a), a.workers, a.ray, gpus=1 if a.gpus_per_worker is None else a.gpus_per_worker,
+        device=a.device, dtype=a.dtype, device_map=a.device_map, vision_tower=a.vision_tower,
+    )  # fmt: skip
+
+
+def _checkpoint(a: argparse.Namespace) -> str:
     path = a.model or os.environ.get("SFLLAVA_MODEL")
     if not path:
         raise SfllavaError(_NO_MODEL)
-    from sfllava.models.load import load_model
-
-    return load_model(path, a.device, a.dtype, device_map=a.device_map, vision_tower=a.vision_tower)
+    return path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -306,14 +328,24 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--device-map", metavar="MAP", help="auto: spread a model over several GPUs")
         sub.add_argument("--vision-tower", metavar="DIR", help="folder of the original layout's mm_vision_tower")
 
-    def with_run(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--out", required=True, metavar="DIR", help="run folder")
+    def with_choice(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--limit", type=int, metavar="N", help="the first N questions")
         sub.add_argument("--seed", type=int, metavar="S", help="with --limit: a random choice instead of the first")
         logits = "logits: read the option letter from one forward"
         sub.add_argument("--read", default="generate", choices=["generate", "logits"], help=logits)
+
+    def with_settings(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--frames", type=int, nargs="+", default=[50], metavar="N", help="default: 50")
+        sub.add_argument("--aggregation", nargs="+", default=[_DEFAULT], metavar="NAME", help="default: %(default)s")
+
+    def with_run(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--out", required=True, metavar="DIR", help="run folder")
+        with_choice(sub)
         sub.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="what one video may take")
         sub.add_argument("--retry-failed", action="store_true", help="ask again what failed before")
+        sub.add_argument("--workers", type=int, metavar="N", help="so many models at a time, by Ray (docs/cluster.md)")
+        sub.add_argument("--ray", metavar="ADDRESS", help="on a running Ray cluster: auto, or HOST:PORT of its head")
+        sub.add_argument("--gpus-per-worker", type=int, metavar="N", help="with --workers or --ray (default: 1)")
 
     def with_benchmark(sub: argparse.ArgumentParser, named: bool = True) -> None:
         if named:
@@ -333,8 +365,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", _evaluate, "Score benchmarks; started again, it goes on where it stopped.")
     with_benchmark(evaluate)
-    evaluate.add_argument("--frames", type=int, nargs="+", default=[50], metavar="N", help="default: 50")
-    evaluate.add_argument("--aggregation", nargs="+", default=[_DEFAULT], metavar="NAME", help="default: %(default)s")
+    with_settings(evaluate)
     with_run(evaluate)
     with_model(evaluate, 128)
 
@@ -409,9 +440,11 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument("out")
     notebook.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE")
 
+    from sfllava.planning.commands import add_plan
     from sfllava.published.commands import add_commands
 
     add_commands(command)
+    add_plan(command, with_settings, with_choice)
     return parser
 
 

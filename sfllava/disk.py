@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 class RunError(SfllavaError):
-    """A run folder that cannot be used or written; nothing that was written is lost."""
+    """A run folder or a file that cannot be used or written; nothing that was written is lost."""
 
 
 def append_rows(descriptor: int, path: Path, rows: Iterable[Row]) -> None:
@@ -103,17 +103,30 @@ def write_json(path: Path, value: Any) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Replace a file, whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    with whole(path) as part:
+        part.write_bytes(data)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path beside `path`, with its suffix, to write a file at; the file then takes its place, whole or not at all."""
+    part = part_of(path)
     try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
+        yield part
+        with part.open("r+b") as file:
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise RunError(f"{path}: cannot write: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise RunError(f"{path}: cannot write: {error.strerror or error}") from error
+        raise
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is while it is written."""
+    return path.with_name(f".part-{path.name}")
 
 
 def lock(file: Any) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava.benchmarks import Benchmark
-from sfllava.jobs import Here, How, Job, Runner, make_jobs
+from sfllava.jobs import Here, How, Runner, make_jobs
+from sfllava.progress import progress_bar
 from sfllava.prompts import Prompt, pack_prompt
 from sfllava.runfolder import RunFolder
 from sfllava.scoring import format_scores, score
@@ -118,9 +119,11 @@ def evaluate(
             log.info("asking %d failed questions again", dropped)
         done = {(row["key"], row["setting"]) for row in folder.rows()}
         jobs = list(make_jobs(questions, settings, done, benchmark))
+        total = len(done) + sum(job.size for job in jobs)
         how = How(prompts, max_new_tokens, read, decoders, decode_seconds)
         try:
-            with _bar(jobs, len(done), progress) as bar, contextlib.closing(runner.run(how, jobs)) as answered:
+            bar = progress_bar(total, "question", len(done), progress)
+            with bar, contextlib.closing(runner.run(how, jobs)) as answered:
                 for rows in answered:
                     folder.append(rows)
                     bar.update(len(rows))
@@ -157,10 +160,3 @@ def _describe(setting: Setting, model: Outline) -> dict[str, Any]:
     facts = {"name": setting.name, "frames": setting.frames, "aggregation": name_of(setting.aggregation)}
     facts["budget"] = setting.budget(*model.grid)
     return facts | ({"prompt": setting.prompt} if setting.prompt else {})
-
-
-def _bar(jobs: list[Job], done: int, progress: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    left = sum(job.size for job in jobs)
-    return tqdm(total=done + left, initial=done, unit="question", disable=not progress, dynamic_ncols=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -82,6 +82,10 @@ class Runner(Protocol):
         """The rows of all jobs, each once, in pieces that belong together on disk."""
         ...
 
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(model, *args)`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Here:
@@ -107,6 +111,10 @@ class Here:
                 if not waiting:
                     return
                 yield from desk.answer(desk.take(waiting))
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(model, *args)`."""
+        return function(self.model, *args)
 
 
 class Desk:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sfllava.evaluators.judge import RUBRICS, Judge, load_rubric
+from sfllava.progress import progress_bar
 from sfllava.runfolder import RunError
 from sfllava.verdicts import (
     Row,
@@ -109,7 +110,7 @@ def judge(
             if batch is not None:
                 _run(batch.step(judge, work))
             elif asks:
-                with _bar(len(units), work.judged, progress) as bar:
+                with progress_bar(len(units), "verdict", work.judged, progress) as bar:
                     _run(work.ask_all(asks, limit_cost, bar))
         finally:
             result = work.result()
@@ -166,9 +167,3 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         raise
     if errors:
         raise errors[0]
-
-
-def _bar(total: int, done: int, progress: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, initial=done, unit="verdict", disable=not progress, dynamic_ncols=True)

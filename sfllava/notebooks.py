@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sfllava import catalogue
+from sfllava.disk import RunError, replace_file
 from sfllava.types import SfllavaError
 
 
@@ -39,6 +40,8 @@ def run_notebook(
         papermill.execute_notebook(str(notebook), str(out), parameters, progress_bar=progress, log_output=False)
     except papermill.PapermillExecutionError as error:
         raise SfllavaError(f"{out}: cell {error.exec_count} failed: {error.ename}: {error.evalue}") from error
+    except OSError as error:
+        raise RunError(f"{out}: cannot write: {error.strerror or error}") from error
     return out
 
 
@@ -49,7 +52,7 @@ def to_html(notebook: str | Path, *, code: bool = True) -> Path:
     notebook = Path(notebook)
     text, _ = HTMLExporter(exclude_input=not code, exclude_input_prompt=True).from_filename(str(notebook))
     out = notebook.with_suffix(".html")
-    out.write_text(text, encoding="utf-8")
+    replace_file(out, text.encode())
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sfllava.disk import replace_file
 from sfllava.notebooks import run_notebook, to_html
 from sfllava.plots import save_figures
 from sfllava.results import accuracy, costs, differences, export, failures, findings, load_results
@@ -26,7 +27,7 @@ def export_all(
         tables["types"] = accuracy(results, ("name", "type"))
     for name, table in tables.items():
         made[f"{name} (table)"] = [export(table, out / f"{name}.{kind}") for kind in ("csv", "parquet", "tex")]
-    (out / "findings.txt").write_text(findings(results) + "\n", encoding="utf-8")
+    replace_file(out / "findings.txt", f"{findings(results)}\n".encode())
     return made
 
 

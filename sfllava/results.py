@@ -18,6 +18,7 @@ import pandas as pd
 from sfllava import stats
 from sfllava.benchmarks.base import load_spec
 from sfllava.costs import shape_from
+from sfllava.disk import whole
 from sfllava.evaluators.choice import parse_strict
 from sfllava.evaluators.match import normalise
 from sfllava.runfolder import RunError, read_rows, read_run
@@ -302,16 +303,17 @@ def export(table: pd.DataFrame, path: str | Path) -> Path:
     """Write a table as .csv, .parquet or .tex (booktabs); LaTeX's own characters are escaped."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".csv":
-        table.to_csv(path, index=False)
-    elif path.suffix == ".parquet":
-        table.to_parquet(path, index=False)
-    elif path.suffix == ".tex":
-        style = table.style.hide(axis="index").format(precision=1, escape="latex", na_rep="--")
-        style = style.format_index(escape="latex", axis=1)
-        path.write_text(style.to_latex(hrules=True, column_format=_alignment(table)), encoding="utf-8")
-    else:
-        raise SfllavaError(f"{path}: needed a name that ends in .csv, .parquet or .tex")
+    with whole(path) as part:
+        if path.suffix == ".csv":
+            table.to_csv(part, index=False)
+        elif path.suffix == ".parquet":
+            table.to_parquet(part, index=False)
+        elif path.suffix == ".tex":
+            style = table.style.hide(axis="index").format(precision=1, escape="latex", na_rep="--")
+            style = style.format_index(escape="latex", axis=1)
+            part.write_text(style.to_latex(hrules=True, column_format=_alignment(table)), encoding="utf-8")
+        else:
+            raise SfllavaError(f"{path}: needed a name that ends in .csv, .parquet or .tex")
     return path
 
 

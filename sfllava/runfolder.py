@@ -20,6 +20,7 @@ from sfllava.disk import (
     differences,
     lock,
     log_to,
+    part_of,
     read_lines,
     read_object,
     replace_file,
@@ -111,6 +112,7 @@ class RunFolder:
 
     def _repair(self) -> None:
         path = self.path / "predictions.jsonl"
+        part_of(path).unlink(missing_ok=True)  # of a `drop_failed` that was killed
         if not path.exists():
             return
         data = path.read_bytes()

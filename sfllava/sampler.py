@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sfllava.disk import whole
 from sfllava.types import SfllavaError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v")
@@ -381,7 +382,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int = 8, codec: str =
     import av
 
     path = Path(path)
-    with av.open(str(path), "w") as container:
+    with whole(path) as part, av.open(str(part), "w") as container:
         stream: Any = container.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"

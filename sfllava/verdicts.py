@@ -193,8 +193,8 @@ class VerdictFile:
             seen.add(at)
         stale = [row for row in rows if not row["error"] and row["content"] != self._contents.get(at_of(row))]
         if stale:  # they were paid for: kept aside, and used again where such a prediction comes back
-            with self.aside.open("ab") as file:
-                file.write(b"".join(map(as_line, stale)))
+            before = self.aside.read_bytes() if self.aside.exists() else b""
+            replace_file(self.aside, before + b"".join(map(as_line, stale)))
             log.warning("%s: %d verdicts on predictions that this run has not: put aside", self.path, len(stale))
         kept = [row for row in rows if not row["error"] and row["content"] == self._contents.get(at_of(row))]
         if tail or len(kept) < len(rows):

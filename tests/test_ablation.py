@@ -1,17 +1,10 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from test_evaluate import plain, questions_csv
 
 from sfllava import catalogue, cli
@@ -163,46 +156,6 @@ def test_a_setting_that_fails_costs_its_own_questions_only(models, benchmark, mi
     assert failed == {"slow 3 fast 3": 6} and run.scores["slow 3 fast 3"]["reasons"] == {"MemoryError: too large": 6}
     table = accuracy(load_results(run.path)).set_index("name")
     assert table.loc["slow 3 fast 3", "failed"] == 6 and table["questions"].eq(6).all()
-
-
-KILLED = """
-import sys, time
-from sfllava import load_benchmark, load_model
-from sfllava.ablation import ablate
-from sfllava.models.llava_next import LlavaNext
-answer = LlavaNext.answer_each
-def slow(self, *args, **options):
-    time.sleep(0.05)  # so that there is a middle in which to be killed
-    return answer(self, *args, **options)
-LlavaNext.answer_each = slow
-model, ablation, questions, videos, out = sys.argv[1:]
-ablate(ablation, load_model(model), load_benchmark("open", questions, videos), out, max_new_tokens=4, progress=False)
-"""
-
-
-def test_killed_three_times_its_rows_are_those_of_an_uninterrupted_sweep(models, checkpoints, videos, mine, tmp_path):
-    questions = questions_csv(tmp_path / "q.csv", each=2)
-    benchmark = load_benchmark("open", questions, videos)
-    whole = ablate(mine, models(), benchmark, tmp_path / "whole", max_new_tokens=4, progress=False)
-    command = [sys.executable, "-c", KILLED, checkpoints(), mine, questions, videos, tmp_path / "cut"]
-    rows = tmp_path / "cut" / "predictions.jsonl"
-    moments, rng = [], random.Random(5)
-    for wanted in (5, 25, 50):
-        process = subprocess.Popen(list(map(str, command)), env={**os.environ, "PYTHONPATH": str(ROOT)})
-        while (rows.read_bytes().count(b"\n") if rows.exists() else 0) < wanted + rng.randrange(3):
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        moments.append(rows.read_bytes().count(b"\n"))
-    assert moments == sorted(set(moments)) and moments[-1] < 72
-    subprocess.run(list(map(str, command)), check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    strip = ("reused_tokens",)  # a sweep that goes on in the middle of a Slow pathway's settings computes it again
-    ours, theirs = (
-        [{k: v for k, v in r.items() if k not in strip} for r in plain(read_rows(f))]
-        for f in (tmp_path / "cut", whole.path)
-    )
-    assert ours == theirs and len(ours) == 72
 
 
 @pytest.mark.parametrize(

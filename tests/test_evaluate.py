@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -400,36 +398,6 @@ def command(checkpoint, csv, videos, out, *more):
     ]
 
 
-def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(checkpoints, videos, tmp_path):
-    """SIGKILL until it is through: the same rows as an uninterrupted run, each once."""
-    csv, folder = twelve_videos(videos, tmp_path)
-    subprocess.run(command(checkpoints(), csv, folder, tmp_path / "whole"), check=True, capture_output=True)
-    whole = plain(read_rows(tmp_path / "whole"))
-    assert len(whole) == 12 * 4 * 4
-    chance, kills, file = random.Random(0), 0, tmp_path / "killed" / "predictions.jsonl"
-    for _ in range(40):
-        process = subprocess.Popen(
-            command(checkpoints(), csv, folder, tmp_path / "killed"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        size = file.stat().st_size if file.exists() else 0
-        if kills < 4:
-            while process.poll() is None and (not file.exists() or file.stat().st_size <= size):
-                time.sleep(0.005)  # until it writes, then a random moment more
-            time.sleep(chance.random() * 0.25)
-        else:
-            process.wait()
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        if process.wait() == 0:
-            break
-    assert kills >= 3, "it was never killed on the way"
-    assert plain(read_rows(tmp_path / "killed")) == whole
-    assert (tmp_path / "killed" / "scores.json").read_bytes() == (tmp_path / "whole" / "scores.json").read_bytes()
-
-
 def test_an_interrupt_stops_it_with_a_word(checkpoints, videos, tmp_path):
     csv, folder = twelve_videos(videos, tmp_path)
     process = subprocess.Popen(
@@ -447,41 +415,6 @@ def test_an_interrupt_stops_it_with_a_word(checkpoints, videos, tmp_path):
     assert process.returncode == 130 and "stopped; the same command goes on from here" in err
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert "Traceback" not in err and all(s["answered"] + s["not_asked"] == 48 for s in scores.values())
-
-
-def test_two_processes_on_one_folder(models, benchmark, tmp_path, monkeypatch):
-    encode, errors = LlavaNext.encode, []
-
-    def second(self, frames):
-        with pytest.raises(RunError, match="another process is writing this run"):
-            run(models(), benchmark, tmp_path / "run")
-        errors.append(1)
-        return encode(self, frames)
-
-    monkeypatch.setattr(LlavaNext, "encode", second)
-    assert run(models(), benchmark, tmp_path / "run").scores[SMALL.name]["answered"] == 12
-    assert len(errors) == 3
-
-
-def test_a_full_disk_loses_nothing(checkpoints, videos, tmp_path):
-    """RLIMIT_FSIZE stands for the full disk: the write fails half-way, with the same kind of error."""
-    csv = questions_csv(tmp_path / "q.csv")
-    subprocess.run(command(checkpoints(), csv, videos, tmp_path / "whole"), check=True, capture_output=True)
-    limit = (tmp_path / "whole" / "predictions.jsonl").stat().st_size // 2
-
-    def small_disk():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    out = subprocess.run(
-        command(checkpoints(), csv, videos, tmp_path / "run"), capture_output=True, text=True, preexec_fn=small_disk
-    )
-    assert out.returncode == 1 and "Traceback" not in out.stderr
-    last = out.stderr.strip().splitlines()[-1]
-    assert "predictions.jsonl: cannot write: File too large" in last and "goes on from there" in last
-    kept = (tmp_path / "run" / "predictions.jsonl").read_bytes()
-    assert kept.endswith(b"\n") and 0 < len(kept.splitlines()) < 48
-    subprocess.run(command(checkpoints(), csv, videos, tmp_path / "run"), check=True, capture_output=True)
-    assert plain(read_rows(tmp_path / "run")) == plain(read_rows(tmp_path / "whole"))
 
 
 def test_logging_is_left_as_it_was(models, benchmark, tmp_path):

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -13,13 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from openai_server import Server
 from test_judge import HOSTILE, quick
 
 from sfllava.batches import Batches
 from sfllava.evaluators.judge import JudgeError
 from sfllava.evaluators.match import MatchJudge
-from sfllava.evaluators.openai_judge import OpenAIJudge
 from sfllava.judging import judge, plan
 from sfllava.runfolder import RunError
 from sfllava.verdicts import read_units, read_verdicts
@@ -229,23 +225,6 @@ def test_verdicts_belong_to_one_judge(server, tmp_path):
     assert len(verdicts(run, "mine")) == len(verdicts(run, "theirs")) == 4
 
 
-def test_two_processes_on_one_file(server, tmp_path, monkeypatch):
-    server()
-    run = write_run(tmp_path / "run", open_rows(4))
-    read = OpenAIJudge.read
-    refused = []
-
-    def second(self, *a):
-        with pytest.raises(RunError, match="another process is writing these verdicts"):
-            judge(run, MatchJudge("match-exact", "openai-judge-2026-01-01"), progress=False)
-        refused.append(1)
-        return read(self, *a)
-
-    monkeypatch.setattr(OpenAIJudge, "read", second)
-    # a judge's own loop runs here, so the second call also shows that one inside a running loop works
-    assert go(run).complete and len(refused) == 4
-
-
 def test_a_spoilt_file_is_an_error_and_a_half_line_is_cut_off(server, tmp_path):
     server()
     run = write_run(tmp_path / "run", open_rows(6))
@@ -280,63 +259,9 @@ def test_verdicts_on_other_predictions_do_not_count(server, tmp_path):
     assert set(one.counts()["completed"].values()) == {1}
 
 
-def test_a_full_disk_loses_nothing(server, tmp_path):
-    one = server()
-    run = write_run(tmp_path / "run", open_rows(60))
-    size = 20_000
-
-    def small_disk():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    out = subprocess.run(
-        command(run, "--yes"), env=one.environment(), capture_output=True, text=True, preexec_fn=small_disk
-    )
-    assert out.returncode == 1 and "cannot write: File too large; the rows before are kept" in out.stderr
-    kept = verdicts(run)
-    assert 0 < len(kept) < 60 and "Traceback" not in out.stderr
-    assert go(run).complete and len(verdicts(run)) == 60
-
-
 def command(run, *more, judging="openai"):
     model = ["--model", "judge-2026-01-01"] if judging == "openai" else []
     return [sys.executable, "-m", "sfllava.cli", "judge", str(run), "--judge", judging, *model, *map(str, more)]
-
-
-def killed_on_the_way(run, one, kills, more=(), seed=0, seconds=300):
-    """SIGKILL at random moments while it writes, then calls until all is judged; (times killed, calls)."""
-    chance, killed, calls = random.Random(seed), 0, 0
-    file, end = run / "verdicts-openai-judge-2026-01-01.jsonl", time.monotonic() + seconds
-    while time.monotonic() < end:
-        size, calls = file.stat().st_size if file.exists() else 0, calls + 1
-        process = subprocess.Popen(
-            command(run, "--yes", *more), env=one.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        if killed < kills:
-            while process.poll() is None and (not file.exists() or file.stat().st_size <= size):
-                time.sleep(0.005)
-            time.sleep(chance.random() * 0.4)
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                killed += 1
-        if process.wait() == 0:
-            return killed, calls
-    raise AssertionError(f"not done within {seconds} s")
-
-
-def test_killed_three_times_with_failing_requests_it_ends_with_each_verdict_once(tmp_path):
-    """The server fails a fifth of the requests in all ways; only what was in flight at a kill is paid for twice."""
-    n, places = 600, 16
-    run = write_run(tmp_path / "run", open_rows(n))
-    with Server(faults=dict.fromkeys(FAULTS, 0.2 / 7), delay=0.05, retry_after=0.1, seed=3) as one:
-        killed, _ = killed_on_the_way(run, one, 3)
-        counts = one.counts()
-    rows = verdicts(run)
-    assert killed == 3
-    assert len(rows) == n == len({row["key"] for row in rows}) and not any(row["error"] for row in rows)
-    assert all(row["correct"] == (int(row["key"].split("/")[1]) % 10 < 6) for row in rows)
-    assert set(counts["faults"]) == set(FAULTS) and len(counts["completed"]) == n
-    twice = sum(times - 1 for times in counts["completed"].values())
-    assert twice <= killed * places, f"{twice} paid for again, of at most {killed * places} in flight"
 
 
 def test_an_interrupt_stops_it_with_a_word(server, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sfllava.benchmarks.base import Spec
+from sfllava.disk import whole
 from sfllava.sampler import write_video
 from sfllava.shapes import (
     COLOURS,
@@ -66,7 +67,10 @@ def write_shapesqa(folder: str | Path, videos: int = 40, seed: int = 0, split: s
             tables["open"].append(row)
             tables["choice"].append(row | {f"a{k}": option for k, option in enumerate(options)})
     for form, rows in tables.items():
-        with (folder / f"shapesqa_{form}.csv").open("w", newline="", encoding="utf-8") as file:
+        with (
+            whole(folder / f"shapesqa_{form}.csv") as part,
+            part.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)

@@ -13,7 +13,6 @@ import math
 import os
 import random
 import re
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -287,7 +286,10 @@ def _retry_after(headers: Any) -> float | None:
         seconds = float(millis) / 1000 if millis else float(value)
     except (TypeError, ValueError):
         try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+            # from the server's own clock, where it tells it: ours may go wrong
+            now = headers.get("date") or email.utils.formatdate(usegmt=True)
+            until, now = map(email.utils.parsedate_to_datetime, (value, now))
+            seconds = (until - now).total_seconds()
         except (TypeError, ValueError, AttributeError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -94,9 +94,8 @@ def _load(
     if problems:
         raise CheckpointError(f"{folder}: the weights do not fit the config: {'; '.join(problems)}")
     network.model.language_model.config._attn_implementation = attention.NAME
-    del network.model.vision_tower.encoder.layers[
-        keep:
-    ]  # hidden state -2 of 24 layers is what layer 23 gives; the rest would be computed in vain
+    # hidden state -2 of 24 layers is what layer 23 gives; the rest would be computed in vain
+    del network.model.vision_tower.encoder.layers[keep:]
     if (folder / "generation_config.json").exists():
         network.generation_config = GenerationConfig.from_pretrained(str(folder))
     return LlavaNext(

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import date
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ class Roofline:
     read: float
     """Bytes a second of weights that are read once, by a product with one row"""
     move: Table
-    """(1, bytes of the result, bytes a second read and written) of a product of two tensors by elements into a new one"""
+    """(1, bytes of the result, bytes a second read and written) of a product of two tensors, element by element"""
     linear: Table
-    """Operations a second of (rows, width) by (width, width)"""
+    """Operations a second of (rows, width) by (width, width), whose weights come from memory as in a model"""
     masked: Table
     """Of attention by so many query rows of so wide heads to 4,096 keys under a mask"""
     causal: Table
@@ -102,6 +103,8 @@ def load_roofline(path: str | Path) -> Roofline:
     values = {name: _checked(path, name, str(wanted[name].type), value) for name, value in found.items()}
     if values["dtype"] not in _DTYPES:
         raise SfllavaError(f"{path}: dtype must be one of {', '.join(_DTYPES)}, got {values['dtype']!r}")
+    if values["kind"] not in ("cpu", "cuda"):
+        raise SfllavaError(f"{path}: kind must be cpu or cuda, got {values['kind']!r}")
     return Roofline(**values)
 
 
@@ -109,15 +112,16 @@ def _checked(path: Path, name: str, kind: str, value: Any) -> Any:
     def number(x: Any) -> bool:
         return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) and x >= 0
 
+    def line(row: Any) -> bool:
+        return isinstance(row, list) and len(row) == 3 and all(number(x) and x > 0 for x in row)
+
     if kind == "Table":
-        rows = value if isinstance(value, list) else []
-        if rows and all(
-            isinstance(row, list) and len(row) == 3 and all(number(x) and x > 0 for x in row) for row in rows
-        ):
-            return tuple((int(a), int(b), float(rate)) for a, b, rate in rows)
-        raise SfllavaError(
-            f"{path}: {name} must be a list of [rows, width, operations a second], got {str(value)[:60]}"
-        )
+        if not isinstance(value, list) or not value or not all(map(line, value)):
+            raise SfllavaError(f"{path}: {name} must be a list of [rows, width, speed], got {str(value)[:60]}")
+        sizes = {(a, b) for a, b, _ in value}
+        if len(sizes) < len({a for a, _ in sizes}) * len({b for _, b in sizes}):
+            raise SfllavaError(f"{path}: {name} must have every width at every number of rows")
+        return tuple((int(a), int(b), float(speed)) for a, b, speed in value)
     if isinstance(value, str) if kind == "str" else number(value) and (value > 0 or kind == "int"):
         return value
     raise SfllavaError(f"{path}: {name} must be {'text' if kind == 'str' else 'a number above 0'}, got {value!r}")
@@ -140,10 +144,11 @@ def _between(sizes: list[int], size: float) -> tuple[int, int, float]:
     return low, high, math.log(size / low) / math.log(high / low)
 
 
-def measure(device: str = "auto", dtype: str = "auto") -> Roofline:
+def measure(device: str = "auto", dtype: str = "auto", clock: Callable[[], float] = time.perf_counter) -> Roofline:
     """Measure a device, in seconds: medians of runs that follow a warm-up.
 
     device: auto (a GPU where there is one), cpu, cuda, cuda:1. dtype: auto (float32 on CPU, float16 elsewhere).
+    clock: `time.process_time` for a CPU that does other work besides, with one thread of torch.
     """
     from sfllava.models.load import device_of
 
@@ -163,12 +168,12 @@ def measure(device: str = "auto", dtype: str = "auto") -> Roofline:
         return torch.randn(shape, device=place, dtype=kind)
 
     def seconds(run: Callable[[], Any]) -> float:
-        return _seconds(run, place)
+        return _seconds(run, place, clock)
 
     with torch.inference_mode():
         width = 16384 if large else 4096
         weight, row = new(width, 16384), new(1, 16384)
-        read = weight.nbytes / seconds(lambda: linear(row, weight))
+        read = weight.nbytes / seconds(lambda x=row, w=weight: linear(x, w))
         del weight, row
         move = []
         for size in (2**16, 2**22, 2**25, 2**28) if large else (2**14, 2**20, 2**24, 2**26):
@@ -177,10 +182,13 @@ def measure(device: str = "auto", dtype: str = "auto") -> Roofline:
         del one, two
         products = []
         for width in (1024, 4096, 8192) if large else (256, 1024, 4096):
-            weight = new(width, width)
+            # a model's weights come from memory, each once in a forward; one matrix again and again would from a cache
+            count = max(2, (512 if large else 128) * 2**20 // (width**2 * kind.itemsize))
+            weights = cycle([new(width, width) for _ in range(count)])
             for rows in (1, 4, 16, 64, 512, 4096) if large else (1, 4, 16, 64, 512):
                 x = new(rows, width)
-                products.append((rows, width, 2 * rows * width**2 / seconds(lambda x=x, w=weight: linear(x, w))))
+                products.append((rows, width, 2 * rows * width**2 / seconds(lambda x=x, w=weights: linear(x, next(w)))))
+            del weights
         masked, causal = [], []
         for width in (64, 128):
             for rows in (1, 16, 256):
@@ -196,8 +204,9 @@ def measure(device: str = "auto", dtype: str = "auto") -> Roofline:
         vision = 4 * q.shape[0] * 16 * 64 * _PATCHES**2 / seconds(lambda: scaled_dot_product_attention(q, q, q))
         layer, forward = _overheads(place, kind, seconds)
     return Roofline(
-        label, place.type, name, memory_bytes, free_bytes, read, tuple(move), tuple(products), tuple(masked), tuple(causal),
-        vision, layer, forward, date.today().isoformat(), torch.__version__, os.cpu_count() or 0,
+        label, place.type, name, memory_bytes, free_bytes, read,
+        tuple(move), tuple(products), tuple(masked), tuple(causal), vision, layer, forward,
+        date.today().isoformat(), torch.__version__, os.cpu_count() or 0,
     )  # fmt: skip
 
 
@@ -205,22 +214,26 @@ def _overheads(
     place: torch.device, dtype: torch.dtype, seconds: Callable[[Callable[[], Any]], float]
 ) -> tuple[float, float]:
     """Seconds of a layer, and of a forward beside its layers, of a model too small to have anything to compute."""
-    times = {}
-    for layers in (2, 10):
+    given = {
+        "inputs_embeds": torch.zeros(1, 1, 8, device=place, dtype=dtype),
+        "position_ids": torch.zeros(1, 1, dtype=torch.long, device=place),
+        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=place),
+    }
+
+    def spent(layers: int) -> float:
         config = LlamaConfig(
             vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=layers, num_attention_heads=1
         )
         config._attn_implementation = "sdpa"
-        network: Any = LlamaModel(config).to(device=place, dtype=dtype).eval()
-        x = torch.zeros(1, 1, 8, device=place, dtype=dtype)
-        positions = torch.zeros(1, 1, dtype=torch.long, device=place)
-        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=place)
-        times[layers] = seconds(lambda: network(inputs_embeds=x, position_ids=positions, attention_mask=mask))
-    layer = max((times[10] - times[2]) / 8, 1e-7)
-    return layer, max(times[2] - 2 * layer, 1e-7)
+        network: Any = LlamaModel(config).to(device=place, dtype=dtype).eval()  # type: ignore[arg-type]
+        return seconds(lambda: network(**given))
+
+    few, many = spent(2), spent(10)
+    layer = max((many - few) / 8, 1e-7)
+    return layer, max(few - 2 * layer, 1e-7)
 
 
-def _seconds(run: Callable[[], Any], place: torch.device, enough: float = 0.1) -> float:
+def _seconds(run: Callable[[], Any], place: torch.device, clock: Callable[[], float], enough: float = 0.1) -> float:
     """The median of some runs, after a warm-up.
 
     On a GPU the clock stops when the work is done: a run of short ones is timed as a whole, so that what is measured
@@ -230,12 +243,12 @@ def _seconds(run: Callable[[], Any], place: torch.device, enough: float = 0.1) -
     def timed(times: int) -> float:
         if place.type == "cuda":
             torch.cuda.synchronize(place)
-        start = time.perf_counter()
+        start = clock()
         for _ in range(times):
             run()
         if place.type == "cuda":
             torch.cuda.synchronize(place)
-        return (time.perf_counter() - start) / times
+        return (clock() - start) / times
 
     timed(2)
     first = timed(1)

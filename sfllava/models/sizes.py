@@ -75,9 +75,8 @@ def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int
     else:
         folder = Path(__file__).with_name("tiny_weights") if name == "tiny" else folder
         if not folder.is_dir():
-            raise SfllavaError(
-                f"no model is called {name!r}; there are {', '.join(KNOWN)}, tiny, or a checkpoint folder"
-            )
+            known_names = ", ".join([*KNOWN, "tiny"])
+            raise SfllavaError(f"no model is called {name!r}; there are {known_names}, and checkpoint folders")
         config_dict, _ = read_config(folder)
         if any((folder / file).exists() for file in ("tokenizer.model", "tokenizer.json")):
             tokenizer = Tokenizer(folder)

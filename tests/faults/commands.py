@@ -1,0 +1,168 @@
+"""The commands that the fault tests disturb, as real processes, and what they leave on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from conftest import ROOT
+from openai_server import Server
+from test_evaluate import plain
+from test_judging import open_rows, write_run
+
+from sfllava.disk import part_of
+from sfllava.runfolder import read_rows
+from sfllava.verdicts import read_verdicts
+
+JUDGE = "openai-judge-2026-01-01"
+# a judge's requests fail in the ways that pass: each verdict is there in the end, whenever its process was killed
+FAULTS = dict.fromkeys(("rate_limit", "server_error", "cut", "reset", "duplicate"), 0.02)
+ABLATION = '''"""Which grid is best?"""
+
+from sfllava import Setting, SlowFast
+
+BENCHMARK = "shapesqa"
+SETTINGS = [Setting(8, SlowFast(4, "spatial_1d_max_pool", (g, g)), f"fast {g}") for g in (1, 2, 4)]
+'''
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line but for its folder; `rows` is what grows in that folder, `prepare` what must be there before."""
+
+    name: str
+    words: Callable[[Path], list[str]]
+    result: Callable[[Path], Any]
+    """What must be the same however often it was disturbed"""
+    rows: str = ""
+    prepare: Callable[[Path], Any] = lambda out: None
+    env: dict[str, str] = field(default_factory=dict)
+
+    def start(self, out: Path, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+        """The process; its words go to a file beside the folder, which `said` reads."""
+        line = [sys.executable, "-m", "sfllava.cli", *self.words(out)]
+        with said_path(out).open("w") as file:
+            env = {**os.environ, "PYTHONPATH": str(ROOT), **self.env, **(env or {})}
+            return subprocess.Popen(line, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=env, **options)
+
+    def run(self, out: Path, **options: Any) -> int:
+        """Start it, and its exit status at the end."""
+        return self.start(out, **options).wait()
+
+    def lines(self, out: Path) -> list[bytes]:
+        """The whole lines of its rows."""
+        file = out / self.rows
+        lines = file.read_bytes().splitlines(keepends=True) if self.rows and file.exists() else []
+        return [line for line in lines if line.endswith(b"\n")]
+
+
+def said_path(out: Path) -> Path:
+    return out.with_name(f"{out.name}.said")
+
+
+def said(out: Path) -> str:
+    """What the last process on a folder printed."""
+    return said_path(out).read_text(errors="replace")
+
+
+def make_commands(folder: Path, server: Server) -> dict[str, Command]:
+    """The commands by name, on six rendered videos in `folder`; render and evaluate are run once for it."""
+    ablation, common = folder / "grids.py", ["--root", str(folder / "shapes"), "--model", "tiny"]
+    ablation.write_text(ABLATION)
+    common += ["--max-new-tokens", "6"]
+    commands = [
+        Command("render", lambda out: ["render", str(out), "--videos", "6"], rendered),
+        Command(
+            "evaluate",
+            lambda out: ["evaluate", "shapesqa", *common, "--frames", "8", "16", "32", "--out", str(out)],
+            evaluated,
+            "predictions.jsonl",
+        ),
+        Command(
+            "ablate", lambda out: ["ablate", str(ablation), *common, "--out", str(out)], ablated, "predictions.jsonl",
+            env={"IPYTHONDIR": str(folder / "ipython")},
+        ),
+        Command(
+            "judge",
+            lambda out: ["judge", str(out), "--judge", "openai", "--model", "judge-2026-01-01", "--yes"],
+            judged,
+            f"verdicts-{JUDGE}.jsonl",
+            lambda out: write_run(out, open_rows(300)),
+            {k: v for k, v in server.environment().items() if k.startswith("OPENAI_")},
+        ),
+        Command("figures", lambda out: ["figures", str(folder / "run"), "--out", str(out)], files),
+    ]  # fmt: skip
+    by_name = {command.name: command for command in commands}
+    for name, out in (("render", "shapes"), ("evaluate", "run")):
+        assert by_name[name].run(folder / out) == 0, said(folder / out)
+    return by_name
+
+
+def evaluated(out: Path) -> Any:
+    identity = json.loads((out / "run.json").read_text())["identity"]
+    return identity, json.loads((out / "scores.json").read_text()), plain(read_rows(out))
+
+
+def ablated(out: Path) -> Any:
+    # a sweep that goes on in the middle of a Slow pathway's settings computes it again
+    rows = [{k: v for k, v in row.items() if k != "reused_tokens"} for row in plain(read_rows(out))]
+    costs = json.loads((out / "costs.json").read_text())
+    cells = len(json.loads((out / "report.ipynb").read_text())["cells"])
+    report = (out / "report.html").read_text()
+    ends = {
+        path.name: path.read_bytes()[-8:] for path in (out / "figures").iterdir() if path.suffix in (".png", ".svg")
+    }
+    # what was timed differs from run to run, and so do the bytes of figures with seconds in them
+    names = sorted(path.name for path in (out / "figures").iterdir())
+    return *evaluated(out)[:2], rows, sorted(costs), cells, report.rstrip().endswith("</html>"), names, ends
+
+
+def judged(out: Path) -> Any:
+    kept = ("key", "setting", "rubric", "content", "correct", "score", "judge", "model", "served", "cut", "error")
+    rows = [{name: row[name] for name in kept} for row in read_verdicts(out / f"verdicts-{JUDGE}.jsonl")]
+    about = json.loads((out / f"verdicts-{JUDGE}.json").read_text())
+    return about["identity"], sorted(rows, key=lambda row: row["key"])
+
+
+def files(out: Path) -> Any:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+rendered = files
+
+
+def twice(command: Command, out: Path) -> int:
+    """How many rows stand there a second time."""
+    rows = [json.loads(line) for line in command.lines(out)]
+    return len(rows) - len({(row["key"], row["setting"], row.get("rubric")) for row in rows})
+
+
+def parts(out: Path) -> list[str]:
+    """Half-written files that were left."""
+    mark = part_of(Path("x")).name.removesuffix("x")
+    return [path.name for path in out.rglob(f"{mark}*")]
+
+
+def left(mark: str) -> list[list[str]]:
+    """The command lines of processes with `mark` in their environment that are still there after a while."""
+    end = time.monotonic() + 60
+    while found := [line for line in (_marked(process, mark) for process in psutil.process_iter()) if line]:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.2)
+    return found
+
+
+def _marked(process: psutil.Process, mark: str) -> list[str]:
+    try:
+        return process.cmdline() if mark in process.environ().values() else []
+    except psutil.Error:  # ended meanwhile, a zombie, or another user's
+        return []

@@ -1,0 +1,317 @@
+"""Runs on Ray: real clusters of real processes on this machine, killed in earnest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+# before ray is imported: all on the loopback, a token of our own, nothing sent anywhere
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(32).hex())
+
+import ray
+from ray.cluster_utils import Cluster
+from test_evaluate import SETTINGS, SMALL, log_of, plain, questions_csv, run
+
+from sfllava import cli
+from sfllava.ablation import ablate
+from sfllava.benchmarks import load_benchmark
+from sfllava.cluster import Workers, _plan
+from sfllava.runfolder import read_rows
+from sfllava.types import Setting, SfllavaError
+
+pytestmark = pytest.mark.xdist_group("ray")
+NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 2**27}
+
+# a node is known to be dead after 3 seconds, not 13
+HEAD = {**NODE, "num_cpus": 2, "include_dashboard": False}
+HEAD["_system_config"] = {
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A cluster whose head has room for two workers; tests add nodes and kill them."""
+    made = Cluster(initialize_head=True, head_node_args=HEAD)
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def workers(cluster, checkpoints):
+    with Workers(checkpoints(), 2, cluster.address) as workers:
+        yield workers
+
+
+@pytest.fixture
+def benchmark(videos, tmp_path):
+    return load_benchmark("open", questions_csv(tmp_path / "q.csv"), videos)
+
+
+@pytest.fixture
+def twelve(videos, tmp_path):
+    """Twelve videos with two questions each."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    names = [f"{name}{i}" for i in range(4) for name in "abc"]
+    for name in names:
+        os.link(videos / f"{name[0]}.mp4", folder / f"{name}.mp4")
+    return load_benchmark("open", questions_csv(tmp_path / "q.csv", names, each=2), folder)
+
+
+class Own:
+    """An aggregation of a user's own that does something to the process that it is in."""
+
+    def __init__(self, does, *arguments):
+        self.does, self.arguments = does, arguments
+
+    def __call__(self, grid):
+        self.does(grid, *self.arguments)
+        return grid[:, ::12, ::12].reshape(-1, grid.shape[-1])
+
+    def __repr__(self):
+        return f"own {self.does.__name__}"
+
+
+def kill_once(grid, flag: str):
+    if len(grid) == 21 and not Path(flag).exists():  # b.mp4
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_always(grid, tries: str):
+    if len(grid) == 21:
+        with Path(tries).open("a") as file:
+            file.write("x\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_time(grid):
+    time.sleep(0.7)
+
+
+def rows_of(path):
+    return plain(read_rows(path))
+
+
+def test_rows_are_those_of_one_process(workers, models, benchmark, tmp_path):
+    ours = run(workers, benchmark, tmp_path / "ours", SETTINGS)
+    theirs = run(models(), benchmark, tmp_path / "theirs", SETTINGS)
+    assert rows_of(ours.path) == rows_of(theirs.path) and len(rows_of(ours.path)) == 36
+    assert ours.scores == theirs.scores
+    one, other = (json.loads((p.path / "run.json").read_text())["identity"] for p in (ours, theirs))
+    assert one == other
+
+
+def test_a_run_is_resumed_with_workers_and_without(workers, models, twelve, tmp_path):
+    whole = rows_of(run(models(), twelve, tmp_path / "whole", SETTINGS).path)
+    lines = (tmp_path / "whole" / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    for name, first, then in (("there", models(), workers), ("back", workers, models())):
+        shutil.copytree(tmp_path / "whole", tmp_path / name)
+        file = tmp_path / name / "predictions.jsonl"
+        file.write_bytes(b"".join(lines[:11]))
+        retried = run(first, twelve, tmp_path / name, SETTINGS)
+        assert rows_of(retried.path) == whole  # a row twice is an error of the next start
+        lines_now = file.read_bytes().splitlines(keepends=True)
+        file.write_bytes(b"".join(lines_now[:40]) + lines_now[40][:30])
+        assert rows_of(run(then, twelve, tmp_path / name, SETTINGS).path) == whole
+        assert file.read_bytes().startswith(b"".join(lines_now[:40]))
+
+
+def test_what_fails_in_a_worker_is_what_fails_in_one_process(workers, models, videos, tmp_path):
+    folder = shutil.copytree(videos, tmp_path / "videos")
+    (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:200])
+    benchmark = load_benchmark("open", questions_csv(tmp_path / "q.csv", ["a", "b", "gone"], 2), folder)
+    ours = run(workers, benchmark, tmp_path / "ours")
+    assert ours.scores[SMALL.name]["failed"] == 4
+    assert rows_of(ours.path) == rows_of(run(models(), benchmark, tmp_path / "theirs").path)
+    assert "b: attempt 1 failed" in log_of(ours.path)  # said in the worker, and kept
+
+
+def test_a_killed_worker_is_replaced_and_its_video_done_again(workers, models, benchmark, tmp_path, capsys):
+    settings = [SMALL, Setting(30, Own(kill_once, str(tmp_path / "killed")))]
+    ours = run(workers, benchmark, tmp_path / "ours", settings)
+    assert (tmp_path / "killed").exists()
+    theirs = run(models(), benchmark, tmp_path / "theirs", settings)
+    assert rows_of(ours.path) == rows_of(theirs.path) and len(rows_of(ours.path)) == 24
+    assert all(not row["error"] for row in rows_of(ours.path))
+    assert "raylet" not in capsys.readouterr().out and "Ray: " in log_of(ours.path)
+
+
+def test_a_video_that_kills_three_times_is_set_aside(workers, benchmark, tmp_path):
+    settings = [SMALL, Setting(30, Own(kill_always, str(tmp_path / "tries")))]
+    ours = run(workers, benchmark, tmp_path / "ours", settings)
+    assert (tmp_path / "tries").read_text() == "x\n" * 3
+    rows = rows_of(ours.path)
+    assert len(rows) == 24 and {row["video"] for row in rows if row["error"]} == {"b"}
+    reasons = {row["error"] for row in rows if row["video"] == "b"}
+    assert len(reasons) == 1 and re.match(r"killed its worker 3 times: .*process \d+ on .*127\.0\.0\.1", reasons.pop())
+    assert "b: set aside: killed its worker 3 times" in log_of(ours.path)
+
+
+def test_bad_checkpoints_and_videos(workers, cluster, checkpoints, videos, tmp_path):
+    cluster_node = cluster.add_node(num_cpus=1, **NODE)
+    try:
+        with (
+            pytest.raises(SfllavaError, match=r"a worker on .* cannot load the model: /nowhere: no such checkpoint"),
+            Workers("/nowhere", 3, cluster.address) as bad,
+        ):
+            run(bad, load_benchmark("open", questions_csv(tmp_path / "q.csv"), videos), tmp_path / "run")
+    finally:
+        cluster.remove_node(cluster_node)
+    assert not (tmp_path / "run").exists()
+    # a video that this machine has and a worker's node has not, and one that is gone since
+    shutil.copytree(videos, tmp_path / "videos")
+    benchmark = load_benchmark("open", questions_csv(tmp_path / "q.csv"), tmp_path / "videos")
+    benchmark.find_video("a")
+    (tmp_path / "videos" / "c.mp4").unlink()
+    scores = run(workers, benchmark, tmp_path / "gone").scores[SMALL.name]
+    assert scores["reasons"] == {f"{tmp_path / 'videos' / 'c.mp4'}: no such video any more": 4}
+    with pytest.raises(SfllavaError, match="a setting cannot be sent to the workers"):
+        run(workers, benchmark, tmp_path / "bad", Setting(4, Own(print, threading.Lock())))
+
+
+def test_a_node_killed_with_and_without_room_left(workers, cluster, models, checkpoints, twelve, tmp_path):
+    """`workers` has all of the head's room, so these two stand on nodes of their own."""
+    setting = Setting(6, Own(take_time))
+    whole = rows_of(run(models(), twelve, tmp_path / "whole", setting).path)
+    nodes = {node.node_id: node for node in (cluster.add_node(num_cpus=1, **NODE) for _ in range(3))}
+
+    def kill(node, out):
+        while not (out / "predictions.jsonl").exists() or not (out / "predictions.jsonl").stat().st_size:
+            time.sleep(0.05)
+        cluster.remove_node(nodes.pop(node), allow_graceful=False)
+
+    def killed_in(pair, node, out):
+        thread = threading.Thread(target=kill, args=(node, out))
+        thread.start()
+        ours = run(pair, twelve, out, setting)
+        thread.join()
+        assert rows_of(ours.path) == whole and "Ray: " in log_of(ours.path)
+
+    def both_up(pair):
+        while len(pair._idle()) < 2 or not all(worker.node in nodes for worker in pair._workers):
+            list(pair._collect())
+            time.sleep(0.1)
+
+    with Workers(checkpoints(), 2, cluster.address) as pair:
+        both_up(pair)
+        killed_in(pair, pair._workers[0].node, tmp_path / "room")  # its worker comes up on the third node
+        both_up(pair)
+        killed_in(pair, pair._workers[1].node, tmp_path / "no room")  # the other worker does it all
+        assert len(pair._idle()) == 1
+        nodes.update({node.node_id: node for node in [cluster.add_node(num_cpus=1, **NODE)]})
+        both_up(pair)
+    for node in nodes.values():
+        cluster.remove_node(node)
+
+
+def test_shares_of_a_machine(caplog):
+    def nodes(*rooms):
+        return [{"Alive": True, "Resources": {"CPU": float(c), "GPU": float(g)}} for c, g in rooms]
+
+    assert _plan(nodes((16, 0)), 4, 1, "auto", True) == (4, {"CPU": 4})
+    assert _plan(nodes((3, 0), (3, 0)), 3, 1, "auto", False) == (3, {"CPU": 1})  # two of 2 CPUs would leave one out
+    assert _plan(nodes((0, 0), (8, 0), (8, 0)), None, 1, "auto", False) == (2, {"CPU": 8})
+    assert _plan(nodes((0, 0), (64, 8), (64, 4)), None, 2, "auto", False) == (6, {"CPU": 1, "GPU": 2})
+    assert _plan(nodes((64, 8)), 2, 1, "cpu", True) == (2, {"CPU": 32})
+    assert not caplog.text
+    assert _plan(nodes((64, 3)), 4, 1, "auto", True) == (4, {"CPU": 1, "GPU": 1})
+    assert "there is room for 3 of 4 workers; the others join when there is more" in caplog.text
+    with pytest.raises(SfllavaError, match="needed 2 GPUs for a worker, and Ray sees 1 here"):
+        _plan(nodes((64, 1)), None, 2, "auto", True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--gpus-per-worker", "2"], "--gpus-per-worker needs --workers or --ray"),
+        (["--workers", "0"], "needed at least one worker"),
+        (["--workers", "2", "--device", "cuda:1"], "Ray chooses the GPU of each worker"),
+        (["--ray", "ray://127.0.0.1:1"], "needed auto or HOST:PORT"),
+        (["--workers", "2"], "pip install 'sfllava\\[cluster\\]'"),
+    ],
+)
+def test_bad_options(videos, tmp_path, options, message, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    csv = questions_csv(tmp_path / "q.csv")
+    common = ["evaluate", "open", "--questions", csv, "--videos", videos, "--model", "tiny", "--out", tmp_path / "run"]
+    assert cli.main([*map(str, common), *options]) == 1
+    assert re.search(message, capsys.readouterr().err) and not (tmp_path / "run").exists()
+
+
+MINE = '''"""Which is best?"""
+
+import time
+
+from sfllava import Setting
+
+
+class Slowly:
+    def __call__(self, grid):
+        time.sleep(0.4)  # so that there is a middle to be stopped in
+        return grid[:, ::8, ::8].reshape(-1, grid.shape[-1])
+
+    def __str__(self):
+        return "slowly"
+
+
+BENCHMARK = "open"
+SETTINGS = [Setting(4, Slowly(), "own"), Setting(6, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2", "named")]
+'''
+
+
+def test_the_command_killed_interrupted_and_started_again(checkpoints, models, twelve, tmp_path):
+    """An ablation with a pool of one's own, on a Ray that the command starts and that ends with it."""
+    (tmp_path / "mine.py").write_text(MINE)
+    command = [
+        *(sys.executable, "-m", "sfllava.cli", "ablate", str(tmp_path / "mine.py"), "--max-new-tokens", "6"),
+        *("--questions", str(tmp_path / "q.csv"), "--videos", str(tmp_path / "videos"), "--model", str(checkpoints())),
+    ]
+    rows = tmp_path / "run" / "predictions.jsonl"
+    for signalled, wanted, code in ((signal.SIGKILL, 1, -signal.SIGKILL), (signal.SIGINT, 17, 130)):
+        process = subprocess.Popen(
+            [*command, "--out", str(tmp_path / "run"), "--workers", "2"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while process.poll() is None and (not rows.exists() or rows.read_bytes().count(b"\n") < wanted):
+            time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert any("raylet" in child.name() for child in children)
+        process.send_signal(signalled)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert (signalled == signal.SIGKILL) or "sfllava: stopped; the same command goes on from here" in err
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive, "processes were left behind"
+        assert wanted <= rows.read_bytes().count(b"\n") < 48
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run"), "--workers", "2"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(str(tmp_path / "run")) and "raylet" not in done.stdout
+    ablate(tmp_path / "mine.py", models(), twelve, tmp_path / "whole", max_new_tokens=6, progress=False)
+    assert rows_of(tmp_path / "run") == rows_of(tmp_path / "whole") and len(rows_of(tmp_path / "run")) == 48
+    assert (tmp_path / "run" / "scores.json").read_bytes() == (tmp_path / "whole" / "scores.json").read_bytes()
+    costs = json.loads((tmp_path / "run" / "costs.json").read_text())
+    assert costs.keys() == {"own", "named"}
+    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]) == 3
