@@ -114,7 +114,7 @@ def read_video(
 
     Of several numbers the frames of all samples are read together, each once; `Video.positions` tells them apart.
     With `size` (height, width) each is resized as the model will see it. decord decodes; PyAV takes over for
-    what decord cannot (AV1, GIF, rotation, damaged containers). Raises VideoError, which names the file.
+    what decord cannot (AV1, GIF, rotation, edit lists, damaged containers). Raises VideoError, which names the file.
     """
     path = Path(path)
     if not (isinstance(frames, int) or len(frames)) or min([frames] if isinstance(frames, int) else frames) < 1:

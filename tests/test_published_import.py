@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import json
 
 import pytest
 from conftest import CLIPS
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from published_layout import dump, sfllava, write_outputs, write_playground
 
 from sfllava.benchmarks import load_benchmark
@@ -346,52 +343,6 @@ def test_where_outputs_are_looked_for(msvd, tmp_path):
 def test_text_that_is_no_value(text):
     with pytest.raises(ValueError, match=r"^(not readable as JSON|needed at most)"):
         parse_value(text)
-
-
-PLAIN = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**12), 10**12)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(PLAIN, max_size=3) | st.dictionaries(st.text(), PLAIN, max_size=3))
-def test_values_come_back_from_json_and_from_literals(value):
-    assert parse_value(json.dumps(value)) == value
-    assert parse_value(repr(value)) == value == ast.literal_eval(repr(value))
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.text() | st.text(alphabet="{}[]()'\":,-+ \\x0123nulltrue"))
-def test_any_text_is_a_value_or_a_value_error(text):
-    try:
-        parse_value(text)
-    except ValueError as error:
-        assert str(error)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.binary(max_size=40) | st.builds(lambda v: json.dumps(v).encode(), PLAIN), max_size=6), st.randoms())
-def test_whatever_stands_between_them_good_rows_are_read(tmp_path_factory, lines, random):
-    """Each line is a prediction, a repeated one, or named; none stops the import, and no question is lost."""
-    folder = tmp_path_factory.mktemp("out")
-    (folder / "q.csv").write_text(
-        "video_name,question_id,question,answer\na,1,what?,cat\na,2,where?,home\na,3,who?,man\n"
-    )
-    benchmark = load_benchmark("open", folder / "q.csv")
-    good = [json.dumps(theirs(question, "x")).encode() for question in benchmark.questions[:2]]
-    lines = [*(line.replace(b"\n", b" ") for line in lines), *good]
-    random.shuffle(lines)
-    (folder / "merge.jsonl").write_bytes(b"\n".join(lines))
-    found = import_outputs(folder, benchmark, folder / "run")
-    filled = sum(bool(line.strip()) for line in lines)
-    assert found.outputs.rows == filled == 2 + len(found.outputs.bad) + len(found.outputs.repeated)
-    assert [row["prediction"] for row in read_rows(folder / "run")] == ["x", "x", None]
 
 
 def test_setting_names_are_checked(msvd, tmp_path):

@@ -278,16 +278,6 @@ def test_what_percent_cannot_fill(template, values, message):
         fill(template, [(Gap("y"),)] * values)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.text() | st.binary())
-def test_any_file_is_read_or_said_to_be_unreadable(tmp_path_factory, content):
-    folder = tmp_path_factory.mktemp("checkout")
-    data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
-    (folder / "prompt.py").write_bytes(data)
-    pack = read_wordings(folder)
-    assert not pack.wordings and pack.missing
-
-
 def test_deep_and_strange_sources(tmp_path):
     for source in (
         "if conv_mode == 'x':\n    prompt = " + "+".join(["'<image>'"] * 20_000),

@@ -368,16 +368,3 @@ def test_values_are_what_safe_load_reads(tmp_path_factory, count, data, style, w
             wanted = value if isinstance(value, list) else [value] * count
             assert [read.value(key, i).text for i in range(count)] == [str(each) for each in wanted]
             assert all(1 <= read.value(key, i).line <= path.read_text().count("\n") for i in range(count))
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.text() | st.binary() | st.text(alphabet="SCRIPTONFG_AME:[]{}#&*!|>-\"' \n\t,01"))
-def test_no_file_does_more_than_raise_our_error(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp("yaml") / "e.yaml"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
-    try:
-        read = read_experiment(path)
-    except ExperimentError as error:
-        assert str(path) in str(error)
-    else:
-        assert read.scripts

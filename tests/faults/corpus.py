@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate, zip_longest
+from itertools import accumulate, pairwise, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,7 +123,7 @@ def _gif(path: Path, frames: np.ndarray | None = None, ticks: Sequence[int] | No
     """With a palette of its own for each frame, so that no grey is lost."""
     # in hundredths of a second, as a GIF counts
     images = [Image.fromarray(f).convert("P", palette=Image.Palette.ADAPTIVE) for f in (render() if frames is None else frames)]  # fmt: skip
-    steps = [_cs(b - a) * 10 for a, b in zip(ticks, ticks[1:])] if ticks else [120] * (len(images) - 1)
+    steps = [_cs(b - a) * 10 for a, b in pairwise(ticks)] if ticks else [120] * (len(images) - 1)
     images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=[*steps, 120], loop=0)
 
 
@@ -215,7 +215,7 @@ def _wholes() -> Iterator[Plan]:
             yield item, lambda path, c=codec, p=pix_fmt, n=count: _any(path, c, p, render(n))
     seconds = tuple(tick / RATE for tick in _UNEVEN)
     for codec, suffix in (("libx264", "mp4"), ("libvpx-vp9", "webm"), ("gif", "gif"), ("libx264", "mkv"), ("libx265", "mov"), ("libsvtav1", "mp4")):  # fmt: skip
-        steps = [_cs(b - a) / 100 for a, b in zip(_UNEVEN, _UNEVEN[1:])]
+        steps = [_cs(b - a) / 100 for a, b in pairwise(_UNEVEN)]
         times = (0.0, *accumulate(steps)) if codec == "gif" else seconds
         item = Item("variable rate", f"rates/{codec}.{suffix}", "whole", Truth(seconds=times))
         yield item, lambda path, c=codec: _any(path, c, "yuv420p", render(), _UNEVEN)

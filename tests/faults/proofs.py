@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from figures import record, some
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
+
+from figures import record, some
 
 
 def prove(
