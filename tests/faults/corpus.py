@@ -91,6 +91,8 @@ def encode(
     suffix = path.suffix.lower()
     with av.open(str(path), "w", format=formats.get(suffix, suffix[1:]), options=container or {}) as out:
         sound = _sound(out) if audio else []
+        if codec == "libx265" and len(frames) < 3:  # with B-frames x265 leaves their times of decoding unset
+            options = {"x265-params": "bframes=0", **(options or {})}
         stream: Any = out.add_stream(codec, rate=RATE, options=options or {})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pix_fmt
