@@ -13,8 +13,10 @@ demo: .venv/.installed
 	$(BIN)/python -c "import json; [print(t, end='') for c in json.load(open('demo/demo.ipynb'))['cells'] for o in c.get('outputs', []) for t in o.get('text', [])]"
 	@echo "demo/demo.html has the table and the figure; demo/budget.png is the figure alone"
 
+# the clusters of tests/test_cluster.py want all cores, so they come alone
 test: .venv/.installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),--ignore tests/test_cluster.py)
+	$(if $(ARGS),,$(BIN)/python -m pytest -n 0 --durations 5 tests/test_cluster.py)
 
 check: .venv/.installed
 	$(BIN)/ruff check .
@@ -32,12 +34,16 @@ bench: .venv/.installed
 	$(BIN)/python bench/judging.py
 	$(BIN)/python bench/explorer.py
 	$(BIN)/python bench/plan.py
+	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/cluster.py
 
 # every fault at full count, with a table in docs/faults.md
+faults: export SFLLAVA_FAULTS := $(CURDIR)/.faults.jsonl
 faults: .venv/.installed
 	rm -f .faults.jsonl
-	SFLLAVA_FAULTS=$(CURDIR)/.faults.jsonl $(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
-	SFLLAVA_FAULTS=$(CURDIR)/.faults.jsonl $(BIN)/python tests/faults/figures.py
+	$(BIN)/python -m pytest tests/faults tests/test_evaluate.py tests/test_llava_next.py -k "faults or memory" $(ARGS)
+	$(BIN)/python -m pytest -n 0 tests/test_cluster.py
+	$(BIN)/python tests/fault_table.py
 
 soak: .venv/.installed
 	$(BIN)/python bench/soak.py

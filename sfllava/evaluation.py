@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava.benchmarks import Benchmark
+from sfllava.disk import RunError
 from sfllava.jobs import Here, How, Runner, make_jobs
 from sfllava.progress import progress_bar
 from sfllava.prompts import Prompt, pack_prompt
@@ -127,10 +128,11 @@ def evaluate(
                 for rows in answered:
                     folder.append(rows)
                     bar.update(len(rows))
-        finally:
-            scores = score(questions, names, folder.rows())
-            folder.write_scores(scores)
-            log.info("ended:\n%s", format_scores(scores))
+        except BaseException:
+            with contextlib.suppress(RunError):  # a disk that takes no more rows takes no scores: the rows are named
+                _conclude(folder, questions, names)
+            raise
+        scores = _conclude(folder, questions, names)
     return Run(Path(out), scores)
 
 
@@ -154,6 +156,13 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _conclude(folder: RunFolder, questions: Sequence[Question], names: Sequence[str]) -> dict[str, Any]:
+    scores = score(questions, names, folder.rows())
+    folder.write_scores(scores)
+    log.info("ended:\n%s", format_scores(scores))
+    return scores
 
 
 def _describe(setting: Setting, model: Outline) -> dict[str, Any]:

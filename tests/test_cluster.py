@@ -23,6 +23,7 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(32).hex())
 
 import ray
+from fault_table import record
 from ray.cluster_utils import Cluster
 from test_evaluate import SETTINGS, SMALL, log_of, plain, questions_csv, run
 
@@ -162,6 +163,7 @@ def test_a_killed_worker_is_replaced_and_its_video_done_again(workers, models, b
     assert rows_of(ours.path) == rows_of(theirs.path) and len(rows_of(ours.path)) == 24
     assert all(not row["error"] for row in rows_of(ours.path))
     assert "raylet" not in capsys.readouterr().out and "Ray: " in log_of(ours.path)
+    record("Ray: a worker killed", 1, 1, 0, "its video done again, rows as of one process")
 
 
 def test_a_video_that_kills_three_times_is_set_aside(workers, benchmark, tmp_path):
@@ -173,6 +175,9 @@ def test_a_video_that_kills_three_times_is_set_aside(workers, benchmark, tmp_pat
     reasons = {row["error"] for row in rows if row["video"] == "b"}
     assert len(reasons) == 1 and re.match(r"killed its worker 3 times: .*process \d+ on .*127\.0\.0\.1", reasons.pop())
     assert "b: set aside: killed its worker 3 times" in log_of(ours.path)
+    record(
+        "Ray: a video that kills three workers", 3, 3, 0, "its questions failed, with the reason; the others answered"
+    )
 
 
 def test_bad_checkpoints_and_videos(workers, cluster, videos, tmp_path):
@@ -228,6 +233,9 @@ def test_a_node_killed_with_and_without_room_left(workers, cluster, models, chec
         cluster.add_node(num_cpus=1, **NODE)
         until(both_up, pair)  # room has come
     cluster.remove_node(cluster.worker_nodes.copy().pop())
+    record(
+        "Ray: a node killed", 2, 2, 0, "once with room for its worker elsewhere, once without; rows as of one process"
+    )
 
 
 def test_shares_of_a_machine(caplog):
@@ -324,6 +332,7 @@ def test_the_command_killed_and_started_again(ablation, models, twelve, tmp_path
     assert (tmp_path / "run" / "scores.json").read_bytes() == (tmp_path / "whole" / "scores.json").read_bytes()
     assert json.loads((tmp_path / "run" / "costs.json").read_text()).keys() == {"own", "named"}
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]) == 2
+    record("Ray: SIGKILL of ablate --workers 2", 1, 1, 0, "no process left, rows as of one process")
 
 
 def test_the_command_interrupted_on_a_cluster(workers, cluster, ablation, tmp_path):

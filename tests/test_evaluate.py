@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fault_table import record
 
 from sfllava import jobs
 from sfllava.benchmarks import BenchmarkError, load_benchmark
@@ -255,6 +256,8 @@ def test_memory_that_is_too_small_for_a_group(models, benchmark, tmp_path, monke
     run(models(), benchmark, tmp_path / "parts", SETTINGS)
     assert plain(read_rows(tmp_path / "parts")) == plain(read_rows(tmp_path / "whole"))
     assert "going on with 2 questions at a time" in caplog.text and "CUDA out of memory" in log_of(tmp_path / "parts")
+    told = "raised in place of CUDA; answered in smaller groups, rows as with room for all"
+    record("out of memory: a run of groups too large", 1, 1, 0, told)
 
 
 def test_a_prompt_too_large_for_the_memory_is_a_failed_row(models, benchmark, tmp_path, monkeypatch):
@@ -272,6 +275,9 @@ def test_a_prompt_too_large_for_the_memory_is_a_failed_row(models, benchmark, tm
         and scores[SETTINGS[1].name]["answered"] == 12 - scores[SETTINGS[1].name]["failed"]
     )
     assert "CUDA out of memory" in next(iter(scores[SMALL.name]["reasons"]))
+    record(
+        "out of memory: a prompt too large alone", 12, 12, 0, "questions failed, with the reason; the others answered"
+    )
 
 
 def test_a_hanging_decoder_gives_way_to_the_other(models, benchmark, tmp_path, monkeypatch):

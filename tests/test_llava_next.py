@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CLIPS
+from fault_table import record
 from PIL import Image
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from transformers import CLIPImageProcessor, LlavaNextConfig, LlavaNextForConditionalGeneration
@@ -182,6 +183,7 @@ def test_memory_that_is_too_small_for_all_questions(models, frames, monkeypatch,
     monkeypatch.setattr(packed, "Pack", Small)
     assert ids(model.answer(tokens, QUESTIONS, max_new_tokens=8)) == whole
     assert "the device's memory is too small for more" in caplog.text
+    record(f"out of memory: room for {most} of {len(QUESTIONS)} questions", 1, 1, 0, "same token ids")
 
 
 def test_frames_that_do_not_fit_the_memory_are_encoded_in_smaller_batches(checkpoints, frames, monkeypatch):
@@ -198,6 +200,7 @@ def test_frames_that_do_not_fit_the_memory_are_encoded_in_smaller_batches(checkp
     torch.testing.assert_close(model.encode(frames), whole, atol=1e-5, rtol=1e-5)
     model.encode(frames)
     assert sizes == [8, 4, 2, 2]  # what fits is remembered
+    record("out of memory: encoding frames", 1, 1, 0, "smaller batches, same tokens")
     with pytest.raises(torch.OutOfMemoryError):
         monkeypatch.setattr(model, "_encode", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
         model.encode(frames)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fault_table import record, some
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
-
-from figures import record, some
 
 
 def prove(

@@ -8,9 +8,8 @@ import re
 import pytest
 from commands import FAULTS, Command, make_commands, said
 from conftest import ROOT
+from fault_table import record
 from openai_server import Server
-
-from figures import record
 
 DAY, YEAR = 86_400, 31_536_000
 # each process of the command imports this at its start; the clock jumps with the first row on disk

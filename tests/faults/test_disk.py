@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 from commands import Command, make_commands, parts, said
+from fault_table import record, some
 from openai_server import Server
-
-from figures import record, some
 
 SEED, PAGE = 5, 4096
 NAMES = ["evaluate", "ablate", "judge", "render", "figures"]

@@ -12,11 +12,11 @@ import torch
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
+from fault_table import record
 from proofs import prove
 from published_layout import sfllava
 from test_parsers import PLAIN
 
-from figures import record
 from sfllava.benchmarks import load_benchmark
 from sfllava.disk import RunError
 from sfllava.evaluators.judge import load_rubric

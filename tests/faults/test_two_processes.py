@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from commands import Command, make_commands, said
+from fault_table import record
 from openai_server import Server
-
-from figures import record
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from corpus import Item, encode, level, make_corpus
+from fault_table import record, some
 from published_layout import sfllava
 
-from figures import record, some
 from sfllava.decoders import DecodePool
 from sfllava.runfolder import read_rows
 from sfllava.sampler import Video, VideoError, read_video, sample_indices

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sfllava.evaluation import versions
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FULL = bool(os.environ.get("SFLLAVA_FAULTS"))
 _PAGE = """# Faults
 
