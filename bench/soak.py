@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,9 @@ class Watched:
             self.answered += sum(row["error"] is None for row in rows)
             if self.answered >= EVERY * (len(self.samples) + 1):
                 self.samples.append({"questions": self.answered, **look()})
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        return self.here.call(function, *args)
 
 
 def look() -> dict[str, float]:
