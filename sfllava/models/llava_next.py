@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,7 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LlavaNextForConditionalGeneration
 
 from sfllava.costs import shape_of
-from sfllava.models.kvcache import Shelf
+from sfllava.models.kvcache import PrefixCache, Shelf
 from sfllava.models.memory import smaller
 from sfllava.models.outline import Outline
 from sfllava.models.packed import PACKED_POSITIONS, Lane, Pack, Prefix, generate, parts
@@ -108,6 +109,9 @@ class LlavaNext(Outline):
         )
         self.graphs = False
         """Whether decoding is replayed as a CUDA graph: one launch a token instead of hundreds, on one GPU only"""
+        # renamed in transformers 5.24
+        known = inspect.signature(type(network.model.language_model).forward).parameters
+        self._cache_name = "cache" if "cache" in known else "past_key_values"
         self._warned = False
         self._batch = 8 if self.device.type == "cpu" else 64
 
@@ -242,7 +246,7 @@ class LlavaNext(Outline):
         for _ in range(new):
             start = cache.get_seq_length()
             positions = torch.arange(start, start + embeds.shape[1], device=self.device)[None]
-            hidden = self._forward(embeds, past_key_values=cache, use_cache=True, position_ids=positions)
+            hidden = self._forward(embeds, cache, position_ids=positions)
             token = int(self._logits(hidden[0, -1:]).argmax())
             yield token
             embeds = self._embed([token])
@@ -273,7 +277,7 @@ class LlavaNext(Outline):
         positions = torch.arange(first, first + embeds.shape[1], device=self.device)[None]
         still = self.still_rope() if len(before) + len(tokens) <= self._shared_limit else nullcontext()
         with still:
-            self._forward(embeds, past_key_values=prefix.cache, use_cache=True, position_ids=positions)
+            self._forward(embeds, prefix.cache, position_ids=positions)
         prefix.before, prefix.tokens = before, tokens
         return prefix
 
@@ -402,7 +406,9 @@ class LlavaNext(Outline):
     def _embed_ids(self, ids: Tensor) -> Tensor:
         return self.network.model.language_model.embed_tokens(ids)
 
-    def _forward(self, embeds: Tensor, **options: Any) -> Tensor:
+    def _forward(self, embeds: Tensor, cache: PrefixCache | None = None, **options: Any) -> Tensor:
+        if cache is not None:
+            options |= {self._cache_name: cache, "use_cache": True}
         return self.network.model.language_model(inputs_embeds=embeds, **options).last_hidden_state
 
     def _logits(self, hidden: Tensor) -> Tensor:

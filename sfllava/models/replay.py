@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from sfllava.models.kvcache import PrefixCache
 from sfllava.models.llava_next import LlavaNext, Prefix
 from sfllava.prompts import Prompt
 from sfllava.types import Question, SfllavaError
@@ -84,12 +85,11 @@ def _replay(
         parts = [(model._embed(before, tokens, after), 1), *((model._embed([token]), 1) for token in said[:-1])]
     done = 0
     for embeds, rows in parts:
-        with _watching(model, len(before), None if total is None else total[done : done + rows]):
+        with _watching(model, shared.cache, len(before), None if total is None else total[done : done + rows]):
             start = shared.cache.get_seq_length()
             hidden = model._forward(
                 embeds,
-                past_key_values=shared.cache,
-                use_cache=True,
+                shared.cache,
                 position_ids=torch.arange(start, start + embeds.shape[1], device=model.device)[None],
             )
         done += rows
@@ -103,12 +103,12 @@ def _attentions(model: LlavaNext) -> list[Any]:
 
 
 @contextmanager
-def _watching(model: LlavaNext, start: int, total: Tensor | None) -> Iterator[None]:
+def _watching(model: LlavaNext, cache: PrefixCache, start: int, total: Tensor | None) -> Iterator[None]:
     """Add to `total` (A N), layer by layer, the attention of the last A positions of the forward inside."""
 
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        keys = kwargs["past_key_values"].layers[module.layer_idx].keys
+        keys: Any = cache.layers[module.layer_idx].keys
         _add_rows(module, hidden[:, -len(total) :], kwargs["position_embeddings"], keys, start, total)  # type: ignore[arg-type]
 
     watched = [] if total is None else _attentions(model)
