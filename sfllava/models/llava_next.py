@@ -246,7 +246,7 @@ class LlavaNext(Outline):
         for _ in range(new):
             start = cache.get_seq_length()
             positions = torch.arange(start, start + embeds.shape[1], device=self.device)[None]
-            hidden = self._forward(embeds, cache, position_ids=positions)
+            hidden = self._forward(embeds, cache=cache, position_ids=positions)
             token = int(self._logits(hidden[0, -1:]).argmax())
             yield token
             embeds = self._embed([token])
@@ -277,7 +277,7 @@ class LlavaNext(Outline):
         positions = torch.arange(first, first + embeds.shape[1], device=self.device)[None]
         still = self.still_rope() if len(before) + len(tokens) <= self._shared_limit else nullcontext()
         with still:
-            self._forward(embeds, prefix.cache, position_ids=positions)
+            self._forward(embeds, cache=prefix.cache, position_ids=positions)
         prefix.before, prefix.tokens = before, tokens
         return prefix
 

@@ -94,7 +94,7 @@ class Pack:
         with self.model.still_rope():
             hidden = self.model._forward(
                 self.model._embed_ids(tokens),
-                self.cache,
+                cache=self.cache,
                 position_ids=positions,
                 attention_mask=packed_mask(self.lengths, self.start, self.owners, queries),
             )
@@ -134,7 +134,7 @@ class Steps:
         with self._model.still_rope():
             hidden = self._model._forward(
                 self._model._embed_ids(tokens),
-                self._cache,
+                cache=self._cache,
                 position_ids=positions,
                 attention_mask=self._own & (self._order <= at[:, None]),
             )

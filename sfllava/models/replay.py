@@ -89,7 +89,7 @@ def _replay(
             start = shared.cache.get_seq_length()
             hidden = model._forward(
                 embeds,
-                shared.cache,
+                cache=shared.cache,
                 position_ids=torch.arange(start, start + embeds.shape[1], device=model.device)[None],
             )
         done += rows
