@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -258,6 +259,29 @@ def test_memory_that_is_too_small_for_a_group(models, benchmark, tmp_path, monke
     assert "going on with 2 questions at a time" in caplog.text and "CUDA out of memory" in log_of(tmp_path / "parts")
     told = "raised in place of CUDA; answered in smaller groups, rows as with room for all"
     record("out of memory: a run of groups too large", 1, 1, 0, told)
+
+
+def test_a_full_disk_is_told_by_the_rows_that_it_did_not_take(models, benchmark, tmp_path, monkeypatch):
+    """Not by the scores, which find no room either."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    write, write_bytes = os.write, Path.write_bytes
+
+    def no_rows(descriptor, data):
+        if Path(f"/proc/self/fd/{descriptor}").resolve().name == "predictions.jsonl":
+            raise full
+        return write(descriptor, data)
+
+    def no_scores(path, data):
+        if path.name.endswith("scores.json"):
+            raise full
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(os, "write", no_rows)
+    monkeypatch.setattr(Path, "write_bytes", no_scores)
+    with pytest.raises(RunError, match=r"predictions\.jsonl: cannot write: No space left"):
+        run(models(), benchmark, tmp_path / "run")
+    monkeypatch.undo()
+    assert len(list(read_rows(run(models(), benchmark, tmp_path / "run").path))) == 12
 
 
 def test_a_prompt_too_large_for_the_memory_is_a_failed_row(models, benchmark, tmp_path, monkeypatch):
