@@ -35,13 +35,16 @@ def render(chart: Chart) -> go.Figure:
             figure.add_trace(_trace(series, series.name not in named), **at)
             named.add(series.name)
         if panel.level is not None:
-            figure.add_hline(panel.level, line_dash="dash", line_color="#666", annotation_text="chance", **at)
+            where = {"annotation_text": "chance", "annotation_position": "bottom right"}
+            figure.add_hline(panel.level, line_dash="dash", line_color="#666", **where, **at)
         figure.update_xaxes(title_text=panel.x_label, **at)
         if panel.log_x:
             ticks, labels = log_ticks(panel)
             figure.update_xaxes(type="log", tickvals=ticks, ticktext=labels, **at)
+        # a title that the panel to the left has already would be written over that panel
+        known = i % columns and chart.panels[i - 1].y_label == panel.y_label
         # the same heights in all panels, so that they can be compared
-        figure.update_yaxes(title_text=panel.y_label, matches=None if panel.heat else "y", **at)
+        figure.update_yaxes(title_text=None if known else panel.y_label, matches=None if panel.heat else "y", **at)
     figure.update_layout(
         template="plotly_white", height=420 * rows, legend={"orientation": "h", "y": -0.25}, margin={"t": 60, "b": 60},
         barmode="group",
