@@ -7,7 +7,7 @@ from sfllava.results import accuracy, costs, pareto
 
 
 def draw(results: pd.DataFrame) -> Chart | str:
-    """A panel for each value of a column `panel`, where the results have one, and for each benchmark otherwise."""
+    """A panel for each value of a column `panel`, where the results have one."""
     by = "panel" if "panel" in results else "benchmark"
     table = accuracy(results, (by, "name")).merge(costs(results)[["name", "aggregation"]], on="name")
     table = table.dropna(subset=["tokens"])

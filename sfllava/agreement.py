@@ -1,6 +1,7 @@
 """What the judges of a run say, side by side: scores by judge, and how far they agree on the same predictions.
 
-Intervals are 95 % and clustered by video, as in `results`; kappa's by drawing whole videos anew.
+Intervals are 95 % and clustered by video, as in `results`; kappa's by the jackknife, which leaves
+out one video at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sfllava.runfolder import RunError
 from sfllava.verdicts import VCGBENCH, at_of, judge_names, read_units, read_verdicts, verdicts_path
 
 RUBRICS = tuple(rubric for rubrics in VCGBENCH.values() for rubric in rubrics)
-_REPEATS = 4000
+_SCORES = (0.0, 5.0)  # the least and the greatest
 _NOTHING = stats.Estimate(np.nan, np.nan, np.nan, np.nan, 0, 0)
 
 
@@ -103,7 +104,7 @@ def _scores_of(part: Any) -> dict[str, Any]:
     found = stats.share(known["correct"].to_numpy(float), videos) if decided else _NOTHING
     out |= {"accuracy": 100 * found.mean, "accuracy_low": 100 * found.low, "accuracy_high": 100 * found.high}
     scored = known["score"].notna().all() and len(known) > 0
-    found = stats.mean(known["score"].to_numpy(float), videos) if scored else _NOTHING
+    found = stats.mean(known["score"].to_numpy(float), videos, *_SCORES) if scored else _NOTHING
     out |= {"score": found.mean, "score_low": found.low, "score_high": found.high}
     judged: Any = part[part["state"] == "judged"]["score"].to_numpy(float)
     out["published"] = float(np.trunc(judged).mean()) if scored and len(judged) else np.nan
@@ -126,18 +127,11 @@ def _average_of(group: pd.DataFrame) -> dict[str, Any]:
     weight = len(known) / len(RUBRICS) / known.groupby("rubric")["score"].transform("size")
     middle = float(np.mean(means))
     pulls = middle + (known["score"].astype(float) - known["rubric"].map(means)) * weight
-    found = stats.mean(pulls.to_numpy(float), known["video"].to_numpy(str))
+    found = stats.mean(pulls.to_numpy(float), known["video"].to_numpy(str), *_SCORES)
     judged: Any = group[group["state"] == "judged"]
     published = [float(np.trunc(judged[judged["rubric"] == r]["score"].to_numpy(float)).mean()) for r in RUBRICS]
     score = {"score": middle, "score_low": found.low, "score_high": found.high}
     return out | nothing | score | {"published": float(np.mean(published))}
-
-
-def _draws(videos: int, seed: int = 0) -> Any:
-    """How often each video is drawn, (repeats videos) in parts."""
-    rng = np.random.default_rng(seed)
-    for _ in range(0, _REPEATS, 250):
-        yield rng.multinomial(videos, np.full(videos, 1 / videos), size=250).astype(float)
 
 
 def pairs(verdicts: pd.DataFrame) -> list[Pair]:
@@ -166,15 +160,34 @@ def _pair(one: str, other: str, said: list[np.ndarray], videos: np.ndarray, labe
     tables = np.zeros((len(names), k * k))
     np.add.at(tables, (owner, said[0] * k + said[1]), 1)
     whole = tables.sum(0).reshape(k, k)
-    middle = float(kappa(whole[None])[0])
-    low = high = float("nan")
-    if len(names):
-        drawn = np.concatenate([kappa((w @ tables).reshape(-1, k, k)) for w in _draws(len(names))])
-        if not np.isnan(drawn).all():
-            low, high = map(float, np.nanpercentile(drawn, (2.5, 97.5)))
+    found = kappa_interval(tables, k)
     confusion = pd.DataFrame(whole.astype(int), pd.Index(labels, name=one), pd.Index(labels, name=other))
     agree = float(np.trace(whole) / whole.sum()) if whole.sum() else float("nan")
-    return Pair(one, other, int(whole.sum()), agree, (middle, low, high), confusion)
+    return Pair(one, other, int(whole.sum()), agree, found, confusion)
+
+
+def kappa_interval(tables: np.ndarray, k: int) -> tuple[float, float, float]:
+    """Kappa of the confusion tables (N k*k) of N videos together, with the ends of its interval.
+
+    A t interval of log(1 - kappa) by the jackknife over videos. Where the judges always agree, the lower end allows for
+    the videos that a sample of this size may have missed (`stats.unseen`).
+    """
+    whole = tables.sum(0)
+    middle = float(kappa(whole.reshape(1, k, k))[0])
+    if np.isnan(middle) or len(tables) < 2:
+        return middle, *((np.nan, np.nan) if np.isnan(middle) else (-1.0, 1.0))
+    if middle > 1 - 1e-9:
+        said = whole.reshape(k, k).sum(0) / whole.sum()
+        weights = np.subtract.outer(np.arange(k), np.arange(k)) ** 2.0
+        worst = weights[np.ix_(said > 0, said > 0)].max()
+        return middle, max(-1.0, 1 - stats.unseen(len(tables)) * worst / float(said @ weights @ said)), 1.0
+    without = kappa((whole - tables).reshape(-1, k, k))
+    # without one video the judges may always say the same, or always agree: that is no reason for an infinite error
+    logs = np.log(np.maximum(1 - np.where(np.isnan(without), middle, without), 1e-3 * (1 - middle)))
+    error = np.sqrt((len(tables) - 1) / len(tables) * ((logs - logs.mean()) ** 2).sum())
+    reach = stats.t_quantile(0.975, len(tables)) * error
+    ends = 1 - (1 - middle) * np.exp([reach, -reach])
+    return middle, max(-1.0, float(ends[0])), min(1.0, float(ends[1]))
 
 
 def kappa(tables: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ import contextlib
 import json
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,24 @@ def whole(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise RunError(f"{path}: cannot write: {error.strerror or error}") from error
         raise
+
+
+@contextlib.contextmanager
+def folder_of_parts(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside `folder` to make files in; at the end all of them move into `folder`, or none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot write: {error.strerror or error}") from error
+    try:
+        yield parts
+        for file in sorted(parts.iterdir()):
+            file.replace(folder / file.name)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot write: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
 
 
 def part_of(path: Path) -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sfllava.disk import replace_file
+import pandas as pd
+
+from sfllava.disk import RunError, folder_of_parts, replace_file
 from sfllava.notebooks import run_notebook, to_html
 from sfllava.plots import save_figures
-from sfllava.results import accuracy, costs, differences, export, failures, findings, load_results
+from sfllava.results import accuracy, by_benchmark, costs, differences, export, failures, findings, load_results
 
 
 def export_all(
@@ -16,19 +18,45 @@ def export_all(
 ) -> dict[str, list[Path] | str]:
     """Draw the figures of runs into a folder, and write their tables beside: CSV, Parquet and LaTeX.
 
-    The same runs give the same bytes. What was made by name, or in words why not.
+    The files take the place of earlier ones all together, when all are made; where something fails the folder is as it
+    was. The same runs give the same bytes.
+
+    Args:
+        runs: one or many run folders.
+        out: the folder; made where it is not there.
+        only: the figures to draw, by name or as files of your own. Default: all.
+        judge: by whose verdicts open answers are right. Default: offline scores.
+
+    Returns:
+        Name -> the files that were made, or in words why there are none.
     """
     out, results = Path(out), load_results(runs, judge)
-    made = save_figures(results, out, only)
-    tables = {"accuracy": accuracy(results), "costs": costs(results), "failures": failures(results)}
-    if len(set(results["name"])) > 1 and len(set(results["benchmark"])) == 1:
-        tables["differences"] = differences(results)
+    files = ("csv", "parquet", "tex")
+    made: dict[str, list[Path] | str] = {}
+    with folder_of_parts(out) as parts:
+        made |= save_figures(results, parts, only)
+        for name, table in _tables(results).items():
+            made[f"{name} (table)"] = (
+                table if isinstance(table, str) else [export(table, parts / f"{name}.{kind}") for kind in files]
+            )
+        replace_file(parts / "findings.txt", f"{findings(results)}\n".encode())
+    return {name: f if isinstance(f, str) else [out / path.name for path in f] for name, f in made.items()}
+
+
+def _tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
+    tables: dict[str, pd.DataFrame | str] = {
+        "accuracy": accuracy(results, ("benchmark", "name")), "costs": costs(results), "failures": failures(results),
+    }  # fmt: skip
+    if len(set(results["name"])) > 1:
+        try:
+            found = [differences(part).assign(benchmark=name) for name, part in by_benchmark(results)]
+            columns = ["benchmark", *found[0].columns.drop("benchmark")]
+            tables["differences"] = pd.concat(found).reindex(columns=columns)
+        except RunError as error:  # a sweep that is not done yet, or runs of other questions
+            tables["differences"] = f"none, since {error}"
     if len(set(results["type"])) > 1:
-        tables["types"] = accuracy(results, ("name", "type"))
-    for name, table in tables.items():
-        made[f"{name} (table)"] = [export(table, out / f"{name}.{kind}") for kind in ("csv", "parquet", "tex")]
-    replace_file(out / "findings.txt", f"{findings(results)}\n".encode())
-    return made
+        tables["types"] = accuracy(results, ("benchmark", "name", "type"))
+    return tables
 
 
 def report(run: str | Path) -> Path:

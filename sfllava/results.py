@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from sfllava.evaluators.choice import parse_strict
 from sfllava.evaluators.match import normalise
 from sfllava.runfolder import RunError, read_rows, read_run
 from sfllava.types import SfllavaError, Task
-from sfllava.verdicts import judge_names, read_verdicts, verdicts_path
+from sfllava.verdicts import at_of, judge_names, read_units, read_verdicts, verdicts_path
 
 _TEXTS = ("run", "benchmark", "setting", "key", "video", "type", "reason")
 COSTS = "costs.json"
@@ -37,8 +38,9 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
 
     Columns: run, benchmark, setting, key, video, type, tokens, correct, unparsable, failed, reason, seconds, and
     `name`: the setting, and of which run where several runs have it. What failed or cannot be read is not correct.
-    `.attrs["runs"]` has each run's identity and what is known of its costs. Raises RunError for a benchmark without
-    an offline score, for a run that is in the list twice, and for a line that is no row.
+    `.attrs["runs"]` has each run's identity and what is known of its costs, `.attrs["unasked"]` the settings that have
+    no rows yet. Raises RunError for a benchmark without an offline score, for a run that is in the list twice, and for
+    a line that is no row.
     """
     folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     texts = {column: _Texts() for column in _TEXTS}
@@ -71,7 +73,21 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
     data |= {name: np.frombuffer(values) if values else np.empty(0) for name, values in numbers.items()}
     data |= {name: np.array(values, dtype=bool) for name, values in flags.items()}
     table = pd.DataFrame(data)
-    table["name"] = _names(table)
+    settings = [
+        (identity["benchmark"], label, setting["name"])
+        for label, identity in facts.items() for setting in identity.get("settings") or ()
+    ]  # fmt: skip
+    at = ["benchmark", "run", "setting"]
+    pairs = list(table[at].drop_duplicates().astype(object).itertuples(index=False, name=None))
+    names = _names([*pairs, *settings])
+    categories = pd.Index(list(dict.fromkeys(names.values())), dtype=object)
+    codes = categories.get_indexer([names[pair] for pair in pairs])
+    # a group has its pair's place: both are in the order of the rows
+    groups = table.groupby(at, sort=False, observed=True).ngroup() if len(table) else np.empty(0, int)
+    table["name"] = pd.Categorical.from_codes(codes[groups], categories=categories)
+    table.attrs["unasked"] = [
+        {"benchmark": pair[0], "name": name, "run": pair[1]} for pair, name in names.items() if pair not in set(pairs)
+    ]
     table.attrs["runs"] = facts
     return table
 
@@ -100,14 +116,13 @@ def _labels(folders: list[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
-def _names(table: pd.DataFrame) -> pd.Categorical:
-    settings = table["setting"].astype(object)
+def _names(pairs: list[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
+    """(benchmark, run, setting) -> what the setting is called."""
+    known = list(dict.fromkeys(pairs))
     # a setting may have a run for each of several benchmarks; two runs of one benchmark need telling apart
-    pairs = table[["benchmark", "setting", "run"]].drop_duplicates()
-    again = set(pairs[pairs.duplicated(["benchmark", "setting"], keep=False)]["setting"])
-    if again:
-        settings = settings.where(~settings.isin(again), table["run"].astype(object) + ": " + settings)
-    return pd.Categorical(settings, categories=pd.Index(settings.drop_duplicates(), dtype=object))
+    often = Counter((benchmark, setting) for benchmark, _, setting in known)
+    again = {setting for (_, setting), count in often.items() if count > 1}
+    return {pair: f"{pair[1]}: {pair[2]}" if pair[2] in again else pair[2] for pair in known}
 
 
 def _grader(task: Task, folder: Path) -> Callable[[dict[str, Any]], tuple[bool, bool]]:
@@ -137,17 +152,24 @@ def _judged(folder: Path, judge: str, task: Task) -> Callable[[dict[str, Any]], 
     path = verdicts_path(folder, judge)
     if not path.exists():
         raise RunError(f"{path}: no such verdicts; there are {', '.join(judge_names(folder)) or 'none'}")
-    said = {(row["key"], row["setting"]): row for row in read_verdicts(path)}
-    waiting = 0
-    for row in read_rows(folder):
-        verdict = said.get((row["key"], row["setting"]))
-        waiting += not row["error"] and (verdict is None or verdict["error"] is not None)
-    if waiting:
-        raise RunError(
-            f"{path}: {waiting:,} predictions have no verdict yet, or one that failed: judge again, or see what "
-            "there is with `sfllava judges`"
-        )
-    return lambda row: (bool(said[row["key"], row["setting"]]["correct"]), True)
+    said = {at_of(row): row for row in read_verdicts(path)}
+    right: dict[tuple[str, str], bool] = {}
+    waiting = stale = 0
+    for unit in read_units(folder):
+        if unit.ask is None:  # inference failed: wrong, without asking a judge
+            continue
+        verdict = said.get(unit.at)
+        if verdict is None or verdict["error"] is not None:
+            waiting += 1
+        elif verdict["content"] != unit.ask.content:
+            stale += 1
+        else:
+            right[unit.key, unit.setting] = bool(verdict["correct"])
+    if waiting or stale:
+        counts = [f"{waiting:,} predictions have no verdict yet, or one that failed"] * bool(waiting)
+        counts += [f"{stale:,} verdicts are on other predictions than those in the run now"] * bool(stale)
+        raise RunError(f"{path}: {', and '.join(counts)}: judge again, or see what there is with `sfllava judges`")
+    return lambda row: (right[row["key"], row["setting"]], True)
 
 
 def _read_costs(folder: Path) -> dict[str, Any]:
@@ -160,13 +182,16 @@ def _read_costs(folder: Path) -> dict[str, Any]:
         raise RunError(f"{file}: not JSON: {error}") from error
 
 
-def accuracy(results: pd.DataFrame, by: Sequence[str] = ("name",)) -> pd.DataFrame:
+def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Of each group: tokens, questions, failed, unparsable, and accuracy, low and high in percent over all of them.
 
-    `not_asked` counts the questions that a run has not come to yet; they are in no other column.
+    A group is a setting on a benchmark, or what `by` says. Where groups are settings, `not_asked` counts the questions
+    that a run has not come to yet; they are in no other column, and a setting that has no rows at all has no accuracy.
     """
+    several = results["benchmark"].nunique() > 1
+    by = list(by or (["benchmark"] * several + ["name"]))
     rows = []
-    for names, group in results.groupby(list(by), sort=False, observed=True):
+    for names, group in results.groupby(by, sort=False, observed=True):
         found = stats.share(group["correct"].to_numpy(), group["video"].cat.codes.to_numpy())
         rows.append(
             dict(zip(by, names))
@@ -174,17 +199,25 @@ def accuracy(results: pd.DataFrame, by: Sequence[str] = ("name",)) -> pd.DataFra
             | {"failed": int(group["failed"].sum()), "unparsable": int(group["unparsable"].sum())}
             | {"accuracy": 100 * found.mean, "low": 100 * found.low, "high": 100 * found.high}
         )
+    if not {*by} <= {"benchmark", "name"} or "name" not in by:
+        return pd.DataFrame(rows)
+    counts = ("questions", "videos", "failed", "unparsable")
+    for unasked in results.attrs.get("unasked", ()):
+        if unasked["benchmark"] in set(results["benchmark"]):
+            rows.append({**dict.fromkeys(counts, 0), **{column: unasked[column] for column in by}})
     table = pd.DataFrame(rows)
-    if "name" in by and "type" not in by and len(table):
-        asked = results.drop_duplicates(["name", "run"])
-        wanted = {
-            name: sum(results.attrs["runs"].get(run, {}).get("questions", 0) for run in part["run"])
-            for name, part in asked.groupby("name", observed=True)
-        }
-        total = results.groupby("name", observed=True).size()
-        missing = {name: max(0, wanted[name] - int(total[name])) for name in wanted}
-        table["not_asked"] = [missing[name] for name in table["name"]] if len(by) == 1 else 0
+    table["not_asked"] = [max(0, _wanted(results, row) - row["questions"]) for row in table.to_dict("records")]
     return table
+
+
+def _wanted(results: pd.DataFrame, row: dict[str, Any]) -> int:
+    """The questions that the runs of a row of `accuracy` ask at its setting."""
+    pairs = results[["name", "benchmark", "run"]].drop_duplicates().to_dict("records")
+    pairs += results.attrs.get("unasked", [])
+    same = {
+        p["run"] for p in pairs if all(p[column] == row[column] for column in ("name", "benchmark") if column in row)
+    }
+    return sum(results.attrs["runs"].get(run, {}).get("questions", 0) for run in same)
 
 
 def costs(results: pd.DataFrame) -> pd.DataFrame:
@@ -208,21 +241,22 @@ def costs(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def pareto(table: pd.DataFrame, cost: str = "tokens") -> pd.Series:
-    """Whether no other row is as cheap and better, or as good and cheaper."""
+    """Whether no other row is as cheap and better, or as good and cheaper; never where one of both is missing."""
     values = table[[cost, "accuracy"]].to_numpy(float)
-    better = [
-        any(c <= cost_ and a >= accuracy_ and (c < cost_ or a > accuracy_) for c, a in values)
-        for cost_, accuracy_ in values
+    front = [
+        np.isfinite(own).all()
+        and not any(c <= own[0] and a >= own[1] and (c < own[0] or a > own[1]) for c, a in values)
+        for own in values
     ]
-    return pd.Series(~np.array(better, bool), index=table.index, name="pareto")
+    return pd.Series(np.array(front, bool), index=table.index, name="pareto")
 
 
 def differences(results: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
     """Of each pair of names, or of each against `reference`, on the same questions: first minus other, in points.
 
-    p is of a paired t-test over videos, p_holm the same corrected for the number of pairs; `real` is p_holm < 0.05.
-    `detectable` is the true difference that such data would show in 80 of 100 cases, before the correction. Raises
-    RunError where two names were not asked the same questions.
+    p is that of flipping the signs of whole videos (`stats.difference`), p_holm the same corrected for the number of
+    pairs; `real` is p_holm < 0.05. `detectable` is the true difference that such data would show in 80 of 100 cases,
+    before the correction. Raises RunError where two names were not asked the same questions.
     """
     names = list(results["name"].cat.remove_unused_categories().cat.categories) if len(results) else []
     if reference is not None and reference not in names:
@@ -262,13 +296,44 @@ def _indexed(part: pd.DataFrame) -> pd.DataFrame:
     return plain.sort_index()
 
 
-def findings(results: pd.DataFrame, reference: str | None = None) -> str:
-    """What a reader may take from the numbers: which differences are real, and which are within noise."""
-    table = differences(results, reference)
+def findings(results: pd.DataFrame, reference: str | None = None, gaps: pd.DataFrame | None = None) -> str:
+    """What a reader may take from the numbers: which differences are real, and which are within noise.
+
+    Each benchmark is looked at by itself. Where settings cannot be compared, as in a sweep that is not done yet, it
+    says why. gaps: `differences(results, reference)`, where that is at hand.
+    """
+    parts = by_benchmark(results)
+    if len(parts) > 1:
+        return "\n\n".join(f"{name}: {findings(part, reference)}" for name, part in parts)
+    try:
+        lines = _of_differences(differences(results, reference) if gaps is None else gaps)
+    except RunError as error:
+        lines = [f"Nothing is compared, since {error}."]
+    waiting = accuracy(results)["not_asked"] if len(results) else pd.Series([0])
+    if waiting.any():
+        lines.append(f"{int(waiting.sum()):,} questions have not been asked yet: the numbers are those of a part.")
+    failed = int(results["failed"].sum())
+    if failed:
+        lines.append(f"{failed:,} answers failed and count as wrong; the table of failures has their reasons.")
+    return "\n".join(lines)
+
+
+def by_benchmark(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """(name, rows) of each benchmark."""
+    return [(str(name), part) for name, part in results.groupby("benchmark", sort=False, observed=True)]
+
+
+def _of_differences(table: pd.DataFrame) -> list[str]:
     if table.empty:
-        return "There is one setting, so nothing is compared."
+        return ["There is one setting, so nothing is compared."]
     real, noise = table[table["real"]], table[~table["real"]]
     questions, videos = int(table["questions"].max()), int(table["videos"].max())
+    if videos < stats.FEWEST_VIDEOS:
+        return [
+            f"{questions:,} questions about {videos:,} video{'s' * (videos > 1)}: too few videos to tell settings "
+            f"apart. Questions about one video are alike, so that {stats.FEWEST_VIDEOS} videos are the fewest on which "
+            "any difference could be more than chance. Nothing is ranked."
+        ]
     lines = [
         f"Of {len(table)} paired differences on {questions:,} questions about {videos:,} videos, {len(real)} "
         f"{'is' if len(real) == 1 else 'are'} real (p < 0.05, corrected for {len(table)} comparisons) and {len(noise)} "
@@ -287,10 +352,7 @@ def findings(results: pd.DataFrame, reference: str | None = None) -> str:
             f"The others must not be read as findings: these questions show a difference of "
             f"{noise['detectable'].median():.1f} points in four of five cases, and smaller ones seldom."
         )
-    failed = int(results["failed"].sum())
-    if failed:
-        lines.append(f"{failed:,} answers failed and count as wrong; the log below has their reasons.")
-    return "\n".join(lines)
+    return lines
 
 
 def failures(results: pd.DataFrame) -> pd.DataFrame:
@@ -338,14 +400,12 @@ def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str
                 f"{first} and {run} were not asked the same questions: {_asked(asked[first])} against {_asked(what)}"
             )
     shown = accuracy(results).round(1)
-    gaps = differences(results, reference).drop(columns=["questions", "videos"])
+    gaps = differences(results, reference)
     text = [shown.to_string(index=False)]
     if len(gaps):
-        text += [
-            "",
-            gaps.round({"points": 1, "low": 1, "high": 1, "p": 4, "p_holm": 4, "detectable": 1}).to_string(index=False),
-        ]
-    return "\n".join([*text, "", findings(results, reference)])
+        digits = {"points": 1, "low": 1, "high": 1, "p": 4, "p_holm": 4, "detectable": 1}
+        text += ["", gaps.drop(columns=["questions", "videos"]).round(digits).to_string(index=False)]
+    return "\n".join([*text, "", findings(results, reference, gaps)])
 
 
 def _asked(what: tuple[Any, ...]) -> str:

@@ -121,11 +121,8 @@ class RunFolder:
             log.warning("%s: cut off a half-written last line of %d bytes", path, len(data) - end)
             with path.open("r+b") as file:
                 file.truncate(end)
-        seen: set[tuple[str, str]] = set()
-        for i, row in enumerate(self.rows(), 1):
-            if (at := (row["key"], row["setting"])) in seen:
-                raise RunError(f"{path}, line {i}: a second row for question {at[0]} at {at[1]}")
-            seen.add(at)
+        for _ in self.rows():  # reading checks each
+            pass
 
 
 def read_run(path: str | Path) -> Row:
@@ -134,5 +131,15 @@ def read_run(path: str | Path) -> Row:
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
-    """The rows of a run folder's predictions.jsonl; a half-written last line is passed over."""
-    return read_lines(Path(path) / "predictions.jsonl", "row of predictions", _NEEDED)
+    """The rows of a run folder's predictions.jsonl; a half-written last line is passed over.
+
+    Raises RunError for a line that is no row, and for a second row of a question at a setting.
+    """
+    file = Path(path) / "predictions.jsonl"
+    seen: set[int] = set()  # hashes: a set of a million pairs of texts would take more memory than the rest
+    for i, row in enumerate(read_lines(file, "row of predictions", _NEEDED), 1):
+        at = hash((row["key"], row["setting"]))
+        if at in seen:
+            raise RunError(f"{file}, line {i}: a second row for question {row['key']} at {row['setting']}")
+        seen.add(at)
+        yield row

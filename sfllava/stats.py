@@ -1,15 +1,25 @@
 """Intervals and differences when questions come in clusters: those about one video are not independent.
 
-Standard errors are cluster-robust (Liang & Zeger 1986) with as many degrees of freedom as there are videos less one.
-All is in the units of the values: shares for right (1) and wrong (0), points for scores.
+Standard errors are cluster-robust (Liang & Zeger 1986). With few videos they are poor, so the intervals and the test do
+not rest on them alone: a share has the exact binomial interval of as many independent questions as it is worth (Korn &
+Graubard 1998), and a paired difference the randomization test that flips the signs of whole videos, with the interval
+that this test implies. All is in the units of the values: shares for right (1) and wrong (0), points for scores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
+
+FEWEST_VIDEOS = 6
+"""Fewer can never show a difference: the smallest p-value of n sign flips is 2 / 2**n, which is 0.0625 for 5."""
+_FLIPS = 4999
+_EXACT_VIDEOS = 12  # up to here all 2**n flips are taken, beyond it a random sample of them
+_TINY = 1e-9  # of the range of the values: a smaller standard error is rounding
 
 
 @dataclass(frozen=True)
@@ -24,27 +34,56 @@ class Estimate:
     videos: int
 
 
-def mean(values: np.ndarray, videos: np.ndarray) -> Estimate:
-    """Of (N) values, each about one of (N) videos: a t interval. With one video it is unbounded."""
+def mean(values: np.ndarray, videos: np.ndarray, low: float = -np.inf, high: float = np.inf) -> Estimate:
+    """The mean of values that come in clusters, with a t interval.
+
+    Where all values are equal the interval allows for the videos that were not seen: so many as would be missing from
+    such a sample in 97.5 of 100 cases may have any value from `low` to `high`.
+
+    Args:
+        values: (N) scores.
+        videos: (N) the video of each.
+        low: the least value that there can be.
+        high: the greatest.
+    """
     value, error, groups = _mean_error(values, videos)
-    reach = _t(0.975, groups) * error if groups > 1 else np.inf
-    return Estimate(value, value - reach, value + reach, error, len(values), groups)
+    if groups < 2:
+        return Estimate(value, low, high, error, len(values), groups)
+    if error <= _TINY * max(1.0, abs(value)):
+        missed = unseen(groups)
+        ends = (value - missed * (value - low), value + missed * (high - value))
+        return Estimate(value, *ends, error, len(values), groups)
+    reach = t_quantile(0.975, groups) * error
+    return Estimate(value, max(low, value - reach), min(high, value + reach), error, len(values), groups)
 
 
 def share(right: np.ndarray, videos: np.ndarray) -> Estimate:
-    """Of (N) answers the share that is right: Wilson's interval for as many independent questions as these are worth.
+    """The share of answers that are right, with the interval of Clopper and Pearson.
 
-    Their number follows from the standard error; where all are right, or none, each video counts once.
+    It is that of as many independent questions as the answers are worth (Korn & Graubard 1998) by their standard error,
+    which has as many degrees of freedom as videos have the rarer of both answers. They are worth no fewer than if all
+    answers about a video were the same (Kish 1965).
+
+    Args:
+        right: (N) 1 for right, 0 for wrong.
+        videos: (N) the video of each.
     """
     value, error, groups = _mean_error(right, videos)
-    worth = min(len(right), value * (1 - value) / error**2) if error and 0 < value < 1 else groups
-    t = _t(0.975, groups) if groups > 1 else np.inf
-    if not np.isfinite(t):
-        return Estimate(value, 0.0, 1.0, error, len(right), groups)
-    centre = (value + t**2 / (2 * worth)) / (1 + t**2 / worth)
-    reach = t / (1 + t**2 / worth) * np.sqrt(value * (1 - value) / worth + t**2 / (4 * worth**2))
-    low, high = max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
-    return Estimate(value, min(low, value), max(high, value), error, len(right), groups)
+    n = len(right)
+    if groups < 2:
+        return Estimate(value, 0.0, 1.0, error, n, groups)
+    owner = np.unique(videos, return_inverse=True)[1]
+    sizes, hits = np.bincount(owner), np.bincount(owner, np.asarray(right, float))
+    worth = least = n**2 / (sizes**2).sum()
+    if 0 < hits.sum() < n:
+        by_error = min(n, value * (1 - value) / max(error, _TINY) ** 2)
+        rare = int(np.count_nonzero(hits if value <= 0.5 else sizes - hits))
+        worth = max(by_error * _known_from(min(rare, groups - 1)), min(least, by_error) * _known_from(groups - 1))
+    else:
+        worth *= _known_from(groups - 1)
+    low = stats.beta.ppf(0.025, value * worth, worth * (1 - value) + 1) if hits.sum() else 0.0
+    high = stats.beta.ppf(0.975, value * worth + 1, worth * (1 - value)) if hits.sum() < n else 1.0
+    return Estimate(value, float(low), float(high), error, n, groups)
 
 
 @dataclass(frozen=True)
@@ -54,24 +93,39 @@ class Difference:
     estimate: Estimate
     p: float
     detectable: float
-    """The true difference that would be found (p < 0.05) in 80 of 100 such data sets"""
+    """The true difference that would be found (p < 0.05) in 80 of 100 such data sets; infinite for too few videos"""
 
 
-def difference(one: np.ndarray, other: np.ndarray, videos: np.ndarray) -> Difference:
-    """Of (N) values minus (N) others on the same questions."""
+def difference(one: np.ndarray, other: np.ndarray, videos: np.ndarray, limit: float = 1.0) -> Difference:
+    """The mean of paired differences, tested by flipping the signs of whole videos.
+
+    Where there is no difference each video is as likely to favour one as the other by what it does. p is the share of
+    all flips whose difference is at least as large: exact for whole numbers (right and wrong) and for few videos, else
+    from 4,999 flips drawn with a fixed seed. The interval has the differences that this test does not reject; where
+    fewer than six videos differ at all it also allows for those that were not seen.
+
+    Args:
+        one: (N) values, such as 1 for right and 0 for wrong.
+        other: (N) values of the other on the same questions.
+        videos: (N) the video of each question.
+        limit: the largest difference that there can be, in either direction.
+    """
     gain = np.asarray(one, float) - np.asarray(other, float)
-    found = mean(gain, videos)
-    if found.videos < 2:
-        return Difference(found, 1.0, np.inf)
-    if not gain.any():
-        # no video differed: a share of them that would go unseen in 97.5 of 100 such data sets may
-        reach = 1 - 0.025 ** (1 / found.videos)
-        return Difference(Estimate(0.0, -reach, reach, 0.0, found.n, found.videos), 1.0, reach)
-    if found.error < 1e-12:  # every video differs by the same
-        return Difference(found, 0.0, 0.0)
-    p = 2 * stats.t.sf(abs(found.mean) / found.error, found.videos - 1)
-    detectable = (_t(0.975, found.videos) + _t(0.8, found.videos)) * found.error
-    return Difference(found, float(p), float(detectable))
+    value, error, groups = _mean_error(gain, videos)
+    owner = np.unique(videos, return_inverse=True)[1]
+    sums, sizes = np.bincount(owner, gain), np.bincount(owner).astype(float)
+    sums[np.abs(sums) < _TINY] = 0.0
+    differing = int(np.count_nonzero(sums))
+    p = _flip_p(sums[sums != 0])
+    low, high = _flip_interval(sums, sizes, limit)
+    detectable = (t_quantile(0.975, groups) + t_quantile(0.8, groups)) * error if groups >= FEWEST_VIDEOS else np.inf
+    if differing < FEWEST_VIDEOS:
+        missed = limit * unseen(groups)
+        low, high, detectable = min(low, -missed), max(high, missed), max(detectable, missed)
+    if p >= 0.05:  # the test is exact and the interval may be drawn: they say the same
+        low, high = min(low, 0.0), max(high, 0.0)
+    estimate = Estimate(value, max(-limit, low), min(limit, high), error, len(gain), groups)
+    return Difference(estimate, p, float(detectable))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -81,6 +135,70 @@ def holm(p: np.ndarray) -> np.ndarray:
     out = np.empty(len(p))
     out[order] = raised
     return out
+
+
+def _flip_p(sums: np.ndarray) -> float:
+    """The share of sign flips of (G) sums whose total is at least as far from 0 as theirs."""
+    total = abs(sums.sum())
+    if not len(sums):
+        return 1.0
+    if np.array_equal(sums, np.round(sums)):
+        chances = _flip_totals(np.abs(sums).astype(int))
+        at = np.arange(len(chances)) - len(chances) // 2
+        return float(min(1.0, chances[np.abs(at) >= total].sum()))
+    drawn = np.concatenate([np.abs(signs @ sums) for signs in _flips(len(sums))])
+    return float(np.mean(drawn >= total - _TINY * np.abs(sums).sum()))
+
+
+def _flip_totals(sizes: np.ndarray) -> np.ndarray:
+    """The chance of each total, from -sum to sum, of whole numbers (G) with random signs."""
+    chances = np.ones(1)
+    for size, count in zip(*np.unique(sizes, return_counts=True)):
+        ups = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        steps = np.zeros(2 * size * count + 1)
+        steps[:: 2 * size] = ups
+        chances = np.convolve(chances, steps)
+    return chances
+
+
+def _flip_interval(sums: np.ndarray, sizes: np.ndarray, limit: float) -> tuple[float, float]:
+    """The differences c for which flipping the signs of (G) sums - c * sizes gives p > 0.05.
+
+    A flip with totals a of the sums and b of the sizes is as extreme as the data for all c between (S - a) / (N - b)
+    and (S + a) / (N + b), which lie on either side of the mean S / N. So the ends are quantiles over the flips.
+    """
+    s, n = sums.sum(), sizes.sum()
+    lows, highs = [], []
+    for signs in _flips(len(sums)):
+        a, b = signs @ sums, signs @ sizes
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ends = np.stack([(s - a) / (n - b), (s + a) / (n + b)])
+        # where all signs are equal, no difference is less extreme
+        lows.append(np.where(n - np.abs(b) > 0.5, ends.min(0), -np.inf))
+        highs.append(np.where(n - np.abs(b) > 0.5, ends.max(0), np.inf))
+    low, high = np.sort(np.concatenate(lows)), np.sort(np.concatenate(highs))
+    outside = int(0.05 * len(low))  # a difference that at most so many flips reach is rejected
+    return max(-limit, float(low[outside])), min(limit, float(high[-1 - outside]))
+
+
+def _flips(videos: int) -> Iterator[np.ndarray]:
+    """(B videos) signs in parts: all that there are, or the data's own and a sample with a fixed seed."""
+    signs = _signs(videos)
+    for start in range(0, len(signs), 500):
+        yield signs[start : start + 500].astype(float)
+
+
+@lru_cache(maxsize=1)  # all differences of a table are about the same videos
+def _signs(videos: int) -> np.ndarray:
+    if videos <= _EXACT_VIDEOS:
+        return (1 - 2 * (np.arange(2**videos)[:, None] >> np.arange(videos) & 1)).astype(np.int8)
+    drawn = np.random.default_rng(0).integers(0, 2, (_FLIPS, videos), np.int8)
+    return np.concatenate([np.ones((1, videos), np.int8), 1 - 2 * drawn])
+
+
+def unseen(videos: int) -> float:
+    """The largest share of videos of a kind that is missing from a sample in more than 2.5 of 100 cases."""
+    return 1 - 0.025 ** (1 / videos)
 
 
 def _mean_error(values: np.ndarray, videos: np.ndarray) -> tuple[float, float, int]:
@@ -95,5 +213,11 @@ def _mean_error(values: np.ndarray, videos: np.ndarray) -> tuple[float, float, i
     return value, error, groups
 
 
-def _t(at: float, groups: int) -> float:
+def _known_from(degrees: int) -> float:
+    """By what a number of questions shrinks whose standard error is known with so many degrees of freedom."""
+    return float((stats.norm.ppf(0.975) / stats.t.ppf(0.975, degrees)) ** 2)
+
+
+def t_quantile(at: float, groups: int) -> float:
+    """Of Student's t with as many degrees of freedom as there are clusters less one."""
     return float(stats.t.ppf(at, groups - 1))

@@ -195,7 +195,7 @@ def test_the_command_and_the_notebook_do_the_same(shapes, tmp_path, capsys, monk
     said = capsys.readouterr().out
     assert "slow 10, half: 9 questions, 9 answered, 0 failed" in said and said.endswith("report.html\n")
     report = (tmp_path / "cli" / "report.html").read_text()
-    assert "paired differences on 9 questions" in report and "slow 5, a quarter" in report
+    assert "9 questions about 4 videos: too few videos" in report and "slow 5, a quarter" in report
     assert "plotly" in report and "none, since the paper has no numbers of slow_pooling on shapesqa" in report
     parameters = {
         "ablation": "slow_pooling",
@@ -209,7 +209,7 @@ def test_the_command_and_the_notebook_do_the_same(shapes, tmp_path, capsys, monk
         plain(read_rows(tmp_path / "nb")) == plain(read_rows(tmp_path / "cli"))
         and len(list(read_rows(tmp_path / "nb"))) == 54
     )
-    assert "paired differences on 9 questions" in out.read_text() and "plotly" in out.read_text()
+    assert "too few videos to tell settings apart" in out.read_text() and "plotly" in out.read_text()
 
 
 def test_a_batch_of_notebooks_runs_side_by_side(shapes, tmp_path, monkeypatch, capsys):

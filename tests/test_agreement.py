@@ -9,7 +9,17 @@ import pandas as pd
 import pytest
 from test_judging import open_rows, vcgbench_rows, write_run
 
-from sfllava.agreement import differing, format_pairs, format_scores, kappa, kappas, load_verdicts, pairs, scores
+from sfllava.agreement import (
+    differing,
+    format_pairs,
+    format_scores,
+    kappa,
+    kappa_interval,
+    kappas,
+    load_verdicts,
+    pairs,
+    scores,
+)
 from sfllava.plots.judges import judges_agreement
 from sfllava.runfolder import RunError
 from sfllava.verdicts import read_units
@@ -135,6 +145,38 @@ def test_two_judges_on_the_same_predictions(tmp_path):
         "it is thing 0",
     ]
     assert "a and b: 300 judged by both, kappa 0.800 [" in format_pairs([pair])
+
+
+def test_judges_that_agree_on_a_few_videos_may_differ_on_others(tmp_path):
+    rows = [row | {"video": f"v{i % 5}"} for i, row in enumerate(open_rows(20))]
+    run = write_run(tmp_path / "run", rows)
+    for name in ("a", "b"):
+        write_verdicts(run, name, lambda u: (number(u) % 2 == 0, 3.0))
+    (pair,) = pairs(load_verdicts(run))
+    assert pair.kappa[0] == 1 and pair.kappa[1] < 0.5
+    assert table_of(run).loc[("a", "open"), "score_low"] < 2, "equal scores of five videos are no certainty"
+
+
+@pytest.mark.parametrize("videos", [5, 20])
+def test_kappa_s_interval_covers_it(videos):
+    """docs/intervals.md has more; the percentile bootstrap of whole videos covers 83 and 91 of 100 here."""
+    rng = np.random.default_rng(0)
+
+    def judged(n):
+        """Two judges that are right on 80 to 90 of 100, by video, about 1 to 12 answers each."""
+        owner = np.repeat(np.arange(n), rng.integers(1, 13, n))
+        truth = rng.random(len(owner)) < rng.beta(2, 1.5, n)[owner]
+        said = [np.where(rng.random(len(owner)) < rng.beta(8.5, 1.5, n)[owner], truth, ~truth) for _ in "ab"]
+        tables = np.zeros((n, 4))
+        np.add.at(tables, (owner, 2 * said[0] + said[1]), 1)
+        return tables
+
+    true = kappa(judged(100_000).sum(0).reshape(1, 2, 2))[0]
+    covered = 0
+    for _ in range(400):
+        _, low, high = kappa_interval(judged(videos), 2)
+        covered += low <= true <= high
+    assert covered >= 0.91 * 400, covered
 
 
 def test_verdicts_on_predictions_that_are_no_more_do_not_count(tmp_path):

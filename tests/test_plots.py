@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from test_results import rows_of, write_run
 
@@ -131,6 +132,44 @@ def test_the_papers_numbers_lie_over_ours_with_a_word_on_their_judge(tmp_path, b
     assert "fast 8x8" not in large.x, "it ran out of memory there"
     text = static.render(chart)._suptitle.get_text().replace("\n", " ")
     assert note in text
+
+
+def test_benchmarks_are_not_pooled(tmp_path):
+    one, two = sweep(tmp_path / "one"), sweep(tmp_path / "two", "msvd")
+    assert cli.main(["figures", str(one), str(two), "--out", str(tmp_path / "out")]) == 0
+    table = pd.read_csv(tmp_path / "out" / "accuracy.csv")
+    assert table.groupby("benchmark").size().to_dict() == {"msvd": 11, "open": 11} and set(table["questions"]) == {40}
+    assert set(pd.read_csv(tmp_path / "out" / "differences.csv")["benchmark"]) == {"msvd", "open"}
+    assert "open: Of 55 paired" in (tmp_path / "out" / "findings.txt").read_text()
+    results = load_results([one, two])
+    titles = {name: [panel.title for panel in draw_chart(name, results).panels] for name in ("budget", "types", "heat")}
+    assert titles["budget"] == titles["types"] == ["open", "msvd"] and titles["heat"][0].startswith("open, 32 frames")
+
+
+def test_a_killed_sweep_is_drawn_as_far_as_it_is(tmp_path, capsys):
+    run = sweep(tmp_path / "run")
+    rows = (run / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (run / "predictions.jsonl").write_text("".join(rows[:70]))  # of 11 settings one is done, one half done
+    assert cli.main(["figures", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert "differences (table): none, since" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "out" / "accuracy.csv")
+    assert table["questions"].tolist() == [40, 30, *[0] * 9] and table["not_asked"].tolist() == [0, 10, *[40] * 9]
+    assert table["accuracy"].isna().sum() == 9
+    assert "were not asked the same questions" in (tmp_path / "out" / "findings.txt").read_text()
+
+
+def test_files_appear_all_together_or_not_at_all(tmp_path, capsys):
+    run, out = sweep(tmp_path / "run"), tmp_path / "out"
+    assert cli.main(["figures", str(run), "--out", str(out)]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (tmp_path / "broken.py").write_text("def draw(results):\n    raise ValueError('no')\n")
+    with (run / "predictions.jsonl").open("r+") as file:
+        text = file.read().replace('"Yes."', '"no"')
+        file.seek(0)
+        file.truncate()
+        file.write(text)
+    assert cli.main(["figures", str(run), "--out", str(out), "--only", "budget", str(tmp_path / "broken.py")]) == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_a_figure_of_one_s_own(tmp_path):

@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from sfllava import cli
+from sfllava import cli, stats
 from sfllava.results import accuracy, compare, costs, differences, export, failures, findings, load_results, pareto
 from sfllava.runfolder import RunError
 from sfllava.types import SfllavaError
@@ -158,12 +158,64 @@ def test_the_same_setting_on_two_benchmarks_is_one_name(tmp_path):
     choice = {"setting": "a", "video": "v0", "answer": "x", "options": ["y", "x"], "prediction": "B", "key": "choice/0"}
     two = write_run(tmp_path / "two", [choice], "choice")
     results = load_results([one, two])
-    assert list(results["name"].cat.categories) == ["a"] and accuracy(results)["questions"].tolist() == [41]
+    assert list(results["name"].cat.categories) == ["a"]
+    # one name, and never one accuracy over both
+    table = accuracy(results)
+    assert table[["benchmark", "name", "questions"]].values.tolist() == [["open", "a", 40], ["choice", "a", 1]]
 
 
 def test_pareto_front():
     table = pd.DataFrame({"tokens": [10, 20, 20, 40, 50], "accuracy": [50, 60, 55, 60, 70]})
     assert pareto(table).tolist() == [True, True, False, False, True]
+    unknown = pd.DataFrame({"tokens": [10, None, 5, 20], "accuracy": [50, 90, None, 60]})
+    assert pareto(unknown).tolist() == [True, False, False, True]
+
+
+def test_a_second_row_of_a_question_is_refused(tmp_path, capsys):
+    run = write_run(tmp_path / "run", rows_of("a", 30) * 2)
+    assert cli.main(["compare", str(run)]) == 1
+    assert "predictions.jsonl, line 41: a second row for question open/0 at a" in capsys.readouterr().err
+
+
+def test_one_question_each_way_in_one_video_is_no_finding(tmp_path):
+    """A win and a loss about one video out of 245 cancel out: no difference, and not a certain one."""
+    rows = rows_of("a", 490, videos=245) + rows_of("b", 490, videos=245)
+    rows[0] |= {"prediction": "no"}
+    rows[491] |= {"prediction": "no"}
+    (row,) = differences(load_results(write_run(tmp_path / "run", rows))).to_dict("records")
+    assert (row["points"], row["p"], row["real"]) == (0, 1, False)
+    assert row["low"] < -1 < 1 < row["high"] and row["detectable"] > 1
+
+
+def test_three_videos_rank_nothing(tmp_path, capsys):
+    rows = rows_of("a", 6, videos=3) + rows_of("b", 0, videos=3)
+    assert cli.main(["compare", str(write_run(tmp_path / "run", rows))]) == 0
+    said = capsys.readouterr().out
+    assert "6 questions about 3 videos: too few videos to tell settings apart" in said
+    assert "Nothing is ranked" in said and "better" not in said
+    (row,) = differences(load_results(tmp_path / "run")).to_dict("records")
+    assert (row["points"], row["low"], row["high"], row["p"], row["real"]) == (100, -100, 100, 0.25, False)
+
+
+def test_verdicts_on_other_predictions_do_not_count(tmp_path, capsys):
+    run = write_run(tmp_path / "run", rows_of("a", 30), "msvd")
+    assert cli.main(["judge", str(run), "--judge", "match-exact"]) == 0
+    assert load_results(run, "match-exact")["correct"].sum() == 30
+    file = run / "predictions.jsonl"
+    file.write_text(file.read_text().replace('"prediction": "Yes."', '"prediction": "I do not know"'))
+    capsys.readouterr()
+    for command in (["compare", str(run)], ["figures", str(run), "--out", str(tmp_path / "out")]):
+        assert cli.main([*command, "--judge", "match-exact"]) == 1
+        assert "30 verdicts are on other predictions than those in the run now" in capsys.readouterr().err
+    assert cli.main(["judge", str(run), "--judge", "match-exact"]) == 0
+    assert load_results(run, "match-exact")["correct"].sum() == 0
+
+
+def test_compare_works_out_its_differences_once(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(stats, "difference", lambda *a, real=stats.difference: (calls.append(1), real(*a))[1])
+    compare([write_run(tmp_path / "run", rows_of("a", 30) + rows_of("b", 10))])
+    assert len(calls) == 1
 
 
 def test_costs_by_arithmetic(tmp_path):

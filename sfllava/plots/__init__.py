@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,11 +21,29 @@ __all__ = [
 
 
 def draw_chart(name: str | Path, results: pd.DataFrame) -> Chart | str:
-    """The chart that a file of figures/ makes of results, or in words why it makes none."""
+    """The chart that a file of figures/ makes of results, or in words why it makes none.
+
+    Of several benchmarks each has panels of its own, unless the results say by a column `panel` what belongs together.
+    """
     draw = getattr(catalogue.load("figures", name), "draw", None)
     if draw is None:
         raise SfllavaError(f"{catalogue.find('figures', name)}: needed a function draw(results)")
-    return draw(results)
+    if "panel" in results or len(set(results["benchmark"])) < 2:
+        return draw(results)
+    charts = {str(name): draw(part) for name, part in results.groupby("benchmark", sort=False, observed=True)}
+    drawn = {benchmark: chart for benchmark, chart in charts.items() if not isinstance(chart, str)}
+    return _joined(drawn) if drawn else "; ".join(f"{benchmark}: {chart}" for benchmark, chart in charts.items())
+
+
+def _joined(charts: dict[str, Chart]) -> Chart:
+    """The panels of several benchmarks, in which a name has one colour."""
+    panels = [
+        replace(panel, title=f"{benchmark}, {panel.title}" if panel.title else benchmark)
+        for benchmark, chart in charts.items() for panel in chart.panels
+    ]  # fmt: skip
+    names = list(dict.fromkeys(series.name for panel in panels for series in panel.series))
+    panels = [replace(p, series=[replace(s, colour=names.index(s.name)) for s in p.series]) for p in panels]
+    return Chart(panels, " ".join(dict.fromkeys(chart.note for chart in charts.values() if chart.note)))
 
 
 def show_figures(results: pd.DataFrame, names: Sequence[str | Path] = ()) -> None:

@@ -1,0 +1,146 @@
+"""How often 95 % intervals have the truth in them, and how often a difference is found that is not there.
+
+Simulated answers, with seeds that are fixed: videos differ in difficulty (a beta distribution with an intra-class
+correlation of 0.2), and have 8 questions each, or 1 to 30. Writes docs/intervals.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sfllava import stats
+from sfllava.agreement import kappa, kappa_interval
+
+VIDEOS = (5, 10, 20, 50, 245)
+SHARES = (0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.98)
+SIZES = {"8 each": (8, 8), "1 to 30": (1, 30)}
+ALIKE = 4.0  # alpha + beta of the beta distribution: a correlation of 1 / (1 + 4)
+PAGE = Path(__file__).parents[1] / "docs" / "intervals.md"
+Draw = tuple[np.ndarray, np.ndarray]
+
+
+def videos_of(rng: np.random.Generator, videos: int, sizes: tuple[int, int], share: float) -> Draw:
+    """(N) the video of each question, and (N) its chance to be answered right."""
+    owner = np.repeat(np.arange(videos), rng.integers(sizes[0], sizes[1] + 1, videos))
+    return owner, rng.beta(share * ALIKE, (1 - share) * ALIKE, videos)[owner]
+
+
+def share(rng: np.random.Generator, videos: int, sizes: tuple[int, int], truth: float) -> bool:
+    owner, chance = videos_of(rng, videos, sizes, truth)
+    found = stats.share(rng.random(len(owner)) < chance, owner)
+    return found.low <= truth <= found.high
+
+
+def difference(rng: np.random.Generator, videos: int, sizes: tuple[int, int], truth: float) -> bool:
+    """Of a setting, and of one that answers four fifths of what it answers."""
+    owner, chance = videos_of(rng, videos, sizes, truth)
+    one, other = rng.random(len(owner)) < chance, rng.random(len(owner)) < 0.8 * chance
+    found = stats.difference(one, other, owner).estimate
+    return found.low <= 0.2 * truth <= found.high
+
+
+def false_find(rng: np.random.Generator, videos: int, sizes: tuple[int, int], truth: float) -> bool:
+    owner, chance = videos_of(rng, videos, sizes, truth)
+    one, other = rng.random(len(owner)) < chance, rng.random(len(owner)) < chance
+    return stats.difference(one, other, owner).p < 0.05
+
+
+def judged(rng: np.random.Generator, videos: int, sizes: tuple[int, int], right: float) -> np.ndarray:
+    """(videos 4) confusion tables of two judges that are right so often, by video more or less."""
+    owner, chance = videos_of(rng, videos, sizes, 0.6)
+    truth = rng.random(len(owner)) < chance
+    said = []
+    for _ in range(2):
+        good = rng.beta(10 * right, 10 * (1 - right), videos)[owner]
+        said.append(np.where(rng.random(len(owner)) < good, truth, ~truth))
+    tables = np.zeros((videos, 4))
+    np.add.at(tables, (owner, 2 * said[0] + said[1]), 1)
+    return tables
+
+
+def coverage(case: Callable[..., bool], times: int, videos: int, sizes: tuple[int, int], truth: float) -> float:
+    rng = np.random.default_rng([videos, *sizes, round(1000 * truth)])
+    return 100 * float(np.mean([case(rng, videos, sizes, truth) for _ in range(times)]))
+
+
+def table(case: Callable[..., bool], times: int, counts: tuple[int, ...], shares: tuple[float, ...], head: str) -> str:
+    lines = [f"| {head} | questions | " + " | ".join(f"{s:g}" for s in shares) + " |", "|---" * (2 + len(shares)) + "|"]
+    for videos in counts:
+        for name, sizes in SIZES.items():
+            found = [coverage(case, times, videos, sizes, s) for s in shares]
+            lines.append(f"| {videos} | {name} | " + " | ".join(f"{x:.1f}" for x in found) + " |")
+            print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def kappas(times: int) -> str:
+    lines = ["| videos | questions | judges right on 70 % | 85 % | 95 % |", "|---|---|---|---|---|"]
+    levels = (0.7, 0.85, 0.95)
+    for videos in VIDEOS:
+        for name, sizes in SIZES.items():
+            row = []
+            for right in levels:
+                rng = np.random.default_rng([videos, *sizes, round(1000 * right)])
+                true = kappa(judged(rng, 200_000, sizes, right).sum(0).reshape(1, 2, 2))[0]
+                found = [kappa_interval(judged(rng, videos, sizes, right), 2) for _ in range(times)]
+                row.append(100 * np.mean([low <= true <= high for _, low, high in found if not np.isnan(low)]))
+            lines.append(f"| {videos} | {name} | " + " | ".join(f"{x:.1f}" for x in row) + " |")
+            print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=2000, help="simulated data sets of each case")
+    times = parser.parse_args().times
+    PAGE.write_text(
+        f"""# Intervals, and when a difference counts
+
+Questions about one video are alike, so videos, not questions, are what a benchmark has many of. All intervals are 95 %
+intervals that allow for that, and a difference counts where p < 0.05 after Holm's correction:
+
+- **Accuracy**: the interval of Clopper and Pearson for as many independent questions as the answers are worth.
+- **Paired difference**: p is the share of all ways to flip the signs of whole videos that give a difference as
+  large, so that fewer than six videos can never show one. The interval has all differences that this test does not
+  reject.
+- **Mean score**: a t interval with cluster-robust errors, cut to the scores that there are.
+- **Cohen's kappa**: the jackknife over videos, on the scale of log(1 - kappa).
+
+Where all answers are the same, an interval allows for the videos that a sample of that size would miss.
+
+How well that works, by simulation (`python bench/intervals.py`, {times:,} data sets in each cell, so that the standard
+error of a cell is {100 * (0.95 * 0.05 / times) ** 0.5:.1f} points): videos differ in difficulty (intra-class
+correlation 0.2), with 8 questions each or 1 to 30.
+
+## Accuracy: how often the interval has the true share in it, %
+
+{table(share, times, VIDEOS, SHARES, "videos")}
+
+## Paired difference: how often the interval has the true one in it, %
+
+The columns are the share that one setting answers; the other answers four fifths of it.
+
+{table(difference, times, VIDEOS, SHARES, "videos")}
+
+## Paired difference: how often one is found that is not there, %
+
+At p < 0.05, so 5 at most, but for noise.
+
+{table(false_find, times, (2, 3, 5, 10, 50), (0.02, 0.1, 0.5, 0.9, 0.98), "videos")}
+
+## Cohen's kappa: how often the interval has the true one in it, %
+
+Of two judges whose share of right verdicts varies by video. Samples on which kappa is undefined are left out.
+
+{kappas(times)}
+""",
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    main()
