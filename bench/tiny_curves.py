@@ -79,7 +79,7 @@ def markdown(results: pd.DataFrame, blind: dict[str, bool], facts: dict[str, Any
         "|---|---:|---|---|---|",
         f"| no video | 0 | {' | '.join(_blind(rows, blind) for rows in one.values())} |",
     ]
-    tables = {part: accuracy(rows).set_index("name") for part, rows in parts.items()}
+    tables = {part: accuracy(rows, ["name"]).set_index("name") for part, rows in parts.items()}
     for name, tokens in tables["both"]["tokens"].items():
         cells = (tables[part].loc[name, ["accuracy", "low", "high"]] for part in parts)
         lines.append(f"| {name} | {tokens:.0f} | {' | '.join('{:.1f} [{:.1f}, {:.1f}]'.format(*c) for c in cells)} |")
@@ -140,7 +140,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     name = f"{facts['date']}-tiny-curves"
     (RESULTS / f"{name}.json").write_text(
-        json.dumps(facts | {"accuracy": accuracy(results).to_dict("records")}, indent=1) + "\n"
+        json.dumps(facts | {"accuracy": accuracy(results, ["name"]).to_dict("records")}, indent=1) + "\n"
     )
     (RESULTS / f"{name}.md").write_text(text)
     if options.card:
