@@ -176,7 +176,7 @@ def _make_judge(a: argparse.Namespace) -> Any:
 
 def _judges(a: argparse.Namespace) -> int:
     from sfllava.agreement import differing, format_pairs, format_scores, kappas, load_verdicts, pairs, scores
-    from sfllava.disk import whole
+    from sfllava.disk import as_csv, replace_file
 
     if a.figure and Path(a.figure).suffix not in (".svg", ".pdf", ".png"):
         raise SfllavaError(f"--figure {a.figure}: needed a file that ends in .svg, .pdf or .png")
@@ -189,8 +189,7 @@ def _judges(a: argparse.Namespace) -> int:
         print(format_pairs(found))
         print(f"{len(differ)} questions on which they differ" + (f", in {a.differing}" if a.differing else ""))
     if a.differing:
-        with whole(Path(a.differing)) as part:
-            differ.to_csv(part, index=False)
+        replace_file(Path(a.differing), as_csv(differ).encode())
     if a.figure:
         from sfllava.plots.judges import judges_agreement
         from sfllava.plots.static import save

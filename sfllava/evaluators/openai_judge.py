@@ -230,7 +230,9 @@ class OpenAIJudge(Judge):
         except (TimeoutError, openai.APITimeoutError):
             raise _Again(f"no reply within {self._seconds:g} s") from None
         except openai.APIStatusError as error:
-            raise classify(error.status_code, hide(_said(error)), error.code, error.response.headers, error.param) from None
+            raise classify(
+                error.status_code, hide(_said(error)), error.code, error.response.headers, error.param
+            ) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise _Again(f"connection failed: {type(cause).__name__}: {hide(str(cause))[:200]}") from None
