@@ -92,7 +92,9 @@ def _evaluate(a: argparse.Namespace) -> int:
     settings = [Setting(frames, name) for frames in a.frames for name in a.aggregation]
     prompt = load_prompt(a.prompt) if a.prompt else None
     _one_or_root(a, names)
-    benchmarks = [load_benchmark(name, a.questions, a.videos, root=a.root) for name in names]
+    benchmarks = [
+        load_benchmark(name, a.questions, a.videos, root=a.root, follow_links=a.follow_links) for name in names
+    ]
     for benchmark in benchmarks:
         benchmark.require_videos()
     nothing = False
@@ -124,7 +126,12 @@ def _check(a: argparse.Namespace) -> int:
 
     names = a.benchmark.split(",")
     _one_or_root(a, names)
-    checks = [check(load_benchmark(name, a.questions, a.videos, root=a.root), decoders=a.decoders) for name in names]
+    checks = [
+        check(
+            load_benchmark(name, a.questions, a.videos, root=a.root, follow_links=a.follow_links), decoders=a.decoders
+        )
+        for name in names
+    ]
     print(*checks, sep="\n")
     return 0 if all(found.ok for found in checks) else 1
 
@@ -205,7 +212,9 @@ def _ablate(a: argparse.Namespace) -> int:
     from sfllava.reporting import report
 
     ablation = load_ablation(a.ablation)
-    benchmark = load_benchmark(a.benchmark or ablation.benchmark, a.questions, a.videos, root=a.root)
+    benchmark = load_benchmark(
+        a.benchmark or ablation.benchmark, a.questions, a.videos, root=a.root, follow_links=a.follow_links
+    )
     benchmark.require_videos()
     options = {"limit": a.limit, "seed": a.seed, "read": a.read, "max_new_tokens": a.max_new_tokens}
     options |= {"decoders": a.decoders, "decode_seconds": a.decode_seconds, "retry_failed": a.retry_failed}
@@ -352,6 +361,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder)")
         sub.add_argument("--videos", metavar="DIR", help="folder of videos")
         sub.add_argument("--root", metavar="DIR", help="folder in which both are found, instead")
+        sub.add_argument("--follow-links", action="store_true", help="also links that lead out of the folder of videos")
         sub.add_argument("--decoders", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
 
     ask = command("ask", _ask, "Ask questions about one video.")
