@@ -87,8 +87,8 @@ class Benchmark:
                 break
         if links:
             raise LinkError(
-                f"{name}: {links[0]} leads out of the folder of videos, to {os.path.realpath(links[0])}; such links are "
-                "followed with --follow-links (follow_links=True)"
+                f"{name}: {links[0]} leads out of the folder of videos, to {os.path.realpath(links[0])}; such links "
+                "are followed with --follow-links (follow_links=True)"
             )
         raise BenchmarkError(f"{name}: no such video under {self.videos_dir}")
 

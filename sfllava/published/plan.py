@@ -119,7 +119,8 @@ def plan_experiment(
     """Read an experiment file and say what it means here, before anything is loaded.
 
     root: where relative paths start. prompts: a folder that `sfllava prompts import` wrote, whose exact wordings then
-    are used in place of the package's own. follow_links: as in `load_benchmark`. Raises ExperimentError for what cannot be honoured.
+    are used in place of the package's own. follow_links: as in `load_benchmark`. Raises ExperimentError for what cannot
+    be honoured.
     """
     experiment = read_experiment(path)
     root, prompts = Path(root), Path(prompts) if prompts else None
