@@ -34,10 +34,12 @@ MODEL, PLACES = "judge-2026-01-01", 64
 def write_run(folder: Path, n: int) -> Path:
     """n predictions of the length of MSVD-QA's, six of ten right."""
     folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"identity": {"benchmark": "open"}, "sessions": []}))
+    about = {"benchmark": "open", "questions": n, "settings": [{"name": "s"}]}
+    (folder / "run.json").write_text(json.dumps({"identity": about, "sessions": []}))
     rows = (
         {
             "key": f"open/{i}", "setting": "s", "video": f"v{i // 25}", "type": "what", "options": [], "error": None,
+            "visual_tokens": 8, "seconds": {},
             "question": f"what is the man in scene {i} doing?", "answer": f"thing {i}",
             "prediction": f"He is doing thing {i}." if i % 10 < 6 else "He is riding a horse.",
         }

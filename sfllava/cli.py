@@ -92,7 +92,9 @@ def _evaluate(a: argparse.Namespace) -> int:
     settings = [Setting(frames, name) for frames in a.frames for name in a.aggregation]
     prompt = load_prompt(a.prompt) if a.prompt else None
     _one_or_root(a, names)
-    benchmarks = [load_benchmark(name, a.questions, a.videos, root=a.root) for name in names]
+    benchmarks = [
+        load_benchmark(name, a.questions, a.videos, root=a.root, follow_links=a.follow_links) for name in names
+    ]
     for benchmark in benchmarks:
         benchmark.require_videos()
     nothing = False
@@ -124,7 +126,12 @@ def _check(a: argparse.Namespace) -> int:
 
     names = a.benchmark.split(",")
     _one_or_root(a, names)
-    checks = [check(load_benchmark(name, a.questions, a.videos, root=a.root), decoders=a.decoders) for name in names]
+    checks = [
+        check(
+            load_benchmark(name, a.questions, a.videos, root=a.root, follow_links=a.follow_links), decoders=a.decoders
+        )
+        for name in names
+    ]
     print(*checks, sep="\n")
     return 0 if all(found.ok for found in checks) else 1
 
@@ -176,7 +183,7 @@ def _make_judge(a: argparse.Namespace) -> Any:
 
 def _judges(a: argparse.Namespace) -> int:
     from sfllava.agreement import differing, format_pairs, format_scores, kappas, load_verdicts, pairs, scores
-    from sfllava.disk import whole
+    from sfllava.disk import as_csv, replace_file
 
     if a.figure and Path(a.figure).suffix not in (".svg", ".pdf", ".png"):
         raise SfllavaError(f"--figure {a.figure}: needed a file that ends in .svg, .pdf or .png")
@@ -189,8 +196,7 @@ def _judges(a: argparse.Namespace) -> int:
         print(format_pairs(found))
         print(f"{len(differ)} questions on which they differ" + (f", in {a.differing}" if a.differing else ""))
     if a.differing:
-        with whole(Path(a.differing)) as part:
-            differ.to_csv(part, index=False)
+        replace_file(Path(a.differing), as_csv(differ).encode())
     if a.figure:
         from sfllava.plots.judges import judges_agreement
         from sfllava.plots.static import save
@@ -206,7 +212,9 @@ def _ablate(a: argparse.Namespace) -> int:
     from sfllava.reporting import report
 
     ablation = load_ablation(a.ablation)
-    benchmark = load_benchmark(a.benchmark or ablation.benchmark, a.questions, a.videos, root=a.root)
+    benchmark = load_benchmark(
+        a.benchmark or ablation.benchmark, a.questions, a.videos, root=a.root, follow_links=a.follow_links
+    )
     benchmark.require_videos()
     options = {"limit": a.limit, "seed": a.seed, "read": a.read, "max_new_tokens": a.max_new_tokens}
     options |= {"decoders": a.decoders, "decode_seconds": a.decode_seconds, "retry_failed": a.retry_failed}
@@ -353,6 +361,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder)")
         sub.add_argument("--videos", metavar="DIR", help="folder of videos")
         sub.add_argument("--root", metavar="DIR", help="folder in which both are found, instead")
+        sub.add_argument("--follow-links", action="store_true", help="also links that lead out of the folder of videos")
         sub.add_argument("--decoders", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
 
     ask = command("ask", _ask, "Ask questions about one video.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sfllava.types import SfllavaError
 
@@ -63,10 +64,29 @@ def as_line(row: Row) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
+def printable(text: str) -> str:
+    """Text that any file or screen takes: bytes of a file name that are no characters become \\udcXX."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def as_csv(table: Any) -> str:
+    """A pandas table as CSV. A text that a spreadsheet would run as a formula gets an apostrophe in front."""
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        safe = f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+        return printable(safe.replace("\r\n", "\n").replace("\r", "\n"))  # a bare \r would end the row
+
+    return table.map(cell).rename(columns=cell).to_csv(index=False)
+
+
 def read_lines(path: Path, what: str, needed: Mapping[str, Any]) -> Iterator[Row]:
     """The rows of a file of JSON lines; a half-written last line is passed over, as is a file that is not there.
 
-    needed: the fields that each must have, and their types. RunError names the line, and says that it is no `what`.
+    needed: the fields that each must have, and their kinds: a type, `[kind]` for a list, `{str: kind}` for an object
+    of such values, `{"name": kind}` for one with these fields. NaN and Infinity are of no kind. RunError names the
+    line and the field, and says that it is no `what`.
     """
     if not path.exists():
         return
@@ -76,26 +96,46 @@ def read_lines(path: Path, what: str, needed: Mapping[str, Any]) -> Iterator[Row
                 return
             try:
                 row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"needed an object, got {type(row).__name__}")
-                if missing := needed.keys() - row.keys():
-                    raise ValueError(f"no {', '.join(sorted(missing))}")
-                if wrong := [name for name, kind in needed.items() if not isinstance(row[name], kind)]:
-                    raise ValueError(f"{wrong[0]} is {_short(row[wrong[0]])}")
+                if wrong := _wrong(row, needed):
+                    raise ValueError(wrong)
             except (ValueError, RecursionError) as error:
                 raise RunError(f"{path}, line {i}: not a {what}: {error}") from error
             yield row
 
 
 def read_object(path: Path, what: str, needed: Mapping[str, Any]) -> Row:
-    """The object of a JSON file, with the fields that it must have; RunError says that it is not `what`."""
+    """The object of a JSON file, with the fields that it must have, as `read_lines` has them.
+
+    RunError names the field, and says that it is not `what`.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict) or not all(isinstance(value.get(name), kind) for name, kind in needed.items()):
-            raise ValueError(f"needed {', '.join(needed)}")
+        if wrong := _wrong(value, needed):
+            raise ValueError(wrong)
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: not {what}: {error}") from error
     return value
+
+
+def _wrong(value: Any, kind: Any, name: str = "") -> str:
+    """What is wrong with a value in words, which name its field; empty where it is of the kind."""
+    if isinstance(kind, Mapping):
+        if not isinstance(value, dict):
+            return f"{name} is {_short(value)}" if name else f"needed an object, got {type(value).__name__}"
+        if str in kind:
+            kind = dict.fromkeys(value, kind[str])
+        inside = f"{name}." if name else ""
+        if missing := kind.keys() - value.keys():
+            return f"no {', '.join(inside + field for field in sorted(missing))}"
+        return next((wrong for field in kind if (wrong := _wrong(value[field], kind[field], inside + field))), "")
+    if isinstance(kind, list) and isinstance(value, list):
+        return next((wrong for i, item in enumerate(value) if (wrong := _wrong(item, kind[0], f"{name}[{i}]"))), "")
+    fits = not isinstance(kind, list) and isinstance(value, kind)
+    if isinstance(value, bool):  # which Python takes for a number
+        fits = fits and bool in (kind, *get_args(kind))
+    if isinstance(value, float):
+        fits = fits and math.isfinite(value)
+    return "" if fits else f"{name} is {_short(value)}"
 
 
 def write_json(path: Path, value: Any) -> None:

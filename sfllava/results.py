@@ -19,7 +19,7 @@ import pandas as pd
 from sfllava import stats
 from sfllava.benchmarks.base import load_spec
 from sfllava.costs import shape_from
-from sfllava.disk import whole
+from sfllava.disk import as_csv, whole
 from sfllava.evaluators.choice import parse_strict
 from sfllava.evaluators.match import normalise
 from sfllava.runfolder import RunError, read_rows, read_run
@@ -367,7 +367,7 @@ def export(table: pd.DataFrame, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
         if path.suffix == ".csv":
-            table.to_csv(part, index=False)
+            part.write_text(as_csv(table), encoding="utf-8")
         elif path.suffix == ".parquet":
             table.to_parquet(part, index=False)
         elif path.suffix == ".tex":

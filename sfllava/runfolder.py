@@ -21,6 +21,7 @@ from sfllava.disk import (
     lock,
     log_to,
     part_of,
+    printable,
     read_lines,
     read_object,
     replace_file,
@@ -28,7 +29,22 @@ from sfllava.disk import (
 )
 
 log = logging.getLogger(__name__)
-_NEEDED = {"key": str, "setting": str, "video": str, "prediction": str | None, "error": str | None}
+# what is read of a row and of run.json anywhere
+_ROW = {
+    "key": str,
+    "setting": str,
+    "video": str,
+    "type": str,
+    "question": str,
+    "answer": str,
+    "options": [str],
+    "prediction": str | None,
+    "visual_tokens": int | None,
+    "seconds": {str: int | float},
+    "error": str | None,
+}
+_IDENTITY = {"benchmark": str, "questions": int, "settings": [{"name": str}]}
+_RUN = {"identity": _IDENTITY, "sessions": [{}]}
 
 
 class RunFolder:
@@ -127,19 +143,22 @@ class RunFolder:
 
 def read_run(path: str | Path) -> Row:
     """The run.json of a run folder."""
-    return read_object(Path(path) / "run.json", "the run.json of a run", {"identity": dict, "sessions": list})
+    return read_object(Path(path) / "run.json", "the run.json of a run", _RUN)
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
     """The rows of a run folder's predictions.jsonl; a half-written last line is passed over.
 
-    Raises RunError for a line that is no row, and for a second row of a question at a setting.
+    Raises RunError, with the line, for a row that lacks a field or has NaN for a number, and for a second row of a question
+    at a setting.
     """
     file = Path(path) / "predictions.jsonl"
     seen: set[int] = set()  # hashes: a set of a million pairs of texts would take more memory than the rest
-    for i, row in enumerate(read_lines(file, "row of predictions", _NEEDED), 1):
+    for i, row in enumerate(read_lines(file, "row of predictions", _ROW), 1):
         at = hash((row["key"], row["setting"]))
         if at in seen:
             raise RunError(f"{file}, line {i}: a second row for question {row['key']} at {row['setting']}")
         seen.add(at)
+        if row["error"]:  # it may name a file whose name is no characters, which no table or figure could show
+            row["error"] = printable(row["error"])
         yield row

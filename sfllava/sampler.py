@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _CONTAINERS = (
     "mjpeg,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe"
 )
 _MOST_PIXELS = 1 << 26  # 8192 x 8192; a damaged header can declare frames that no memory holds
+_MOST_HELD = 1 << 30  # pixels of all images of a folder that are kept as they are, 3 GiB
 _AT_ONCE = 1 << 28  # bytes of frames that wait to be resized
 Decoder = Literal["auto", "decord", "pyav"]
 log = logging.getLogger(__name__)
@@ -346,18 +348,13 @@ def _decode(container: Any, tally: _Tally) -> Iterator[Any]:
 
 
 def _read_folder(path: Path, frames: int | Sequence[int], size: tuple[int, int] | None) -> Video:
-    from PIL import Image, UnidentifiedImageError
-
     files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=lambda f: f.name)
     if not files:
         raise VideoError(f"{path}: needed a folder of frame images ({' '.join(IMAGE_SUFFIXES)}), found none")
     indices = _union(len(files), frames)
     pixels, source = [], (0, 0)
     for i in indices.tolist():
-        try:
-            image = np.asarray(Image.open(files[i]).convert("RGB"))[None]
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            raise VideoError(f"{files[i]}: not a readable image: {_line(error)}") from error
+        image = _read_image(files[i], 1 if size else len(indices))[None]
         source = source if pixels else image.shape[1:3]
         pixels.append(resize_frames(image, size) if size else image)
         if pixels[-1].shape != pixels[0].shape:
@@ -375,6 +372,28 @@ def _read_folder(path: Path, frames: int | Sequence[int], size: tuple[int, int] 
         total=len(files),
         decoder="images",
     )
+
+
+def _read_image(file: Path, held: int) -> np.ndarray:
+    """(H W 3) uint8 of an image file, of which so many as large are `held` in memory together. Raises VideoError."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():  # its limit is above ours
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(file)
+        with opened:  # so far only the header was read: a small file can declare a picture that no memory holds
+            declared, got = opened.width * opened.height, f"{opened.width}x{opened.height}"
+            if declared > _MOST_PIXELS:
+                raise VideoError(f"{file}: needed an image of at most {_MOST_PIXELS:,} pixels, got {got}")
+            if declared * held > _MOST_HELD:
+                raise VideoError(
+                    f"{file}: needed at most {_MOST_HELD:,} pixels in all images together, got {held} of {got}; "
+                    "a size to resize them to keeps them small"
+                )
+            return np.asarray(opened.convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise VideoError(f"{file}: not a readable image: {_line(error)}") from error
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: int = 8, codec: str = "libx264", **options: str) -> Path:

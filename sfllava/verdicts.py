@@ -43,7 +43,8 @@ _NEEDED = {
     "score": int | float | None,
     "error": str | None,
 }
-_BATCH = {"token", "id", "collected", "contents"}
+_BATCH = {"token": str, "id": str | None, "collected": bool, "contents": [str]}
+_ABOUT = {"identity": {}, "sessions": list, "batches": [_BATCH]}
 # question type of VCGBench -> the rubrics that its predictions are judged under
 VCGBENCH = {"generic": ("CI", "DO", "CU"), "temporal": ("TU",), "consistency": ("CO",)}
 
@@ -70,7 +71,7 @@ def read_units(run: str | Path, rubrics: str | Path | None = None) -> list[Unit]
 
     rubrics: a folder of your own wordings, one NAME.txt a rubric.
     """
-    task = load_spec(str(read_run(run)["identity"].get("benchmark"))).task
+    task = load_spec(read_run(run)["identity"]["benchmark"]).task
     rows = list(read_rows(run))
     if task == "choice":
         raise RunError(f"{run}: multiple choice is scored by its letters, without a judge")
@@ -78,7 +79,7 @@ def read_units(run: str | Path, rubrics: str | Path | None = None) -> list[Unit]
         return [_unit(row["key"], (row,), "open", rubrics) for row in rows]
     units, firsts = [], {}
     for row in rows:
-        kind = str(row.get("type"))
+        kind = row["type"]
         for rubric in VCGBENCH.get(kind, ()):
             if rubric != "CO":
                 units.append(_unit(row["key"], (row,), rubric, rubrics))
@@ -97,17 +98,10 @@ def read_units(run: str | Path, rubrics: str | Path | None = None) -> list[Unit]
 
 def _unit(key: str, rows: tuple[Row, ...], rubric: str, rubrics: str | Path | None) -> Unit:
     row = rows[0]
-    if errors := [r["error"] or "no prediction" for r in rows if r["error"] or r.get("prediction") is None]:
+    if errors := [r["error"] or "no prediction" for r in rows if r["error"] or r["prediction"] is None]:
         return Unit(key, row["setting"], rubric, row["video"], None, errors[0])
-    try:
-        ask = Ask(
-            load_rubric(rubric, rubrics),
-            tuple(str(r["question"]) for r in rows),
-            str(row["answer"]),
-            tuple(str(r["prediction"]) for r in rows),
-        )
-    except KeyError as error:
-        raise RunError(f"question {key} at {row['setting']}: its row has no {error}") from error
+    texts = (tuple(r["question"] for r in rows), row["answer"], tuple(r["prediction"] for r in rows))
+    ask = Ask(load_rubric(rubric, rubrics), *texts)
     return Unit(key, row["setting"], rubric, row["video"], ask)
 
 
@@ -231,9 +225,4 @@ def read_about(run: str | Path, name: str, needed: bool = False) -> Row:
     path = Path(run) / f"verdicts-{name}.json"
     if not needed and not path.exists():
         return {"identity": {}, "sessions": [], "batches": []}
-    state = read_object(path, "about a judge of ours", {"identity": dict, "sessions": list, "batches": list})
-    for batch in state["batches"]:
-        contents = batch.get("contents") if isinstance(batch, dict) and batch.keys() >= _BATCH else None
-        if not isinstance(contents, list) or not all(isinstance(content, str) for content in contents):
-            raise RunError(f"{path}: not about a judge of ours: each batch needs {', '.join(sorted(_BATCH))}")
-    return state
+    return read_object(path, "about a judge of ours", _ABOUT)

@@ -78,7 +78,7 @@ class Work:
         for row in known:
             for unit in self.todo.pop(row["content"], ()):
                 free = {"key": unit.key, "setting": unit.setting, "video": unit.video, "paid": False, "tries": 0}
-                copies.append({**row, **free, "tokens": [0, 0], "cost": None if row["cost"] is None else 0.0})
+                copies.append({**row, **free, "tokens": [0, 0], "cost": None if row.get("cost") is None else 0.0})
         if copies:
             self.file.append(copies)
             self.judged += len(copies)

@@ -20,6 +20,10 @@ from typing import Any
 
 FAULTS = ("rate_limit", "server_error", "cut", "reset", "wrong_json", "refusal", "duplicate")
 """429 with Retry-After, 500, half a body, a closed connection, words for JSON, a refusal, the object twice."""
+_TOO_LONG = (  # vLLM's words
+    "'max_tokens' or 'max_completion_tokens' is too large: 200. This model's maximum context length is 2048 tokens and "
+    "your request has 2000 input tokens (200 > 2048 - 2000)."
+)
 _BLOCK = re.compile(r"^\[([0-9a-f]{16}) ([\w-]+)\]\n(.*?)\n\[/\1\]$", re.DOTALL | re.MULTILINE)
 
 
@@ -62,6 +66,8 @@ class _Behaviour:
         self.delay, self.faults, self.retry_after, self.seed = 0.0, {}, 0.05, 0
         self.schema = True  # takes response_format
         self.refuse_options: list[str] = []  # answers 400 to requests that have these
+        self.refusal = "Unsupported parameter: '{}' is not supported, use 'max_completion_tokens'."
+        self.context = 0  # characters of a prompt above which it is a 400
         self.key = ""  # where set, any other is a 401 that repeats what was sent
         self.status = 0  # answers every completion with this
         self.style = "json"  # json, dict, prose: as replies look without a schema
@@ -164,7 +170,9 @@ async def answer_chat(state: _State, body: dict[str, Any], headers: dict[str, st
         return error(behaviour.status, "as told", "insufficient_quota" if behaviour.status == 429 else None)
     for name in behaviour.refuse_options + ([] if behaviour.schema else ["response_format"]):
         if name in body:
-            return error(400, f"Unsupported parameter: '{name}' is not supported, use 'max_completion_tokens'.")
+            return error(400, behaviour.refusal.replace("{}", name))
+    if behaviour.context and sum(len(message["content"]) for message in body["messages"]) > behaviour.context:
+        return error(400, _TOO_LONG)
     fault = fault_of(state, content)
     if fault:
         state.faults[fault] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def rows_of(path: Path, count: int, videos: list[str]) -> list[dict[str, str]]:
     return [{**row, "video_name": videos[i % len(videos)]} for i, row in enumerate(rows)]
 
 
-def link_videos(data: Path, clips: list[Path]) -> None:
+def copy_videos(data: Path, clips: list[Path]) -> None:
     for folder in [
         *(f"video_qa/{place}" for _, _, place in OPEN.values()),
         *(f"multiple_choice_qa/{name}/video" for _, name in CHOICE.values()),
@@ -39,7 +40,7 @@ def link_videos(data: Path, clips: list[Path]) -> None:
         (data / folder).mkdir(parents=True)
         for clip in clips:
             name = f"v_{clip.name}" if folder.endswith("all_test") else clip.name
-            (data / folder / name).symlink_to(clip)
+            shutil.copy(clip, data / folder / name)
 
 
 def write_csv_root(root: Path, qa: Path, clips: list[Path], count: int) -> None:
@@ -58,7 +59,7 @@ def write_csv_root(root: Path, qa: Path, clips: list[Path], count: int) -> None:
                 writer = csv.DictWriter(out, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
-    link_videos(root / "data", clips)
+    copy_videos(root / "data", clips)
 
 
 def write_playground(root: Path, qa: Path, clips: list[Path], count: int) -> None:
@@ -89,7 +90,7 @@ def write_playground(root: Path, qa: Path, clips: list[Path], count: int) -> Non
         if name == "consistency":
             prepared = [{**r, "question": [r["question"], other["question"]]} for r, other in zip(prepared, two)]
         dump(gt / "VCGBench" / f"Video-ChatGPT-{name}_val_qa.json", prepared)
-    link_videos(root / "playground" / "data", clips)
+    copy_videos(root / "playground" / "data", clips)
 
 
 def write_experiment(path: Path, **changes: object) -> Path:

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from test_cli import sfllava
 
 from sfllava.benchmarks import BenchmarkError, benchmark_names, load_benchmark
 from sfllava.checking import check
@@ -218,6 +219,55 @@ def test_finding_videos(videos, tmp_path):
         benchmark.find_video("same")
     with pytest.raises(BenchmarkError, match="absent: no such video under"):
         benchmark.find_video("absent")
+
+
+@pytest.fixture
+def linked(videos, tmp_path):
+    """A folder of videos that is a link, with a link inside to each kind of thing outside, and one that stays in."""
+    outside, inside = tmp_path / "outside", tmp_path / "disk"
+    for folder in (outside / "frames", inside / "half"):
+        folder.mkdir(parents=True)
+    shutil.copy(videos / "a.mp4", outside / "secret.mp4")
+    shutil.copy(videos / "b.mp4", inside / "b.mp4")
+    (outside / "frames" / "0.jpg").touch()
+    for link, to in {
+        "file.mp4": outside / "secret.mp4",
+        "part": outside,
+        "half/0.jpg": outside / "frames" / "0.jpg",
+        "again.mp4": inside / "b.mp4",
+    }.items():
+        (inside / link).symlink_to(to)
+    (tmp_path / "videos").symlink_to(inside)
+    (tmp_path / "q.csv").write_text(OPEN + "b,q,x,1\nagain,q,x,1\nsecret,q,x,1\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "link", "found"),
+    [
+        ("file", "file.mp4", "file.mp4"),
+        ("secret", "part", "part/secret.mp4"),
+        ("frames", "part", "part/frames"),
+        ("half", "half/0.jpg", "half"),
+    ],
+)
+def test_links_out_of_the_folder_of_videos_are_followed_when_told(linked, name, link, found):
+    where = (linked / "q.csv", linked / "videos")
+    benchmark = load_benchmark("open", *where)
+    with pytest.raises(SfllavaError, match=rf"{name}: .*/videos/{link} leads out of .* to .*/outside.* --follow-links"):
+        benchmark.find_video(name)
+    assert benchmark.find_video("b").name == "b.mp4" and benchmark.find_video("again").name == "again.mp4"
+    follows = load_benchmark("open", *where, follow_links=True)
+    assert follows.find_video(name) == linked / "videos" / found
+
+
+def test_the_command_line_says_how_links_are_followed(linked):
+    where = ("check", "open", "--questions", linked / "q.csv", "--videos", linked / "videos")
+    refused = sfllava(*where)
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and not refused.stdout
+    assert "videos/part leads out of the folder of videos" in refused.stderr and "--follow-links" in refused.stderr
+    followed = sfllava(*where, "--follow-links")
+    assert followed.returncode == 0 and "found and readable 3, missing 0" in followed.stdout
 
 
 def test_check_lists_what_is_missing_and_unreadable(videos, tmp_path):

@@ -168,6 +168,18 @@ def bin_of(folder, value):
         (lambda f: edit_json(f / "config.json", mm_vision_tower=..., model_type="bert"), "got model_type 'bert'"),
         (lambda f: edit_json(f / "config.json", mm_projector_type="linear"), "mm_projector_type must be mlp2x_gelu"),
         (lambda f: edit_json(f / "config.json", hidden_size="wide"), r"config\.json"),
+        (
+            lambda f: edit_json(f / "config.json", num_hidden_layers=10**8),
+            r"config\.json: text_config: num_hidden_layers must be from 1 to 1,000, got 100,000,000",
+        ),
+        (lambda f: edit_json(f / "config.json", hidden_size=10**9), "hidden_size must be from 1 to 65,536"),
+        (lambda f: edit_json(f / "config.json", num_attention_heads=0), "num_attention_heads must be from 1 to"),
+        (
+            lambda f: edit_json(
+                f / "config.json", num_hidden_layers=800, hidden_size=32_768, intermediate_size=131_072
+            ),
+            "the weights do not fit the config: it declares 10,[0-9,]+ parameters, and there are [0-9,]+$",
+        ),
         (lambda f: edit_json(f / "config.json", vocab_size=...), "needed vocab_size, got None"),
         (lambda f: edit_json(f / "config.json", mm_vision_select_layer=-9), "vision_feature_layer -9 is none of"),
         (lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": []}'), "needed a weight_map"),

@@ -174,6 +174,40 @@ def test_options_that_a_server_does_not_know_are_left_out(server):
     assert "response_format" in body
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "{}: Extra inputs are not permitted",
+        "[{'type': 'extra_forbidden', 'loc': ('body', '{}'), 'msg': 'Extra inputs are not permitted', 'input': 200}]",
+        "Unrecognized request argument supplied: {}",
+        "unknown field `{}`",
+    ],
+)
+def test_servers_say_in_many_words_that_they_do_not_know_an_option(server, refusal):
+    one = server(refuse_options=["max_tokens"], refusal=refusal)
+    first, second = grade(quick(), ask("a dog"), ask("the dog"))
+    assert first.correct and (first.tries, second.tries) == (2, 1)
+    body = one.counts()["seen"]["body"]
+    assert body["max_completion_tokens"] == 200 and body["temperature"] == 0 and "response_format" in body
+
+
+def test_one_prompt_that_is_too_long_is_its_own_failure_and_teaches_nothing(server):
+    """The error names max_tokens and max_completion_tokens: requests after it are limited all the same."""
+    one = server(context=3000)
+    long, short = grade(quick(price=(1.0, 1.0)), ask("a dog " * 600), ask("a dog"))
+    assert "maximum context length" in str(long.error) and long.tries == 1
+    assert short.correct and short.tries == 1
+    body = one.counts()["seen"]["body"]
+    assert body["max_tokens"] == 200 and body["temperature"] == 0 and "response_format" in body
+
+
+def test_a_server_that_cannot_limit_its_replies_is_not_used(server):
+    one = server(refuse_options=["max_tokens", "max_completion_tokens"])
+    with pytest.raises(JudgeError, match="takes neither max_tokens nor max_completion_tokens, so nothing limits"):
+        grade(quick(), ask())
+    assert one.counts()["requests"] == 2 and not one.counts()["completed"]
+
+
 def test_the_server_s_pause_is_kept(server):
     server(faults={"rate_limit": 1}, retry_after=1)
     start = time.monotonic()

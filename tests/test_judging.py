@@ -17,6 +17,7 @@ from sfllava.batches import Batches
 from sfllava.evaluators.judge import JudgeError
 from sfllava.evaluators.match import MatchJudge
 from sfllava.judging import judge, plan
+from sfllava.results import load_results
 from sfllava.runfolder import RunError
 from sfllava.verdicts import read_units, read_verdicts
 
@@ -25,10 +26,17 @@ FAULTS = ["rate_limit", "server_error", "cut", "reset", "wrong_json", "refusal",
 
 def write_run(folder: Path, rows, benchmark="open") -> Path:
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"identity": {"benchmark": benchmark}, "sessions": []}))
-    common = {"type": "x", "options": [], "error": None, "setting": "s"}
-    (folder / "predictions.jsonl").write_text("".join(json.dumps({**common, **row}) + "\n" for row in rows))
+    identity = {"benchmark": benchmark, "questions": len(rows), "settings": [{"name": "s"}]}
+    (folder / "run.json").write_text(json.dumps({"identity": identity, "sessions": []}))
+    write_rows(folder, rows)
     return folder
+
+
+def write_rows(folder: Path, rows) -> None:
+    common = {"type": "x", "options": [], "visual_tokens": 8, "seconds": {}, "error": None, "setting": "s"}
+    (folder / "predictions.jsonl").write_text(
+        "".join(json.dumps({k: v for k, v in {**common, **row}.items() if v is not ...}) + "\n" for row in rows)
+    )
 
 
 def open_rows(n, setting="s", right=0.6, same=False):
@@ -245,6 +253,51 @@ def test_a_spoilt_file_is_an_error_and_a_half_line_is_cut_off(server, tmp_path):
         go(run)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": None}, "options is null"),
+        ({"options": ["a", 1]}, r"options\[1\] is 1"),
+        ({"question": ...}, "no question"),
+        ({"answer": ..., "type": ...}, "no answer, type"),
+        ({"visual_tokens": float("nan")}, "visual_tokens is NaN"),
+        ({"visual_tokens": True}, "visual_tokens is true"),
+        ({"seconds": {"answer": float("inf")}}, r"seconds\.answer is Infinity"),
+        ({"seconds": {"answer": "1 s"}}, r'seconds\.answer is "1 s"'),
+    ],
+)
+def test_a_row_of_odd_content_is_named_by_its_line(tmp_path, change, message):
+    rows = open_rows(3)
+    rows[1] |= change
+    run = write_run(tmp_path / "run", rows)
+    for read in (load_results, read_units):
+        with pytest.raises(RunError, match=rf"run/predictions\.jsonl, line 2: not a row of predictions: {message}$"):
+            read(run)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"identity": {}}, "no sessions"),
+        ({"identity": {"settings": []}, "sessions": []}, "no identity.benchmark, identity.questions"),
+        (
+            {"identity": {"benchmark": "open", "questions": "5", "settings": []}, "sessions": []},
+            'identity.questions is "5"',
+        ),
+        (
+            {"identity": {"benchmark": "open", "questions": 5, "settings": [{}]}, "sessions": []},
+            r"no identity.settings\[0\].name",
+        ),
+    ],
+)
+def test_a_run_json_that_lacks_a_field(tmp_path, run, message):
+    folder = write_run(tmp_path / "run", open_rows(3))
+    (folder / "run.json").write_text(json.dumps(run))
+    for read in (load_results, read_units):
+        with pytest.raises(RunError, match=rf"run\.json: not the run\.json of a run: {message}$"):
+            read(folder)
+
+
 def test_verdicts_on_other_predictions_do_not_count(server, tmp_path):
     one = server()
     run = write_run(tmp_path / "run", open_rows(6))
@@ -372,9 +425,7 @@ def test_half_a_pair_waits_for_the_other(server, tmp_path):
     run = write_run(tmp_path / "run", rows[:-1], "vcgbench")
     assert go(run).units == 4
     shutil.copytree(run, tmp_path / "more")
-    (tmp_path / "more" / "predictions.jsonl").write_text(
-        "".join(json.dumps({"error": None, "setting": "s", **r}) + "\n" for r in rows)
-    )
+    write_rows(tmp_path / "more", rows)
     done = go(tmp_path / "more")
     assert (done.units, done.requests) == (5, 1)
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from sfllava import cli, stats
+from sfllava.reporting import export_all
 from sfllava.results import accuracy, compare, costs, differences, export, failures, findings, load_results, pareto
 from sfllava.runfolder import RunError
 from sfllava.types import SfllavaError
@@ -258,3 +259,21 @@ def test_a_large_run_is_streamed(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 120, done.stdout  # MB; the file has 90
+
+
+def test_a_text_that_a_spreadsheet_would_run_is_no_formula(tmp_path):
+    cells = ['=HYPERLINK("http://x","y")', "+1", "-a", "@SUM(A1)", "\tx", "\rx", "a\rb"]
+    table = pd.DataFrame({"=name": cells, "points": [-1.5] * 7})
+    lines = pd.read_csv(export(table, tmp_path / "t.csv"), dtype=str)
+    assert list(lines.columns) == ["'=name", "points"] and set(lines["points"]) == {"-1.5"}
+    assert list(lines["'=name"]) == [*(f"'{cell}" for cell in cells[:-2]), "'\nx", "a\nb"]
+
+
+def test_a_reason_that_names_a_file_of_odd_bytes_is_exported(tmp_path):
+    """As a path that is no UTF-8 stands in a row: each table and figure shows the byte's number."""
+    rows = rows_of("a", 30)
+    rows[3] |= {"prediction": None, "error": "caf\udce9/v.mp4: the file is empty (0 bytes)"}
+    export_all(write_run(tmp_path / "run", rows), tmp_path / "out", ["budget"])
+    for kind in ("csv", "tex"):
+        assert "udce9/v.mp4" in (tmp_path / "out" / f"failures.{kind}").read_text(encoding="utf-8")
+    assert pd.read_parquet(tmp_path / "out" / "failures.parquet")["reason"][0].startswith("caf\\udce9/v.mp4")

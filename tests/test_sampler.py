@@ -133,6 +133,31 @@ def test_a_folder_of_images_is_a_video(tmp_path):
         read_video(tmp_path, 12, size=(8, 8))
 
 
+def test_a_small_image_file_that_declares_a_huge_picture_takes_no_memory(tmp_path):
+    Image.new("1", (13_000, 13_000)).save(tmp_path / "0.png")
+    assert (tmp_path / "0.png").stat().st_size < 100_000
+    code = (
+        "import sys, resource; from sfllava.sampler import VideoError, read_video\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: read_video(sys.argv[1], 1, size=(8, 8))\n"
+        "except VideoError as error: print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    said, kilobytes = done.stdout.splitlines()
+    assert said == f"{tmp_path / '0.png'}: needed an image of at most 67,108,864 pixels, got 13000x13000"
+    assert int(kilobytes) < 100_000 and not done.stderr
+
+
+def test_large_images_are_not_all_held_at_their_own_size(tmp_path):
+    Image.new("1", (8192, 8192)).save(tmp_path / "00.png")
+    for i in range(1, 17):
+        os.link(tmp_path / "00.png", tmp_path / f"{i:02}.png")
+    with pytest.raises(VideoError, match=r"00\.png: needed at most 1,073,741,824 pixels .*, got 17 of 8192x8192"):
+        read_video(tmp_path, 17)
+    assert read_video(tmp_path, 1, size=(8, 8)).frames.shape == (1, 8, 8, 3)
+
+
 def test_one_frame(tmp_path):
     path = write_video(tmp_path / "one.mp4", moving_square(1))
     assert read_video(path, 50).indices.tolist() == [0]

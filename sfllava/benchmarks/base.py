@@ -19,6 +19,10 @@ _NOT_BENCHMARKS = {"base", "files"}
 _SUFFIXES = {suffix: i for i, suffix in enumerate(VIDEO_SUFFIXES)}
 
 
+class LinkError(SfllavaError):
+    """A link that leads out of the folder of videos, and that is not to be followed."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """One benchmark: `questions` and `videos` are where its files lie under a root, the first that exists counts."""
@@ -45,6 +49,8 @@ class Benchmark:
     files: list[Path] = field(default_factory=list)
     looked_at: list[Path] = field(default_factory=list)
     """Where the folder of videos was looked for, under a root."""
+    follow_links: bool = False
+    """Links that lead out of the folder of videos are followed."""
 
     @property
     def name(self) -> str:
@@ -59,17 +65,31 @@ class Benchmark:
         return digest.hexdigest()
 
     def find_video(self, name: str) -> Path:
-        """The file or frame folder of a video name: nested or not, with or without suffix and `v_` prefix."""
+        """The file or frame folder of a video name: nested or not, with or without suffix and `v_` prefix.
+
+        Raises BenchmarkError where there is none, and LinkError where it is, or may be, behind a link that leads out
+        of the folder of videos and is not to be followed.
+        """
         self.require_videos()
         stem = _stem(name)
+        index, links = self._index
         for wanted in (name, stem, f"v_{stem}", stem.removeprefix("v_")):
-            found = self._index.get(wanted, [])
+            found = index.get(wanted, [])
             # a whole path below the folder names one file, whatever else has its last part as name
             found = [path for path in found if wanted in _inside(path, self.videos_dir)] or found
             if len({path.parent for path in found}) > 1:
                 raise BenchmarkError(f"{name}: more than one such video: {', '.join(map(str, found[:4]))}")
             if found:  # of equal names in one folder the first suffix of the list
-                return min(found, key=lambda path: _SUFFIXES.get(path.suffix.lower(), len(_SUFFIXES)))
+                path = min(found, key=lambda path: _SUFFIXES.get(path.suffix.lower(), len(_SUFFIXES)))
+                links = [] if self.follow_links else _links_out(path, self.videos_dir)
+                if not links:
+                    return path
+                break
+        if links:
+            raise LinkError(
+                f"{name}: {links[0]} leads out of the folder of videos, to {os.path.realpath(links[0])}; such links "
+                "are followed with --follow-links (follow_links=True)"
+            )
         raise BenchmarkError(f"{name}: no such video under {self.videos_dir}")
 
     def require_videos(self) -> None:
@@ -79,9 +99,9 @@ class Benchmark:
             raise BenchmarkError(f"{self.name}: no folder of videos was given or found{looked}")
 
     @cached_property
-    def _index(self) -> dict[str, list[Path]]:
+    def _index(self) -> tuple[dict[str, list[Path]], list[Path]]:
         assert self.videos_dir is not None
-        return _index(self.videos_dir)
+        return _index(self.videos_dir, self.follow_links)
 
 
 def load_benchmark(
@@ -90,10 +110,12 @@ def load_benchmark(
     videos: str | Path | None = None,
     *,
     root: str | Path | None = None,
+    follow_links: bool = False,
 ) -> Benchmark:
     """A benchmark by name, with its question file (or folder) and folder of videos, or both found under `root`.
 
-    `open` and `choice` take any question file in those layouts. Without a folder of videos (`videos_dir` is None)
+    `open` and `choice` take any question file in those layouts. follow_links: also links inside the folder of videos
+    that lead out of it; the folder itself may always be a link. Without a folder of videos (`videos_dir` is None)
     questions can be counted, not answered. Raises BenchmarkError, which names file and row.
     """
     spec = load_spec(name)
@@ -103,7 +125,7 @@ def load_benchmark(
     places = [] if videos else _places(root, spec.videos, "data")
     videos_dir = Path(videos) if videos else _first(places)
     read, files = spec.read(found, name, spec.task)
-    return Benchmark(spec, read, videos_dir, files, places)
+    return Benchmark(spec, read, videos_dir, files, places, follow_links)
 
 
 def load_spec(name: str) -> Spec:
@@ -147,10 +169,14 @@ def _inside(path: Path, folder: Path | None) -> tuple[str, str]:
     return inside, _stem(inside)
 
 
-def _index(folder: Path) -> dict[str, list[Path]]:
-    """Each video's name and relative path, with and without suffix -> the files of that name."""
+def _index(folder: Path, follow_links: bool) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Each video's name and relative path, with and without suffix -> the files of that name.
+
+    And the links to folders outside, where those are not to be followed.
+    """
     found: dict[str, list[Path]] = {}
     folders_of_frames: dict[str, list[Path]] = {}
+    links: list[Path] = []
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -158,7 +184,9 @@ def _index(folder: Path) -> dict[str, list[Path]]:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()
+        out = set() if follow_links else {name for name in folders if _leads_out(Path(parent, name), folder)}
+        links += [Path(parent, name) for name in sorted(out)]
+        folders[:] = sorted(set(folders) - out)
         relative = Path(parent).relative_to(folder).as_posix()
         for name in sorted(files):
             path = Path(parent, name)
@@ -168,4 +196,14 @@ def _index(folder: Path) -> dict[str, list[Path]]:
         if relative != "." and any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files):
             for key in {Path(parent).name, relative}:
                 folders_of_frames.setdefault(key, []).append(Path(parent))
-    return {**folders_of_frames, **found}  # a file beats a folder of frame images of the same name
+    return {**folders_of_frames, **found}, links  # a file beats a folder of frame images of the same name
+
+
+def _links_out(path: Path, folder: Path | None) -> list[Path]:
+    """The links by which a video, a file or a folder of frame images, leads out of the folder of videos."""
+    assert folder is not None
+    return [each for each in (sorted(path.iterdir()) if path.is_dir() else [path]) if _leads_out(each, folder)]
+
+
+def _leads_out(path: Path, folder: Path) -> bool:
+    return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -23,6 +23,16 @@ from sfllava.types import Verdict
 log = logging.getLogger(__name__)
 _ENVIRONMENT = ("OPENAI_API_KEY", "OPENAI_ORG", "OPENAI_BASE_URL")
 _KEYS = re.compile(r"\b(?:sk|org|sess)-[\w*.-]{6,}")  # as a server repeats them, half hidden
+# what a request may go without, as errors name it
+_PARAMETERS = {name: name for name in ("temperature", "max_tokens", "max_completion_tokens", "response_format")}
+_PARAMETERS["json_schema"] = "response_format"
+_UNSUPPORTED_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
+_UNSUPPORTED_WORDS = re.compile(
+    r"un(?:supported|known|recogni[sz]ed)|not (?:supported|permitted|allowed|recogni[sz]ed)|n[o']t support|"
+    r"unexpected (?:field|keyword|parameter|argument)|extra (?:inputs|fields)",
+    re.IGNORECASE,
+)
+_TOO_LONG = re.compile(r"context.?(?:length|window|size)|too (?:long|large|many)|exceeds", re.IGNORECASE)
 _LONGEST_WAIT = 300.0
 """Seconds; a server that wants a longer pause gets its request on the next call."""
 _UNREADABLE_TRIES = 2
@@ -35,8 +45,11 @@ class OpenAIJudge(Judge):
 
     seconds: what one request may take. tries: requests for one verdict, of which two may be replies that cannot be
     read. first_delay: seconds before the second try; it doubles, up to a minute, and Retry-After goes before it.
-    structured: ask for the reply's JSON schema, unless the server rejects that. price: US dollars per million prompt
-    and reply tokens.
+    structured: ask for the reply's JSON schema, unless the server does not support that. price: US dollars per million
+    prompt and reply tokens.
+
+    A server that does not support `temperature` is asked without it, and one that wants `max_completion_tokens` for
+    `max_tokens` gets that. Every request limits its reply: a server that supports neither is a JudgeError.
     """
 
     paid, batch = True, 1
@@ -63,9 +76,8 @@ class OpenAIJudge(Judge):
         self.model, self.name = model, name or f"openai-{re.sub(r'[^A-Za-z0-9.-]+', '-', model).strip('-.')}"
         self.concurrency, self.price = concurrency, price
         self._seconds, self._tries, self._first_delay = seconds, tries, first_delay
-        # what the model is asked for beside the messages; a server that knows one of them not loses it for all
-        self._options: dict[str, Any] = {"temperature": 0, "max_tokens": max_reply_tokens}
-        self._structured, self._max_reply_tokens = structured, max_reply_tokens
+        self._max_reply_tokens = max_reply_tokens
+        self._unsupported: frozenset[str] = frozenset() if structured else frozenset({"response_format"})
         self._clients: list[Any] = []
         self._asked = 0
 
@@ -120,32 +132,42 @@ class OpenAIJudge(Judge):
     async def grade(self, asks: Sequence[Ask]) -> list[Verdict]:
         return [await self._grade(ask) for ask in asks]
 
-    def body(self, ask: Ask) -> dict[str, Any]:
-        """The request of an ask, with the options that the server is known to take."""
+    def body(self, ask: Ask, unsupported: frozenset[str] | None = None) -> dict[str, Any]:
+        """The request of an ask, without the parameters that the server is known not to support."""
+        unsupported = self._unsupported if unsupported is None else unsupported
         system, user = ask.messages()
-        body = {
+        body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
-            **self._options,
         }
-        if self._structured:
+        if "temperature" not in unsupported:
+            body["temperature"] = 0
+        # newer models know the limit by another name; without one nothing would bound the cost
+        body["max_completion_tokens" if "max_tokens" in unsupported else "max_tokens"] = self._max_reply_tokens
+        if "response_format" not in unsupported:
             schema = {"name": "verdict", "strict": True, "schema": ask.rubric.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
     async def _grade(self, ask: Ask) -> Verdict:
         """One verdict, however many requests that takes."""
-        body, unreadable, used = self.body(ask), 0, (0, 0)
+        unsupported, unreadable, used = self._unsupported, 0, (0, 0)
         reason = "never asked"
         for attempt in range(self._tries):
             wait = min(60.0, self._first_delay * 2**attempt) * random.uniform(0.5, 1)
             try:
+                body = self.body(ask, unsupported)
                 reply = await self._send(body)
             except _Rejected as rejected:
-                fewer = _without(body, rejected)
-                if fewer is None:
+                name = next((name for name in rejected.unsupported if name in body), None)
+                if name is None:  # this request alone, such as a prompt that is too long
                     return failed(self, rejected.reason, tries=attempt + 1, tokens=used, cost=self.cost(used))
-                reason, body = rejected.reason, fewer
+                if name == "max_completion_tokens" and "max_tokens" not in self._unsupported:
+                    raise JudgeError(
+                        "the judge's server takes neither max_tokens nor max_completion_tokens, so nothing limits the "
+                        f"length and cost of its replies: {rejected.reason}"
+                    ) from None
+                reason, unsupported = rejected.reason, unsupported | {name}
                 continue
             except _Again as again:
                 reason = again.reason
@@ -155,7 +177,7 @@ class OpenAIJudge(Judge):
                 # the server's pause is the least; a little more, so that not all come back at once
                 wait = wait if again.wait is None else again.wait + random.uniform(0, min(wait, 1))
             else:
-                self._learn(body)
+                self._learn(unsupported)
                 verdict = self.read(ask, reply, used, attempt + 1)
                 used = verdict.tokens
                 if verdict.error is None or verdict.parsed or unreadable + 1 >= _UNREADABLE_TRIES:
@@ -208,7 +230,9 @@ class OpenAIJudge(Judge):
         except (TimeoutError, openai.APITimeoutError):
             raise _Again(f"no reply within {self._seconds:g} s") from None
         except openai.APIStatusError as error:
-            raise classify(error.status_code, hide(_said(error)), error.code, error.response.headers) from None
+            raise classify(
+                error.status_code, hide(_said(error)), error.code, error.response.headers, error.param
+            ) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise _Again(f"connection failed: {type(cause).__name__}: {hide(str(cause))[:200]}") from None
@@ -219,15 +243,11 @@ class OpenAIJudge(Judge):
         except (ValueError, RecursionError):
             raise _Again(f"not a chat completion: {hide(str(raw))[:80]!r}") from None
 
-    def _learn(self, body: dict[str, Any]) -> None:
+    def _learn(self, unsupported: frozenset[str]) -> None:
         """Leave out for all requests what the server took this one without."""
-        if self._structured and "response_format" not in body:
-            self._structured = False
-            log.warning("%s: the server takes no JSON schema; replies are read as text", self.name)
-        options = {k: v for k, v in body.items() if k not in ("model", "messages", "response_format")}
-        if options.keys() != self._options.keys():
-            log.warning("%s: the server takes %s, not %s", self.name, sorted(options), sorted(self._options))
-            self._options = options
+        if new := unsupported - self._unsupported:
+            log.warning("%s: the server does not support %s; requests go without", self.name, ", ".join(sorted(new)))
+            self._unsupported |= new
 
 
 class _Again(Exception):
@@ -238,10 +258,10 @@ class _Again(Exception):
 
 
 class _Rejected(Exception):
-    """A request that the server will not take as it is."""
+    """A request that the server will not take; `unsupported` names the parameters that it may want to be without."""
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
+    def __init__(self, reason: str, unsupported: Sequence[str] = ()) -> None:
+        self.reason, self.unsupported = reason, unsupported
 
 
 def hide(text: str) -> str:
@@ -264,14 +284,30 @@ def as_completion(value: Any) -> dict[str, Any]:
     return {"model": "", **value}
 
 
-def classify(status: int, reason: str, code: str | None = None, headers: Any = None) -> Exception:
+def classify(status: int, reason: str, code: str | None = None, headers: Any = None, param: Any = None) -> Exception:
     """What an HTTP error means: again later, not like this, or not at all."""
-    reason = f"HTTP {status}: {' '.join(reason.split())[:300]}"
+    said = " ".join(reason.split())
+    reason = f"HTTP {status}: {said[:300]}"
     if status in (401, 403, 404) or code == "insufficient_quota":
         return JudgeError(f"the judge's server says {reason}")
     if status in (408, 409, 429) or status >= 500:
         return _Again(reason, _retry_after(headers or {}))
-    return _Rejected(reason)
+    return _Rejected(reason, _unsupported(said, code, param))
+
+
+def _unsupported(said: str, code: str | None, param: Any) -> list[str]:
+    """The parameters that an error says are not supported, the one that it names first at the front."""
+    plain = code in _UNSUPPORTED_CODES
+    if not plain and _TOO_LONG.search(said):
+        return []
+    if isinstance(param, str) and param:  # such as response_format.json_schema; a prompt's error names messages
+        named = [param.split(".")[0]]
+    else:
+        named = [_PARAMETERS[name] for name in re.findall("|".join(_PARAMETERS), said)]
+    if plain or _UNSUPPORTED_WORDS.search(said):
+        return named
+    # of the schema servers complain in many words, and to go without it costs nothing
+    return [name for name in named if name == "response_format"]
 
 
 def _said(error: Any) -> str:
@@ -293,20 +329,6 @@ def _retry_after(headers: Any) -> float | None:
         except (TypeError, ValueError, AttributeError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _without(body: dict[str, Any], rejected: _Rejected) -> dict[str, Any] | None:
-    """The request without the option that the server named, or else without the schema; None if nothing is left."""
-    text = rejected.reason
-    if "max_tokens" in text and "max_tokens" in body:  # newer models know it by another name
-        rest = {k: v for k, v in body.items() if k != "max_tokens"}
-        return {**rest, "max_completion_tokens": body["max_tokens"]} if "max_completion_tokens" in text else rest
-    for name in ("temperature", "max_completion_tokens"):
-        if name in text and name in body:
-            return {k: v for k, v in body.items() if k != name}
-    if "response_format" in body:
-        return {k: v for k, v in body.items() if k != "response_format"}
-    return None
 
 
 def _count(value: Any) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from sfllava.disk import as_csv
 from sfllava.features import Features
 from sfllava.looking import Look, leave_out, look
 from sfllava.prompts import Prompt
@@ -164,7 +165,7 @@ class Session:
 def csv(table: pd.DataFrame) -> str:
     """A history as CSV; lists are JSON."""
     flat = table.map(lambda value: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value)
-    return flat.to_csv(index=False)
+    return as_csv(flat)
 
 
 def _prompt(setting: Setting) -> Prompt | None:

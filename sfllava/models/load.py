@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LlavaNextForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from sfllava.costs import shape_of
 from sfllava.models import attention
 from sfllava.models.checkpoint import CheckpointError, fingerprint, read_checkpoint
 from sfllava.models.llava_next import LlavaNext
@@ -19,6 +20,8 @@ from sfllava.models.sizes import configure
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.types import SfllavaError
 
+# parameters; those that a checkpoint lacks would be made in memory, only to be refused
+_MUCH = 1_000_000_000
 TINY = Path(__file__).with_name("tiny_weights")
 
 
@@ -67,6 +70,11 @@ def _load(
     device = device_of(device)
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
     config, positions, keep = configure(config_dict, folder, rope_factor)
+    needed, there = shape_of(config, keep).parameters, sum(tensor.numel() for tensor in weights.values())
+    if needed > _MUCH and needed > 16 * there:  # weights of 4 bits are packed into fewer numbers
+        raise CheckpointError(
+            f"{folder}: the weights do not fit the config: it declares {needed:,} parameters, and there are {there:,}"
+        )
     mark = fingerprint(folder, weights)  # before loading, which takes the tensors over
     on_cpu = device == "cpu" and device_map is None
     torch_dtype = _dtype(dtype, on_cpu, config_dict, weights)

@@ -32,6 +32,18 @@ KNOWN: dict[str, dict[str, Any]] = {
     | {"num_attention_heads": 56, "num_key_value_heads": 8, "head_dim": 128},
 }
 _HUB = re.compile(r"(?:llava-hf|liuhaotian)/llava-v1\.6-(?:vicuna-)?(7b|13b|mistral-7b|34b)(?:-hf)?")
+# Above what any real checkpoint has, by far: a damaged or hostile config would take all memory before its weights fail
+_MOST = {
+    "num_hidden_layers": 1_000,
+    "hidden_size": 65_536,
+    "intermediate_size": 1 << 20,
+    "vocab_size": 1 << 22,
+    "num_attention_heads": 4_096,
+    "num_key_value_heads": 4_096,
+    "head_dim": 65_536,
+    "image_size": 4_096,
+    "patch_size": 4_096,
+}
 # English in the published vocabularies; for a plan of a checkpoint whose tokenizer is not at hand
 _CHARACTERS_PER_TOKEN = 4
 
@@ -98,6 +110,9 @@ def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int
 
 def configure(config_dict: dict[str, Any], folder: Path, rope_factor: float | None) -> tuple[Any, int, int]:
     """(LlavaNextConfig with dynamic RoPE, positions, layers of the vision tower that are used) of a config's JSON."""
+    for part in ("text_config", "vision_config"):
+        if isinstance(given := config_dict.get(part), dict):
+            _check_sizes(given, f"{folder / 'config.json'}: {part}")
     try:
         config: Any = LlavaNextConfig.from_dict(config_dict)
     except Exception as error:  # transformers raises many kinds for bad fields
@@ -113,3 +128,10 @@ def configure(config_dict: dict[str, Any], folder: Path, rope_factor: float | No
         text.rope_parameters = {**(text.rope_parameters or {}), "rope_type": "dynamic", "factor": float(rope_factor)}
         positions = int(positions * rope_factor)
     return config, positions, keep
+
+
+def _check_sizes(given: dict[str, Any], where: str) -> None:
+    for field, most in _MOST.items():
+        value = given.get(field)
+        if isinstance(value, int) and not 1 <= value <= most:
+            raise CheckpointError(f"{where}: {field} must be from 1 to {most:,}, got {value:,}")

@@ -113,16 +113,19 @@ class Plan:
         return "\n".join([f"{self.path}: {len(steps)} runs", *steps, *(f"  note: {note}" for note in self.notes)])
 
 
-def plan_experiment(path: str | Path, *, root: str | Path = ".", prompts: str | Path | None = None) -> Plan:
+def plan_experiment(
+    path: str | Path, *, root: str | Path = ".", prompts: str | Path | None = None, follow_links: bool = False
+) -> Plan:
     """Read an experiment file and say what it means here, before anything is loaded.
 
     root: where relative paths start. prompts: a folder that `sfllava prompts import` wrote, whose exact wordings then
-    are used in place of the package's own. Raises ExperimentError for what cannot be honoured.
+    are used in place of the package's own. follow_links: as in `load_benchmark`. Raises ExperimentError for what cannot
+    be honoured.
     """
     experiment = read_experiment(path)
     root, prompts = Path(root), Path(prompts) if prompts else None
     steps = [
-        _step(experiment, i, name, root, prompts)
+        _step(experiment, i, name, root, prompts, follow_links)
         for i, script in enumerate(experiment.scripts)
         for name in _benchmarks_of(experiment, script)
     ]
@@ -149,7 +152,7 @@ def _benchmarks_of(experiment: Experiment, script: Value) -> tuple[str, ...]:
     return SCRIPTS[name]
 
 
-def _step(experiment: Experiment, i: int, name: str, root: Path, prompts: Path | None) -> Step:
+def _step(experiment: Experiment, i: int, name: str, root: Path, prompts: Path | None, follow_links: bool) -> Step:
     benchmark_name, _, part = name.partition("/")
     task = load_spec(benchmark_name).task
     choice = task == "choice"
@@ -168,7 +171,7 @@ def _step(experiment: Experiment, i: int, name: str, root: Path, prompts: Path |
     prompt, family = _prompt(experiment, i, task, prompts)
     benchmark = None
     try:
-        benchmark = load_benchmark(benchmark_name, questions, videos)
+        benchmark = load_benchmark(benchmark_name, questions, videos, follow_links=follow_links)
         if part:
             benchmark.questions = [question for question in benchmark.questions if question.type == part]
     except SfllavaError as error:

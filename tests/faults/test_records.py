@@ -42,6 +42,7 @@ ROW = {
     "key": "open/0", "setting": "s", "video": "v", "id": "", "type": "", "question": "q", "answer": "a", "options": [],
     "prediction": "p", "token_ids": [], "visual_tokens": 1, "seconds": {}, "error": None,
 }  # fmt: skip
+IDENTITY = {"benchmark": "open", "questions": 1, "settings": [{"name": "s"}]}
 VERDICT = {"rubric": "open", "content": "c", "correct": True, "score": 4.5, "reply": "", "cost": None, "tokens": [1, 1]}
 
 
@@ -63,7 +64,7 @@ def lines_of(row: dict) -> st.SearchStrategy[tuple]:
 def test_rows_of_a_run(tmp_path):
     """What is a row is read, scored and taken to judges; what is none stops with its line; half a line is no row."""
     question = Question("q", key="open/0", video="v", answer="a")
-    (tmp_path / "run.json").write_text(json.dumps({"identity": {"benchmark": "open"}, "sessions": []}))
+    (tmp_path / "run.json").write_text(json.dumps({"identity": IDENTITY, "sessions": []}))
     file = tmp_path / "predictions.jsonl"
 
     def check(drawn) -> None:
@@ -82,12 +83,12 @@ def test_rows_of_a_run(tmp_path):
             except SfllavaError as error:
                 assert str(error)
         try:
-            with RunFolder(tmp_path, {"benchmark": "open"}, {}) as run:
+            with RunFolder(tmp_path, IDENTITY, {}) as run:
                 assert [row["key"] for row in run.rows()] == [json.loads(line)["key"] for line in lines]
         except RunError as error:
             assert str(file) in str(error)
         assert file.read_bytes().startswith(whole), "a row was lost"
-        (tmp_path / "run.json").write_text(json.dumps({"identity": {"benchmark": "open"}, "sessions": []}))
+        (tmp_path / "run.json").write_text(json.dumps({"identity": IDENTITY, "sessions": []}))
 
     prove("rows of a run of any content", "the rows, or the file and line; none lost", lines_of(ROW), check)
 
@@ -132,7 +133,7 @@ def test_what_is_about_a_run_and_a_judge(tmp_path):
             except RunError as error:
                 assert name in str(error) or "holds another run" in str(error)
 
-    runs = LINES | PLAIN.map(lambda v: json.dumps(v).encode()) | near({"identity": {}, "sessions": []})
+    runs = LINES | PLAIN.map(lambda v: json.dumps(v).encode()) | near({"identity": IDENTITY, "sessions": []})
     entries = st.lists(st.just(batch) | near(batch).map(json.loads), max_size=3)
     abouts = entries.map(lambda b: json.dumps({"identity": {}, "sessions": [], "batches": b}).encode())
     prove("run.json and a judge's json", "read, or the file's name", st.tuples(runs, LINES | runs | abouts), check)
