@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import weakref
-from collections import deque
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +17,19 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaNextForConditionalGeneration
 
-from sfllava.benchmarks import Benchmark
-from sfllava.benchmarks.base import load_spec
+from sfllava.benchmarks import load_benchmark
 from sfllava.cli import main
-from sfllava.jobs import Desk, How, Job
+from sfllava.evaluation import evaluate
+from sfllava.jobs import TOGETHER
 from sfllava.models.checkpoint import CLIP_L_336
+from sfllava.models.llava_next import LlavaNext
 from sfllava.models.packed import PACKED_POSITIONS, Lane, Pack, parts
 from sfllava.models.roofline import Roofline, load_roofline, measure, rate
 from sfllava.models.sizes import KNOWN, configure, sizes_of
 from sfllava.planning import plan, stages
 from sfllava.planning.fitting import memory, ways
 from sfllava.planning.workload import ask, load_of
-from sfllava.types import Question, Setting, SfllavaError
+from sfllava.types import Setting, SfllavaError
 
 DEFAULT = Setting()
 FLAT = tuple((rows, width, 1e14) for rows in (1, 512) for width in (64, 4096))
@@ -223,22 +222,49 @@ def test_a_sweep_shares_frames_and_fronts():
     assert methods.encode_seconds == pytest.approx(once * methods.videos)
 
 
-def test_videos_and_questions_are_grouped_as_a_run_groups_them(models, tmp_path):
-    counts = [1, 1, 1, 1, 1, 5, 6, 1, 13, 2, 2, 9, 12, 1]
-    asked = [Question("what?", video=f"v{i:02}") for i, n in enumerate(counts) for _ in range(n)]
-    load = load_of(Benchmark(load_spec("open"), asked, None))
-    jobs = [Job(f"v{i:02}", None, "", [(DEFAULT, [Question("what?")] * n)]) for i, n in enumerate(counts)]
-    with Desk(models(), How({}, 8, "generate", 2, 10.0)) as desk:
-        coming, waiting, groups = iter(jobs), deque(), []
-        waiting.extend(islice(coming, 4))
-        while waiting:
-            group = desk.take(waiting)
-            groups.append(tuple(int(job.video[1:]) for job in group))
-            waiting.extend(islice(coming, len(group)))
-    assert load.groups == groups and max(map(len, groups)) == 4
-    found = ask(DEFAULT, sizes_of("7b"), load)
+@pytest.mark.parametrize(
+    ("counts", "together"),
+    [
+        ([1] * 26, [12, 12, 2]),
+        ([3] * 9, [4, 4, 1]),
+        ([5] * 5, [2, 2, 1]),
+        ([1, 1, 5, 6, 13, 2, 2, 9, 12, 1, 1], [3, 1, 1, 2, 1, 1, 2]),
+    ],
+)
+def test_videos_are_grouped_as_a_run_groups_them(models, videos, tmp_path, monkeypatch, counts, together):
+    for i in range(len(counts)):
+        (tmp_path / f"v{i:02}.mp4").symlink_to(videos / "a.mp4")
+    asked = [f"v{i:02},what {n}?,x" for i, count in enumerate(counts) for n in range(count)]
+    (tmp_path / "q.csv").write_text("\n".join(["video_name,question,answer", *asked]) + "\n")
+    benchmark = load_benchmark("open", tmp_path / "q.csv", tmp_path)
+    answer, groups = LlavaNext.answer_each, []
+
+    def watched(self, films, **options):
+        groups.append([len(questions) for _, questions in films])
+        return answer(self, films, **options)
+
+    monkeypatch.setattr(LlavaNext, "answer_each", watched)
+    evaluate(models(), benchmark, Setting(1, "temporal_global_pool"), tmp_path / "run", max_new_tokens=1)
+    assert [[counts[i] for i in group] for group in load_of(benchmark).groups(TOGETHER)] == groups
+    assert list(map(len, groups)) == together
+
+
+def test_egoschema_is_planned_twelve_videos_together():
+    position, grid, (one,) = 32 * 2 * 4096 * 2, 50 * 576 * 4096 * 2, plan("7b", DEFAULT, "egoschema", GPU).settings
+    assert one.kv_bytes == pytest.approx(12 * (one.prompt_tokens + 128) * position, rel=0.01)
+    assert one.patch_bytes == 13 * grid, "the patches of twelve videos, and once more while batches are joined"
+    assert 40 * 2**30 < one.peak_bytes < 42 * 2**30 and one.fits and not one.note
+    less = plan("7b", DEFAULT, "egoschema", replace(GPU, free_bytes=one.peak_bytes - 1)).settings[0]
+    assert less.fits and "goes on by itself with 6 videos, 1 question of each and 64 images at a time" in less.note
+    assert less.kv_bytes == one.kv_bytes / 2 and less.decode_seconds > one.decode_seconds
+    # each of several workers is handed one video after another
+    assert plan("7b", DEFAULT, "egoschema", GPU, workers=4).settings[0].kv_bytes == one.kv_bytes / 12
+
+
+def test_questions_are_cut_as_decoding_cuts_them():
+    found = ask(DEFAULT, sizes_of("7b"), load_of("nextqa"))
     suffixes = [[0] * found.suffix] * 40
-    for videos in (1, 2, 4):
+    for videos in (1, 2, 4, 12):
         cut = parts(suffixes, 128, PACKED_POSITIONS // videos, 40)
         assert found.pack((40,) * videos, 40) == len(cut[0])
 
@@ -274,7 +300,7 @@ def test_what_does_not_fit_the_memory_says_what_does():
     small = plan("34b", DEFAULT, "nextqa", replace(GPU, free_bytes=whole.peak_bytes - 1)).settings[0]
     assert small.fits and small.peak_bytes < whole.peak_bytes and "a run goes on by itself" in small.note
     sizes, asked = sizes_of("34b"), ask(DEFAULT, sizes_of("34b"), load_of("nextqa"))
-    least = memory(asked, sizes, GPU, 50, ways(asked, GPU)[-1]).peak
+    least = memory(asked, sizes, GPU, 50, ways(asked, GPU, TOGETHER)[-1]).peak
     assert plan("34b", DEFAULT, "nextqa", replace(GPU, free_bytes=least)).fits
     none = plan("34b", DEFAULT, "nextqa", replace(GPU, free_bytes=least - 1)).settings[0]
     assert not none.fits and "2 such GPUs (--device-map auto)" in none.note
