@@ -21,6 +21,7 @@ from sfllava.benchmarks import load_benchmark
 from sfllava.cli import main
 from sfllava.evaluation import evaluate
 from sfllava.jobs import TOGETHER
+from sfllava.models import roofline
 from sfllava.models.checkpoint import CLIP_L_336
 from sfllava.models.llava_next import LlavaNext
 from sfllava.models.packed import PACKED_POSITIONS, Lane, Pack, parts
@@ -389,6 +390,60 @@ def test_this_device_is_measured(tmp_path):
     assert all(speed > 0 for table in (found.move, found.linear, found.masked, found.causal) for *_, speed in table)
     with pytest.raises(SfllavaError, match="dtype must be auto, float32, float16, bfloat16, got 'int8'"):
         measure("cpu", "int8")
+
+
+class Ticks:
+    """A clock by which everything takes equally long, and 50 times as long while something else runs."""
+
+    def __init__(self, *busy: range) -> None:
+        self.busy, self.calls, self.now = busy, 0, 0.0
+
+    def __call__(self) -> float:
+        self.calls += 1
+        self.now += 0.2 * (50 if any(self.calls in calls for calls in self.busy) else 1)
+        return self.now
+
+
+def test_a_short_disturbance_changes_no_plan_and_a_long_one_is_told(tmp_path, capsys, monkeypatch):
+    # by this clock it makes no difference what is done
+    monkeypatch.setattr(roofline, "linear", lambda *_: None)
+    monkeypatch.setattr(roofline, "scaled_dot_product_attention", lambda *_, **__: None)
+    monkeypatch.setattr(torch, "randn", torch.empty)
+    clock = Ticks()
+    alone, third = measure("cpu", clock=clock), clock.calls // 3
+    assert alone.spread == 1 and not alone.warning and "differed" not in str(alone)
+
+    def seconds(found: Roofline) -> float:
+        return plan("tiny", DEFAULT, "nextqa", replace(found, free_bytes=2**40)).seconds
+
+    for start in range(0, clock.calls, third):
+        short = measure("cpu", clock=Ticks(range(start, start + third)))
+        assert seconds(short) == pytest.approx(seconds(alone)) and not short.warning
+    long = measure("cpu", clock=Ticks(range(2 * third)))
+    assert long.spread == pytest.approx(50) and "the repeats differed by up to 50.00 times" in str(long)
+    file = long.save(tmp_path / "busy.json")
+    assert load_roofline(file) == long
+    assert main(["plan", "nextqa", "--model", "tiny", "--roofline", str(file)]) == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert "the device was busy while it was measured" in warning and "measure it again" in warning
+
+
+def test_a_roofline_of_the_first_version_loads(tmp_path):
+    values = json.loads(GPU.save(tmp_path / "gpu.json").read_text())
+    del values["spread"]
+    (tmp_path / "gpu.json").write_text(json.dumps(values))
+    assert load_roofline(tmp_path / "gpu.json") == GPU and not GPU.warning
+
+
+def test_answering_together_that_seems_to_lose_is_told():
+    assert not plan("7b", DEFAULT, "egoschema", GPU).warnings
+    # something else ran while the products of a few rows were measured
+    speeds = {1: 1e14, 4: 1e10, 64: 1e10, 512: 1e14}
+    busy = tuple((rows, width, speed) for rows, speed in speeds.items() for width in (64, 4096))
+    made = plan("7b", [DEFAULT, Setting(20)], "egoschema", replace(GPU, linear=busy), new_tokens=5)
+    (warning,) = made.warnings
+    assert all(s.name in warning for s in made.settings) and "predicted slower than one question at a time" in warning
+    assert f"warning: {warning}" in str(made) and made.to_dict()["warnings"] == [warning]
 
 
 def test_speeds_between_sizes():

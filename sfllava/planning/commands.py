@@ -59,6 +59,8 @@ def _plan(a: argparse.Namespace) -> int:
         raise SfllavaError(f"{a.roofline} was measured in {roofline.dtype}, not in {a.dtype}: measure that too")
     if a.measure:
         print(f"{roofline.save(a.measure)}: {roofline}", file=sys.stderr, flush=True)
+        if roofline.warning:
+            print(f"warning: {roofline.warning}", file=sys.stderr, flush=True)
         if not (a.benchmark or a.ablation):
             return 0
     ablation = load_ablation(a.ablation) if a.ablation else None

@@ -121,11 +121,12 @@ def _one(asked: Asked, sizes: Sizes, device: Roofline, kept: int, together: int)
     encode = stages.encode(shape, device, _count(setting), way.batch)
     prefill = asked.prefill(shape, device)
     decode = asked.decode(shape, device, asked.counts(asked.load.groups(way.together)), way.most)
+    one_by_one = asked.one_by_one(shape, device)
     return asked, SettingPlan(
         setting.name, setting.frames, asked.visual, asked.prompt,
         encode.flops, prefill.flops / films, decode.flops / films,
         taken.kv, taken.patches, taken.work, taken.peak,
-        encode.seconds, prefill.seconds / films, decode.seconds / films,
+        encode.seconds, prefill.seconds / films, decode.seconds / films, one_by_one.seconds / films,
         asked.alone, asked.failing, found is not None, "; ".join(notes),
     )  # fmt: skip
 
