@@ -142,10 +142,8 @@ class Desk:
 
     def take(self, waiting: deque[Job]) -> list[Job]:
         """The next jobs that have so few questions that they are best answered together; at least one."""
-        group = [waiting.popleft()]
-        while waiting and sum(job.widest for job in group) + waiting[0].widest <= self._most:
-            group.append(waiting.popleft())
-        return group
+        group = next(group_videos((job.widest for job in waiting), self._most))
+        return [waiting.popleft() for _ in group]
 
     def answer(self, jobs: Sequence[Job]) -> Iterator[list[Row]]:
         """The rows of each setting; a video that fails among others is done by itself.
@@ -283,6 +281,24 @@ class _Side:
                 self.questions.append(question)
             except SfllavaError as error:
                 self.failed.append(make_row(question, setting, error=str(error)))
+
+
+def group_videos(counts: Iterable[int], most: int) -> Iterator[list[int]]:
+    """The videos that are answered together, by number: in order, as many as have `most` questions or fewer together.
+
+    counts: the questions of each video. One that has more than `most` is a group of its own. A run and its plan both
+    group by this.
+    """
+    group: list[int] = []
+    size = 0
+    for video, count in enumerate(counts):
+        if group and size + count > most:
+            yield group
+            group, size = [], 0
+        group.append(video)
+        size += count
+    if group:
+        yield group
 
 
 def _warn(what: str, error: Exception, attempt: int = 1) -> None:

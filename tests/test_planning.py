@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import weakref
-from collections import deque
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +17,20 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaNextForConditionalGeneration
 
-from sfllava.benchmarks import Benchmark
-from sfllava.benchmarks.base import load_spec
+from sfllava.benchmarks import load_benchmark
 from sfllava.cli import main
-from sfllava.jobs import Desk, How, Job
+from sfllava.evaluation import evaluate
+from sfllava.jobs import TOGETHER
+from sfllava.models import roofline
 from sfllava.models.checkpoint import CLIP_L_336
+from sfllava.models.llava_next import LlavaNext
 from sfllava.models.packed import PACKED_POSITIONS, Lane, Pack, parts
 from sfllava.models.roofline import Roofline, load_roofline, measure, rate
 from sfllava.models.sizes import KNOWN, configure, sizes_of
 from sfllava.planning import plan, stages
 from sfllava.planning.fitting import memory, ways
 from sfllava.planning.workload import ask, load_of
-from sfllava.types import Question, Setting, SfllavaError
+from sfllava.types import Setting, SfllavaError
 
 DEFAULT = Setting()
 FLAT = tuple((rows, width, 1e14) for rows in (1, 512) for width in (64, 4096))
@@ -223,22 +223,49 @@ def test_a_sweep_shares_frames_and_fronts():
     assert methods.encode_seconds == pytest.approx(once * methods.videos)
 
 
-def test_videos_and_questions_are_grouped_as_a_run_groups_them(models, tmp_path):
-    counts = [1, 1, 1, 1, 1, 5, 6, 1, 13, 2, 2, 9, 12, 1]
-    asked = [Question("what?", video=f"v{i:02}") for i, n in enumerate(counts) for _ in range(n)]
-    load = load_of(Benchmark(load_spec("open"), asked, None))
-    jobs = [Job(f"v{i:02}", None, "", [(DEFAULT, [Question("what?")] * n)]) for i, n in enumerate(counts)]
-    with Desk(models(), How({}, 8, "generate", 2, 10.0)) as desk:
-        coming, waiting, groups = iter(jobs), deque(), []
-        waiting.extend(islice(coming, 4))
-        while waiting:
-            group = desk.take(waiting)
-            groups.append(tuple(int(job.video[1:]) for job in group))
-            waiting.extend(islice(coming, len(group)))
-    assert load.groups == groups and max(map(len, groups)) == 4
-    found = ask(DEFAULT, sizes_of("7b"), load)
+@pytest.mark.parametrize(
+    ("counts", "together"),
+    [
+        ([1] * 26, [12, 12, 2]),
+        ([3] * 9, [4, 4, 1]),
+        ([5] * 5, [2, 2, 1]),
+        ([1, 1, 5, 6, 13, 2, 2, 9, 12, 1, 1], [3, 1, 1, 2, 1, 1, 2]),
+    ],
+)
+def test_videos_are_grouped_as_a_run_groups_them(models, videos, tmp_path, monkeypatch, counts, together):
+    for i in range(len(counts)):
+        (tmp_path / f"v{i:02}.mp4").symlink_to(videos / "a.mp4")
+    asked = [f"v{i:02},what {n}?,x" for i, count in enumerate(counts) for n in range(count)]
+    (tmp_path / "q.csv").write_text("\n".join(["video_name,question,answer", *asked]) + "\n")
+    benchmark = load_benchmark("open", tmp_path / "q.csv", tmp_path)
+    answer, groups = LlavaNext.answer_each, []
+
+    def watched(self, films, **options):
+        groups.append([len(questions) for _, questions in films])
+        return answer(self, films, **options)
+
+    monkeypatch.setattr(LlavaNext, "answer_each", watched)
+    evaluate(models(), benchmark, Setting(1, "temporal_global_pool"), tmp_path / "run", max_new_tokens=1)
+    assert [[counts[i] for i in group] for group in load_of(benchmark).groups(TOGETHER)] == groups
+    assert list(map(len, groups)) == together
+
+
+def test_egoschema_is_planned_twelve_videos_together():
+    position, grid, (one,) = 32 * 2 * 4096 * 2, 50 * 576 * 4096 * 2, plan("7b", DEFAULT, "egoschema", GPU).settings
+    assert one.kv_bytes == pytest.approx(12 * (one.prompt_tokens + 128) * position, rel=0.01)
+    assert one.patch_bytes == 13 * grid, "the patches of twelve videos, and once more while batches are joined"
+    assert 40 * 2**30 < one.peak_bytes < 42 * 2**30 and one.fits and not one.note
+    less = plan("7b", DEFAULT, "egoschema", replace(GPU, free_bytes=one.peak_bytes - 1)).settings[0]
+    assert less.fits and "goes on by itself with 6 videos, 1 question of each and 64 images at a time" in less.note
+    assert less.kv_bytes == one.kv_bytes / 2 and less.decode_seconds > one.decode_seconds
+    # each of several workers is handed one video after another
+    assert plan("7b", DEFAULT, "egoschema", GPU, workers=4).settings[0].kv_bytes == one.kv_bytes / 12
+
+
+def test_questions_are_cut_as_decoding_cuts_them():
+    found = ask(DEFAULT, sizes_of("7b"), load_of("nextqa"))
     suffixes = [[0] * found.suffix] * 40
-    for videos in (1, 2, 4):
+    for videos in (1, 2, 4, 12):
         cut = parts(suffixes, 128, PACKED_POSITIONS // videos, 40)
         assert found.pack((40,) * videos, 40) == len(cut[0])
 
@@ -274,7 +301,7 @@ def test_what_does_not_fit_the_memory_says_what_does():
     small = plan("34b", DEFAULT, "nextqa", replace(GPU, free_bytes=whole.peak_bytes - 1)).settings[0]
     assert small.fits and small.peak_bytes < whole.peak_bytes and "a run goes on by itself" in small.note
     sizes, asked = sizes_of("34b"), ask(DEFAULT, sizes_of("34b"), load_of("nextqa"))
-    least = memory(asked, sizes, GPU, 50, ways(asked, GPU)[-1]).peak
+    least = memory(asked, sizes, GPU, 50, ways(asked, GPU, TOGETHER)[-1]).peak
     assert plan("34b", DEFAULT, "nextqa", replace(GPU, free_bytes=least)).fits
     none = plan("34b", DEFAULT, "nextqa", replace(GPU, free_bytes=least - 1)).settings[0]
     assert not none.fits and "2 such GPUs (--device-map auto)" in none.note
@@ -363,6 +390,60 @@ def test_this_device_is_measured(tmp_path):
     assert all(speed > 0 for table in (found.move, found.linear, found.masked, found.causal) for *_, speed in table)
     with pytest.raises(SfllavaError, match="dtype must be auto, float32, float16, bfloat16, got 'int8'"):
         measure("cpu", "int8")
+
+
+class Ticks:
+    """A clock by which everything takes equally long, and 50 times as long while something else runs."""
+
+    def __init__(self, *busy: range) -> None:
+        self.busy, self.calls, self.now = busy, 0, 0.0
+
+    def __call__(self) -> float:
+        self.calls += 1
+        self.now += 0.2 * (50 if any(self.calls in calls for calls in self.busy) else 1)
+        return self.now
+
+
+def test_a_short_disturbance_changes_no_plan_and_a_long_one_is_told(tmp_path, capsys, monkeypatch):
+    # by this clock it makes no difference what is done
+    monkeypatch.setattr(roofline, "linear", lambda *_: None)
+    monkeypatch.setattr(roofline, "scaled_dot_product_attention", lambda *_, **__: None)
+    monkeypatch.setattr(torch, "randn", torch.empty)
+    clock = Ticks()
+    alone, third = measure("cpu", clock=clock), clock.calls // 3
+    assert alone.spread == 1 and not alone.warning and "differed" not in str(alone)
+
+    def seconds(found: Roofline) -> float:
+        return plan("tiny", DEFAULT, "nextqa", replace(found, free_bytes=2**40)).seconds
+
+    for start in range(0, clock.calls, third):
+        short = measure("cpu", clock=Ticks(range(start, start + third)))
+        assert seconds(short) == pytest.approx(seconds(alone)) and not short.warning
+    long = measure("cpu", clock=Ticks(range(2 * third)))
+    assert long.spread == pytest.approx(50) and "the repeats differed by up to 50.00 times" in str(long)
+    file = long.save(tmp_path / "busy.json")
+    assert load_roofline(file) == long
+    assert main(["plan", "nextqa", "--model", "tiny", "--roofline", str(file)]) == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert "the device was busy while it was measured" in warning and "measure it again" in warning
+
+
+def test_a_roofline_of_the_first_version_loads(tmp_path):
+    values = json.loads(GPU.save(tmp_path / "gpu.json").read_text())
+    del values["spread"]
+    (tmp_path / "gpu.json").write_text(json.dumps(values))
+    assert load_roofline(tmp_path / "gpu.json") == GPU and not GPU.warning
+
+
+def test_answering_together_that_seems_to_lose_is_told():
+    assert not plan("7b", DEFAULT, "egoschema", GPU).warnings
+    # something else ran while the products of a few rows were measured
+    speeds = {1: 1e14, 4: 1e10, 64: 1e10, 512: 1e14}
+    busy = tuple((rows, width, speed) for rows, speed in speeds.items() for width in (64, 4096))
+    made = plan("7b", [DEFAULT, Setting(20)], "egoschema", replace(GPU, linear=busy), new_tokens=5)
+    (warning,) = made.warnings
+    assert all(s.name in warning for s in made.settings) and "predicted slower than one question at a time" in warning
+    assert f"warning: {warning}" in str(made) and made.to_dict()["warnings"] == [warning]
 
 
 def test_speeds_between_sizes():

@@ -30,6 +30,10 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 _HEADS = 16
 _KEYS = 4096
 _PATCHES = 577
+_LAYERS = (2, 10)
+_ROUNDS = 3
+_BUSY = 2.0  # a median repeat that took so many times as long as the best: something else was running
+_WINDOW = 0.005  # seconds of a repeat of what is short: the shorter, the likelier one is left alone
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Roofline:
     measured: str = ""
     torch: str = ""
     cores: int = 0
+    spread: float = 1.0
+    """Median to best of the repeats, of what differed most in that; 1 where it was not recorded"""
 
     @property
     def itemsize(self) -> int:
@@ -81,6 +87,17 @@ class Roofline:
             f"{self.device}, {self.dtype}: products {top / 1e12:,.3g} TFLOP/s, weights read at {self.read / 1e9:,.3g} "
             f"GB/s, {self.layer_seconds * 1e6:,.0f} us a layer at least, {self.free_bytes / 2**30:,.1f} of "
             f"{self.memory_bytes / 2**30:,.1f} GiB free; measured {self.measured}"
+            + (f", the repeats differed by up to {self.spread:,.2f} times" if self.spread > 1 else "")
+        )
+
+    @property
+    def warning(self) -> str:
+        """One line where the device was busy with something else while it was measured; or nothing."""
+        if self.spread < _BUSY:
+            return ""
+        return (
+            f"the device was busy while it was measured (the repeats differed by up to {self.spread:,.1f} times), so "
+            "seconds may be too many: measure it again when nothing else runs"
         )
 
 
@@ -94,9 +111,10 @@ def load_roofline(path: str | Path) -> Roofline:
     except (OSError, ValueError) as error:
         raise SfllavaError(f"{path}: not readable as JSON: {error}") from error
     wanted = {field.name: field for field in fields(Roofline)}
-    if not isinstance(found, dict) or set(found) != set(wanted):
-        keys = set(found) if isinstance(found, dict) else set()
-        missing, other = sorted(set(wanted) - keys), sorted(keys - set(wanted))
+    keys = set(found) if isinstance(found, dict) else set()
+    # files of version 0.1.0 have no spread
+    missing, other = sorted(set(wanted) - keys - {"spread"}), sorted(keys - set(wanted))
+    if missing or other:
         raise SfllavaError(
             f"{path}: not a roofline: " + (f"without {', '.join(missing)}" if missing else f"what is {other[0]}?")
         )
@@ -145,7 +163,7 @@ def _between(sizes: list[int], size: float) -> tuple[int, int, float]:
 
 
 def measure(device: str = "auto", dtype: str = "auto", clock: Callable[[], float] = time.perf_counter) -> Roofline:
-    """Measure a device, in seconds: medians of runs that follow a warm-up.
+    """Measure a device, in seconds: the best of repeats, in rounds, so that a short disturbance does not hit them all.
 
     device: auto (a GPU where there is one), cpu, cuda, cuda:1. dtype: auto (float32 on CPU, float16 elsewhere).
     clock: `time.process_time` for a CPU that does other work besides, with one thread of torch.
@@ -156,104 +174,130 @@ def measure(device: str = "auto", dtype: str = "auto", clock: Callable[[], float
     name = ("float32" if place.type == "cpu" else "float16") if dtype == "auto" else dtype
     if name not in _DTYPES:
         raise SfllavaError(f"dtype must be auto, {', '.join(_DTYPES)}, got {dtype!r}")
-    kind, large = _DTYPES[name], place.type == "cuda"
-    if large:
+    if place.type == "cuda":
         torch.cuda.synchronize(place)  # makes the context, whose memory is nobody's to use
         free_bytes, memory_bytes = torch.cuda.mem_get_info(place)
         label = torch.cuda.get_device_name(place)
     else:
         free_bytes, memory_bytes, label = *_host_memory(), _processor()
-
-    def new(*shape: int) -> Tensor:
-        return torch.randn(shape, device=place, dtype=kind)
-
-    def seconds(run: Callable[[], Any]) -> float:
-        return _seconds(run, place, clock)
-
+    probes = _Probes(place, _DTYPES[name], clock)
     with torch.inference_mode():
-        width = 16384 if large else 4096
-        weight, row = new(width, 16384), new(1, 16384)
-        read = weight.nbytes / seconds(lambda x=row, w=weight: linear(x, w))
-        del weight, row
-        move = []
-        for size in (2**16, 2**22, 2**25, 2**28) if large else (2**14, 2**20, 2**24, 2**26):
-            one, two = new(size // kind.itemsize), new(size // kind.itemsize)
-            move.append((1, size, 3 * size / seconds(lambda x=one, y=two: x * y)))
-        del one, two
-        products = []
-        for width in (1024, 4096, 8192) if large else (256, 1024, 4096):
-            # a model's weights come from memory, each once in a forward; one matrix again and again would from a cache
-            count = max(2, (512 if large else 128) * 2**20 // (width**2 * kind.itemsize))
-            weights = cycle([new(width, width) for _ in range(count)])
-            for rows in (1, 4, 16, 64, 512, 4096) if large else (1, 4, 16, 64, 512):
-                x = new(rows, width)
-                products.append((rows, width, 2 * rows * width**2 / seconds(lambda x=x, w=weights: linear(x, next(w)))))
-            del weights
-        masked, causal = [], []
-        for width in (64, 128):
-            for rows in (1, 16, 256):
-                q, k = new(1, _HEADS, rows, width), new(1, _HEADS, _KEYS, width)
-                mask = torch.ones(1, 1, rows, _KEYS, dtype=torch.bool, device=place)
-                spent = seconds(lambda q=q, k=k, m=mask: scaled_dot_product_attention(q, k, k, attn_mask=m))
-                masked.append((rows, width, 4 * _HEADS * width * rows * _KEYS / spent))
-            for rows in (512, 4096) if large else (512, 2048):
-                q = new(1, _HEADS, rows, width)
-                spent = seconds(lambda q=q: scaled_dot_product_attention(q, q, q, is_causal=True))
-                causal.append((rows, width, 4 * _HEADS * width * (rows * (rows + 1) // 2) / spent))
-        q = new(16 if large else 2, 16, _PATCHES, 64)
-        vision = 4 * q.shape[0] * 16 * 64 * _PATCHES**2 / seconds(lambda: scaled_dot_product_attention(q, q, q))
-        layer, forward = _overheads(place, kind, seconds)
+        for _ in range(_ROUNDS):
+            probes.memory()
+            probes.products()
+            probes.attention()
+            probes.overheads()
+    few, many = (probes.best("layers", count, 0) for count in _LAYERS)
+    layer = max((many - few) / (_LAYERS[1] - _LAYERS[0]), 1e-7)
+    (_, _, read), (_, _, vision) = *probes.table("read"), *probes.table("vision")
     return Roofline(
         label, place.type, name, memory_bytes, free_bytes, read,
-        tuple(move), tuple(products), tuple(masked), tuple(causal), vision, layer, forward,
-        date.today().isoformat(), torch.__version__, os.cpu_count() or 0,
+        probes.table("move"), probes.table("linear"), probes.table("masked"), probes.table("causal"), vision,
+        layer, max(few - _LAYERS[0] * layer, 1e-7),
+        date.today().isoformat(), torch.__version__, os.cpu_count() or 0, probes.spread,
     )  # fmt: skip
 
 
-def _overheads(
-    place: torch.device, dtype: torch.dtype, seconds: Callable[[Callable[[], Any]], float]
-) -> tuple[float, float]:
-    """Seconds of a layer, and of a forward beside its layers, of a model too small to have anything to compute."""
-    given = {
-        "inputs_embeds": torch.zeros(1, 1, 8, device=place, dtype=dtype),
-        "position_ids": torch.zeros(1, 1, dtype=torch.long, device=place),
-        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=place),
-    }
+class _Probes:
+    """What is measured of a device: runs of known operations or bytes, by table, rows and width, with all repeats."""
 
-    def spent(layers: int) -> float:
-        config = LlamaConfig(
-            vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=layers, num_attention_heads=1
+    def __init__(self, place: torch.device, dtype: torch.dtype, clock: Callable[[], float]) -> None:
+        self._place, self._dtype, self._clock, self._large = place, dtype, clock, place.type == "cuda"
+        self._work: dict[tuple[str, int, int], float] = {}
+        self._seconds: dict[tuple[str, int, int], list[float]] = {}
+
+    def table(self, name: str) -> Table:
+        """Operations or bytes a second at each size, in the best repeat."""
+        found = [key for key in self._work if key[0] == name]
+        return tuple(
+            (rows, width, self._work[name, rows, width] / self.best(name, rows, width)) for _, rows, width in found
         )
-        config._attn_implementation = "sdpa"
-        network: Any = LlamaModel(config).to(device=place, dtype=dtype).eval()  # type: ignore[arg-type]
-        return seconds(lambda: network(**given))
 
-    few, many = spent(2), spent(10)
-    layer = max((many - few) / 8, 1e-7)
-    return layer, max(few - 2 * layer, 1e-7)
+    def best(self, name: str, rows: int, width: int) -> float:
+        """Seconds of the best repeat: what disturbs makes it longer, nothing makes it shorter."""
+        return min(self._seconds[name, rows, width])
 
+    @property
+    def spread(self) -> float:
+        """The median repeat to the best, of what differs most in that."""
+        return round(max(statistics.median(found) / min(found) for found in self._seconds.values()), 3)
 
-def _seconds(run: Callable[[], Any], place: torch.device, clock: Callable[[], float], enough: float = 0.1) -> float:
-    """The median of some runs, after a warm-up.
+    def memory(self) -> None:
+        """Weights that are read once, and tensors that are multiplied element by element."""
+        width = 16384 if self._large else 4096
+        weight, row = self._new(width, 16384), self._new(1, 16384)
+        self._time("read", 1, width, weight.nbytes, lambda: linear(row, weight))
+        for size in (2**16, 2**22, 2**25, 2**28) if self._large else (2**14, 2**20, 2**24, 2**26):
+            one, two = (self._new(size // self._dtype.itemsize) for _ in range(2))
+            self._time("move", 1, size, 3 * size, lambda x=one, y=two: x * y)
 
-    On a GPU the clock stops when the work is done: a run of short ones is timed as a whole, so that what is measured
-    is the longer of launching them and doing them, as in a model.
-    """
+    def products(self) -> None:
+        """(rows, width) by (width, width)."""
+        for width in (1024, 4096, 8192) if self._large else (256, 1024, 4096):
+            # a model's weights come from memory, each once in a forward; one matrix again and again would from a cache
+            count = max(2, (512 if self._large else 128) * 2**20 // (width**2 * self._dtype.itemsize))
+            weights = cycle([self._new(width, width) for _ in range(count)])
+            for rows in (1, 4, 16, 64, 512, 4096) if self._large else (1, 4, 16, 64, 512):
+                x = self._new(rows, width)
+                self._time("linear", rows, width, 2 * rows * width**2, lambda x=x, w=weights: linear(x, next(w)))
 
-    def timed(times: int) -> float:
-        if place.type == "cuda":
-            torch.cuda.synchronize(place)
-        start = clock()
-        for _ in range(times):
-            run()
-        if place.type == "cuda":
-            torch.cuda.synchronize(place)
-        return (clock() - start) / times
+    def attention(self) -> None:
+        """To 4,096 keys under a mask, causal, and among the patches of images."""
+        attend = scaled_dot_product_attention
+        for width in (64, 128):
+            for rows in (1, 16, 256):
+                q, k = self._new(1, _HEADS, rows, width), self._new(1, _HEADS, _KEYS, width)
+                mask = torch.ones(1, 1, rows, _KEYS, dtype=torch.bool, device=self._place)
+                work = 4 * _HEADS * width * rows * _KEYS
+                self._time("masked", rows, width, work, lambda q=q, k=k, m=mask: attend(q, k, k, attn_mask=m))
+            for rows in (512, 4096) if self._large else (512, 2048):
+                q = self._new(1, _HEADS, rows, width)
+                work = 4 * _HEADS * width * (rows * (rows + 1) // 2)
+                self._time("causal", rows, width, work, lambda q=q: attend(q, q, q, is_causal=True))
+        q = self._new(16 if self._large else 2, 16, _PATCHES, 64)
+        self._time("vision", _PATCHES, 64, 4 * q.shape[0] * 16 * 64 * _PATCHES**2, lambda: attend(q, q, q))
 
-    timed(2)
-    first = timed(1)
-    times = max(1, min(50, int(enough / 5 / max(first, 1e-9))))
-    return statistics.median(timed(times) for _ in range(5 if first < enough else 3))
+    def overheads(self) -> None:
+        """Models of few and of many layers, too small to have anything to compute."""
+        given = {
+            "inputs_embeds": torch.zeros(1, 1, 8, device=self._place, dtype=self._dtype),
+            "position_ids": torch.zeros(1, 1, dtype=torch.long, device=self._place),
+            "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self._place),
+        }
+        for layers in _LAYERS:
+            config = LlamaConfig(
+                vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=layers, num_attention_heads=1
+            )
+            config._attn_implementation = "sdpa"
+            network: Any = LlamaModel(config).to(device=self._place, dtype=self._dtype).eval()  # type: ignore[arg-type]
+            self._time("layers", layers, 0, 0, lambda n=network: n(**given))
+
+    def _new(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self._place, dtype=self._dtype)
+
+    def _time(self, name: str, rows: int, width: int, work: float, run: Callable[[], Any]) -> None:
+        """Some repeats, after a warm-up.
+
+        On a GPU the clock stops when the work is done: short runs are timed as many together, so that what is measured
+        is the longer of launching them and doing them, as in a model.
+        """
+
+        def timed(times: int) -> float:
+            if self._large:
+                torch.cuda.synchronize(self._place)
+            start = self._clock()
+            for _ in range(times):
+                run()
+            if self._large:
+                torch.cuda.synchronize(self._place)
+            return (self._clock() - start) / times
+
+        timed(1)
+        first = timed(1)
+        times = max(1, min(50, int(_WINDOW / max(first, 1e-9))))
+        repeats = 6 if times > 1 else 2
+        self._work[name, rows, width] = work
+        self._seconds.setdefault((name, rows, width), []).extend(timed(times) for _ in range(repeats))
 
 
 def _processor() -> str:

@@ -37,7 +37,9 @@ def add_plan(command: Command, with_settings: Options, with_choice: Options) -> 
     planned.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="default: %(default)s")
     planned.add_argument("--new-tokens", type=int, metavar="N", help="what answers are expected to take (default: all)")
     planned.add_argument("--workers", type=int, default=1, metavar="N", help="devices, each with a model (default: 1)")
-    planned.add_argument("--decoders", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
+    planned.add_argument(
+        "--decoders", type=int, default=2, metavar="N", help="taken for `evaluate`'s sake: no part of a plan"
+    )
     planned.add_argument("--video-frames", type=int, default=900, metavar="N", help="of a video (default: 900)")
     planned.add_argument("--json", action="store_true", help="print all numbers as JSON")
 
@@ -57,6 +59,8 @@ def _plan(a: argparse.Namespace) -> int:
         raise SfllavaError(f"{a.roofline} was measured in {roofline.dtype}, not in {a.dtype}: measure that too")
     if a.measure:
         print(f"{roofline.save(a.measure)}: {roofline}", file=sys.stderr, flush=True)
+        if roofline.warning:
+            print(f"warning: {roofline.warning}", file=sys.stderr, flush=True)
         if not (a.benchmark or a.ablation):
             return 0
     ablation = load_ablation(a.ablation) if a.ablation else None
@@ -78,7 +82,7 @@ def _plan(a: argparse.Namespace) -> int:
     settings = ablation or [Setting(frames, aggregation) for frames in a.frames for aggregation in a.aggregation]
     made = plan(
         model, settings, benchmark, roofline, **counts, budget=a.budget, max_new_tokens=a.max_new_tokens,
-        new_tokens=a.new_tokens, read=a.read, workers=a.workers, decoders=a.decoders, video_frames=a.video_frames,
+        new_tokens=a.new_tokens, read=a.read, workers=a.workers, video_frames=a.video_frames,
     )  # fmt: skip
     print(json.dumps(made.to_dict(), indent=1) if a.json else made)
     return 0 if made.fits else 1

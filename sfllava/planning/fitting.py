@@ -31,11 +31,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Way:
-    """How a run goes about it: whether videos are answered together, questions and images at a time."""
+    """How a run goes about it."""
 
-    grouped: bool
+    together: int
+    """Questions up to which videos are answered together; with 1, each video is by itself"""
     most: int
+    """Questions of a video at a time"""
     batch: int
+    """Images at a time"""
 
 
 def batch_of(device: Roofline) -> int:
@@ -46,7 +49,7 @@ def batch_of(device: Roofline) -> int:
 def memory(asked: Asked, sizes: Sizes, device: Roofline, images: int, way: Way) -> Memory:
     """The most that a setting takes; `images` are those whose patches a video keeps."""
     shape, size = sizes.shape, device.itemsize
-    groups = asked.load.groups if way.grouped else [(i,) for i in range(len(asked.sharing))]
+    groups = asked.load.groups(way.together)
     kv, work, wide = 0, stages.encode_bytes(shape, size, min(way.batch, images)), 1
     for counts in asked.counts(groups):
         at_a_time = asked.pack(counts, way.most)
@@ -63,20 +66,23 @@ def memory(asked: Asked, sizes: Sizes, device: Roofline, images: int, way: Way) 
     return Memory(shape.parameters * size, kv, patches, work)
 
 
-def ways(asked: Asked, device: Roofline) -> list[Way]:
-    """All at once, then one video at a time, then halves: as a run finds by itself what its memory holds."""
+def ways(asked: Asked, device: Roofline, together: int) -> list[Way]:
+    """All at once, then half as many videos, then half of one: as a run finds by itself what its memory holds."""
     most, batch = max(1, *asked.sharing), batch_of(device)
-    found = [Way(True, most, batch), Way(False, most, batch)]
+    found = [Way(together, most, batch)]
+    while together > 1:
+        together //= 2
+        found.append(Way(together, most, batch))
     while most > 1 or batch > 1:
         most, batch = max(1, most // 2), max(1, batch // 2)
-        found.append(Way(False, most, batch))
+        found.append(Way(1, most, batch))
     return found
 
 
-def way_that_fits(asked: Asked, sizes: Sizes, device: Roofline, images: int) -> Way | None:
+def way_that_fits(asked: Asked, sizes: Sizes, device: Roofline, images: int, together: int) -> Way | None:
     """The first way that the device's free memory holds."""
-    free = device.free_bytes
-    return next((w for w in ways(asked, device) if memory(asked, sizes, device, images, w).peak <= free), None)
+    found, free = ways(asked, device, together), device.free_bytes
+    return next((w for w in found if memory(asked, sizes, device, images, w).peak <= free), None)
 
 
 def advice(asked: Asked, sizes: Sizes, device: Roofline, images: int) -> str:
@@ -86,7 +92,7 @@ def advice(asked: Asked, sizes: Sizes, device: Roofline, images: int) -> str:
         text = f"{asked.visual:,} visual and {asked.shortest:,} text tokens do not fit the context of {sizes.context:,}"
         fitting = _largest(frames, lambda n: with_frames(asked, sizes, n).answered > 0)
         return f"{text}; " + (f"at most {fitting} frames do" if fitting else "at no number of frames")
-    least = Way(False, 1, 1)
+    least = Way(1, 1, 1)
     need = memory(asked, sizes, device, images, least)
     text = f"{gib(need.peak)} even one question at a time, and {gib(device.free_bytes)} are free"
     options = []

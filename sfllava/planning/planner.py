@@ -9,10 +9,11 @@ import numpy as np
 
 from sfllava.ablation import Ablation, load_ablation
 from sfllava.benchmarks import Benchmark
+from sfllava.jobs import TOGETHER
 from sfllava.models.roofline import Roofline, measure
 from sfllava.models.sizes import Sizes, sizes_of
 from sfllava.planning import stages
-from sfllava.planning.fitting import advice, batch_of, gib, memory, sharing_frames, way_that_fits, ways
+from sfllava.planning.fitting import Way, advice, batch_of, gib, memory, sharing_frames, way_that_fits, ways
 from sfllava.planning.plans import Plan, SettingPlan
 from sfllava.planning.stages import Cost
 from sfllava.planning.workload import Asked, Load, ask, load_of
@@ -34,7 +35,6 @@ def plan(
     new_tokens: int | None = None,
     read: str = "generate",
     workers: int = 1,
-    decoders: int = 2,
     video_frames: int = 900,
 ) -> Plan:
     """What `evaluate` or `ablate` would take of a device, without weights, videos, or anything computed on them.
@@ -49,15 +49,15 @@ def plan(
     sizes = model if isinstance(model, Sizes) else sizes_of(model)
     if workers < 1 or video_frames < 1:
         raise SfllavaError(f"workers and video_frames must be at least 1, got {workers} and {video_frames}")
-    load = load_of(
-        benchmark, videos, questions, max_new_tokens=max_new_tokens, new_tokens=new_tokens, read=read, decoders=decoders
-    )
+    load = load_of(benchmark, videos, questions, max_new_tokens=max_new_tokens, new_tokens=new_tokens, read=read)
+    # one model groups videos; of several, each is handed one video after another
+    together = TOGETHER if workers == 1 else 1
     wanted = _settings(settings, sizes, load, budget)
     device = roofline or measure()
     shape, films = sizes.shape, len(load.asked)
     plain, tiled = _images(wanted, video_frames)
     kept = plain + sum(tiled)
-    planned = {s.name: _one(ask(s, sizes, load), sizes, device, kept) for s in wanted}
+    planned = {s.name: _one(ask(s, sizes, load), sizes, device, kept, together) for s in wanted}
     prefill, decode, one_by_one = Cost(), Cost(), Cost()
     earlier: Setting | None = None
     fitting = [asked for asked, one in planned.values() if one.fits]
@@ -96,19 +96,19 @@ def _settings(
     return [setting for group in fronts.values() for setting in group]
 
 
-def _one(asked: Asked, sizes: Sizes, device: Roofline, kept: int) -> tuple[Asked, SettingPlan]:
+def _one(asked: Asked, sizes: Sizes, device: Roofline, kept: int, together: int) -> tuple[Asked, SettingPlan]:
     """A setting by itself; `kept` are the images of a video whose patches the run keeps for all settings."""
     setting, shape, films = asked.setting, sizes.shape, len(asked.load.asked)
-    full = ways(asked, device)[0]
-    found = way_that_fits(asked, sizes, device, kept) if asked.answered else None
+    full = ways(asked, device, together)[0]
+    found = way_that_fits(asked, sizes, device, kept, together) if asked.answered else None
     way, notes = found or full, []
     taken = memory(asked, sizes, device, kept, way)
     if found is None:
         notes.append(advice(asked, sizes, device, kept))
     elif found != full:
         notes.append(
-            f"more at once than the {gib(device.free_bytes)} that are free, so a run goes on by itself with one video, "
-            f"{way.most} question{'s' * (way.most > 1)} and {way.batch} image{'s' * (way.batch > 1)} at a time"
+            f"more at once than the {gib(device.free_bytes)} that are free, so a run goes on by itself with "
+            f"{_at_a_time(asked, way)} at a time"
         )
     if asked.alone:
         some, limit = sharing_frames(asked, sizes), sizes.shared_positions or sizes.context
@@ -118,17 +118,24 @@ def _one(asked: Asked, sizes: Sizes, device: Roofline, kept: int) -> tuple[Asked
         )
     if asked.answered and asked.failing:
         notes.append(f"{asked.failing:,} questions do not fit the context of {sizes.context:,}")
-    groups = asked.load.groups if way.grouped else [(i,) for i in range(films)]
     encode = stages.encode(shape, device, _count(setting), way.batch)
     prefill = asked.prefill(shape, device)
-    decode = asked.decode(shape, device, asked.counts(groups), way.most)
+    decode = asked.decode(shape, device, asked.counts(asked.load.groups(way.together)), way.most)
+    one_by_one = asked.one_by_one(shape, device)
     return asked, SettingPlan(
         setting.name, setting.frames, asked.visual, asked.prompt,
         encode.flops, prefill.flops / films, decode.flops / films,
         taken.kv, taken.patches, taken.work, taken.peak,
-        encode.seconds, prefill.seconds / films, decode.seconds / films,
+        encode.seconds, prefill.seconds / films, decode.seconds / films, one_by_one.seconds / films,
         asked.alone, asked.failing, found is not None, "; ".join(notes),
     )  # fmt: skip
+
+
+def _at_a_time(asked: Asked, way: Way) -> str:
+    videos = max(map(len, asked.load.groups(way.together)))
+    counts = ((videos, "video"), (way.most, "question"), (way.batch, "image"))
+    one, two, three = (f"{n} {what}{'s' * (n > 1)}" for n, what in counts)
+    return f"{one}, {two} of each and {three}" if videos > 1 else f"{one}, {two} and {three}"
 
 
 def _reused(earlier: Setting | None, setting: Setting, sizes: Sizes) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 from sfllava.models.roofline import Roofline
 from sfllava.planning.fitting import gib
 
+_LOSS = 1.2  # times as long as one question at a time; where nothing is shared, a batch may come to some 5 % more
+
 
 @dataclass(frozen=True)
 class SettingPlan:
@@ -32,6 +34,8 @@ class SettingPlan:
     encode_seconds: float
     prefill_seconds: float
     decode_seconds: float
+    one_by_one_seconds: float
+    """Prefill and decode of the same questions, one at a time"""
     alone: int
     """Questions that are answered one at a time: with their answers they pass the positions that can be shared"""
     failing: int
@@ -84,9 +88,27 @@ class Plan:
         """By the clock, where the workers share the videos evenly"""
         return self.device_hours / self.workers
 
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons, in a line each, to doubt the seconds."""
+        found = [self.device.warning] if self.device.warning else []
+        slower = [
+            s.name
+            for s in self.settings
+            if s.fits and s.prefill_seconds + s.decode_seconds > _LOSS * s.one_by_one_seconds
+        ]
+        if slower:
+            found.append(
+                f"{', '.join(slower)}: answering together is predicted slower than one question at a time, so the "
+                "measurement is suspect: measure again when nothing else runs"
+            )
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for JSON."""
-        return asdict(self) | {name: getattr(self, name) for name in ("fits", "seconds", "device_hours", "hours")}
+        return asdict(self) | {
+            name: getattr(self, name) for name in ("fits", "seconds", "device_hours", "hours", "warnings")
+        }
 
     def to_frame(self) -> Any:
         """A DataFrame with a row for each setting."""
@@ -106,6 +128,7 @@ class Plan:
             "",
             *_table(self.settings),
             *(f"{', '.join(names)}: {note}" for note, names in notes.items() if note),
+            *(f"warning: {line}" for line in self.warnings),
             "",
         ]
         done = sum(setting.fits for setting in self.settings)

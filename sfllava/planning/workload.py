@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from sfllava.benchmarks import Benchmark
 from sfllava.benchmarks.base import load_spec
 from sfllava.costs import Shape
-from sfllava.jobs import TOGETHER
+from sfllava.jobs import group_videos
 from sfllava.models.packed import PACKED_POSITIONS
 from sfllava.models.roofline import Roofline
 from sfllava.models.sizes import Sizes
@@ -36,24 +35,14 @@ class Load:
     """Positions that are kept for each answer; none where letters are read"""
     steps: int
     """Tokens that an answer is expected to take"""
-    decoders: int
 
     @property
     def questions(self) -> int:
         return sum(map(len, self.asked))
 
-    @cached_property
-    def groups(self) -> list[tuple[int, ...]]:
-        """Videos that are answered together, by number, as `jobs.Desk.take` forms them."""
-        groups: list[list[int]] = []
-        size = 0
-        for video, questions in enumerate(self.asked):
-            size += len(questions)
-            if not groups or size > TOGETHER or len(groups[-1]) == 2 * self.decoders:
-                groups.append([])
-                size = len(questions)
-            groups[-1].append(video)
-        return [tuple(group) for group in groups]
+    def groups(self, together: int) -> list[list[int]]:
+        """Videos, by number, that are answered together where a group has up to so many questions."""
+        return list(group_videos(map(len, self.asked), together))
 
 
 def load_of(
@@ -64,11 +53,8 @@ def load_of(
     max_new_tokens: int = 128,
     new_tokens: int | None = None,
     read: str = "generate",
-    decoders: int = 2,
 ) -> Load:
     """The questions of a loaded benchmark; or of one by name, as many as were published unless numbers say others."""
-    if decoders < 1:
-        raise SfllavaError(f"decoders must be at least 1, got {decoders}")
     if isinstance(benchmark, Benchmark):
         by_video: dict[str, list[Question]] = {}
         for question in benchmark.questions:
@@ -91,7 +77,7 @@ def load_of(
     if not 1 <= steps <= max_new_tokens:
         raise SfllavaError(f"new_tokens must be between 1 and max_new_tokens ({max_new_tokens}), got {new_tokens}")
     letters = read == "logits"
-    return Load(name, task, asked, 0 if letters else max_new_tokens, 1 if letters else steps, decoders)
+    return Load(name, task, asked, 0 if letters else max_new_tokens, 1 if letters else steps)
 
 
 @dataclass(frozen=True)
@@ -132,7 +118,7 @@ class Asked:
         """Videos with a prefix that is shared"""
         return sum(count > 0 for count in self.sharing)
 
-    def counts(self, groups: Sequence[tuple[int, ...]]) -> Counter[tuple[int, ...]]:
+    def counts(self, groups: Sequence[Sequence[int]]) -> Counter[tuple[int, ...]]:
         """Of each group of videos, by number, the questions that share prefixes."""
         found = Counter(tuple(sorted(filter(None, (self.sharing[i] for i in group)))) for group in groups)
         found.pop((), None)
