@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fault_table import record
@@ -18,6 +20,7 @@ from fault_table import record
 from sfllava import jobs
 from sfllava.benchmarks import BenchmarkError, load_benchmark
 from sfllava.evaluation import evaluate as evaluate_function
+from sfllava.methods import tile
 from sfllava.models.llava_next import LlavaNext
 from sfllava.models.outline import ContextError
 from sfllava.prompts import Prompt
@@ -133,6 +136,50 @@ def test_a_pool_of_one_s_own_can_be_resumed(models, benchmark, tmp_path):
     for _ in range(2):  # another object of the class, as in another process
         run(models(), benchmark, tmp_path / "run", [Setting(4, make()), Setting(4, SlowFast(2, make(), (1, 1)))])
     assert len(list(read_rows(tmp_path / "run"))) == 24
+
+
+class Own:
+    """Methods of a user's own that print one name, whatever they do."""
+
+    def __str__(self):
+        return "own"
+
+
+@dataclass
+class Tiles(Own):
+    """Frames side by side, `columns` in an image; not frozen, so that it has no hash."""
+
+    columns: int
+
+    def compose(self, frames):
+        return np.stack([tile(frames[i : i + self.columns], 1, self.columns) for i in range(0, 4, self.columns)])
+
+    def __call__(self, grid):
+        return grid[:, ::3, ::3].flatten(0, 2)
+
+
+@dataclass
+class Strided(Own):
+    stride: int
+
+    def __call__(self, grid):
+        return grid[:, :: self.stride, :: self.stride].flatten(0, 2)
+
+
+def test_methods_of_one_name_are_told_apart(models, benchmark, tmp_path):
+    settings = [
+        Setting(4, Tiles(1), "each"),
+        Setting(4, Tiles(4), "row"),
+        Setting(4, SlowFast(2, Strided(3), (1, 1)), "fine"),
+        Setting(4, SlowFast(2, Strided(6), (1, 1)), "coarse"),
+    ]
+    rows = plain(read_rows(run(models(), benchmark, tmp_path / "run", settings).path))
+    assert {row["setting"]: row["visual_tokens"] for row in rows} == {"each": 256, "row": 64, "fine": 132, "coarse": 36}
+    for setting in settings:
+        alone = run(models(), benchmark, tmp_path / setting.label, setting)
+        same = ("key", "prediction", "visual_tokens")
+        mine = [row for row in rows if row["setting"] == setting.label]
+        assert [[r[k] for k in same] for r in mine] == [[r[k] for k in same] for r in plain(read_rows(alone.path))]
 
 
 def log_of(path):

@@ -223,6 +223,23 @@ def test_a_sweep_shares_frames_and_fronts():
     assert methods.encode_seconds == pytest.approx(once * methods.videos)
 
 
+def test_methods_of_one_name_are_planned_apart():
+    class Some(list):  # has no hash
+        def compose(self, frames):
+            return frames[: self[0]]
+
+        def __call__(self, grid):
+            return grid.flatten(0, 2)
+
+        def __str__(self):
+            return "own"
+
+    settings = [Setting(8, Some([n]), f"{n} images") for n in (2, 6)]
+    together = plan("7b", settings, "egoschema", roofline=GPU)
+    alone = [plan("7b", setting, "egoschema", roofline=GPU) for setting in settings]
+    assert together.encode_seconds == pytest.approx(sum(one.encode_seconds for one in alone))
+
+
 def test_videos_and_questions_are_grouped_as_a_run_groups_them(models, tmp_path):
     counts = [1, 1, 1, 1, 1, 5, 6, 1, 13, 2, 2, 9, 12, 1]
     asked = [Question("what?", video=f"v{i:02}") for i, n in enumerate(counts) for _ in range(n)]
