@@ -231,6 +231,9 @@ class Desk:
             yield from side.failed
             video = side.film.video
             for answer in answers:
+                if answer.error:
+                    yield make_row(answer.question, setting, error=answer.error)
+                    continue
                 yield make_row(
                     answer.question,
                     setting,

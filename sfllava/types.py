@@ -127,6 +127,8 @@ class Answer:
     prompt_tokens: int
     letters: dict[str, float] = field(default_factory=dict)
     """Choice questions read from logits: the probability of each option's letter."""
+    error: str | None = None
+    """Why there is none: the model's logits were not finite"""
 
 
 @dataclass(frozen=True)
