@@ -61,7 +61,23 @@ def log_to(path: Path) -> Iterator[None]:
 def as_line(row: Row) -> bytes:
     """A row as a line of JSON."""
     # backslashreplace: a byte that was no character in a file name must not stop the run
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    return _strict(row).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _strict(value: Any) -> str:
+    """JSON that every reader takes: null where Python would write NaN or Infinity."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def printable(text: str) -> str:

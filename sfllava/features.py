@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sfllava.decoders import DecodePool
 from sfllava.sampler import Video, sample_indices
-from sfllava.types import Setting, name_of
+from sfllava.types import Setting, key_of
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext
@@ -39,7 +39,7 @@ class _Known:
     pixels: dict[int, np.ndarray] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
     grids: dict[int, Tensor] = field(default_factory=dict)
-    tiled: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    tiled: dict[tuple[int, object], Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -77,11 +77,11 @@ class Features:
             encoded = self._encode(known, video)
             grid = torch.stack([known.grids[i] for i in video.indices.tolist()])
         else:
-            name = (setting.frames, name_of(setting.aggregation))
-            encoded = 0 if name in known.tiled else len(images)
+            key = (setting.frames, key_of(setting.aggregation))
+            encoded = 0 if key in known.tiled else len(images)
             if encoded:
-                known.tiled[name] = self.model.encode(images)
-            grid = known.tiled[name]
+                known.tiled[key] = self.model.encode(images)
+            grid = known.tiled[key]
         self._forget(video)
         seconds = {"decode": between - start, "encode": time.perf_counter() - between}
         return Seen(video, grid, decoded, encoded, seconds)

@@ -19,7 +19,7 @@ from sfllava.models.memory import free, pinned
 from sfllava.prompts import Prompt
 from sfllava.sampler import Decoder, Video, VideoError
 from sfllava.slowfast import front
-from sfllava.types import Question, Setting, SfllavaError, name_of
+from sfllava.types import Question, Setting, SfllavaError, key_of
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext
@@ -229,6 +229,9 @@ class Desk:
             yield from side.failed
             video = side.film.video
             for answer in answers:
+                if answer.error:
+                    yield make_row(answer.question, setting, error=answer.error)
+                    continue
                 yield make_row(
                     answer.question,
                     setting,
@@ -259,7 +262,7 @@ class _Film:
         if images is frames:
             self._all = self._model.encode(self.video.frames) if self._all is None else self._all
             return self._all[at]
-        key = (setting.frames, name_of(setting.aggregation))
+        key = (setting.frames, key_of(setting.aggregation))
         if key not in self._tiled:
             self._tiled[key] = self._model.encode(images)
         return self._tiled[key]

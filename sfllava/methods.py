@@ -251,17 +251,20 @@ def fit(method: str, tokens: int, frames: int = 50, h: int = 24, w: int = 24) ->
     """
     if method not in METHODS:
         raise SfllavaError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
-    sizes: dict[Aggregation, int] = {}
+    sizes: list[tuple[int, Aggregation]] = []
     for aggregation in METHODS[method](tokens, frames, h * w):
         with contextlib.suppress(SfllavaError):  # a pool that this grid does not allow
-            sizes[aggregation] = Setting(frames, aggregation).budget(h, w)
-    small = {aggregation: size for aggregation, size in sizes.items() if size <= tokens}
+            sizes.append((Setting(frames, aggregation).budget(h, w), aggregation))
+    small = [(size, aggregation) for size, aggregation in sizes if size <= tokens]
     if not small:
-        least = f"; its smallest has {min(sizes.values())}" if sizes else ""
+        least = f"; its smallest has {min(size for size, _ in sizes)}" if sizes else ""
         raise SfllavaError(f"{method} has no setting of at most {tokens} tokens at {h}x{w} patches a frame{least}")
-    most = max(small.values())
+    most, largest = max(small, key=lambda found: found[0])
     if method != "slowfast":
-        return Setting(frames, max(small, key=lambda a: small[a]), method)
-    near = [a for a in small if small[a] >= 0.95 * most and isinstance(a, SlowFast)]
-    share = {a: 1 - frames * a.fast[0] * a.fast[1] / small[a] for a in near}
-    return Setting(frames, min(near, key=lambda a: abs(share[a] - _SLOW_SHARE)), method)
+        return Setting(frames, largest, method)
+    shares = [
+        (1 - frames * a.fast[0] * a.fast[1] / size, a)
+        for size, a in small
+        if size >= 0.95 * most and isinstance(a, SlowFast)
+    ]
+    return Setting(frames, min(shares, key=lambda found: abs(found[0] - _SLOW_SHARE))[1], method)

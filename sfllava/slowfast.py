@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfllava.types import SfllavaError, name_of
+from sfllava.types import SfllavaError, key_of, name_of
 
 
 def _concat(grid: Tensor) -> Tensor:
@@ -82,8 +82,10 @@ def budget(aggregation: Callable[[Tensor], Tensor], frames: int, h: int = 24, w:
 
 
 def front(aggregation: object) -> object:
-    """What the tokens begin with: aggregations of one front begin with the same tokens of the same frames."""
-    return (aggregation.slow_frames, aggregation.slow) if isinstance(aggregation, SlowFast) else aggregation
+    """A key of what the tokens begin with: aggregations of one front begin with the same tokens of the same frames."""
+    if isinstance(aggregation, SlowFast):
+        return aggregation.slow_frames, key_of(aggregation.slow)
+    return key_of(aggregation)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,27 @@ def name_of(aggregation: object) -> str:
     return name.split("<locals>.")[-1] if isinstance(name, str) else re.sub(r" at 0x[0-9a-f]+", "", str(aggregation))
 
 
+def key_of(value: object) -> object:
+    """A key that tells an aggregation or pool from others: its value, or the object itself where it has no hash."""
+    try:
+        hash(value)
+    except TypeError:
+        return _Itself(value)
+    return type(value), value
+
+
+class _Itself:
+    # holds the object: the id of one that is gone may become another's
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
 def check_options(read: str, max_new_tokens: int, questions: Iterable[Question]) -> None:
     """Raise SfllavaError for a way of reading answers that there is not, or that the questions do not allow."""
     if read not in ("generate", "logits"):
@@ -106,6 +127,8 @@ class Answer:
     prompt_tokens: int
     letters: dict[str, float] = field(default_factory=dict)
     """Choice questions read from logits: the probability of each option's letter."""
+    error: str | None = None
+    """Why there is none: the model's logits were not finite"""
 
 
 @dataclass(frozen=True)

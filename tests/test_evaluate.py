@@ -9,16 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fault_table import record
 
 from sfllava import jobs
 from sfllava.benchmarks import BenchmarkError, load_benchmark
+from sfllava.disk import as_line
 from sfllava.evaluation import evaluate as evaluate_function
+from sfllava.methods import tile
 from sfllava.models.llava_next import LlavaNext
+from sfllava.models.load import load_model
 from sfllava.models.outline import ContextError
 from sfllava.prompts import Prompt
 from sfllava.runfolder import RunError, read_rows
@@ -133,6 +138,50 @@ def test_a_pool_of_one_s_own_can_be_resumed(models, benchmark, tmp_path):
     for _ in range(2):  # another object of the class, as in another process
         run(models(), benchmark, tmp_path / "run", [Setting(4, make()), Setting(4, SlowFast(2, make(), (1, 1)))])
     assert len(list(read_rows(tmp_path / "run"))) == 24
+
+
+class Own:
+    """Methods of a user's own that print one name, whatever they do."""
+
+    def __str__(self):
+        return "own"
+
+
+@dataclass
+class Tiles(Own):
+    """Frames side by side, `columns` in an image; not frozen, so that it has no hash."""
+
+    columns: int
+
+    def compose(self, frames):
+        return np.stack([tile(frames[i : i + self.columns], 1, self.columns) for i in range(0, 4, self.columns)])
+
+    def __call__(self, grid):
+        return grid[:, ::3, ::3].flatten(0, 2)
+
+
+@dataclass
+class Strided(Own):
+    stride: int
+
+    def __call__(self, grid):
+        return grid[:, :: self.stride, :: self.stride].flatten(0, 2)
+
+
+def test_methods_of_one_name_are_told_apart(models, benchmark, tmp_path):
+    settings = [
+        Setting(4, Tiles(1), "each"),
+        Setting(4, Tiles(4), "row"),
+        Setting(4, SlowFast(2, Strided(3), (1, 1)), "fine"),
+        Setting(4, SlowFast(2, Strided(6), (1, 1)), "coarse"),
+    ]
+    rows = plain(read_rows(run(models(), benchmark, tmp_path / "run", settings).path))
+    assert {row["setting"]: row["visual_tokens"] for row in rows} == {"each": 256, "row": 64, "fine": 132, "coarse": 36}
+    for setting in settings:
+        alone = run(models(), benchmark, tmp_path / setting.label, setting)
+        same = ("key", "prediction", "visual_tokens")
+        mine = [row for row in rows if row["setting"] == setting.label]
+        assert [[r[k] for k in same] for r in mine] == [[r[k] for k in same] for r in plain(read_rows(alone.path))]
 
 
 def log_of(path):
@@ -356,6 +405,31 @@ def test_choice_by_generation_and_by_logits(models, videos, tmp_path):
     run(models(), benchmark, tmp_path / "logits", read="logits")
     for row in read_rows(tmp_path / "logits"):
         assert set(row["letters"]) == set("ABC") and row["prediction"] == max(row["letters"], key=row["letters"].get)
+
+
+@pytest.mark.parametrize("read", ["generate", "logits"])
+def test_logits_that_are_not_finite_are_failed_rows(checkpoints, videos, tmp_path, read):
+    """As where half precision overflows: at one word of one question, and then everywhere."""
+    (tmp_path / "q.csv").write_text("video_name,question,answer,a0,a1\na,what?,y,x,y\na,whose animals?,x,x,y\n")
+    benchmark, model = load_benchmark("choice", tmp_path / "q.csv", videos), load_model(checkpoints())
+    weight = model.network.model.language_model.embed_tokens.weight
+    with torch.no_grad():
+        one, other = ({i for ids in model.prompt_ids(q) for i in ids} for q in benchmark.questions)
+        weight[sorted(other - one)] = torch.nan
+    scores = run(model, benchmark, tmp_path / "one", read=read).scores[SMALL.name]
+    assert (scores["answered"], scores["failed"]) == (1, 1)
+    assert "the model's logits are not finite in float32" in next(iter(scores["reasons"]))
+    weight.data.fill_(torch.nan)
+    scores = run(model, benchmark, tmp_path / "all", read=read).scores[SMALL.name]
+    assert (scores["answered"], scores["failed"]) == (0, 2)
+    for row in read_rows(tmp_path / "all"):
+        assert row["prediction"] is None and "letters" not in row
+    assert "NaN" not in "".join((tmp_path / out / "predictions.jsonl").read_text() for out in ("one", "all"))
+
+
+def test_rows_are_json_that_every_reader_takes():
+    line = as_line({"seconds": {"encode": float("nan")}, "letters": [1.5, float("inf")]})
+    assert json.loads(line, parse_constant=pytest.fail) == {"seconds": {"encode": None}, "letters": [1.5, None]}
 
 
 def test_vcgbench_predictions(models, videos, tmp_path):

@@ -90,6 +90,23 @@ def test_tiled_images_are_kept_by_name(counted, videos):
     assert known.seen(videos / "a.mp4", Setting(6, FINE)).encoded == 6
 
 
+def test_tiled_images_of_methods_of_one_name_are_told_apart(counted, videos):
+    class Some(list):  # has no hash
+        def compose(self, frames):
+            return frames[: self[0]]
+
+        def __call__(self, grid):
+            return grid.flatten(0, 2)
+
+        def __str__(self):
+            return "own"
+
+    known, work = counted
+    one, three = Some([1]), Some([3])
+    grids = [known.seen(videos / "a.mp4", Setting(6, method)).grid for method in (one, three, one)]
+    assert [len(grid) for grid in grids] == [1, 3, 1] and work["encoded"] == 4
+
+
 def test_a_replaced_file_is_another_video(counted, tmp_path):
     known, _ = counted
     path = write_video(tmp_path / "x.mp4", moving_square(10))

@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from sfllava.methods import parse_aggregation
 from sfllava.models import llava_next, packed
 from sfllava.models.attention import grouped_attention
+from sfllava.models.finite import LogitsError, not_finite
 from sfllava.models.kvcache import packed_mask
 from sfllava.models.llava_next import LlavaNext
 from sfllava.models.load import load_model
@@ -169,13 +170,14 @@ def test_prefixes_of_several_videos_are_reused(models, frames):
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
-def test_memory_that_is_too_small_for_all_questions(models, frames, monkeypatch, caplog, most):
-    model = models()
+def test_memory_that_is_too_small_for_all_questions(checkpoints, frames, monkeypatch, caplog, most):
+    model, tried = load_model(checkpoints()), []
     tokens = SlowFast()(model.encode(frames))
     whole = ids(model.answer(tokens, QUESTIONS, max_new_tokens=8))
 
     class Small(packed.Pack):
         def __init__(self, model, lanes):
+            tried.append(len(lanes[0].suffixes))
             if len(lanes[0].suffixes) > most:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             super().__init__(model, lanes)
@@ -183,6 +185,12 @@ def test_memory_that_is_too_small_for_all_questions(models, frames, monkeypatch,
     monkeypatch.setattr(packed, "Pack", Small)
     assert ids(model.answer(tokens, QUESTIONS, max_new_tokens=8)) == whole
     assert "the device's memory is too small for more" in caplog.text
+    tried.clear()
+    prefix = model.new_prefixes(1)[0]
+    for reused in (0, len(tokens)):
+        assert ids(model.answer(tokens, QUESTIONS, max_new_tokens=8, prefix=prefix)) == whole
+        assert prefix.reused == reused
+    assert max(tried) <= most, "what fits is remembered"
     record(f"out of memory: room for {most} of {len(QUESTIONS)} questions", 1, 1, 0, "same token ids")
 
 
@@ -251,6 +259,58 @@ def test_nothing_on_the_way_waits_for_the_device(checkpoints, family):
             assert steps.tokens.shape == (2, 2)
             with pytest.raises(DataDependentOutputException):
                 steps.said()  # the one look of a step, at what was said
+
+
+@pytest.fixture
+def spoilt(checkpoints):
+    """A model that has NaN in the place of one word, of QUESTIONS[3], as where half precision overflows."""
+    model = load_model(checkpoints())
+    mine, *others = (set(model.prompt_ids(Question(q))[1]) for q in (QUESTIONS[3], *QUESTIONS[:3], QUESTIONS[4]))
+    with torch.no_grad():
+        model.network.model.language_model.embed_tokens.weight[max(mine.difference(*others))] = torch.nan
+    return model
+
+
+@pytest.mark.parametrize("way", ["packed", "in fixed shapes", "in two packs", "one at a time"])
+def test_a_question_whose_logits_are_not_finite_fails_by_itself(models, spoilt, frames, monkeypatch, way):
+    """NaN spreads to the questions that are decoded with it, and to what is cached; their answers stay the same."""
+    tokens, other = SlowFast()(spoilt.encode(frames)), SlowFast(2, "concat", (1, 1))(spoilt.encode(frames[:5]))
+    if way == "in fixed shapes":
+        spoilt.graphs = True
+        monkeypatch.setattr(packed.Steps, "captured", lambda steps: types.SimpleNamespace(replay=steps.step))
+    if way == "in two packs":
+        monkeypatch.setattr(llava_next, "PACKED_POSITIONS", 400)
+    options = {"max_new_tokens": 16, "share_prefix": way != "one at a time"}
+    sides = [(other, QUESTIONS), (tokens, QUESTIONS)]
+    prefixes = spoilt.new_prefixes(2)
+    for _ in range(2):  # with prefixes that the first has left
+        for (tokens, _), answers in zip(sides, spoilt.answer_each(sides, prefixes=prefixes, **options)):
+            assert [a.error is None for a in answers] == [True, True, True, False, True]
+            assert "the model's logits are not finite in float32" in str(answers[3].error) and answers[3].text == ""
+            wanted = ids(models().answer(tokens, QUESTIONS, max_new_tokens=16))
+            assert [said for said, a in zip(ids(answers), answers) if not a.error] == [*wanted[:3], wanted[4]]
+    with pytest.raises(LogitsError, match=r"'how many animals are there.*logits are not finite"):
+        spoilt.answer(tokens, QUESTIONS, **options)
+    assert not spoilt.answer(tokens, QUESTIONS[:1], **options)[0].error
+
+
+@pytest.mark.parametrize("length", [3680, 4090])  # up to the shared positions, and past them
+def test_a_stream_and_letters_without_finite_logits(models, spoilt, frames, length):
+    tokens = Pool("concat")(spoilt.encode(frames[:8]))[:length]
+    prefix = spoilt.new_prefixes(1)[0]
+    with pytest.raises(LogitsError, match="not finite"):
+        list(spoilt.stream(tokens, QUESTIONS[3], max_new_tokens=4, prefix=prefix))
+    said = tuple(spoilt.stream(tokens, QUESTIONS[0], max_new_tokens=4, prefix=prefix))
+    assert said == models().answer(tokens, QUESTIONS[:1], max_new_tokens=4)[0].token_ids
+    choices = [Question(text, task="choice", options=("a raft", "a gym")) for text in QUESTIONS]
+    wanted = [answer.letters for answer in models().answer(tokens, choices, read="logits")]
+    answers = spoilt.answer_each([(tokens, choices)], read="logits")[0]
+    assert answers[3].error and answers[3].text == "" and answers[3].letters == {}
+    assert all(a.letters == pytest.approx(w, abs=1e-5) for a, w in zip(answers, wanted) if a is not answers[3])
+
+
+def test_half_precision_that_overflows_says_what_to_try():
+    assert "float16 overflows; try --dtype bfloat16 or float32" in not_finite(torch.float16)
 
 
 def test_grouped_heads_attend_as_copied_keys_do():

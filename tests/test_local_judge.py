@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from sfllava.evaluators.local_judge import LocalJudge
 from sfllava.judging import judge
 from sfllava.models.checkpoint import CheckpointError
+from sfllava.models.load import load_model
 from sfllava.models.text import LlavaText, load_text_model
 from sfllava.runfolder import RunError
 
@@ -105,6 +106,18 @@ def test_a_prompt_that_does_not_fit_is_a_failure(tmp_path):
     text = load_text_model(write_judge(tmp_path / "j", '{"score": 4}', context=2500))
     long, short = grade(LocalJudge(text), ask("dog " * 500, rubric="CI"), ask(rubric="CI"))
     assert "do not fit the judge's 2500" in str(long.error) and long.score is None and short.score == 4
+
+
+def test_logits_that_are_not_finite_are_a_failure(tmp_path, checkpoints):
+    text = load_text_model(write_judge(tmp_path / "j", '{"score": 4}'))
+    llava = LlavaText(load_model(checkpoints()))
+    for network in (text._network, llava._model.network):
+        with torch.no_grad():
+            network.lm_head.weight.fill_(torch.inf)
+        network.lm_head.weight.requires_grad_(False)
+    for one in (text, llava):
+        (verdict,) = grade(LocalJudge(one), ask(rubric="CI"))
+        assert verdict.score is None and "the model's logits are not finite in float32" in str(verdict.error)
 
 
 @pytest.mark.parametrize("spoil", ["pickle", "code"])

@@ -234,7 +234,7 @@ def test_a_sweep_shares_frames_and_fronts():
 )
 def test_videos_are_grouped_as_a_run_groups_them(models, videos, tmp_path, monkeypatch, counts, together):
     for i in range(len(counts)):
-        (tmp_path / f"v{i:02}.mp4").symlink_to(videos / "a.mp4")
+        (tmp_path / f"v{i:02}.mp4").hardlink_to(videos / "a.mp4")
     asked = [f"v{i:02},what {n}?,x" for i, count in enumerate(counts) for n in range(count)]
     (tmp_path / "q.csv").write_text("\n".join(["video_name,question,answer", *asked]) + "\n")
     benchmark = load_benchmark("open", tmp_path / "q.csv", tmp_path)
@@ -260,6 +260,23 @@ def test_egoschema_is_planned_twelve_videos_together():
     assert less.kv_bytes == one.kv_bytes / 2 and less.decode_seconds > one.decode_seconds
     # each of several workers is handed one video after another
     assert plan("7b", DEFAULT, "egoschema", GPU, workers=4).settings[0].kv_bytes == one.kv_bytes / 12
+
+
+def test_methods_of_one_name_are_planned_apart():
+    class Some(list):  # has no hash
+        def compose(self, frames):
+            return frames[: self[0]]
+
+        def __call__(self, grid):
+            return grid.flatten(0, 2)
+
+        def __str__(self):
+            return "own"
+
+    settings = [Setting(8, Some([n]), f"{n} images") for n in (2, 6)]
+    together = plan("7b", settings, "egoschema", roofline=GPU)
+    alone = [plan("7b", setting, "egoschema", roofline=GPU) for setting in settings]
+    assert together.encode_seconds == pytest.approx(sum(one.encode_seconds for one in alone))
 
 
 def test_questions_are_cut_as_decoding_cuts_them():

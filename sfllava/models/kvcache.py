@@ -32,7 +32,7 @@ class _Layer(DynamicLayer):
     # DynamicLayer concatenates, which copies the whole prefix at every step; this one writes behind it.
     def __init__(self, room: _Room, rows: slice, length: int) -> None:
         super().__init__()
-        self.room, self._rows, self.length = room, rows, length
+        self.room, self.rows, self.length = room, rows, length
         self.at: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -41,10 +41,10 @@ class _Layer(DynamicLayer):
         self.room.grow((key_states, value_states), end)
         for space, new in zip(self.room.spaces, (key_states, value_states)):
             if self.at is None:
-                space[self._rows, :, start:end] = new
+                space[self.rows, :, start:end] = new
             else:
-                space[self._rows].index_copy_(2, self.at, new)
-        self.keys, self.values = (space[self._rows, :, :end] for space in self.room.spaces)
+                space[self.rows].index_copy_(2, self.at, new)
+        self.keys, self.values = (space[self.rows, :, :end] for space in self.room.spaces)
         self.length, self.is_initialized = end, True
         return self.keys, self.values
 
@@ -64,6 +64,11 @@ class PrefixCache(DynamicCache):
         """From now on write at the positions `at` (Q), which may change in place, and show `length` positions."""
         for layer in self.layers:
             layer.at, layer.length = at, length  # type: ignore[attr-defined]
+
+    def emptied(self) -> PrefixCache:
+        """The same view, empty: it holds on to no memory of this one."""
+        layers: list[Any] = self.layers
+        return PrefixCache([layer.room for layer in layers], layers[0].rows)
 
     def crop_to(self, length: int) -> None:
         """Forget all positions from `length` on."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -14,9 +16,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LlavaNextForConditionalGeneration
+from transformers import GenerationConfig, LlavaNextForConditionalGeneration, LogitsProcessorList
 
 from sfllava.costs import shape_of
+from sfllava.models.finite import LogitsError, Watch, greedy, is_finite, not_finite
 from sfllava.models.kvcache import PrefixCache, Shelf
 from sfllava.models.memory import smaller
 from sfllava.models.outline import Outline
@@ -32,6 +35,7 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _Said = tuple[str, tuple[int, ...], dict[str, float]]  # text, ids, letters
+_Found = dict[int, T | None]  # by an item's number; None where its logits were not finite
 
 
 def pixel_values(frames: Tensor) -> Tensor:
@@ -113,7 +117,8 @@ class LlavaNext(Outline):
         known = inspect.signature(type(network.model.language_model).forward).parameters
         self._cache_name = "cache" if "cache" in known else "past_key_values"
         self._warned = False
-        self._batch = 8 if self.device.type == "cpu" else 64
+        # frames, and questions of a video, at a time: fewer once the memory has turned out too small
+        self._batch, self._questions = 8 if self.device.type == "cpu" else 64, sys.maxsize
 
     def outline(self) -> Outline:
         """All that is known beside the weights."""
@@ -163,11 +168,15 @@ class LlavaNext(Outline):
         `prompt` replaces the pack's wording for each question's task. `read="logits"` gives choice questions the
         letter of highest probability after one forward, without generation. `share_prefix=False` is the plain
         way, one question at a time through transformers' `generate`; the tokens are the same. Raises ContextError
-        before any compute where a prompt does not fit.
+        before any compute where a prompt does not fit, and LogitsError where the logits of a question are not finite.
         """
         prefixes = None if prefix is None else [prefix]
         options = {"max_new_tokens": max_new_tokens, "prompt": prompt, "read": read, "share_prefix": share_prefix}
-        return self.answer_each([(tokens, questions)], prefixes=prefixes, **options)[0]
+        answers = self.answer_each([(tokens, questions)], prefixes=prefixes, **options)[0]
+        for answer in answers:
+            if answer.error:
+                raise LogitsError(f"{answer.question.text[:60]!r}: {answer.error}")
+        return answers
 
     def answer_each(
         self,
@@ -182,7 +191,8 @@ class LlavaNext(Outline):
         """`answer` for several videos, (tokens, questions) each, whose questions are decoded together.
 
         Decoding reads all weights for each token, so that few questions at a time take about as long as many.
-        `prefixes`: one for each video, from one call of `new_prefixes`.
+        `prefixes`: one for each video, from one call of `new_prefixes`. A question whose logits are not finite has an
+        answer with an `error`, and the others theirs.
         """
         asked = [[Question(q) if isinstance(q, str) else q for q in questions] for _, questions in videos]
         flat = [question for mine in asked for question in mine]
@@ -203,9 +213,10 @@ class LlavaNext(Outline):
         answers: list[list[Answer]] = [[] for _ in videos]
         for item, question in zip(items, flat):
             n = len(tokens[item.video])
-            text, ids, letters = said[item.number]
+            text, ids, letters = said[item.number] or ("", (), {})
             length = n + len(item.before) + len(item.after)
-            answers[item.video].append(Answer(question, text, ids, n, length, letters))
+            error = not_finite(self.dtype) if said[item.number] is None else None
+            answers[item.video].append(Answer(question, text, ids, n, length, letters, error))
         return answers
 
     @torch.inference_mode()
@@ -220,7 +231,8 @@ class LlavaNext(Outline):
     ) -> Iterator[int]:
         """The token ids that `answer` gives, each as soon as it is known; whoever stops asking has stopped it.
 
-        `prefix` (from `new_prefix`) is filled and reused as in `answer`. Raises ContextError at the first token.
+        `prefix` (from `new_prefixes`) is filled and reused as in `answer`. Raises ContextError at the first token, and
+        LogitsError where the logits of the next are not finite.
         """
         question = Question(question) if isinstance(question, str) else question
         check_options("generate", max_new_tokens, [question])
@@ -233,12 +245,16 @@ class LlavaNext(Outline):
         else:
             steps = self._steps_alone(self._embed(before, tokens, after), min(max_new_tokens, self.context - length))
         for token in steps:
+            if token < 0:
+                if prefix is not None:
+                    prefix.forget()
+                raise LogitsError(not_finite(self.dtype))
             if token in self._eos:
                 return
             yield token
 
     def _steps_alone(self, embeds: Tensor, new: int) -> Iterator[int]:
-        """What `generate` says to one prompt, the end included, a token at a time."""
+        """What `generate` says to one prompt, the end included, a token at a time; -1 where logits are not finite."""
         self._fresh_rope()
         empty = self.new_prefixes(1)[0]
         empty.shelf.reserve(embeds.shape[1] + new)
@@ -247,9 +263,9 @@ class LlavaNext(Outline):
             start = cache.get_seq_length()
             positions = torch.arange(start, start + embeds.shape[1], device=self.device)[None]
             hidden = self._forward(embeds, cache=cache, position_ids=positions)
-            token = int(self._logits(hidden[0, -1:]).argmax())
+            token = int(greedy(self._logits(hidden[0, -1])))
             yield token
-            embeds = self._embed([token])
+            embeds = self._embed([max(token, 0)])
 
     def new_prefixes(self, n: int) -> list[Prefix]:
         """Empty prefixes, one for each of `n` videos, for `answer` (one) and `answer_each` to fill and to reuse."""
@@ -283,20 +299,23 @@ class LlavaNext(Outline):
 
     def _generate(
         self, items: list[_Item], new: int, share_prefix: bool, tokens: list[Tensor], prefixes: Sequence[Prefix]
-    ) -> dict[int, _Said]:
-        def together(lanes: list[Lane]) -> list[list[int]]:
+    ) -> _Found[_Said]:
+        def together(lanes: list[Lane]) -> list[list[int] | None]:
             said: list[list[int]] = [[] for lane in lanes for _ in lane.suffixes]
             for live, following in generate(self, lanes, new, self._eos):
                 for question, token in zip(live, following):
                     said[question].append(token)
-            return [self._until_eos(ids) for ids in said]
+            return [None if ids[-1] < 0 else self._until_eos(ids) for ids in said]
 
         shared, alone = self._split(items, tokens, new) if share_prefix else ([], items)
         found = self._share(shared, tokens, prefixes, new, together)
         for item in alone:
             embeds = self._embed(item.before, tokens[item.video], item.after)
             found[item.number] = self._generate_alone(embeds, new)
-        return {number: (self.tokenizer.decode(ids), tuple(ids), {}) for number, ids in found.items()}
+        return {
+            number: None if ids is None else (self.tokenizer.decode(ids), tuple(ids), {})
+            for number, ids in found.items()
+        }
 
     def _split(self, items: list[_Item], tokens: list[Tensor], new: int) -> tuple[list[_Item], list[_Item]]:
         """Those that may share a prefix, and those that may not.
@@ -323,45 +342,72 @@ class LlavaNext(Outline):
         tokens: list[Tensor],
         prefixes: Sequence[Prefix],
         new: int,
-        use: Callable[[list[Lane]], Iterable[T]],
-    ) -> dict[int, T]:
-        """What `use` makes of each question behind its video's prefix; as many at a time as the memory holds."""
+        use: Callable[[list[Lane]], Iterable[T | None]],
+    ) -> _Found[T]:
+        """What `use` makes of each question behind its video's prefix; as many at a time as the memory holds.
 
-        def run(most: int) -> dict[int, T]:
-            found: dict[int, T] = {}
-            for turn in _turns(items, len(tokens)):
-                cut = [parts([item.after for item in mine], new, PACKED_POSITIONS // len(turn), most) for mine in turn]
-                packs = [
-                    [[mine[i] for i in part[k]] if k < len(part) else [] for mine, part in zip(turn, cut)]
-                    for k in range(max(map(len, cut)))
-                ]
-                room = max(sum(len(item.after) + new for item in mine) for pack in packs for mine in pack)
-                longest = max(len(mine[0].before) + len(tokens[video]) for video, mine in enumerate(turn) if mine)
-                for video, mine in enumerate(turn):
-                    if mine:
-                        before, own = mine[0].before, tokens[video]
-                        self.prefill(before, own, room + longest - len(before) - len(own), prefixes[video])
-                for pack in packs:
-                    lanes = [Lane(prefix, [item.after for item in mine]) for prefix, mine in zip(prefixes, pack)]
-                    found |= zip([item.number for mine in pack for item in mine], use(lanes))
-            return found
-
-        def run_one_video(most: int) -> dict[int, T]:
-            if most < len(items):
-                prefixes[0].forget()
-            return run(most)
-
+        None stands for logits that are not finite. Such a question spoils those beside it, as a key that a mask hides
+        still enters a product, so each is asked once more alone.
+        """
         if not items:
             return {}
-        # several videos are the caller's to take apart: each by itself needs less than a smaller group of questions
-        return smaller(run_one_video, len(items), "questions")[0] if len(tokens) == 1 else run(len(items))
+        most = min(len(items), self._questions)
 
-    def _generate_alone(self, embeds: Tensor, new: int) -> list[int]:
+        def run_one_video(now: int) -> _Found[T]:
+            if now < most:
+                prefixes[0].forget()
+            return self._share_at_once(items, tokens, prefixes, new, use, now)
+
+        if len(tokens) == 1:
+            found, used = smaller(run_one_video, most, "questions")
+            self._questions = self._questions if used == most else used
+        else:  # the caller's to take apart: each video by itself needs less than a smaller group of questions
+            found = self._share_at_once(items, tokens, prefixes, new, use, most)
+        lost = [item for item in items if found[item.number] is None]
+        if lost:
+            for prefix in prefixes:
+                prefix.forget()
+        for item in lost if len(items) > 1 else []:
+            found |= self._share([item], tokens, prefixes, new, use)
+        return found
+
+    def _share_at_once(
+        self,
+        items: list[_Item],
+        tokens: list[Tensor],
+        prefixes: Sequence[Prefix],
+        new: int,
+        use: Callable[[list[Lane]], Iterable[T | None]],
+        most: int,
+    ) -> _Found[T]:
+        """`_share` with at most `most` questions of a video at a time."""
+        found: _Found[T] = {}
+        for turn in _turns(items, len(tokens)):
+            cut = [parts([item.after for item in mine], new, PACKED_POSITIONS // len(turn), most) for mine in turn]
+            packs = [
+                [[mine[i] for i in part[k]] if k < len(part) else [] for mine, part in zip(turn, cut)]
+                for k in range(max(map(len, cut)))
+            ]
+            room = max(sum(len(item.after) + new for item in mine) for pack in packs for mine in pack)
+            longest = max(len(mine[0].before) + len(tokens[video]) for video, mine in enumerate(turn) if mine)
+            for video, mine in enumerate(turn):
+                if mine:
+                    before, own = mine[0].before, tokens[video]
+                    self.prefill(before, own, room + longest - len(before) - len(own), prefixes[video])
+            for pack in packs:
+                lanes = [Lane(prefix, [item.after for item in mine]) for prefix, mine in zip(prefixes, pack)]
+                found |= zip([item.number for mine in pack for item in mine], use(lanes))
+        return found
+
+    def _generate_alone(self, embeds: Tensor, new: int) -> list[int] | None:
         self._fresh_rope()
         new = min(new, self.context - embeds.shape[1])
         mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
-        ids = self.network.generate(inputs_embeds=embeds, attention_mask=mask, max_new_tokens=new)
-        return self._until_eos(ids[0].tolist())
+        watch = Watch()
+        ids = self.network.generate(
+            inputs_embeds=embeds, attention_mask=mask, max_new_tokens=new, logits_processor=LogitsProcessorList([watch])
+        )
+        return self._until_eos(ids[0].tolist()) if watch.finite else None
 
     def _letters(
         self,
@@ -370,19 +416,25 @@ class LlavaNext(Outline):
         prompt: Prompt | None,
         tokens: list[Tensor],
         prefixes: Sequence[Prefix],
-    ) -> dict[int, _Said]:
+    ) -> _Found[_Said]:
+        def finite(logits: Tensor) -> list[Tensor | None]:
+            return [row if known else None for row, known in zip(logits, is_finite(logits).tolist())]
+
         shared, alone = self._split(items, tokens, 0)
-        rows = self._share(shared, tokens, prefixes, 0, lambda lanes: Pack(self, lanes).logits)
+        rows = self._share(shared, tokens, prefixes, 0, lambda lanes: finite(Pack(self, lanes).logits))
         for item in alone:
             self._fresh_rope()
             embeds = self._embed(item.before, tokens[item.video], item.after)
-            rows[item.number] = self._logits(self._forward(embeds)[0, -1])
-        found: dict[int, _Said] = {}
+            rows[item.number] = finite(self._logits(self._forward(embeds)[:, -1]))[0]
+        found: _Found[_Said] = {}
         for item, question in zip(items, asked):
             names = LETTERS[: len(question.options)]
             ids = [self._letter_id(question, prompt, item.after, letter) for letter in names]
-            letters = dict(zip(names, rows[item.number][ids].float().softmax(-1).tolist()))
-            found[item.number] = (max(letters, key=lambda letter: letters[letter]), (), letters)
+            row = rows[item.number]
+            shares = [math.nan] if row is None else row[ids].float().softmax(-1).tolist()
+            letters = dict(zip(names, shares))
+            known = all(map(math.isfinite, shares))
+            found[item.number] = (max(letters, key=lambda letter: letters[letter]), (), letters) if known else None
         return found
 
     def _letter_id(self, question: Question, prompt: Prompt | None, after: list[int], letter: str) -> int:

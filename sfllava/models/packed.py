@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from sfllava.models.finite import greedy
 from sfllava.models.kvcache import PrefixCache, Shelf, packed_mask
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class Prefix:
         return len(self.before) + len(self.tokens)
 
     def forget(self) -> None:
-        """Give the memory of its shelf back."""
+        """Give the memory of its shelf back; whoever forgets one prefix of a shelf forgets them all."""
         self.before, self.tokens, self.reused = (), self.tokens[:0], 0
-        self.cache = self.shelf.row(0)
+        self.cache = self.cache.emptied()
         self.shelf.clear()
 
 
@@ -133,12 +134,12 @@ class Steps:
         tokens, positions, at = self._state
         with self._model.still_rope():
             hidden = self._model._forward(
-                self._model._embed_ids(tokens),
+                self._model._embed_ids(tokens.clamp(min=0)),
                 cache=self._cache,
                 position_ids=positions,
                 attention_mask=self._own & (self._order <= at[:, None]),
             )
-        tokens.copy_(self._model._logits(hidden).argmax(-1))
+        tokens.copy_(greedy(self._model._logits(hidden)))
         positions += 1
         at += self._width
 
@@ -167,16 +168,19 @@ class Steps:
 def generate(
     model: LlavaNext, lanes: Sequence[Lane], new: int, ends: set[int]
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Each step's questions that are still being answered, and the token that each says, the ends included."""
+    """Each step's questions that are still being answered, and the token that each says, the ends included.
+
+    A question whose logits are not finite says -1, and ends.
+    """
     pack = Pack(model, lanes)
-    live, following = list(range(len(pack.logits))), pack.logits.argmax(-1).tolist()
+    live, following = list(range(len(pack.logits))), greedy(pack.logits).tolist()
     replay, steps = None, None
     if model.graphs and new >= GRAPH_TOKENS:
         steps = Steps(pack, following, new)
         replay = steps.captured().replay
     for step in range(new):
         yield live, following
-        going = [(question, token) for question, token in zip(live, following) if token not in ends]
+        going = [(question, token) for question, token in zip(live, following) if token >= 0 and token not in ends]
         if not going or step + 1 == new:
             return
         live = [question for question, _ in going]
@@ -185,7 +189,7 @@ def generate(
             said = steps.said()
             following = [said[question] for question in live]
         else:
-            following = pack.say(going).argmax(-1).tolist()
+            following = greedy(pack.say(going)).tolist()
 
 
 def filled(rows: list[list[T]], value: T) -> list[list[T]]:

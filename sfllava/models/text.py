@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessorList
 
 from sfllava.models.checkpoint import CheckpointError, fingerprint
+from sfllava.models.finite import LogitsError, Watch, not_finite
 from sfllava.models.llava_next import LlavaNext
 from sfllava.models.load import _dtype, _line, _quiet, device_of
 from sfllava.prompts import Prompt
@@ -57,7 +58,15 @@ class CausalText:
             do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=self._ends or None,
             pad_token_id=min(self._ends, default=0),
         )  # fmt: skip
-        out = self._network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=options)
+        watch = Watch()
+        out = self._network.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=options,
+            logits_processor=LogitsProcessorList([watch]),
+        )
+        if not watch.finite:
+            return LogitsError(not_finite(self._network.dtype))
         said = out[0, ids.shape[1] :].tolist()
         return self._tokenizer.decode(said, skip_special_tokens=True).strip(), ids.shape[1], len(said)
 
@@ -105,10 +114,13 @@ class LlavaText:
         for system, places in fits.items():
             users = [Question(asks[i][1]) for i in places]
             prompt = self._prompt(system)
-            for i, answer in zip(
-                places, self._model.answer(self._none, users, max_new_tokens=max_new_tokens, prompt=prompt)
-            ):
-                found[i] = answer.text, answer.prompt_tokens, len(answer.token_ids)
+            options = {"max_new_tokens": max_new_tokens, "prompt": prompt}
+            for i, answer in zip(places, self._model.answer_each([(self._none, users)], **options)[0]):
+                found[i] = (
+                    LogitsError(answer.error)
+                    if answer.error
+                    else (answer.text, answer.prompt_tokens, len(answer.token_ids))
+                )
         return found
 
     def _prompt(self, system: str) -> Prompt:

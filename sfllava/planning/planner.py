@@ -19,7 +19,7 @@ from sfllava.planning.stages import Cost
 from sfllava.planning.workload import Asked, Load, ask, load_of
 from sfllava.sampler import sample_indices
 from sfllava.slowfast import SlowFast, front
-from sfllava.types import Setting, SfllavaError, name_of
+from sfllava.types import Setting, SfllavaError, key_of
 
 
 def plan(
@@ -162,7 +162,7 @@ def _count(setting: Setting) -> int:
 def _images(settings: Sequence[Setting], video_frames: int) -> tuple[int, list[int]]:
     """Frames that all settings together sample of a video; and images that those which tile make, each of its own."""
     plain = {s.frames for s in settings if not _is_tiled(s)}
-    tiled = {(s.frames, name_of(s.aggregation)): _count(s) for s in settings if _is_tiled(s)}
+    tiled = {(s.frames, key_of(s.aggregation)): _count(s) for s in settings if _is_tiled(s)}
     # a run encodes all frames that it decoded, also those that only a tiled setting sampled
     counts = {s.frames for s in settings} if plain else set()
     total = max([video_frames, *counts])
