@@ -21,7 +21,7 @@ from sfllava.costs import shape_from
 from sfllava.disk import whole
 from sfllava.evaluators.choice import parse_strict
 from sfllava.evaluators.match import normalise
-from sfllava.runfolder import RunError, read_rows, read_run
+from sfllava.runfolder import Asked, RunError, asked_of, read_rows, read_run
 from sfllava.types import SfllavaError, Task
 from sfllava.verdicts import judge_names, read_verdicts, verdicts_path
 
@@ -51,7 +51,7 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
         spec = load_spec(identity["benchmark"])
         grade = _judged(folder, judge, spec.task) if judge else _grader(spec.task, folder)
         ablations = [session["ablation"] for session in about.get("sessions", []) if session.get("ablation")]
-        facts[label] = identity | {"costs": _read_costs(folder), "ablation": ablations[-1] if ablations else None}
+        facts[label] = identity | {"costs": read_costs(folder), "ablation": ablations[-1] if ablations else None}
         for row in read_rows(folder):
             correct, parsed = (False, True) if row["error"] else grade(row)
             flags["correct"].append(correct)
@@ -326,11 +326,9 @@ def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str
 
     Raises RunError for runs of different questions.
     """
+    runs = [runs] if isinstance(runs, str | Path) else list(runs)
     results = load_results(runs, judge)
-    facts = results.attrs["runs"]
-    asked = {
-        run: tuple(f.get(k) for k in ("benchmark", "questions_sha256", "limit", "seed")) for run, f in facts.items()
-    }
+    asked = dict(zip(results.attrs["runs"], map(asked_of, runs)))
     first = next(iter(asked))
     for run, what in asked.items():
         if what != asked[first]:
@@ -348,6 +346,6 @@ def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str
     return "\n".join([*text, "", findings(results, reference)])
 
 
-def _asked(what: tuple[Any, ...]) -> str:
-    name, digest, limit, seed = what
-    return f"{name} (question file {str(digest)[:12]}, limit {limit}, seed {seed})"
+def _asked(what: Asked) -> str:
+    name, count, digest = what
+    return f"{name} ({count} questions, SHA-256 {digest[:12]})"

@@ -25,6 +25,7 @@ RANKS = [
     {"sampler", "slowfast", "shapes", "costs"},
     {"prompts", "decoders", "methods"},
     {"models", "evaluators", "benchmarks"},
+    {"identity"},
     {"scoring", "runfolder"},
     {"verdicts"},
     {"work", "jobs"},
