@@ -14,10 +14,10 @@ import torch
 from sfllava import catalogue
 from sfllava.benchmarks import Benchmark, BenchmarkError, find_benchmark
 from sfllava.decoders import DecodePool
+from sfllava.disk import read_object, write_json
 from sfllava.evaluation import Run, evaluate
 from sfllava.jobs import Here, Runner
-from sfllava.results import COSTS, read_costs
-from sfllava.runfolder import write_json
+from sfllava.results import COSTS
 from sfllava.sampler import VideoError
 from sfllava.types import Setting, SfllavaError, Task
 
@@ -95,11 +95,12 @@ def ablate(
     benchmark = find_benchmark(benchmark, questions, videos, root)
     runner = model if isinstance(model, Runner) else Here(model)
     settings = ablation.settings(runner.outline, benchmark.spec.task, tokens)
-    known = read_costs(out) if measure else {}
+    file = Path(out) / COSTS
+    known = read_object(file, "the costs of a run's settings", {}) if measure and file.exists() else {}
     run = evaluate(runner, benchmark, settings, out, ablation=ablation.name, **options)
     missing = [setting for setting in settings if setting.name not in known]
     if measure and missing and (found := runner.call(measure_costs, benchmark, missing)):
-        write_json(run.path / COSTS, known | found)
+        write_json(file, known | found)
     return run
 
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sfllava
+from sfllava import __version__
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
@@ -311,7 +311,7 @@ def _checkpoint(a: argparse.Namespace) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sfllava", description="SlowFast-LLaVA: ask videos, score benchmarks.")
-    parser.add_argument("--version", action="version", version=f"sfllava {sfllava.__version__}")
+    parser.add_argument("--version", action="version", version=f"sfllava {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:

@@ -51,7 +51,7 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
         spec = load_spec(identity["benchmark"])
         grade = _judged(folder, judge, spec.task) if judge else _grader(spec.task, folder)
         ablations = [session["ablation"] for session in about.get("sessions", []) if session.get("ablation")]
-        facts[label] = identity | {"costs": read_costs(folder), "ablation": ablations[-1] if ablations else None}
+        facts[label] = identity | {"costs": _read_costs(folder), "ablation": ablations[-1] if ablations else None}
         for row in read_rows(folder):
             correct, parsed = (False, True) if row["error"] else grade(row)
             flags["correct"].append(correct)
