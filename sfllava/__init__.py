@@ -9,30 +9,39 @@ answers = model.answer(tokens, questions)           # one visual prefix, many qu
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sfllava.ablation import ablate
     from sfllava.asking import ask
     from sfllava.benchmarks import load_benchmark
     from sfllava.checking import check
     from sfllava.evaluation import evaluate
     from sfllava.explorer import explore
+    from sfllava.judging import judge
     from sfllava.methods import parse_aggregation
     from sfllava.models.load import load_model
     from sfllava.notebooks import run_notebook
     from sfllava.prompts import Prompt, load_prompt
+    from sfllava.results import load_results
     from sfllava.sampler import read_video
     from sfllava.slowfast import Pool, SlowFast
     from sfllava.types import Answer, Question, Setting, SfllavaError
 
+    __version__: str
+
 # name -> its module; loaded on first use, so that importing the package needs no torch
 _HOMES = {
+    "ablate": "ablation",
     "ask": "asking",
     "load_benchmark": "benchmarks",
     "check": "checking",
     "evaluate": "evaluation",
     "explore": "explorer",
+    "judge": "judging",
     "load_model": "models.load",
+    "load_results": "results",
     "run_notebook": "notebooks",
     "Prompt": "prompts",
     "load_prompt": "prompts",
@@ -53,13 +62,17 @@ __all__ = [
     "Setting",
     "SfllavaError",
     "SlowFast",
+    "__version__",
+    "ablate",
     "ask",
     "check",
     "evaluate",
     "explore",
+    "judge",
     "load_benchmark",
     "load_model",
     "load_prompt",
+    "load_results",
     "parse_aggregation",
     "read_video",
     "run_notebook",
@@ -67,10 +80,23 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sfllava' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sfllava.{_HOMES[name]}"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"sfllava.{_HOMES[name]}"), name)
+    if name == "__version__":
+        return _version()
+    if not name.startswith("_") and importlib.util.find_spec(f"sfllava.{name}"):
+        return importlib.import_module(f"sfllava.{name}")
+    raise AttributeError(f"module 'sfllava' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sfllava")
+    except PackageNotFoundError:  # a checkout that is on the path and not installed
+        return "0+unknown"

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sfllava import catalogue
-from sfllava.benchmarks import Benchmark, BenchmarkError
+from sfllava.benchmarks import Benchmark, BenchmarkError, find_benchmark
 from sfllava.decoders import DecodePool
+from sfllava.disk import read_object, write_json
 from sfllava.evaluation import Run, evaluate
 from sfllava.jobs import Here, Runner
 from sfllava.results import COSTS
-from sfllava.runfolder import write_json
 from sfllava.sampler import VideoError
 from sfllava.types import Setting, SfllavaError, Task
 
@@ -73,9 +73,12 @@ def load_ablation(name: str | Path) -> Ablation:
 def ablate(
     ablation: Ablation | str | Path,
     model: LlavaNext | Runner,
-    benchmark: Benchmark,
+    benchmark: Benchmark | str,
     out: str | Path,
     *,
+    root: str | Path | None = None,
+    questions: str | Path | None = None,
+    videos: str | Path | None = None,
     tokens: int | None = None,
     measure: bool = True,
     **options: Any,
@@ -83,17 +86,21 @@ def ablate(
     """Evaluate all settings of an ablation in one sweep, into one run folder; `options` are those of `evaluate`.
 
     Each video is decoded once and each of its frames encoded once for all settings, and settings that share a Slow
-    pathway share its keys and values. measure: also time each setting by itself on the first video, into costs.json,
-    since shared work has no time of its own. Called again it goes on where it stopped, by (video, setting).
+    pathway share its keys and values. benchmark: a loaded one, or a name, with root, questions and videos as in
+    `load_benchmark`. measure: also time each setting by itself on the first video, into costs.json, since shared work
+    has no time of its own. Called again it goes on where it stopped, by (video, setting), with what the ablation has
+    by then: its new settings are asked and timed.
     """
     ablation = ablation if isinstance(ablation, Ablation) else load_ablation(ablation)
+    benchmark = find_benchmark(benchmark, questions, videos, root)
     runner = model if isinstance(model, Runner) else Here(model)
     settings = ablation.settings(runner.outline, benchmark.spec.task, tokens)
+    file = Path(out) / COSTS
+    known = read_object(file, "the costs of a run's settings", {}) if measure and file.exists() else {}
     run = evaluate(runner, benchmark, settings, out, ablation=ablation.name, **options)
-    if measure and not (run.path / COSTS).exists():
-        measured = runner.call(measure_costs, benchmark, settings)
-        if measured:
-            write_json(run.path / COSTS, measured)
+    missing = [setting for setting in settings if setting.name not in known]
+    if measure and missing and (found := runner.call(measure_costs, benchmark, missing)):
+        write_json(file, known | found)
     return run
 
 

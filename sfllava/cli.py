@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sfllava import __version__
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def _ask(a: argparse.Namespace) -> int:
 
 
 def _evaluate(a: argparse.Namespace) -> int:
-    from sfllava.benchmarks import load_benchmark
-    from sfllava.evaluation import evaluate
+    from sfllava.benchmarks import find_benchmark
+    from sfllava.evaluation import prepare
     from sfllava.prompts import load_prompt
     from sfllava.types import Setting
 
@@ -92,20 +93,16 @@ def _evaluate(a: argparse.Namespace) -> int:
     settings = [Setting(frames, name) for frames in a.frames for name in a.aggregation]
     prompt = load_prompt(a.prompt) if a.prompt else None
     _one_or_root(a, names)
-    benchmarks = [
-        load_benchmark(name, a.questions, a.videos, root=a.root, follow_links=a.follow_links) for name in names
-    ]
-    for benchmark in benchmarks:
-        benchmark.require_videos()
+    benchmarks = [find_benchmark(name, a.questions, a.videos, a.root, follow_links=a.follow_links) for name in names]
     nothing = False
     with _runner(a) as model:
-        for benchmark in benchmarks:
-            out = Path(a.out) / benchmark.name if len(benchmarks) > 1 else Path(a.out)
-            run = evaluate(
+        # all are prepared first: what is wrong with the last is told before the hours of the first
+        evaluations = [
+            prepare(
                 model,
                 benchmark,
                 settings,
-                out,
+                Path(a.out) / benchmark.name if len(benchmarks) > 1 else Path(a.out),
                 limit=a.limit,
                 seed=a.seed,
                 prompt=prompt,
@@ -113,8 +110,11 @@ def _evaluate(a: argparse.Namespace) -> int:
                 max_new_tokens=a.max_new_tokens,
                 decoders=a.decoders,
                 decode_seconds=a.decode_seconds,
-                retry_failed=a.retry_failed,
             )
+            for benchmark in benchmarks
+        ]
+        for evaluation in evaluations:
+            run = evaluation.run(retry_failed=a.retry_failed)
             print(run, flush=True)
             nothing = nothing or not any(scores["answered"] for scores in run.scores.values())
     return 1 if nothing else 0
@@ -207,15 +207,13 @@ def _judges(a: argparse.Namespace) -> int:
 
 def _ablate(a: argparse.Namespace) -> int:
     from sfllava.ablation import ablate, load_ablation
-    from sfllava.benchmarks import load_benchmark
+    from sfllava.benchmarks import find_benchmark
     from sfllava.prompts import load_prompt
     from sfllava.reporting import report
 
     ablation = load_ablation(a.ablation)
-    benchmark = load_benchmark(
-        a.benchmark or ablation.benchmark, a.questions, a.videos, root=a.root, follow_links=a.follow_links
-    )
-    benchmark.require_videos()
+    name = a.benchmark or ablation.benchmark
+    benchmark = find_benchmark(name, a.questions, a.videos, a.root, follow_links=a.follow_links)
     options = {"limit": a.limit, "seed": a.seed, "read": a.read, "max_new_tokens": a.max_new_tokens}
     options |= {"decoders": a.decoders, "decode_seconds": a.decode_seconds, "retry_failed": a.retry_failed}
     prompt = load_prompt(a.prompt) if a.prompt else None
@@ -318,7 +316,7 @@ def _checkpoint(a: argparse.Namespace) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sfllava", description="SlowFast-LLaVA: ask videos, score benchmarks.")
-    parser.add_argument("--version", action="version", version=f"sfllava {_version()}")
+    parser.add_argument("--version", action="version", version=f"sfllava {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -455,15 +453,6 @@ def _parser() -> argparse.ArgumentParser:
     add_commands(command)
     add_plan(command, with_settings, with_choice)
     return parser
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("sfllava")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

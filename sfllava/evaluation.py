@@ -7,16 +7,17 @@ import dataclasses
 import importlib.metadata
 import logging
 import platform
-import random
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfllava.benchmarks import Benchmark
+from sfllava.benchmarks import Benchmark, find_benchmark
 from sfllava.disk import RunError
+from sfllava.identity import choose_questions, make_identity, upgrade
 from sfllava.jobs import Here, How, Runner, make_jobs
 from sfllava.progress import progress_bar
 from sfllava.prompts import Prompt, pack_prompt
@@ -42,12 +43,71 @@ class Run:
         return f"{self.path}\n{format_scores(self.scores)}"
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A run in which all that can be checked was checked, and nothing is done yet; `run` does it."""
+
+    runner: Runner
+    benchmark: Benchmark
+    questions: list[Question]
+    settings: list[Setting]
+    folder: RunFolder
+    how: How
+
+    def run(self, *, retry_failed: bool = False, progress: bool = True) -> Run:
+        """Ask what has no row yet, and score. retry_failed: ask again what failed before."""
+        names = [setting.name for setting in self.settings]
+        with self.folder as folder:
+            log.info(
+                "started: %s, %d questions, settings %s", self.benchmark.name, len(self.questions), ", ".join(names)
+            )
+            if retry_failed and (dropped := folder.drop_failed()):
+                log.info("asking %d failed questions again", dropped)
+            done = {(row["key"], row["setting"]) for row in folder.rows()}
+            jobs = list(make_jobs(self.questions, self.settings, done, self.benchmark))
+            total = len(done) + sum(job.size for job in jobs)
+            try:
+                bar = progress_bar(total, "question", len(done), progress)
+                with bar, contextlib.closing(self.runner.run(self.how, jobs)) as answered:
+                    for rows in answered:
+                        folder.append(rows)
+                        bar.update(len(rows))
+            except BaseException:
+                # a disk that takes no more rows takes no scores: the rows are named
+                with contextlib.suppress(RunError):
+                    _conclude(folder, self.questions, names)
+                raise
+            scores = _conclude(folder, self.questions, names)
+        return Run(folder.path, scores)
+
+
 def evaluate(
     model: LlavaNext | Runner,
-    benchmark: Benchmark,
+    benchmark: Benchmark | str,
     settings: Setting | Iterable[Setting],
     out: str | Path,
     *,
+    retry_failed: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> Run:
+    """Ask every question of a benchmark at every setting, and score; `options` are those of `prepare`.
+
+    Called again with the same arguments it goes on where it stopped, however it stopped; with more settings it asks
+    the new ones. retry_failed: ask again what failed before. Raises before any compute what `prepare` raises.
+    """
+    return prepare(model, benchmark, settings, out, **options).run(retry_failed=retry_failed, progress=progress)
+
+
+def prepare(
+    model: LlavaNext | Runner,
+    benchmark: Benchmark | str,
+    settings: Setting | Iterable[Setting],
+    out: str | Path,
+    *,
+    root: str | Path | None = None,
+    questions: str | Path | None = None,
+    videos: str | Path | None = None,
     limit: int | None = None,
     seed: int | None = None,
     prompt: Prompt | None = None,
@@ -55,54 +115,53 @@ def evaluate(
     read: str = "generate",
     decoders: int = 2,
     decode_seconds: float = 120.0,
-    retry_failed: bool = False,
-    progress: bool = True,
     ablation: str | None = None,
-) -> Run:
-    """Ask every question of a benchmark at every setting, and score.
+) -> Evaluation:
+    """Check all that a run needs, before any video is decoded and anything is written.
 
     model: a loaded one, or several on many GPUs (`cluster.Workers`), which give the same rows in another order.
-    Called again with the same arguments it goes on where it stopped, however it stopped. limit: the first so many
-    questions, or with `seed` a random choice of them. read: "generate", or "logits" for choice questions. decoders:
-    processes that decode, for each model; decode_seconds: what one video may take. retry_failed: ask again what
-    failed before. ablation: its name, for the run's record.
-    Raises before any compute where a setting's tokens do not fit the context.
+    benchmark: a loaded one, or a name, with root, questions and videos as in `load_benchmark`. limit: the first so
+    many questions, or with `seed` a random choice of them. read: "generate", or "logits" for choice questions.
+    decoders: processes that decode, for each model; decode_seconds: what one video may take. ablation: its name, for
+    the run's record.
+    Raises SfllavaError where a setting's tokens do not fit the context, where the prompt does not suit a question,
+    and where the run folder holds another run, cannot be written, or is being written by another process.
     """
+    benchmark = find_benchmark(benchmark, questions, videos, root)
     settings = [settings] if isinstance(settings, Setting) else list(settings)
     names = [setting.name for setting in settings]
     if not settings or len(set(names)) < len(names):
         raise SfllavaError(f"needed settings with names of their own, got {names}")
-    benchmark.require_videos()
-    questions = choose_questions(benchmark.questions, limit, seed)
-    check_options(read, max_new_tokens, questions)
+    asked = choose_questions(benchmark.questions, limit, seed)
+    if not asked:
+        raise SfllavaError(f"{benchmark.name}: no questions to ask")
+    check_options(read, max_new_tokens, asked)
     if decoders < 1 or decode_seconds <= 0:
         raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {decode_seconds}")
     runner = model if isinstance(model, Runner) else Here(model)
     known = runner.outline
-    prompt = prompt or pack_prompt(known.family, questions[0].task)
+    prompt = prompt or pack_prompt(known.family, asked[0].task)
     prompts = {s.name: Prompt(s.prompt, s.name) if s.prompt else prompt for s in settings}
-    for setting in settings:
-        shortest = min(sum(map(len, known.prompt_ids(q, prompts[setting.name]))) for q in questions)
-        known.check_context(setting.budget(*known.grid), shortest, setting.name)
-    identity = {
-        "benchmark": benchmark.name,
-        "questions_sha256": benchmark.fingerprint,
-        "limit": limit,
-        "seed": seed,
-        "questions": len(questions),
-        "settings": [_describe(s, known) for s in settings],
-        "model": {
+    _check_context(known, settings, prompts, asked)
+    identity = make_identity(
+        benchmark.name,
+        asked,
+        [describe_setting(s, known.grid) for s in settings],
+        model={
             "sha256_sampled": known.fingerprint,
             "dtype": str(known.dtype),
             "context": known.context,
             "rope": known.rope,
             "shape": dataclasses.asdict(known.shape),
         },
-        "prompt": prompt.text,
-        "max_new_tokens": max_new_tokens,
-        "read": read,
-    }
+        prompt=prompt.text,
+        max_new_tokens=max_new_tokens,
+        read=read,
+    )
     facts = {
+        "questions_sha256": benchmark.fingerprint,
+        "limit": limit,
+        "seed": seed,
         "model": str(known.path),
         "layout": known.layout,
         "device": str(known.device),
@@ -114,36 +173,19 @@ def evaluate(
         "command": sys.argv,
         "versions": versions(),
     }
-    with RunFolder(out, identity, facts) as folder:
-        log.info("started: %s, %d questions, settings %s", benchmark.name, len(questions), ", ".join(names))
-        if retry_failed and (dropped := folder.drop_failed()):
-            log.info("asking %d failed questions again", dropped)
-        done = {(row["key"], row["setting"]) for row in folder.rows()}
-        jobs = list(make_jobs(questions, settings, done, benchmark))
-        total = len(done) + sum(job.size for job in jobs)
-        how = How(prompts, max_new_tokens, read, decoders, decode_seconds)
-        try:
-            bar = progress_bar(total, "question", len(done), progress)
-            with bar, contextlib.closing(runner.run(how, jobs)) as answered:
-                for rows in answered:
-                    folder.append(rows)
-                    bar.update(len(rows))
-        except BaseException:
-            with contextlib.suppress(RunError):  # a disk that takes no more rows takes no scores: the rows are named
-                _conclude(folder, questions, names)
-            raise
-        scores = _conclude(folder, questions, names)
-    return Run(Path(out), scores)
+    folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
+    folder.check()
+    how = How(prompts, max_new_tokens, read, decoders, decode_seconds)
+    return Evaluation(runner, benchmark, asked, settings, folder, how)
 
 
-def choose_questions(questions: Sequence[Question], limit: int | None, seed: int | None) -> list[Question]:
-    """The first `limit` questions, or with a seed a random choice of them, in the file's order."""
-    if limit is None or limit >= len(questions):
-        return list(questions)
-    if limit < 1:
-        raise SfllavaError(f"limit must be at least 1, got {limit}")
-    chosen = range(limit) if seed is None else sorted(random.Random(seed).sample(range(len(questions)), limit))
-    return [questions[i] for i in chosen]
+def _check_context(
+    model: Outline, settings: Sequence[Setting], prompts: dict[str, Prompt], questions: Sequence[Question]
+) -> None:
+    """Raise where a prompt does not suit a question, and where a setting leaves no room for the shortest one."""
+    shortest = {p: min(sum(map(len, model.prompt_ids(q, p))) for q in questions) for p in set(prompts.values())}
+    for setting in settings:
+        model.check_context(setting.budget(*model.grid), shortest[prompts[setting.name]], setting.name)
 
 
 def versions() -> dict[str, str]:
@@ -165,7 +207,8 @@ def _conclude(folder: RunFolder, questions: Sequence[Question], names: Sequence[
     return scores
 
 
-def _describe(setting: Setting, model: Outline) -> dict[str, Any]:
+def describe_setting(setting: Setting, grid: tuple[int, int] | None = None) -> dict[str, Any]:
+    """What run.json says of a setting. grid: the model's patches (h, w) of a frame, for the budget."""
     facts = {"name": setting.name, "frames": setting.frames, "aggregation": name_of(setting.aggregation)}
-    facts["budget"] = setting.budget(*model.grid)
-    return facts | ({"prompt": setting.prompt} if setting.prompt else {})
+    budget = {"budget": setting.budget(*grid)} if grid else {}
+    return facts | budget | ({"prompt": setting.prompt} if setting.prompt else {})

@@ -22,7 +22,7 @@ from sfllava.costs import shape_from
 from sfllava.disk import as_csv, whole
 from sfllava.evaluators.choice import parse_strict
 from sfllava.evaluators.match import normalise
-from sfllava.runfolder import RunError, read_rows, read_run
+from sfllava.runfolder import Asked, RunError, asked_of, read_rows, read_run
 from sfllava.types import SfllavaError, Task
 from sfllava.verdicts import at_of, judge_names, read_units, read_verdicts, verdicts_path
 
@@ -388,11 +388,9 @@ def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str
 
     Raises RunError for runs of different questions.
     """
+    runs = [runs] if isinstance(runs, str | Path) else list(runs)
     results = load_results(runs, judge)
-    facts = results.attrs["runs"]
-    asked = {
-        run: tuple(f.get(k) for k in ("benchmark", "questions_sha256", "limit", "seed")) for run, f in facts.items()
-    }
+    asked = dict(zip(results.attrs["runs"], map(asked_of, runs)))
     first = next(iter(asked))
     for run, what in asked.items():
         if what != asked[first]:
@@ -408,6 +406,6 @@ def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str
     return "\n".join([*text, "", findings(results, reference, gaps)])
 
 
-def _asked(what: tuple[Any, ...]) -> str:
-    name, digest, limit, seed = what
-    return f"{name} (question file {str(digest)[:12]}, limit {limit}, seed {seed})"
+def _asked(what: Asked) -> str:
+    name, count, digest = what
+    return f"{name} ({count} questions, SHA-256 {digest[:12]})"

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from sfllava.disk import (
     Row,
     RunError,
     append_rows,
     as_line,
-    differences,
     lock,
     log_to,
     part_of,
@@ -27,6 +28,8 @@ from sfllava.disk import (
     replace_file,
     write_json,
 )
+from sfllava.identity import asked_sha256, changes, union
+from sfllava.types import Question
 
 log = logging.getLogger(__name__)
 # what is read of a row and of run.json anywhere
@@ -45,18 +48,44 @@ _ROW = {
 }
 _IDENTITY = {"benchmark": str, "questions": int, "settings": [{"name": str}]}
 _RUN = {"identity": _IDENTITY, "sessions": [{}]}
+Asked = tuple[str, int, str]
+"""A benchmark's name, how many of its questions, and their SHA-256"""
 
 
 class RunFolder:
     """One writer's hold on a run folder; a context manager.
 
     `identity` is what makes two runs the same run: where run.json has another, that is an error which shows the
-    difference. `facts` may differ (device, versions, paths): each start adds its own to run.json's sessions.
+    difference; settings that are new join those of the run. `facts` may differ (device, versions, paths): each start
+    adds its own to run.json's sessions. `upgrade` makes today's run.json of one of an older version.
     """
 
-    def __init__(self, path: str | Path, identity: Row, facts: Row) -> None:
+    def __init__(
+        self, path: str | Path, identity: Row, facts: Row, upgrade: Callable[[Row], Row] = lambda run: run
+    ) -> None:
         self.path = Path(path)
-        self._identity, self._facts = json.loads(json.dumps(identity)), facts
+        self._identity, self._facts, self._upgrade = json.loads(json.dumps(identity)), facts, upgrade
+
+    def check(self) -> None:
+        """Raise what entering would raise; nothing is written."""
+        try:
+            if not self.path.exists():
+                place = next(parent for parent in self.path.absolute().parents if parent.exists())
+                if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+                    raise RunError(f"{self.path}: cannot be used as a run folder: {place} is no folder to write to")
+                return
+            if not self.path.is_dir():
+                raise RunError(f"{self.path}: cannot be used as a run folder: it is a file")
+            for path in (self.path, *self.path.glob("*.json*")):
+                if not os.access(path, os.W_OK):
+                    raise RunError(f"{path}: cannot be used as a run folder: not writable")
+            if (held := self.path / ".lock").exists():
+                with held.open("a+") as file:
+                    self._hold(file)
+            self._run()
+            self._check_rows()
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be used as a run folder: {error.strerror}") from error
 
     def __enter__(self) -> RunFolder:
         try:
@@ -64,17 +93,11 @@ class RunFolder:
             self._lock = (self.path / ".lock").open("a+")
         except OSError as error:
             raise RunError(f"{self.path}: cannot be used as a run folder: {error.strerror}") from error
-        try:
-            lock(self._lock)
-        except OSError as error:
-            self._lock.close()
-            raise RunError(
-                f"{self.path}: another process is writing this run; wait for it or use another folder"
-            ) from error
         self._stack = contextlib.ExitStack()
         self._stack.callback(self._lock.close)
         try:
-            self._check_identity()
+            self._hold(self._lock)
+            write_json(self.path / "run.json", self._run())
             self._stack.enter_context(log_to(self.path / "log.txt"))
             self._repair()
             self._file = (self.path / "predictions.jsonl").open("ab", buffering=0)
@@ -111,20 +134,29 @@ class RunFolder:
         """Replace scores.json."""
         write_json(self.path / "scores.json", scores)
 
-    def _check_identity(self) -> None:
-        path, sessions = self.path / "run.json", [self._facts]
-        if path.exists():
-            run = read_run(self.path)
-            before, sessions = run["identity"], [*run["sessions"], self._facts]
-            changed = sorted(differences(before, self._identity))
-            if changed:
-                raise RunError(
-                    f"{self.path}: this folder holds another run; use a new folder, or the same settings: "
-                    + "; ".join(changed)
-                )
-        elif (self.path / "predictions.jsonl").exists():
-            raise RunError(f"{self.path}: predictions.jsonl without run.json: not a run folder of ours")
-        write_json(path, {"identity": self._identity, "sessions": sessions})
+    def _hold(self, file: IO[str]) -> None:
+        try:
+            lock(file)
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: another process is writing this run; wait for it or use another folder"
+            ) from error
+
+    def _run(self) -> Row:
+        """The run.json to be; RunError where the folder holds another run."""
+        new = {"identity": self._identity, "sessions": [self._facts]}
+        if not (self.path / "run.json").exists():
+            if (self.path / "predictions.jsonl").exists():
+                raise RunError(f"{self.path}: predictions.jsonl without run.json: not a run folder of ours")
+            return new
+        before = self._upgrade(read_run(self.path))
+        if reasons := changes(before, new):
+            raise RunError(
+                f"{self.path}: this folder holds another run; use a new folder, or the same arguments: "
+                + "; ".join(reasons)
+            )
+        identity = union(before["identity"], self._identity)
+        return {"identity": identity, "sessions": [*before["sessions"], self._facts]}
 
     def _repair(self) -> None:
         path = self.path / "predictions.jsonl"
@@ -146,11 +178,32 @@ def read_run(path: str | Path) -> Row:
     return read_object(Path(path) / "run.json", "the run.json of a run", _RUN)
 
 
+def asked_of(path: str | Path) -> Asked:
+    """What a run was asked. Of a run of sfllava 0.1.0, whose run.json does not say it, what its rows repeat."""
+    identity = read_run(path)["identity"]
+    name, count, digest = (identity.get(field) for field in ("benchmark", "questions", "asked_sha256"))
+    if digest is None:
+        rows = {row["key"]: row for row in read_rows(path)}.values()
+        digest = asked_sha256(
+            Question(
+                row.get("question", ""),
+                row["key"],
+                row["video"],
+                row.get("answer", ""),
+                tuple(row.get("options") or ()),
+                id=row.get("id", ""),
+                type=row.get("type", ""),
+            )
+            for row in rows
+        )
+    return str(name), count, digest
+
+
 def read_rows(path: str | Path) -> Iterator[Row]:
     """The rows of a run folder's predictions.jsonl; a half-written last line is passed over.
 
-    Raises RunError, with the line, for a row that lacks a field or has NaN for a number, and for a second row of a question
-    at a setting.
+    Raises RunError, with the line, for a row that lacks a field or has NaN for a number, and for a second row of a
+    question at a setting.
     """
     file = Path(path) / "predictions.jsonl"
     seen: set[int] = set()  # hashes: a set of a million pairs of texts would take more memory than the rest

@@ -9,14 +9,14 @@ from test_evaluate import plain, questions_csv
 
 from sfllava import catalogue, cli
 from sfllava.ablation import ablate, load_ablation
-from sfllava.benchmarks import load_benchmark
+from sfllava.benchmarks import BenchmarkError, load_benchmark
 from sfllava.evaluation import evaluate
 from sfllava.models.llava_next import LlavaNext
 from sfllava.notebooks import run_batch, run_notebook
 from sfllava.results import accuracy, costs, load_results
 from sfllava.runfolder import read_rows
 from sfllava.sampler import read_video, sample_indices
-from sfllava.types import SfllavaError
+from sfllava.types import Setting, SfllavaError
 
 # three Slow pathways by three Fast grids, two frame counts, and a way that tiles frames before they are encoded
 MINE = '''"""Which is best?"""
@@ -140,6 +140,38 @@ def test_costs_are_measured_alone(models, benchmark, mine, tmp_path):
     assert (table["seconds"] > 0).all() and set(table["video"]) == {"a"}
     assert (table["seconds"] >= table["seconds_encode"] + table["seconds_prefill"] - 1e-9).all()
     assert table.loc["slow 3 fast 3", "prefill_flops"] > table.loc["slow 1 fast 1", "prefill_flops"] > 0
+
+
+def test_an_ablation_that_grew_is_asked_and_timed_where_it_is_new(models, benchmark, mine, tmp_path):
+    options = {"max_new_tokens": 1, "progress": False}
+    mine.write_text(MINE.replace("for n in (1, 2, 3))", "for n in (1, 2))"))
+    ablate(mine, models(), benchmark, tmp_path / "run", **options)
+    file, rows = tmp_path / "run" / "costs.json", tmp_path / "run" / "predictions.jsonl"
+    before, asked = json.loads(file.read_text()), rows.read_bytes()
+    mine.write_text(MINE)
+    scores = ablate(mine, models(), benchmark, tmp_path / "run", **options).scores
+    after = json.loads(file.read_text())
+    assert after | before == after and after.keys() == scores.keys()
+    assert after.keys() - before.keys() == {f"slow 3 fast {n}" for n in (1, 2, 3)}
+    assert rows.read_bytes().startswith(asked) and all(s["answered"] == 6 for s in scores.values())
+    file.write_text("{")
+    with pytest.raises(SfllavaError, match=r"costs\.json: not the costs"):
+        ablate(mine, models(), benchmark, tmp_path / "run", **options)
+
+
+def test_a_benchmark_by_its_name(models, videos, tmp_path):
+    options = {"questions": questions_csv(tmp_path / "q.csv", each=1), "max_new_tokens": 1, "progress": False}
+    with pytest.raises(BenchmarkError, match="open: no folder of videos was given or found"):
+        evaluate(models(), "open", Setting(4), tmp_path / "run", **options)
+    with pytest.raises(BenchmarkError, match="nextqa: needed a question file, or a root folder"):
+        ablate("frames", models(), "nextqa", tmp_path / "run")
+    options["videos"] = videos
+    benchmark = load_benchmark("open", options["questions"], videos)
+    with pytest.raises(BenchmarkError, match="open: root, questions and videos are for a benchmark by name"):
+        evaluate(models(), benchmark, Setting(4), tmp_path / "run", **options)
+    small = Setting(4, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2")
+    assert evaluate(models(), "open", small, tmp_path / "run", **options).scores[small.name]["answered"] == 3
+    assert ablate("pool_operation", models(), "open", tmp_path / "all", measure=False, **options).scores
 
 
 def test_a_setting_that_fails_costs_its_own_questions_only(models, benchmark, mine, tmp_path, monkeypatch):

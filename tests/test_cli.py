@@ -5,12 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from sfllava.cli import main
+from sfllava.disk import lock
 from sfllava.sampler import sample_indices
 from sfllava.slowfast import slow_indices
 
+DATA = Path(__file__).parent / "data"
 QUESTIONS = [
     "where are the people?",
     "what is the color of the barrels of the raft?",
@@ -109,6 +113,46 @@ def test_evaluate_several_benchmarks_under_one_root(checkpoints, videos, tmp_pat
     assert (
         checked.returncode == 1 and "needed 500: WRONG" in checked.stdout and "found and readable 1" in checked.stdout
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--prompt", "open.txt"), "open.txt: a prompt for questions with options needs {options}"),
+        (("--read", "logits"), "reading letters from logits needs questions with options"),
+        (("--out", "foreign"), "foreign/egoschema: predictions.jsonl without run.json: not a run folder of ours"),
+        (("--out", "old"), "old/egoschema: this folder holds another run"),
+        (("--out", "busy"), "busy/egoschema: another process is writing this run"),
+        (("--out", "file"), "file/egoschema: cannot be used as a run folder"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_the_last_benchmark_stops_before_the_first(
+    videos, tmp_path, monkeypatch, capsys, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    for place, file, header in (
+        ("open_ended_qa", "MSVD_QA.csv", "video_name,question,answer\na,q,x\n"),
+        ("multiple_choice_qa", "EgoSchema.csv", "video_name,question,answer,a0,a1\na,q,x,x,y\n"),
+    ):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / file).write_text(header)
+    for place in ("video_qa/MSVD_Zero_Shot_QA/videos", "multiple_choice_qa/EgoSchema/video"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).symlink_to(videos)
+    (tmp_path / "open.txt").write_text("<video> {question} Answer:")
+    for name in ("foreign", "old", "busy"):
+        (tmp_path / name / "egoschema").mkdir(parents=True)
+    (tmp_path / "foreign/egoschema/predictions.jsonl").touch()
+    shutil.copy(DATA / "run-0.1.0/run.json", tmp_path / "old/egoschema")
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file/egoschema").touch()
+    with (tmp_path / "busy/egoschema/.lock").open("w") as held:
+        lock(held)
+        names = "egoschema,msvd" if options == ("--read", "logits") else "msvd,egoschema"
+        common = ["--root", ".", "--model", "tiny", "--frames", "4", "--out", "run"]
+        assert main(["evaluate", names, *common, *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("msvd/*")) and not (tmp_path / "run").exists()
 
 
 def test_check_on_a_file_of_one_s_own(videos, tmp_path):

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_layout import BENCHMARKS, dump, sfllava, write_csv_root, write_experiment, write_playground
 
+from sfllava.evaluation import evaluate
+from sfllava.models.load import load_model
 from sfllava.models.tiny import write_random_checkpoint
 from sfllava.prompts import pack_prompt
 from sfllava.published.config import DEFAULTS, ExperimentError, read_experiment
@@ -176,6 +178,31 @@ def test_each_model_is_loaded_once(small):
     assert paths == ["one/msvd", "two/egoschema", "one/egoschema", "two/msvd"]
     rope = json.loads((small / "outputs/artifacts/one/msvd/run.json").read_text())["identity"]["model"]
     assert rope["context"] == 4096 and rope["rope"].get("rope_type") != "dynamic"
+
+
+@pytest.mark.parametrize("spoilt", ["prompt", "folder", "other"])
+def test_what_is_wrong_with_the_last_step_stops_before_any_model(small, spoilt):
+    config, plain = experiment(small, ROPE_SCALING_FACTOR=[1, 2]), experiment(small, NUM_FRAMES=5)
+    prompts, loaded = None, []
+    if spoilt == "prompt":
+        prompts = small / "pack"
+        for mode, task in (("image_seq_v3", "open"), ("multiple_choice_allvideo_v4", "choice")):
+            (prompts / mode).mkdir(parents=True)
+            (prompts / mode / f"{task}.txt").write_text("<video> {question} Answer:")
+    plan = plan_experiment(config, root=small, prompts=prompts)
+    message = r"choice\.txt: a prompt for questions with options needs \{options\}"
+    if spoilt == "folder":
+        plan.steps[1].out.mkdir(parents=True)
+        (plan.steps[1].out / "predictions.jsonl").touch()
+        message = "egoschema: predictions.jsonl without run.json"
+    if spoilt == "other":
+        other = plan_experiment(plain, root=small).steps[1]
+        evaluate(load_model("tiny"), other.benchmark, other.setting, other.out, prompt=other.prompt, progress=False)
+        message = "egoschema: this folder holds another run.*not asked for now: 5frms-"
+        plan = plan_experiment(experiment(small, ROPE_SCALING_FACTOR=[1, 2]), root=small)
+    with pytest.raises(SfllavaError, match=message):
+        list(run_plan(plan, loaded.append))  # type: ignore[arg-type]
+    assert not loaded and not plan.steps[0].out.exists()
 
 
 def test_a_checkpoint_s_own_scaling_is_not_run_as_another(tmp_path):

@@ -25,6 +25,7 @@ RANKS = [
     {"sampler", "slowfast", "shapes", "costs"},
     {"prompts", "decoders", "methods"},
     {"models", "evaluators", "benchmarks"},
+    {"identity"},
     {"scoring", "runfolder"},
     {"verdicts"},
     {"work", "jobs"},
@@ -46,7 +47,7 @@ def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "sfllava":
-            found |= {f"sfllava.{name.name}" for name in node.names}
+            found |= {f"sfllava.{name.name}" for name in node.names if name.name != "__version__"}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
         elif isinstance(node, ast.Import):
@@ -101,7 +102,7 @@ def test_importing_is_cheap():
 
 
 def test_public_names():
-    assert len(sfllava.__all__) <= 17 and set(dir(sfllava)) == set(sfllava.__all__)
+    assert len(sfllava.__all__) <= 21 and set(dir(sfllava)) == set(sfllava.__all__)
     for name in sfllava.__all__:
         assert getattr(sfllava, name).__doc__, name
     for path in MODULES:  # importing a submodule binds its name on the package: it must not hide a public one
@@ -109,6 +110,18 @@ def test_public_names():
     assert not any(isinstance(getattr(sfllava, name), types.ModuleType) for name in sfllava.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         sfllava.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["results", "plots", "planning"])
+def test_a_module_of_the_package_needs_no_import_of_its_own(name):
+    code = f"import sfllava; print(sfllava.{name}.__name__, sfllava.__version__)"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert re.fullmatch(rf"sfllava\.{name} \d.*\n", said)
+
+
+def test_a_wheel_tells_type_checkers_of_its_types():
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["sfllava"] and (ROOT / "sfllava" / "py.typed").exists()
 
 
 def test_environment_agrees_with_pyproject():

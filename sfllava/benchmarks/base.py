@@ -128,6 +128,25 @@ def load_benchmark(
     return Benchmark(spec, read, videos_dir, files, places, follow_links)
 
 
+def find_benchmark(
+    benchmark: Benchmark | str,
+    questions: str | Path | None = None,
+    videos: str | Path | None = None,
+    root: str | Path | None = None,
+    *,
+    follow_links: bool = False,
+) -> Benchmark:
+    """A benchmark with its videos: a loaded one, or by name, as `load_benchmark` finds it. Raises BenchmarkError."""
+    if isinstance(benchmark, str):
+        benchmark = load_benchmark(benchmark, questions, videos, root=root, follow_links=follow_links)
+    elif questions or videos or root:
+        raise BenchmarkError(
+            f"{benchmark.name}: root, questions and videos are for a benchmark by name; this one is loaded"
+        )
+    benchmark.require_videos()
+    return benchmark
+
+
 def load_spec(name: str) -> Spec:
     """The `SPEC` of a benchmark's module."""
     if name not in benchmark_names():

@@ -47,7 +47,7 @@ def add_plan(command: Command, with_settings: Options, with_choice: Options) -> 
 def _plan(a: argparse.Namespace) -> int:
     from sfllava.ablation import load_ablation
     from sfllava.benchmarks import load_benchmark
-    from sfllava.evaluation import choose_questions
+    from sfllava.identity import choose_questions
     from sfllava.models.roofline import load_roofline, measure
     from sfllava.planning.planner import plan
     from sfllava.types import Setting

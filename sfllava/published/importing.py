@@ -6,10 +6,12 @@ import logging
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sfllava.benchmarks import Benchmark
+from sfllava.identity import make_identity, upgrade
 from sfllava.published.judged import Judged, find_judged, read_judged
 from sfllava.published.outputs import FOLDERS, OutputError, Outputs, QuestionIndex, find_outputs, read_outputs, sha256
 from sfllava.runfolder import RunFolder
@@ -78,20 +80,18 @@ def import_outputs(
         "frames": setting.frames if setting else None,
         "aggregation": name_of(setting.aggregation) if setting else None,
     }
-    identity = {
-        "benchmark": benchmark.name,
-        "questions": len(benchmark.questions),
-        "questions_sha256": benchmark.fingerprint,
-        "limit": None,
-        "seed": None,
-        "settings": [about],
-        "model": None,
-        "prompt": None,
-        "max_new_tokens": None,
-        "read": "generate",
-        "imported": {"from": "published code", "sha256": {part or "all": sha256(p) for part, p in files.items()}},
-    }
+    identity = make_identity(
+        benchmark.name,
+        benchmark.questions,
+        [about],
+        model=None,
+        prompt=None,
+        max_new_tokens=None,
+        read="generate",
+        imported={"from": "published code", "sha256": {part or "all": sha256(p) for part, p in files.items()}},
+    )
     facts = {
+        "questions_sha256": benchmark.fingerprint,
         "imported_files": [str(path.absolute()) for path in files.values()],
         "config_name": config,
         "question_files": [str(path) for path in benchmark.files],
@@ -101,7 +101,7 @@ def import_outputs(
         "repeated": len(outputs.repeated),
         "not_usable": len(outputs.bad),
     }
-    with RunFolder(out, identity, facts) as run:
+    with RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark)) as run:
         for problem in [*outputs.repeated, *outputs.bad, *(bad for each in verdicts for bad in each.bad)]:
             log.info("not used: %s", problem)
         done = {row["key"] for row in run.rows()}

@@ -6,14 +6,19 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from sfllava.evaluation import Run, evaluate
-from sfllava.published.plan import ModelChoice, Plan
+from sfllava.disk import Row
+from sfllava.evaluation import Run, describe_setting, prepare
+from sfllava.identity import choose_questions, make_identity, upgrade
+from sfllava.published.plan import ModelChoice, Plan, Step
+from sfllava.runfolder import RunFolder
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext
 
 log = logging.getLogger(__name__)
+_NEW_TOKENS = 128
+"""Of an answer, as its scripts say"""
 Load = Callable[[ModelChoice], "LlavaNext"]
 
 
@@ -52,14 +57,19 @@ def load_choice(
 def run_plan(
     plan: Plan, load: Load = load_choice, *, limit: int | None = None, decoders: int = 2, progress: bool = True
 ) -> Iterator[Run]:
-    """Evaluate the steps, those of one model together; raises before any model is loaded where files are missing.
+    """Evaluate the steps, those of one model together.
 
-    Called again it goes on where it stopped, as `evaluate` does.
+    Raises before any model is loaded where files are missing, where a prompt does not suit its questions and where a
+    folder holds another run; what only the model tells is checked of all its steps before the first of them. Called
+    again it goes on where it stopped, as `evaluate` does.
     """
     if plan.problems:
         raise SfllavaError(f"{plan.path}: cannot run: {'; '.join(plan.problems)}")
+    for step in plan.steps:
+        _check(step, limit)
     for choice in dict.fromkeys(step.model for step in plan.steps):
         model = load(choice)
+        evaluations = []
         for step in plan.steps:
             if step.model == choice:
                 assert step.benchmark is not None  # else there was a problem
@@ -71,14 +81,40 @@ def run_plan(
                         choice.path,
                         model.family,
                     )
-                yield evaluate(
-                    model,
-                    step.benchmark,
-                    step.setting,
-                    step.out,
-                    limit=limit,
-                    prompt=step.prompt,
-                    decoders=decoders,
-                    progress=progress,
+                evaluations.append(
+                    prepare(
+                        model,
+                        step.benchmark,
+                        step.setting,
+                        step.out,
+                        limit=limit,
+                        prompt=step.prompt,
+                        max_new_tokens=_NEW_TOKENS,
+                        decoders=decoders,
+                    )
                 )
-        del model  # two checkpoints need not fit a GPU together
+        for evaluation in evaluations:
+            yield evaluation.run(progress=progress)
+        del model, evaluations, evaluation  # two checkpoints need not fit a GPU together
+
+
+def _check(step: Step, limit: int | None) -> None:
+    """Raise what `prepare` would raise, as far as that is known without the model."""
+    benchmark = step.benchmark
+    assert benchmark is not None
+    asked = choose_questions(benchmark.questions, limit, None)
+    for question in asked:
+        step.prompt.pieces(question)
+    settings, prompt = [describe_setting(step.setting)], step.prompt.text
+    identity = make_identity(
+        benchmark.name, asked, settings, prompt=prompt, max_new_tokens=_NEW_TOKENS, read="generate"
+    )
+    facts = {"questions_sha256": benchmark.fingerprint, "limit": limit, "seed": None}
+    RunFolder(step.out, identity, facts, lambda run: _without_model(upgrade(run, benchmark))).check()
+
+
+def _without_model(run: Row) -> Row:
+    """A run.json less what a model has decided in it."""
+    identity = {name: value for name, value in run["identity"].items() if name != "model"}
+    settings = [{name: value for name, value in s.items() if name != "budget"} for s in identity["settings"]]
+    return run | {"identity": identity | {"settings": settings}}
