@@ -169,6 +169,9 @@ class RunFolder:
             log.warning("%s: cut off a half-written last line of %d bytes", path, len(data) - end)
             with path.open("r+b") as file:
                 file.truncate(end)
+        self._check_rows()
+
+    def _check_rows(self) -> None:
         for _ in self.rows():  # reading checks each
             pass
 
