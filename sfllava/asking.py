@@ -54,7 +54,7 @@ def ask(
 ) -> Asked:
     """Answer questions about one video at one setting (the paper's default).
 
-    Raises VideoError for a video that cannot be read, and ContextError, before any compute, for tokens that the
+    Raises VideoError for a video that cannot be read, and ContextError, before a frame is encoded, for tokens that the
     model's context does not hold.
     """
     setting = setting or Setting()
@@ -65,11 +65,12 @@ def ask(
     seconds = {}
     start = time.perf_counter()
     if not isinstance(video, Video):
-        longest = max((sum(map(len, model.prompt_ids(q, prompt))) for q in asked), default=0)
-        model.check_context(setting.budget(*model.grid), longest, setting.name)
         with DecodePool(1) as pool:  # a decoder that hangs must not take the notebook's kernel along
             video = pool.submit(video, setting.frames, (model.image_size, model.image_size)).result()
         seconds["decode"] = time.perf_counter() - start
+    # only now: a video of fewer frames than the setting's makes fewer tokens
+    longest = max((sum(map(len, model.prompt_ids(q, prompt))) for q in asked), default=0)
+    model.check_context(setting.budget(*model.grid, len(video.frames)), longest, setting.name)
     start = time.perf_counter()
     grid = model.encode(setting.images(video.frames))
     seconds["encode"] = time.perf_counter() - start

@@ -61,20 +61,28 @@ class Budget:
 
 
 def budget_of(
-    setting: Setting, model: LlavaNext, question: Question | str = "", prompt: Prompt | None = None
+    setting: Setting,
+    model: LlavaNext,
+    question: Question | str = "",
+    prompt: Prompt | None = None,
+    total: int | None = None,
 ) -> Budget:
-    """The budget of a setting and a question, for a video that has all the setting's frames; no tensor is filled."""
+    """The budget of a setting and a question; no tensor is filled.
+
+    total: frames of the video, which may be fewer than the setting's; None for a video that has enough.
+    """
     question = Question(question) if isinstance(question, str) else question
     prompt = prompt or (Prompt(setting.prompt, setting.name) if setting.prompt else None)
     text = sum(map(len, model.prompt_ids(question, prompt)))
-    visual, aggregation = setting.budget(*model.grid), setting.aggregation
+    frames = setting.frames if total is None else min(setting.frames, total)
+    visual, aggregation = setting.budget(*model.grid, total), setting.aggregation
     slow = fast = 0
     if isinstance(aggregation, SlowFast):
         if aggregation.fast != (0, 0):
-            fast = setting.frames * aggregation.fast[0] * aggregation.fast[1]
+            fast = frames * aggregation.fast[0] * aggregation.fast[1]
         slow = visual - fast
     compose = getattr(aggregation, "compose", None)
-    images = len(compose(np.zeros((setting.frames, 4, 4, 3), np.uint8))) if compose else setting.frames
+    images = len(compose(np.zeros((frames, 4, 4, 3), np.uint8))) if compose else frames
     return Budget(
         slow, fast, visual - slow - fast, text, model.context,
         kv_bytes=model.shape.kv_bytes(visual + text, model.dtype.itemsize),

@@ -103,12 +103,12 @@ class Setting:
         assert callable(self.aggregation)
         return self.aggregation(grid)
 
-    def budget(self, h: int = 24, w: int = 24) -> int:
-        """Visual tokens of a video that has all `frames` frames, in h x w patches each."""
+    def budget(self, h: int = 24, w: int = 24, total: int | None = None) -> int:
+        """Visual tokens in frames of h x w patches; of a video of `total` frames, or of any that has enough."""
         from sfllava.slowfast import budget
 
         assert callable(self.aggregation)
-        return budget(self.aggregation, self.frames, h, w)
+        return budget(self.aggregation, self.frames if total is None else min(self.frames, total), h, w)
 
     @property
     def name(self) -> str:

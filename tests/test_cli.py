@@ -65,7 +65,7 @@ def test_ask_in_words(checkpoints, videos, tmp_path):
         (("ask", "VIDEO", "what?", "--model", "MODEL", "--frames", 0), "frames must be a whole number of at least 1, got 0"),
         (("ask", "VIDEO", "what?", "--model", "MODEL", "--aggregation", "fast_4x4"), "no aggregation is called 'fast_4x4'"),
         (("ask", "VIDEO", "what?", "--model", "gone"), "gone: no such checkpoint folder"),
-        (("ask", "VIDEO", "what?", "--model", "MODEL", "--aggregation", "concat"), "28800 visual and"),
+        (("ask", "VIDEO", "what?", "--model", "MODEL", "--aggregation", "concat"), "11520 visual and"),
         (("ask", "VIDEO", "what?", "--model", "MODEL", "--prompt", "gone.txt"), "gone.txt: cannot read the prompt"),
         (("ask", "VIDEO", "what?"), "no model given: pass --model PATH (or set SFLLAVA_MODEL)"),
         (("evaluate", "msvdd", "--root", ".", "--model", "MODEL", "--out", "run"), "no benchmark is called 'msvdd'"),

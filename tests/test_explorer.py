@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import sfllava
 from sfllava.benchmarks.shapesqa import write_shapesqa
@@ -18,12 +20,16 @@ from sfllava.features import Features
 from sfllava.models.load import load_model
 from sfllava.models.outline import ContextError
 from sfllava.plots.looking import show_attention, show_budget, show_frames
+from sfllava.sampler import write_video
 from sfllava.types import Question, Setting, SfllavaError
+
+from conftest import moving_square  # isort: skip
 
 SMALL = "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2"
 OTHER = "slowfast-slow_2frms_spatial_2d_avg_pool-fast_4x4"
 ASKED = Question("Which colour flashed?")
 DESCRIBE = "<video>\n{question}\nDescription:"
+MANY = Setting(128, "slowfast-slow_5frms_concat-fast_8x8")  # 8,512 tokens, and 4,416 of a video of 64 frames
 LONG = Question("Describe the video.", task="describe")
 EVIL = "<img src=x onerror=alert(1)> & <b>what</b>?"
 
@@ -76,10 +82,21 @@ def test_a_stopped_answer_is_kept_as_far_as_it_was_said(session, film):
     assert session.answer(film, setting, LONG).token_ids == whole.token_ids, "nothing stays behind"
 
 
-def test_above_the_context_nothing_is_computed(model, session, videos, monkeypatch):
-    monkeypatch.setattr(session.features, "seen", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(ContextError, match="12288 visual"):
-        session.answer(videos / "a.mp4", Setting(128, "slowfast-slow_64frms_concat-fast_8x8"), ASKED)
+def test_above_the_context_nothing_is_encoded(model, session, film, monkeypatch):
+    monkeypatch.setattr(model, "encode", lambda *_: pytest.fail("encoded"))
+    over = Setting(128, "slowfast-slow_64frms_concat-fast_8x8")
+    for ask in (lambda: session.answer(film, over, ASKED), lambda: sfllava.ask(model, film, ASKED.text, over)):
+        with pytest.raises(ContextError, match="8192 visual"):
+            ask()
+
+
+def test_a_short_video_is_asked_where_its_own_frames_fit(model, session, film):
+    budget = budget_of(MANY, model, ASKED, total=64)
+    assert budget_of(MANY, model, ASKED).over and (budget.slow, budget.fast, budget.over) == (320, 4096, False)
+    asked, reply = sfllava.ask(model, film, [ASKED], MANY, max_new_tokens=2), session.answer(film, MANY, ASKED, 2)
+    assert asked.visual_tokens == reply.visual_tokens == budget.visual == MANY.budget(*model.grid, 64) == 4416
+    assert asked.answers[0].token_ids == reply.token_ids and (reply.decoded_frames, reply.encoded_frames) == (64, 64)
+    assert budget.encode_flops == model.shape.encode_flops(64)
 
 
 @pytest.mark.parametrize("frames", [1, 50, 200])
@@ -217,7 +234,9 @@ def test_widgets_ask_compare_look_and_leave_out(explorer):
     assert "Download as CSV" in explorer.history.value and SMALL[:-3] in explorer.cell.value
 
 
-def test_controls_move_the_budget_before_any_compute(explorer, monkeypatch):
+def test_controls_move_the_budget_before_any_compute(explorer, film, monkeypatch):
+    explorer.videos.choose(str(film))
+    explorer.wait()
     monkeypatch.setattr(explorer.session.model, "encode", lambda *_: pytest.fail("encoded"))
     assert explorer.state["budget"]["slow"] == 32 and "slow 32" in explorer.budget.value
     explorer.settings.slow.value = 4
@@ -230,6 +249,22 @@ def test_controls_move_the_budget_before_any_compute(explorer, monkeypatch):
     explorer.settings.fast.value = "1x1"
     assert not explorer.ask.disabled
     explorer.wait()
+
+
+def test_the_budget_is_that_of_the_frames_of_the_video(model, film, tmp_path):
+    explorer = sfllava.explore(model, "", ASKED.text, MANY)
+    assert "sf-over" in explorer.budget.value and explorer.ask.disabled and explorer.state["budget"]["over"]
+    explorer.videos.choose(str(film))
+    explorer.wait()
+    assert "slow 320" in explorer.budget.value and "fast 4,096" in explorer.budget.value and not explorer.ask.disabled
+    assert explorer.state["budget"]["fast"] == 4096 and "4,416 visual" in explorer.figures["budget"].layout.title.text
+    explorer.questions.longest.value = 2
+    explorer.ask.click()
+    explorer.wait()
+    assert explorer.error.value == "" and explorer.answers["visual_tokens"][0] == 4416
+    explorer.videos.choose(str(write_video(tmp_path / "long.mp4", moving_square(130))))
+    explorer.wait()
+    assert "8,512 visual" in explorer.budget.value and "sf-over" in explorer.budget.value and explorer.ask.disabled
 
 
 @pytest.mark.parametrize(
@@ -289,6 +324,133 @@ def test_stop_is_heard_while_it_answers(explorer, film, monkeypatch):
     explorer.stop.click()
     explorer.wait()
     assert explorer.answers["stopped"][0] and "stopped" in explorer.answer.value and explorer.stop.disabled
+
+
+class Gate:
+    """An encoder that waits, so that what is clicked meanwhile waits too."""
+
+    def __init__(self, encode):
+        self.encode, self.reached, self.opened = encode, threading.Event(), threading.Event()
+
+    def __call__(self, *args):
+        self.reached.set()
+        assert self.opened.wait(60)
+        return self.encode(*args)
+
+    def open(self, explorer):
+        self.opened.set()
+        explorer.wait()
+
+
+@pytest.fixture
+def busy(explorer, monkeypatch):
+    """The gate of an explorer that is asked something, and encodes."""
+    gate = Gate(explorer.session.model.encode)
+    monkeypatch.setattr(explorer.session.model, "encode", gate)
+    explorer.ask.click()
+    assert gate.reached.wait(60)
+    yield gate
+    gate.open(explorer)
+
+
+def test_a_click_asks_what_the_controls_said_then(explorer, busy, videos, film):
+    explorer.questions.text.value, explorer.settings.fast.value = "Which shape moved?", "4x4"
+    explorer.questions.longest.value = 3
+    explorer.ask.click()  # has to wait
+    explorer.questions.text.value, explorer.settings.fast.value = "What came last?", "1x1"
+    explorer.questions.longest.value = 5
+    explorer.videos.choose(str(film))
+    busy.open(explorer)
+    first, second = explorer.session.replies
+    path = str(videos / "a.mp4")
+    assert (first.video, first.setting.name, first.question) == (path, f"6frms-{SMALL}", ASKED)
+    assert (second.video, second.setting.name) == (path, f"6frms-{OTHER}")
+    assert (second.question.text, second.max_new_tokens) == ("Which shape moved?", 3)
+    assert "Which shape moved?" in explorer.answer.value and explorer.video == str(film)
+
+
+def test_compared_settings_are_asked_one_question(explorer, busy):
+    explorer.add.click()
+    explorer.settings.fast.value = "4x4"
+    explorer.add.click()
+    explorer.compare.click()  # has to wait
+    explorer.questions.text.value = "What came last?"
+    explorer.clear.click()
+    busy.open(explorer)
+    compared = explorer.session.replies[1:]
+    assert [(r.question, r.setting.name) for r in compared] == [(ASKED, f"6frms-{SMALL}"), (ASKED, f"6frms-{OTHER}")]
+    assert "<mark>fast_4x4</mark>" in explorer.comparison.value
+
+
+def test_stop_is_heard_by_what_waits_and_not_by_what_is_clicked_later(explorer, busy):
+    explorer.questions.text.value = "Which shape moved?"
+    explorer.ask.click()
+    explorer.stop.click()
+    explorer.questions.text.value = "What came last?"
+    explorer.ask.click()
+    assert not explorer.stop.disabled
+    busy.open(explorer)
+    first, last = explorer.session.replies
+    assert first.stopped and not first.token_ids and first.question == ASKED
+    assert not last.stopped and last.token_ids and last.question.text == "What came last?"
+    assert explorer.stop.disabled
+
+
+def test_what_was_stopped_before_it_began_says_so(explorer, busy):
+    explorer.questions.text.value = "Which shape moved?"
+    explorer.ask.click()
+    explorer.stop.click()
+    busy.open(explorer)
+    assert "Ask was stopped before it began" in explorer.error.value and explorer.state["error"] == ""
+    assert len(explorer.answers) == 1 and explorer.stop.disabled
+
+
+def test_a_look_is_at_the_answer_that_was_chosen(explorer, monkeypatch):
+    session = explorer.session
+    for fast in ("2x2", "4x4"):
+        explorer.settings.fast.value = fast
+        explorer.ask.click()
+        explorer.wait()
+    explorer.look.click()
+    explorer.wait()
+    gate = Gate(session.model.encode)
+    monkeypatch.setattr(session.model, "encode", gate)
+    explorer.settings.frames.value = 9
+    explorer.ask.click()
+    assert gate.reached.wait(60)
+    explorer.part.value = "frame 2"
+    explorer.leave.click()
+    explorer.part.value = "frame 0"
+    explorer.reply.value = 0
+    explorer.look.click()
+    gate.open(explorer)
+    one, two, three = session.replies
+    assert set(session.kept_look(two).left_out) == {"frame 2"} and session.kept_look(three) is None
+    assert session.kept_look(one) is not None and explorer.reply.value == 2 and not explorer.attention.outputs
+    assert "where answer 1 looked is computed" in explorer.error.value
+    explorer.reply.value = 0
+    explorer.wait()
+    assert explorer.attention.outputs and len(explorer.word.options) == 1 + len(session.kept_look(one).words)
+
+
+def test_attention_counts_towards_the_memory(session, videos):
+    replies = [session.answer(videos / "a.mp4", Setting(6, name), ASKED) for name in (SMALL, OTHER, "concat")]
+    first = session.look(replies[0])
+    alone = session.features.size
+    session.look(replies[1])
+    assert session.features.size - alone > session.kept_look(replies[1]).video.frames.nbytes
+    session.features.limit = session.features.size - 1
+    session.look(replies[1])
+    assert session.kept_look(replies[0]) is None and session.kept_look(replies[1]) is not None, "the oldest goes first"
+    for _ in range(2):
+        for reply in replies:
+            session.look(reply)
+            assert session.features.size <= session.features.limit
+    again = session.look(replies[0])
+    assert again is not first and torch.equal(again.attention, first.attention)
+    session.features.limit = 1
+    kept = session.look(replies[0])
+    assert session.kept_look(replies[0]) is kept and [session.kept_look(r) for r in replies[1:]] == [None, None]
 
 
 def test_all_controls_have_labels(explorer):

@@ -21,7 +21,7 @@ from sfllava.benchmarks import load_benchmark
 from sfllava.cli import main
 from sfllava.evaluation import evaluate
 from sfllava.jobs import TOGETHER
-from sfllava.models import roofline
+from sfllava.models import probes
 from sfllava.models.checkpoint import CLIP_L_336
 from sfllava.models.llava_next import LlavaNext
 from sfllava.models.packed import PACKED_POSITIONS, Lane, Pack, parts
@@ -423,8 +423,8 @@ class Ticks:
 
 def test_a_short_disturbance_changes_no_plan_and_a_long_one_is_told(tmp_path, capsys, monkeypatch):
     # by this clock it makes no difference what is done
-    monkeypatch.setattr(roofline, "linear", lambda *_: None)
-    monkeypatch.setattr(roofline, "scaled_dot_product_attention", lambda *_, **__: None)
+    monkeypatch.setattr(probes, "linear", lambda *_: None)
+    monkeypatch.setattr(probes, "scaled_dot_product_attention", lambda *_, **__: None)
     monkeypatch.setattr(torch, "randn", torch.empty)
     clock = Ticks()
     alone, third = measure("cpu", clock=clock), clock.calls // 3

@@ -6,27 +6,37 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 import pandas as pd
 
-from sfllava.budgets import budget_of
+from sfllava.budgets import Budget, budget_of
 from sfllava.explorer import pages
 from sfllava.explorer.controls import QuestionChoice, SettingChoice, VideoChoice, field, row
 from sfllava.explorer.session import Reply, Session, csv
+from sfllava.explorer.worker import Going, Work, Worker
 from sfllava.features import Features
-from sfllava.looking import parts_of
+from sfllava.looking import Look, parts_of
 from sfllava.plots.looking import draw_budget, show_attention, show_frames
-from sfllava.types import Setting, SfllavaError
+from sfllava.types import Question, Setting, SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext
 
 VIEWS = ("Answer", "Comparison", "Where did it look", "History")
 _REDRAW = 0.05  # seconds between two updates of a streamed answer: more would only queue up
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the controls said when a button was clicked."""
+
+    video: str
+    setting: Setting
+    question: Question
+    max_new_tokens: int
 
 
 def explore(
@@ -40,7 +50,7 @@ def explore(
 ) -> Explorer:
     """Open the explorer on a model: show it as the last line of a cell.
 
-    `memory_gb` is what decoded frames and their features of the last few videos may take.
+    `memory_gb` is what decoded frames, their features and attention of the last few videos may take.
     """
     return Explorer(model, video, question, setting or Setting(), max_new_tokens, int(memory_gb * 2**30))
 
@@ -55,9 +65,13 @@ class Explorer:
         self._figures: dict[str, Any] = {}
         self.compared: list[Setting] = []
         self.video = ""
-        self._stop, self._latest = threading.Event(), 0
-        self._worker = ThreadPoolExecutor(1, "sfllava-explorer")
-        self._last: Future[None] | None = None
+        self._latest, self._lock = 0, threading.RLock()
+        self._shown: Look | None = None
+        self._worker = Worker(
+            lambda yes: setattr(self.stop, "disabled", not yes),
+            lambda name: self._say(f"{name} was stopped before it began"),
+            self._show_error,
+        )
         self._error: BaseException | None = None
         self._build(setting, question, max_new_tokens)
         self._move_setting()
@@ -83,7 +97,7 @@ class Explorer:
         found |= {"options": list(self.questions.question.options), "max_new_tokens": self.questions.longest.value}
         try:
             setting = self.setting
-            budget = budget_of(setting, self.session.model, self.questions.question)
+            budget = self._budget()
             found |= {"frames": setting.frames, "aggregation": str(setting.aggregation), "prompt": setting.prompt}
             found |= {"budget": {**asdict(budget), "rest": budget.rest, "over": budget.over}}
         except SfllavaError as error:
@@ -94,17 +108,15 @@ class Explorer:
     @property
     def figures(self) -> dict[str, Any]:
         """What is shown, as plotly figures by name: budget, frames, attention."""
-        budget = budget_of(self.setting, self.session.model, self.questions.question)
-        return {"budget": draw_budget(budget), **self._figures}
+        return {"budget": draw_budget(self._budget()), **self._figures}
 
     @property
     def busy(self) -> bool:
-        return self._last is not None and not self._last.done()
+        return self._worker.busy
 
     def wait(self) -> None:
         """Until nothing is under way."""
-        while self._last is not None and not self._last.done():
-            self._last.result()
+        self._worker.wait()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.box._repr_mimebundle_(**options)
@@ -133,12 +145,12 @@ class Explorer:
         self.leave = w.Button(description="Measure", tooltip="Measure the answer's likelihood without this part")
         self.attention, self.effects = w.Output(), w.HTML()
         self.history, self.cell = w.HTML(), field(w.Textarea, "Notebook cell", "600px", rows=9)
-        for button, act in (
+        for button, read in (
             (self.ask, self._ask), (self.compare, self._compare),
             (self.look, self._look), (self.leave, self._leave_out),
         ):  # fmt: skip
-            button.on_click(lambda _, act=act: self._start(act))
-        self.stop.on_click(lambda _: self._stop.set())
+            button.on_click(lambda button, read=read: self._start(button, read))
+        self.stop.on_click(lambda _: self._worker.stop())
         self.add.on_click(lambda _: self._guard(self._add))
         self.clear.on_click(lambda _: self._set_compared([]))
         self.word.observe(lambda _: self._draw_attention(), "value")
@@ -171,84 +183,99 @@ class Explorer:
 
     # moves of the controls: cheap things at once, the strip when the worker is free
 
+    def _budget(self) -> Budget:
+        """Of what the controls say; of the frames that the video has, once a sample of it is at hand."""
+        total = self.session.features.total(self.video) if self.video else None
+        return budget_of(self.setting, self.session.model, self.questions.question, total=total)
+
     def _move(self) -> bool:
-        try:
-            budget = budget_of(self.setting, self.session.model, self.questions.question)
-            self.ask.disabled = budget.over  # first: what is red must not look as if it could be asked
-            self.budget.value = pages.budget_page(budget)
-        except SfllavaError as error:
-            self.budget.value = pages.note_page(str(error), over=True)
-            self.ask.disabled = True
-            return False
+        with self._lock:  # the worker comes here too, and the last to come must have read the controls last
+            try:
+                budget = self._budget()
+                self.ask.disabled = budget.over  # first: what is red must not look as if it could be asked
+                self.budget.value = pages.budget_page(budget)
+            except SfllavaError as error:
+                self.budget.value = pages.note_page(str(error), over=True)
+                self.ask.disabled = True
+                return False
         return True
 
     def _move_setting(self) -> None:
         self._latest += 1
         if self._move() and self.video:
-            self._enqueue(lambda latest=self._latest: self._draw_strip(latest))
+            latest, video, setting = self._latest, self.video, self.setting
+            self._worker.enqueue(lambda: self._draw_strip(latest, video, setting))
 
     def _video_chosen(self, path: str) -> None:
         self.video = path
         self._move_setting()
 
-    def _draw_strip(self, latest: int) -> None:
+    def _draw_strip(self, latest: int, path: str, setting: Setting) -> None:
         if latest != self._latest:  # the controls have moved on
             return
-        setting = self.setting
-        video = self.session.video(self.video, setting.frames)
+        video = self.session.video(path, setting.frames)
         self._figures["frames"] = show_frames(video, setting, self.session.model.grid)
         _put(self.strip, self._figures["frames"])
         self.status.value = pages.note_page(
             f"{pages.name_of_video(video.path)}: {len(video.frames)} of {video.total} frames"
         )
+        self._move()  # how many frames the video has is known now
 
-    # what computes
+    # what computes: a click reads the controls at once, and the worker does what was clicked when it is free
 
-    def _start(self, act: Callable[[], None]) -> None:
-        self._stop.clear()
+    def _start(self, button: w.Button, read: Callable[[], Work]) -> None:
         self.error.value = ""
         self._error = None
-        self.stop.disabled = False
-        self._last = self._worker.submit(self._guard, act, True)
+        try:
+            with self._lock:
+                work = read()
+        except Exception as error:
+            self._show_error(error)
+            return
+        self._worker.start(button.description, work)
 
-    def _enqueue(self, act: Callable[[], None]) -> None:
-        self._last = self._worker.submit(self._guard, act)
-
-    def _guard(self, act: Callable[[], None], stoppable: bool = False) -> None:
+    def _guard(self, act: Callable[[], None]) -> None:
         try:
             act()
         except Exception as error:
             self._show_error(error)
-        if stoppable:
-            self.stop.disabled = True
+
+    def _say(self, text: str) -> None:
+        self.error.value = pages.note_page(text)
 
     def _show_error(self, error: BaseException) -> None:
         self._error = error
         self.error.value = pages.error_page(error)
 
-    def _going(self) -> bool:
-        return not self._stop.is_set()
-
-    def _ask_one(self, setting: Setting) -> Reply:
-        question, last = self.questions.question, 0.0
-        if not self.video:
+    def _asked(self, setting: Setting) -> Asked:
+        """What the controls ask, at a setting."""
+        asked = Asked(self.video, setting, self.questions.question, self.questions.longest.value)
+        if not asked.video:
             raise SfllavaError("no video: give a path, upload one, or render the samples")
-        if not question.text:
+        if not asked.question.text:
             raise SfllavaError("no question: write one first")
-        self.answer.value = pages.answer_page(question.text, "", "decoding and encoding what is new ...")
-        steps = self.session.ask(self.video, setting, question, self.questions.longest.value, self._going)
-        for text in steps:
+        return asked
+
+    def _answer(self, asked: Asked, going: Going) -> Reply:
+        text, last = asked.question.text, 0.0
+        self.answer.value = pages.answer_page(text, "", "decoding and encoding what is new ...")
+        for said in self.session.ask(asked.video, asked.setting, asked.question, asked.max_new_tokens, going):
             if time.perf_counter() - last > _REDRAW:
                 last = time.perf_counter()
-                self.answer.value = pages.answer_page(question.text, text, "...")
+                self.answer.value = pages.answer_page(text, said, "...")
         reply = self.session.replies[-1]
-        self.answer.value = pages.answer_page(question.text, reply.text, pages.seconds_line(reply))
+        self.answer.value = pages.answer_page(text, reply.text, pages.seconds_line(reply))
         self._show_history()
         return reply
 
-    def _ask(self) -> None:
+    def _ask(self) -> Work:
         self.view.value = "Answer"
-        self._ask_one(self.setting)
+        asked = self._asked(self.setting)
+
+        def work(going: Going) -> None:
+            self._answer(asked, going)
+
+        return work
 
     def _add(self) -> None:
         if len(self.compared) == 4:
@@ -263,21 +290,41 @@ class Explorer:
         self.chosen.value = pages.note_page(f"Settings to compare (2 to 4): {listed}")
         self.comparison.value = ""
 
-    def _compare(self) -> None:
+    def _compare(self) -> Work:
         if len(self.compared) < 2:
             raise SfllavaError("two to four settings are compared: move a control, and add the setting")
-        replies: list[Reply] = []
-        for setting in self.compared:
-            if not self._going():
-                return
-            replies.append(self._ask_one(setting))
-            self.comparison.value = pages.comparison_page(replies)
+        wanted = [self._asked(setting) for setting in self.compared]
 
-    def _look(self) -> None:
+        def work(going: Going) -> None:
+            replies: list[Reply] = []
+            for asked in wanted:
+                if not going():
+                    return
+                replies.append(self._answer(asked, going))
+                self.comparison.value = pages.comparison_page(replies)
+
+        return work
+
+    def _look(self) -> Work:
         reply = self._chosen()
-        if reply not in self.session.looks:
-            self.effects.value = pages.note_page("reading the answer a second time ...")
-        seen = self.session.look(reply)
+
+        def work(_: Going) -> None:
+            if reply is self._chosen() and self.session.kept_look(reply) is None:
+                self.effects.value = pages.note_page("reading the answer a second time ...")
+            self.session.look(reply)
+            self._show_look(reply)
+            if reply is not self._chosen():
+                number = self.session.replies.index(reply) + 1
+                self._say(f"where answer {number} looked is computed: choose that answer to see it")
+
+        return work
+
+    def _show_look(self, reply: Reply) -> None:
+        """Show where the model looked, where that is at hand and no other answer has been chosen meanwhile."""
+        seen = self.session.kept_look(reply)
+        if seen is None or reply is not self._chosen():
+            return
+        self._shown = seen
         at = self.word.value if self.word.value < len(seen.words) else -1
         numbered = [(f"{i}: {word}", i - 1) for i, word in enumerate(seen.words, 1)]
         self.word.options, self.word.value = [("all words", -1), *numbered], at
@@ -290,23 +337,27 @@ class Explorer:
         self._draw_attention()
 
     def _draw_attention(self) -> None:
-        seen = self.session.looks.get(self._reply_at(self.reply.value)) if self.session.replies else None
-        if seen is not None:
-            self._figures["attention"] = show_attention(seen, None if self.word.value < 0 else self.word.value)
+        if self._shown is not None:
+            self._figures["attention"] = show_attention(self._shown, None if self.word.value < 0 else self.word.value)
             _put(self.attention, self._figures["attention"])
 
-    def _leave_out(self) -> None:
-        reply = self._chosen()
-        seen, wanted = self.session.look(reply), self.part.value
-        names = list(parts_of(seen))
-        if wanted in ("", "paths"):
-            names = [name for name in names if not name.startswith("frame ")]
-        elif wanted == "frames":
-            names = [name for name in names if name.startswith("frame ")]
-        else:
-            names = [wanted]
-        for _ in self.session.leave_out(reply, names, self._going):
-            self.effects.value = pages.effects_page(seen)
+    def _leave_out(self) -> Work:
+        reply, wanted = self._chosen(), self.part.value
+
+        def work(going: Going) -> None:
+            seen = self.session.look(reply)
+            names = list(parts_of(seen))
+            if wanted in ("", "paths"):
+                names = [name for name in names if not name.startswith("frame ")]
+            elif wanted == "frames":
+                names = [name for name in names if name.startswith("frame ")]
+            else:
+                names = [wanted]
+            for _ in self.session.leave_out(reply, names, going):
+                if reply is self._chosen():
+                    self.effects.value = pages.effects_page(seen)
+
+        return work
 
     # the answers so far
 
@@ -321,9 +372,10 @@ class Explorer:
     def _show_history(self) -> None:
         replies = self.session.replies
         self.history.value = pages.history_page(replies, csv(self.session.table) if replies else "")
-        if replies:
+        with self._lock:  # on the way to the last answer, the first is chosen
             names = [(f"{i}: {r.question.text[:60]} - {r.text[:40]}", i - 1) for i, r in enumerate(replies, 1)]
-            self.reply.options, self.reply.value = names, len(replies) - 1
+            if replies:
+                self.reply.options, self.reply.value = names, len(replies) - 1
 
     def _reply_chosen(self) -> None:
         if self.session.replies and self.reply.value is not None:
@@ -332,8 +384,9 @@ class Explorer:
             self.word.options, self.attention.outputs = [("all words", -1)], ()
             self.attention.layout.height = None
             self.effects.value = ""
-            if reply in self.session.looks:
-                self._enqueue(self._look)
+            self._shown = None
+            if self.session.kept_look(reply) is not None:
+                self._worker.enqueue(lambda: self._show_look(reply))
 
 
 def _put(output: w.Output, figure: Any) -> None:

@@ -68,7 +68,6 @@ class Session:
     model: LlavaNext
     features: Features
     replies: list[Reply] = field(default_factory=list)
-    looks: dict[Reply, Look] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._prefix = self.model.new_prefixes(1)[0]
@@ -83,12 +82,15 @@ class Session:
     ) -> Iterator[str]:
         """The answer so far, after each token; at the end, or stopped, it is the last of `replies`.
 
-        `going` is asked before each token. Raises ContextError before any compute.
+        `going` is asked before each token. Raises ContextError before a frame is encoded.
         """
         model, prompt = self.model, _prompt(setting)
         text_tokens = sum(map(len, model.prompt_ids(question, prompt)))
-        model.check_context(setting.budget(*model.grid), text_tokens, question.text)
-        seen = self.features.seen(path, setting)
+
+        def check(frames: int) -> None:
+            model.check_context(setting.budget(*model.grid, frames), text_tokens, question.text)
+
+        seen = self.features.seen(path, setting, check)
         start = time.perf_counter()
         tokens = setting.tokens(seen.grid)
         said: list[int] = []
@@ -124,14 +126,20 @@ class Session:
         return self.features.video(path, frames)
 
     def look(self, reply: Reply) -> Look:
-        """Where the model looked while it gave a reply; computed once."""
-        if reply not in self.looks:
+        """Where the model looked while it gave a reply; computed again only where it has been dropped since."""
+        found = self.kept_look(reply)
+        if found is None:
             seen = self.features.seen(reply.video, reply.setting)
-            self.looks[reply] = look(
+            found = look(
                 self.model, seen.video, reply.setting, reply.question, reply.token_ids,
                 grid=seen.grid, prefix=self._prefix,
             )  # fmt: skip
-        return self.looks[reply]
+        self.features.keep(reply, found, _size(found))
+        return found
+
+    def kept_look(self, reply: Reply) -> Look | None:
+        """What `look` gave, where that is at hand."""
+        return self.features.kept(reply)
 
     def leave_out(
         self, reply: Reply, parts: list[str] | None = None, going: Callable[[], bool] = lambda: True
@@ -166,6 +174,12 @@ def csv(table: pd.DataFrame) -> str:
     """A history as CSV; lists are JSON."""
     flat = table.map(lambda value: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value)
     return as_csv(flat)
+
+
+def _size(seen: Look) -> int:
+    """Bytes of what is large in it."""
+    tensors = [seen.attention, *(tensor for part in seen.pathways for tensor in (part.frames, part.patches))]
+    return seen.video.frames.nbytes + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _prompt(setting: Setting) -> Prompt | None:
