@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from sfllava.types import Question, SfllavaError, Task
+from sfllava.types import Question, SfllavaError, Task, is_url
 
 FAMILIES = ("vicuna", "chatml", "mistral")
 PACKS = (*FAMILIES, "tiny")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VIDEO = "<video>"
-_FIELDS = re.compile(r"\{question\}|\{options\}")
+FIELDS = ("question", "options")
+_FIELDS = re.compile("|".join(rf"\{{{field}\}}" for field in FIELDS))
+# a word in braces; not JSON, nor LaTeX's \boxed{answer}, nor doubled braces
+_PLACEHOLDER = re.compile(r"(?<![\w{$])\{([A-Za-z_]\w*)\}(?!\})")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Prompt:
             )
         if "{question}" not in self.text:
             raise SfllavaError(f"{self.source}: a prompt needs {{question}}, where the question goes")
+        check_placeholders(self.text, FIELDS, self.source)
 
     def pieces(self, question: Question) -> tuple[str, str]:
         """The text before and behind the video, filled in. Braces or tags in a question stay text."""
@@ -38,6 +43,13 @@ class Prompt:
         fill = {"{question}": question.text, "{options}": options_text(question.options)}
         before, _, after = self.text.partition(VIDEO)
         return _FIELDS.sub(lambda m: fill[m[0]], before), _FIELDS.sub(lambda m: fill[m[0]], after)
+
+
+def check_placeholders(text: str, known: Iterable[str], source: str) -> None:
+    """Raise SfllavaError for a placeholder such as {subtitles} that is not known: nothing would fill it in."""
+    if unknown := [name for name in _PLACEHOLDER.findall(text) if name not in known]:
+        listed = ", ".join(f"{{{name}}}" for name in known)
+        raise SfllavaError(f"{source}: nothing fills in {{{unknown[0]}}}; the placeholders are {listed}")
 
 
 def options_text(options: tuple[str, ...]) -> str:
@@ -49,6 +61,8 @@ def options_text(options: tuple[str, ...]) -> str:
 
 def load_prompt(path: str | Path) -> Prompt:
     """A prompt from a UTF-8 file, byte for byte."""
+    if is_url(path):
+        raise SfllavaError(f"{path}: needed a prompt's file on this machine, got a URL: download it first")
     try:
         return Prompt(Path(path).read_bytes().decode("utf-8"), str(path))
     except OSError as error:

@@ -22,6 +22,11 @@ def name_of(aggregation: object) -> str:
     return name.split("<locals>.")[-1] if isinstance(name, str) else re.sub(r" at 0x[0-9a-f]+", "", str(aggregation))
 
 
+def is_url(path: object) -> bool:
+    """Whether a path is the address of something on another machine, such as https://host/clip.mp4."""
+    return re.match(r"[a-z][a-z0-9+.-]+:/+[^/]", str(path), re.IGNORECASE) is not None
+
+
 def check_options(read: str, max_new_tokens: int, questions: Iterable[Question]) -> None:
     """Raise SfllavaError for a way of reading answers that there is not, or that the questions do not allow."""
     if read not in ("generate", "logits"):

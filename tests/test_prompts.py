@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from sfllava.evaluators.judge import load_rubric
 from sfllava.prompts import FAMILIES, Prompt, load_prompt, pack_prompt
 from sfllava.types import Question, SfllavaError
 
@@ -10,9 +11,9 @@ TASKS = ("open", "choice", "describe")
 
 def test_a_question_stays_text():
     question = Question("is {question} or <video> or {options} or {0} in it?", options=("{question}", "<video>"))
-    before, after = Prompt("{question} before <video> then {question}|{options}|{other}").pieces(question)
+    before, after = Prompt("{question} before <video> then {question}|{options}|{0}").pieces(question)
     assert before == "is {question} or <video> or {options} or {0} in it? before "
-    assert after == (" then is {question} or <video> or {options} or {0} in it?|(A) {question}\n(B) <video>|{other}")
+    assert after == (" then is {question} or <video> or {options} or {0} in it?|(A) {question}\n(B) <video>|{0}")
 
 
 @pytest.mark.parametrize("text", ["no {question} video", "{question} <video> and <video>"])
@@ -26,6 +27,26 @@ def test_a_prompt_asks_the_question():
         Prompt("USER: <video>")
     with pytest.raises(SfllavaError, match=r"needs \{options\}"):
         Prompt("<video> {question}").pieces(Question("?", options=("a", "b")))
+
+
+@pytest.mark.parametrize("placeholder", ["{subtitles}", "{Question}", "{ {option} }"])
+def test_a_placeholder_that_nothing_fills_in_is_named(tmp_path, placeholder):
+    (tmp_path / "p.txt").write_text(f"<video> {{question}} {placeholder}")
+    named = placeholder.strip("{ }")
+    with pytest.raises(
+        SfllavaError, match=rf"p\.txt: nothing fills in \{{{named}\}}; .* are \{{question\}}, \{{options\}}$"
+    ):
+        load_prompt(tmp_path / "p.txt")
+    (tmp_path / "open.txt").write_text(f"grade\n--- user ---\n{{question}} {{answer}} {{prediction}} {placeholder}")
+    with pytest.raises(SfllavaError, match=rf"open\.txt: nothing fills in \{{{named}\}}"):
+        load_rubric("open", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "braces", ['{"answer": "A"}', "{}", "{a: 1}", "{{name}}", "${HOME}", r"\boxed{answer}", "{a, b}"]
+)
+def test_braces_that_are_no_placeholder_stay(braces):
+    assert Prompt(f"<video> {{question}} {braces}").pieces(Question("what?"))[1] == f" what? {braces}"
 
 
 def test_a_file_is_taken_byte_for_byte(tmp_path):
