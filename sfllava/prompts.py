@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from sfllava.types import Question, SfllavaError, Task, is_url
+from sfllava.types import PROMPT_FIELDS, Question, SfllavaError, Task, check_placeholders, is_url
 
 FAMILIES = ("vicuna", "chatml", "mistral")
 PACKS = (*FAMILIES, "tiny")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VIDEO = "<video>"
-FIELDS = ("question", "options")
-_FIELDS = re.compile("|".join(rf"\{{{field}\}}" for field in FIELDS))
-# a word in braces; not JSON, nor LaTeX's \boxed{answer}, nor doubled braces
-_PLACEHOLDER = re.compile(r"(?<![\w{$])\{([A-Za-z_]\w*)\}(?!\})")
+_FIELDS = re.compile("|".join(rf"\{{{name}\}}" for name in PROMPT_FIELDS))
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,6 @@ class Prompt:
             )
         if "{question}" not in self.text:
             raise SfllavaError(f"{self.source}: a prompt needs {{question}}, where the question goes")
-        check_placeholders(self.text, FIELDS, self.source)
 
     def pieces(self, question: Question) -> tuple[str, str]:
         """The text before and behind the video, filled in. Braces or tags in a question stay text."""
@@ -43,13 +38,6 @@ class Prompt:
         fill = {"{question}": question.text, "{options}": options_text(question.options)}
         before, _, after = self.text.partition(VIDEO)
         return _FIELDS.sub(lambda m: fill[m[0]], before), _FIELDS.sub(lambda m: fill[m[0]], after)
-
-
-def check_placeholders(text: str, known: Iterable[str], source: str) -> None:
-    """Raise SfllavaError for a placeholder such as {subtitles} that is not known: nothing would fill it in."""
-    if unknown := [name for name in _PLACEHOLDER.findall(text) if name not in known]:
-        listed = ", ".join(f"{{{name}}}" for name in known)
-        raise SfllavaError(f"{source}: nothing fills in {{{unknown[0]}}}; the placeholders are {listed}")
 
 
 def options_text(options: tuple[str, ...]) -> str:
@@ -64,11 +52,13 @@ def load_prompt(path: str | Path) -> Prompt:
     if is_url(path):
         raise SfllavaError(f"{path}: needed a prompt's file on this machine, got a URL: download it first")
     try:
-        return Prompt(Path(path).read_bytes().decode("utf-8"), str(path))
+        prompt = Prompt(Path(path).read_bytes().decode("utf-8"), str(path))
     except OSError as error:
         raise SfllavaError(f"{path}: cannot read the prompt: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SfllavaError(f"{path}: the prompt must be UTF-8: {error}") from error
+    check_placeholders(prompt.text, prompt.source)
+    return prompt
 
 
 def pack_prompt(family: str, task: Task) -> Prompt:

@@ -4,16 +4,16 @@ import pytest
 
 from sfllava.evaluators.judge import load_rubric
 from sfllava.prompts import FAMILIES, Prompt, load_prompt, pack_prompt
-from sfllava.types import Question, SfllavaError
+from sfllava.types import Question, Setting, SfllavaError
 
 TASKS = ("open", "choice", "describe")
 
 
 def test_a_question_stays_text():
     question = Question("is {question} or <video> or {options} or {0} in it?", options=("{question}", "<video>"))
-    before, after = Prompt("{question} before <video> then {question}|{options}|{0}").pieces(question)
+    before, after = Prompt("{question} before <video> then {question}|{options}|{other}").pieces(question)
     assert before == "is {question} or <video> or {options} or {0} in it? before "
-    assert after == (" then is {question} or <video> or {options} or {0} in it?|(A) {question}\n(B) <video>|{0}")
+    assert after == (" then is {question} or <video> or {options} or {0} in it?|(A) {question}\n(B) <video>|{other}")
 
 
 @pytest.mark.parametrize("text", ["no {question} video", "{question} <video> and <video>"])
@@ -37,6 +37,8 @@ def test_a_placeholder_that_nothing_fills_in_is_named(tmp_path, placeholder):
         SfllavaError, match=rf"p\.txt: nothing fills in \{{{named}\}}; .* are \{{question\}}, \{{options\}}$"
     ):
         load_prompt(tmp_path / "p.txt")
+    with pytest.raises(SfllavaError, match=rf"mine: nothing fills in \{{{named}\}}"):
+        Setting(8, "concat", "mine", f"<video> {{question}} {placeholder}")
     (tmp_path / "open.txt").write_text(f"grade\n--- user ---\n{{question}} {{answer}} {{prediction}} {placeholder}")
     with pytest.raises(SfllavaError, match=rf"open\.txt: nothing fills in \{{{named}\}}"):
         load_rubric("open", tmp_path)
@@ -45,8 +47,9 @@ def test_a_placeholder_that_nothing_fills_in_is_named(tmp_path, placeholder):
 @pytest.mark.parametrize(
     "braces", ['{"answer": "A"}', "{}", "{a: 1}", "{{name}}", "${HOME}", r"\boxed{answer}", "{a, b}"]
 )
-def test_braces_that_are_no_placeholder_stay(braces):
-    assert Prompt(f"<video> {{question}} {braces}").pieces(Question("what?"))[1] == f" what? {braces}"
+def test_braces_that_are_no_placeholder_stay(tmp_path, braces):
+    (tmp_path / "p.txt").write_text(f"<video> {{question}} {braces}")
+    assert load_prompt(tmp_path / "p.txt").pieces(Question("what?"))[1] == f" what? {braces}"
 
 
 def test_a_file_is_taken_byte_for_byte(tmp_path):

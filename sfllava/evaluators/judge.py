@@ -16,8 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
-from sfllava.prompts import check_placeholders
-from sfllava.types import SfllavaError, Verdict
+from sfllava.types import SfllavaError, Verdict, check_placeholders
 
 RUBRICS = ("open", "CI", "DO", "CU", "TU", "CO")
 """Open-ended answers, then VCGBench: correctness, detail, context, temporal understanding, consistency of a pair."""
@@ -49,7 +48,7 @@ class Rubric:
     def __post_init__(self) -> None:
         if self.text.count(USER) != 1:
             raise SfllavaError(f"{self.source}: a rubric needs the line {USER.strip()!r} once")
-        check_placeholders(self.text, _NAMES, self.source)
+        check_placeholders(self.text, self.source, _NAMES)
         wanted = {"question", "answer", "prediction", *(("question2", "prediction2") if self.pair else ())}
         if missing := sorted(wanted - set(_FIELDS.findall(self.text))):
             raise SfllavaError(f"{self.source}: a rubric {self.name} needs {', '.join(f'{{{m}}}' for m in missing)}")
