@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sfllava.decoders import DecodePool
 from sfllava.prompts import Prompt
 from sfllava.sampler import Video
-from sfllava.types import Answer, Question, Setting
+from sfllava.types import Answer, Question, Setting, SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext
@@ -54,14 +54,12 @@ def ask(
 ) -> Asked:
     """Answer questions about one video at one setting (the paper's default).
 
-    Raises VideoError for a video that cannot be read, and ContextError, before a frame is encoded, for tokens that the
-    model's context does not hold.
+    Raises SfllavaError for an empty question, VideoError for a video that cannot be read, and ContextError, before a
+    frame is encoded, for tokens that the model's context does not hold.
     """
     setting = setting or Setting()
     prompt = prompt or (Prompt(setting.prompt, setting.name) if setting.prompt else None)
-    asked = [
-        Question(q) if isinstance(q, str) else q for q in ([questions] if isinstance(questions, str) else questions)
-    ]
+    asked = to_questions(questions)
     seconds = {}
     start = time.perf_counter()
     if not isinstance(video, Video):
@@ -79,6 +77,17 @@ def ask(
     answers = model.answer(tokens, asked, max_new_tokens=max_new_tokens, prompt=prompt)
     seconds["answer"] = time.perf_counter() - start
     return Asked(video, setting, _slow(setting, video), len(tokens), answers, seconds)
+
+
+def to_questions(questions: str | Sequence[str | Question]) -> list[Question]:
+    """Texts as Questions. Raises SfllavaError for an empty one."""
+    asked = [
+        Question(q) if isinstance(q, str) else q for q in ([questions] if isinstance(questions, str) else questions)
+    ]
+    for i, question in enumerate(asked, 1):
+        if not question.text.strip():
+            raise SfllavaError(f"question {i} of {len(asked)} is empty: {question.text!r}")
+    return asked
 
 
 def _slow(setting: Setting, video: Video) -> list[int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava import __version__
-from sfllava.types import SfllavaError
+from sfllava.types import SfllavaError, is_url
 
 if TYPE_CHECKING:
     from sfllava.cluster import Workers
@@ -58,16 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _ask(a: argparse.Namespace) -> int:
     import time
 
-    from sfllava.asking import ask
+    from sfllava.asking import ask, to_questions
     from sfllava.prompts import load_prompt
     from sfllava.types import Setting
 
     setting = Setting(a.frames, a.aggregation)
     prompt = load_prompt(a.prompt) if a.prompt else None
+    questions = to_questions(a.questions)
+    if is_url(a.video):  # before a model is loaded for it
+        raise SfllavaError(f"{a.video}: needed a video on this machine, got a URL: download it first")
     start = time.perf_counter()
     model = _model(a)
     loading = time.perf_counter() - start
-    asked = ask(model, a.video, a.questions, setting, prompt=prompt, max_new_tokens=a.max_new_tokens)
+    asked = ask(model, a.video, questions, setting, prompt=prompt, max_new_tokens=a.max_new_tokens)
     if a.json:
         result = asked.to_dict()
         result["seconds"] = {"load": round(loading, 4), **result["seconds"]}

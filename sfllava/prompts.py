@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from sfllava.types import Question, SfllavaError, Task
+from sfllava.types import PROMPT_FIELDS, Question, SfllavaError, Task, check_placeholders, is_url
 
 FAMILIES = ("vicuna", "chatml", "mistral")
 PACKS = (*FAMILIES, "tiny")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VIDEO = "<video>"
-_FIELDS = re.compile(r"\{question\}|\{options\}")
+_FIELDS = re.compile("|".join(rf"\{{{name}\}}" for name in PROMPT_FIELDS))
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,16 @@ def options_text(options: tuple[str, ...]) -> str:
 
 def load_prompt(path: str | Path) -> Prompt:
     """A prompt from a UTF-8 file, byte for byte."""
+    if is_url(path):
+        raise SfllavaError(f"{path}: needed a prompt's file on this machine, got a URL: download it first")
     try:
-        return Prompt(Path(path).read_bytes().decode("utf-8"), str(path))
+        prompt = Prompt(Path(path).read_bytes().decode("utf-8"), str(path))
     except OSError as error:
         raise SfllavaError(f"{path}: cannot read the prompt: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SfllavaError(f"{path}: the prompt must be UTF-8: {error}") from error
+    check_placeholders(prompt.text, prompt.source)
+    return prompt
 
 
 def pack_prompt(family: str, task: Task) -> Prompt:

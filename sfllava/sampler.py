@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sfllava.disk import whole
-from sfllava.types import SfllavaError
+from sfllava.types import SfllavaError, is_url
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -118,6 +118,8 @@ def read_video(
     With `size` (height, width) each is resized as the model will see it. decord decodes; PyAV takes over for
     what decord cannot (AV1, GIF, rotation, edit lists, damaged containers). Raises VideoError, which names the file.
     """
+    if is_url(path):
+        raise VideoError(f"{path}: needed a file on this machine, got a URL: download it first")
     path = Path(path)
     if not (isinstance(frames, int) or len(frames)) or min([frames] if isinstance(frames, int) else frames) < 1:
         raise SfllavaError(f"frames must be at least 1, got {frames}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Task = Literal["open", "choice", "describe"]
 Aggregation = Callable[[Any], Any]
 """Patch grid (T h w D) -> visual tokens (N D): a `SlowFast`, a `Pool`, or a callable of your own."""
+PROMPT_FIELDS = ("question", "options")
+# a word in braces; not JSON, nor LaTeX's \boxed{answer}, nor doubled braces
+_PLACEHOLDER = re.compile(r"(?<![\w{$])\{([A-Za-z_]\w*)\}(?!\})")
 
 
 class SfllavaError(Exception):
@@ -41,6 +44,18 @@ class _Itself:
 
     def __hash__(self) -> int:
         return id(self.value)
+
+
+def is_url(path: object) -> bool:
+    """Whether a path is the address of something on another machine, such as https://host/clip.mp4."""
+    return re.match(r"[a-z][a-z0-9+.-]+:/+[^/]", str(path), re.IGNORECASE) is not None
+
+
+def check_placeholders(text: str, source: str, known: Sequence[str] = PROMPT_FIELDS) -> None:
+    """Raise SfllavaError for a placeholder such as {subtitles} that is not known: nothing would fill it in."""
+    if unknown := [name for name in _PLACEHOLDER.findall(text) if name not in known]:
+        listed = ", ".join(f"{{{name}}}" for name in known)
+        raise SfllavaError(f"{source}: nothing fills in {{{unknown[0]}}}; the placeholders are {listed}")
 
 
 def check_options(read: str, max_new_tokens: int, questions: Iterable[Question]) -> None:
@@ -88,6 +103,8 @@ class Setting:
     def __post_init__(self) -> None:
         if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
             raise SfllavaError(f"frames must be a whole number of at least 1, got {self.frames!r}")
+        if self.prompt:
+            check_placeholders(self.prompt, self.label or "prompt")
         if isinstance(self.aggregation, str):
             from sfllava.methods import parse_aggregation  # parsing needs torch; importing types must not
 

@@ -145,6 +145,23 @@ CHOICE = "video_name,question,answer,a0,a1\n"
         ("open", "answer,answer\n", "column 'answer' stands twice in the header"),
         ("choice", CHOICE + "a,q,z,x,y\n", "row 1: answer 'z' is none of the options 'x', 'y'"),
         ("choice", CHOICE.replace("a1", "a1,answer_number") + "a,q,y,x,y,0\n", "answer_number 0 is not the option 'y'"),
+        (
+            "choice",
+            CHOICE + "a,q,B,x,y\n",
+            r"row 1: answer 'B' is none .*; answer must be the option's text, not its letter",
+        ),
+        (
+            "choice",
+            CHOICE + "a,q,x,x,y\nb,q,1,x,y\n",
+            "row 2: answer '1' is none of .*option's text, not its letter or number",
+        ),
+        (
+            "choice",
+            CHOICE.replace("a1", "a1,answer_number") + "a,q,(B),x,y,1\n",
+            "not the option '\\(B\\)'; answer must be",
+        ),
+        ("open", "video_name;question;answer\na;where, to?;x\n", "needed a CSV file separated by commas, .* by ';'"),
+        ("open", '"video_name"\t"question"\t"answer"\na\tq\tx\n', r"separated by commas, got one separated by '\\t'"),
         ("open", b"video_name,question,answer\na,caf\xe9,b\n", r"q\.csv: needed UTF-8, got byte 0xe9 at 32"),
     ],
 )

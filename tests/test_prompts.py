@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from sfllava.evaluators.judge import load_rubric
 from sfllava.prompts import FAMILIES, Prompt, load_prompt, pack_prompt
-from sfllava.types import Question, SfllavaError
+from sfllava.types import Question, Setting, SfllavaError
 
 TASKS = ("open", "choice", "describe")
 
@@ -26,6 +27,29 @@ def test_a_prompt_asks_the_question():
         Prompt("USER: <video>")
     with pytest.raises(SfllavaError, match=r"needs \{options\}"):
         Prompt("<video> {question}").pieces(Question("?", options=("a", "b")))
+
+
+@pytest.mark.parametrize("placeholder", ["{subtitles}", "{Question}", "{ {option} }"])
+def test_a_placeholder_that_nothing_fills_in_is_named(tmp_path, placeholder):
+    (tmp_path / "p.txt").write_text(f"<video> {{question}} {placeholder}")
+    named = placeholder.strip("{ }")
+    with pytest.raises(
+        SfllavaError, match=rf"p\.txt: nothing fills in \{{{named}\}}; .* are \{{question\}}, \{{options\}}$"
+    ):
+        load_prompt(tmp_path / "p.txt")
+    with pytest.raises(SfllavaError, match=rf"mine: nothing fills in \{{{named}\}}"):
+        Setting(8, "concat", "mine", f"<video> {{question}} {placeholder}")
+    (tmp_path / "open.txt").write_text(f"grade\n--- user ---\n{{question}} {{answer}} {{prediction}} {placeholder}")
+    with pytest.raises(SfllavaError, match=rf"open\.txt: nothing fills in \{{{named}\}}"):
+        load_rubric("open", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "braces", ['{"answer": "A"}', "{}", "{a: 1}", "{{name}}", "${HOME}", r"\boxed{answer}", "{a, b}"]
+)
+def test_braces_that_are_no_placeholder_stay(tmp_path, braces):
+    (tmp_path / "p.txt").write_text(f"<video> {{question}} {braces}")
+    assert load_prompt(tmp_path / "p.txt").pieces(Question("what?"))[1] == f" what? {braces}"
 
 
 def test_a_file_is_taken_byte_for_byte(tmp_path):

@@ -51,7 +51,7 @@ def choose(conv_mode, question, candidates):
 def ask(conv_mode, question):
     if conv_mode == "image_seq_v3":
         """Of the small model."""
-        prompt = "HUMAN: <image>\\nSay what {this} shows, caf\\u00e9 or not: %s \\nMACHINE: It shows"
+        prompt = "HUMAN: <image>\\nSay what {so to say} shows, caf\\u00e9 or not: %s \\nMACHINE: It shows"
         prompt = prompt % question
     elif conv_mode == "by_f_string":
         prompt = f"<image>\\n{question}?"
@@ -127,7 +127,7 @@ def test_a_pack_from_a_checkout(checkout, tmp_path):
     )
     for task in ("open", "describe"):
         text = (pack / f"image_seq_v3/{task}.txt").read_bytes().decode()
-        assert text == "HUMAN: <video>\nSay what {this} shows, café or not: {question} \nMACHINE: It shows"
+        assert text == "HUMAN: <video>\nSay what {so to say} shows, café or not: {question} \nMACHINE: It shows"
     assert (pack / "by_f_string/open.txt").read_text() == "<video>\n{question}?"
     judge = {path.name: path.read_text() for path in (pack / "judge").iterdir()}
     assert judge["open.txt"] == (

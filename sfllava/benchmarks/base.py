@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from sfllava.benchmarks.files import BenchmarkError, read_questions
 from sfllava.sampler import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from sfllava.types import Question, SfllavaError, Task
+from sfllava.types import Question, SfllavaError, Task, is_url
 
 _NOT_BENCHMARKS = {"base", "files"}
 _SUFFIXES = {suffix: i for i, suffix in enumerate(VIDEO_SUFFIXES)}
@@ -119,6 +119,9 @@ def load_benchmark(
     questions can be counted, not answered. Raises BenchmarkError, which names file and row.
     """
     spec = load_spec(name)
+    for path, what in ((questions, "a question file"), (videos, "a folder of videos"), (root, "a folder")):
+        if is_url(path):
+            raise BenchmarkError(f"{path}: needed {what} on this machine, got a URL: download it first")
     found = Path(questions) if questions else _question_file(root, spec)
     if videos and not Path(videos).is_dir():
         raise BenchmarkError(f"{videos}: no such folder of videos")

@@ -39,6 +39,9 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[Path]]:
     if path.suffix.lower() == ".json":
         return _read_json(path)
     text = _text(path)
+    header = text.partition("\n")[0]
+    if "," not in header and (found := next((s for s in (";", "\t", "|") if s in header), None)):
+        raise BenchmarkError(f"{path}: needed a CSV file separated by commas, got one separated by {found!r}")
     # strict: an unbalanced quote would otherwise swallow the rows behind it
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -143,13 +146,15 @@ def _options(row: dict[str, Any], where: str) -> list[str]:
 
 def _answer_index(row: dict[str, Any], options: list[str], answer: str, where: str) -> int:
     number = row.get("answer_number")
+    named = answer not in options and re.fullmatch(r"\(?([A-Za-z]|[0-9]{1,2})[).:]?", answer.strip())
+    hint = "; answer must be the option's text, not its letter or number" if named else ""
     if number is not None and re.fullmatch(r"\s*[0-9]{1,9}\s*", str(number)):
         index = int(number)
         if index < len(options) and options[index] == answer:
             return index
-        raise BenchmarkError(f"{where}: answer_number {number} is not the option {answer!r}")
+        raise BenchmarkError(f"{where}: answer_number {number} is not the option {answer!r}{hint}")
     if answer not in options:
-        raise BenchmarkError(f"{where}: answer {answer!r} is none of the options {', '.join(map(repr, options))}")
+        raise BenchmarkError(f"{where}: answer {answer!r} is none of the options {', '.join(map(repr, options))}{hint}")
     return options.index(answer)
 
 

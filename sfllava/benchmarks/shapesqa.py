@@ -29,6 +29,7 @@ from sfllava.shapes import (
     draw,
     make_scene,
 )
+from sfllava.types import SfllavaError
 
 SPEC = Spec(name="shapesqa", task="open", questions=("shapesqa_open.csv",), videos=("videos",))
 FRAMES, FLASH, APART = 64, 2, 4  # frames of a video, of a flash, and from one flash's start to the next at least
@@ -51,6 +52,8 @@ def write_shapesqa(folder: str | Path, videos: int = 40, seed: int = 0, split: s
     """
     if split not in _SPLITS:
         raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
+    if videos < 1 or seed < 0:
+        raise SfllavaError(f"needed at least 1 video and a seed of at least 0, got {videos} videos and seed {seed}")
     folder = Path(folder)
     (folder / "videos").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([seed, _SPLITS.index(split)])

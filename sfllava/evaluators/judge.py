@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
-from sfllava.types import SfllavaError, Verdict
+from sfllava.types import SfllavaError, Verdict, check_placeholders
 
 RUBRICS = ("open", "CI", "DO", "CU", "TU", "CO")
 """Open-ended answers, then VCGBench: correctness, detail, context, temporal understanding, consistency of a pair."""
@@ -24,7 +24,8 @@ LONGEST = 4000
 """Characters of a text that a judge is shown; 128 new tokens are about 600."""
 USER = "--- user ---\n"
 """The line between the system part and the user part of a rubric"""
-_FIELDS = re.compile(r"\{(question2?|answer|prediction2?|fence)\}")
+_NAMES = ("question", "question2", "answer", "prediction", "prediction2", "fence")
+_FIELDS = re.compile(rf"\{{({'|'.join(_NAMES)})\}}")
 # What a chat template or a tokenizer would take for the end of a turn, or for another's turn
 _TURNS = re.compile(r"<(?=[|/\w])|\[(?=/?INST\])|\b(?:USER|ASSISTANT|SYSTEM|HUMAN)(?=:)", re.IGNORECASE)
 _CONTROL = re.compile(
@@ -47,6 +48,7 @@ class Rubric:
     def __post_init__(self) -> None:
         if self.text.count(USER) != 1:
             raise SfllavaError(f"{self.source}: a rubric needs the line {USER.strip()!r} once")
+        check_placeholders(self.text, self.source, _NAMES)
         wanted = {"question", "answer", "prediction", *(("question2", "prediction2") if self.pair else ())}
         if missing := sorted(wanted - set(_FIELDS.findall(self.text))):
             raise SfllavaError(f"{self.source}: a rubric {self.name} needs {', '.join(f'{{{m}}}' for m in missing)}")

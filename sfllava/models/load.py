@@ -18,7 +18,7 @@ from sfllava.models.checkpoint import CheckpointError, fingerprint, read_checkpo
 from sfllava.models.llava_next import LlavaNext
 from sfllava.models.sizes import configure
 from sfllava.models.tokenizer import Tokenizer
-from sfllava.types import SfllavaError
+from sfllava.types import SfllavaError, is_url
 
 # parameters; those that a checkpoint lacks would be made in memory, only to be refused
 _MUCH = 1_000_000_000
@@ -119,6 +119,11 @@ def _wanted(missing: Iterable[str]) -> list[str]:
 def _folder(path_or_name: str | Path) -> Path:
     if str(path_or_name) == "tiny":  # a folder of that name is ./tiny
         return TINY
+    if is_url(path_or_name):
+        raise CheckpointError(
+            f"{path_or_name}: needed a checkpoint folder or a hub name such as llava-hf/llava-v1.6-vicuna-7b-hf, got a "
+            "URL"
+        )
     path = Path(path_or_name).expanduser()
     if path.is_dir():
         return path

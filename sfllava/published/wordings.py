@@ -26,7 +26,7 @@ from sfllava.published.templates import (
     read_template,
     render,
 )
-from sfllava.types import SfllavaError
+from sfllava.types import SfllavaError, check_placeholders
 
 _IMAGE = "<image>"
 _INFERENCE = "prompt.py"
@@ -158,6 +158,7 @@ def _inference(checkout: Path, name: str) -> Iterator[Wording | str]:
             if text.count(_IMAGE) != 1 or VIDEO in text:
                 raise Unreadable(f"it needs {_IMAGE} once, and no {VIDEO}")
             prompt = Prompt(text.replace(_IMAGE, VIDEO), line)
+            check_placeholders(prompt.text, line)
         except (Unreadable, SfllavaError) as error:
             yield f"{mode} (line {body[0].lineno}): {error}"
             continue
