@@ -78,7 +78,7 @@ def test_explore(videos, tmp_path):
 @pytest.mark.parametrize(
     ("name", "parameters", "shown"),
     [
-        ("ask", {}, "3680|visual tokens of 8192 positions"),
+        ("ask", {}, "visual tokens of 8192 positions"),
         ("ask", {"frames": "[4, 8]", "aggregation": "concat", "questions": '["Which digit?", "Where, then?"]'}, "4frms-concat: 256 visual.*8frms-concat: 512 visual.*Where, then"),
         ("evaluate", {}, "22 questions, 22 answered, 0 failed"),
         ("evaluate", {"frames": "4,8", "aggregation": '["concat", "none"]', "limit": 2}, "4frms-concat: 2 questions.*4frms-none: 2 .*8frms-concat: 2 .*8frms-none: 2 "),
@@ -99,16 +99,14 @@ def test_papermill_alone_runs_each_with_its_defaults_and_with_lists_as_text(tmp_
     ("name", "parameters", "message"),
     [
         ("ask", {"frames": "eight"}, "frames: needed whole numbers, such as 8, [8, 16] or 8,16, got 'eight'"),
-        ("ask", {"prompt": "gone.txt"}, "gone.txt: cannot read the prompt"),
-        ("evaluate", {"benchmark": "nextqa"}, "nextqa: needed a question file, or a root folder that has it"),
+        ("ablate", {"benchmark": "nextqa"}, "nextqa: needed a question file, or a root folder that has it"),
         ("evaluate", {"aggregation": "[concat]"}, "no aggregation is called '[concat]'"),
         ("explore", {"frames": 0}, "frames must be a whole number of at least 1, got 0"),
-        ("ablate", {"benchmark": "nextqa"}, "nextqa: needed a question file, or a root folder that has it"),
     ],
 )
 def test_parameters_are_checked_before_the_model_is_loaded(tmp_path, monkeypatch, name, parameters, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SfllavaError, match=rf"cell 2 failed: \w+: {re.escape(message)}"):
+    with pytest.raises(SfllavaError, match=rf"cell 3 failed: \w+: {re.escape(message)}"):
         run_notebook(name, tmp_path / "out.ipynb", parameters | {"model": "gone"}, progress=False)
 
 
