@@ -10,7 +10,6 @@ import platform
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +168,6 @@ def prepare(
         "question_files": [str(f) for f in benchmark.files],
         "videos": str(benchmark.videos_dir),
         "ablation": ablation,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "versions": versions(),
     }

@@ -62,5 +62,5 @@ def _tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
 def report(run: str | Path) -> Path:
     """Write report.html into a run folder: the executed figures notebook, with all tables and figures in it."""
     run = Path(run)
-    parameters = {"runs": str(run.resolve()), "out": str((run / "figures").resolve())}
+    parameters = {"runs": [str(run.resolve())], "out": str((run / "figures").resolve())}
     return to_html(run_notebook("figures", run / "report.ipynb", parameters, progress=False), code=False)

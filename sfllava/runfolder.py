@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -57,7 +58,7 @@ class RunFolder:
 
     `identity` is what makes two runs the same run: where run.json has another, that is an error which shows the
     difference; settings that are new join those of the run. `facts` may differ (device, versions, paths): each start
-    adds its own to run.json's sessions. `upgrade` makes today's run.json of one of an older version.
+    adds its own to run.json's sessions, with the time. `upgrade` makes today's run.json of one of an older version.
     """
 
     def __init__(
@@ -144,7 +145,8 @@ class RunFolder:
 
     def _run(self) -> Row:
         """The run.json to be; RunError where the folder holds another run."""
-        new = {"identity": self._identity, "sessions": [self._facts]}
+        session = self._facts | {"started": datetime.now(UTC).isoformat(timespec="seconds")}
+        new = {"identity": self._identity, "sessions": [session]}
         if not (self.path / "run.json").exists():
             if (self.path / "predictions.jsonl").exists():
                 raise RunError(f"{self.path}: predictions.jsonl without run.json: not a run folder of ours")
@@ -156,7 +158,7 @@ class RunFolder:
                 + "; ".join(reasons)
             )
         identity = union(before["identity"], self._identity)
-        return {"identity": identity, "sessions": [*before["sessions"], self._facts]}
+        return {"identity": identity, "sessions": [*before["sessions"], session]}
 
     def _repair(self) -> None:
         path = self.path / "predictions.jsonl"

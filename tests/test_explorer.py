@@ -207,6 +207,14 @@ def test_figures_show_what_the_setting_does(model, session, videos):
         assert np.nansum(heat[1].z) == pytest.approx(bars["fast"].sum(), rel=1e-4)
 
 
+def test_several_settings_start_in_the_comparison(model):
+    settings = [Setting(6, SMALL), Setting(6, OTHER)]
+    made = sfllava.explore(model, setting=settings)
+    assert made.setting.name == settings[0].name and made.state["compared"] == [s.name for s in settings]
+    with pytest.raises(SfllavaError, match="up to four to compare, got 5"):
+        sfllava.explore(model, setting=[Setting(n, SMALL) for n in range(2, 7)])
+
+
 def test_widgets_ask_compare_look_and_leave_out(explorer):
     explorer.ask.click()
     explorer.wait()

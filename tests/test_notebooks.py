@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
+import papermill
 import pytest
 from test_evaluate import questions_csv
 from test_results import rows_of, write_run
 
 from sfllava import SfllavaError, run_notebook
 from sfllava.cli import main
+from sfllava.notebooks import run_batch, run_paths, values_of
+from sfllava.reporting import report
 from sfllava.runfolder import read_rows
 
 from conftest import ROOT  # isort: skip
@@ -68,6 +73,74 @@ def test_explore(videos, tmp_path):
     parameters = {"video": str(videos / "a.mp4"), "frames": 6, "aggregation": SMALL}
     out = run_notebook(ROOT / "notebooks/explore.ipynb", tmp_path / "explore.ipynb", parameters, progress=False)
     assert "application/vnd.jupyter.widget-view+json" in outputs(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "shown"),
+    [
+        ("ask", {}, "visual tokens of 8192 positions"),
+        ("ask", {"frames": "[4, 8]", "aggregation": "concat", "questions": '["Which digit?", "Where, then?"]'}, "4frms-concat: 256 visual.*8frms-concat: 512 visual.*Where, then"),
+        ("evaluate", {}, "22 questions, 22 answered, 0 failed"),
+        ("evaluate", {"frames": "4,8", "aggregation": '["concat", "none"]', "limit": 2}, "4frms-concat: 2 questions.*4frms-none: 2 .*8frms-concat: 2 .*8frms-none: 2 "),
+        ("ablate", {}, "paired differences on 22 questions"),
+        ("explore", {}, "widget-view"),
+        ("explore", {"frames": "[4, 8]", "aggregation": "concat"}, "widget-view"),
+        ("figures", {}, "ablate . ablation fast_grid . benchmark shapesqa . 22 questions"),
+    ],
+)  # fmt: skip
+def test_papermill_alone_runs_each_with_its_defaults_and_with_lists_as_text(tmp_path, name, parameters, shown):
+    out = tmp_path / f"{name}.ipynb"
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    papermill.execute_notebook(path, out, parameters, cwd=str(tmp_path), progress_bar=False, log_output=False)
+    assert re.search(shown, outputs(out))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("ask", {"frames": "eight"}, "frames: needed whole numbers, such as 8, [8, 16] or 8,16, got 'eight'"),
+        ("ablate", {"benchmark": "nextqa"}, "nextqa: needed a question file, or a root folder that has it"),
+        ("evaluate", {"aggregation": "[concat]"}, "no aggregation is called '[concat]'"),
+        ("explore", {"frames": 0}, "frames must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_parameters_are_checked_before_the_model_is_loaded(tmp_path, monkeypatch, name, parameters, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SfllavaError, match=rf"cell 3 failed: \w+: {re.escape(message)}"):
+        run_notebook(name, tmp_path / "out.ipynb", parameters | {"model": "gone"}, progress=False)
+
+
+@pytest.mark.parametrize("given", [8, "8", [8], "[8]", " 8 "])
+def test_one_value_is_a_list_of_one(given):
+    assert values_of(given, "frames", int) == [8]
+
+
+def test_several_values():
+    for given in ([8, 16], (8, 16), "[8, 16]", "8,16", ["8", 16]):
+        assert values_of(given, "frames", int) == [8, 16]
+    assert values_of("a,b", "aggregation") == values_of('["a", "b"]', "aggregation") == ["a", "b"]
+    assert values_of("Where, then?", "questions", commas=False) == ["Where, then?"]
+    assert values_of('["Where, then?", "[sic]?"]', "questions", commas=False) == ["Where, then?", "[sic]?"]
+    assert values_of("[sic] what?", "questions", commas=False) == ["[sic] what?"]
+    for bad in ("", [], "8,x", 8.5, True, "[8, null]", None, {"a": 1}):
+        with pytest.raises(SfllavaError, match="frames: needed whole numbers"):
+            values_of(bad, "frames", int)
+
+
+def test_a_comma_in_the_path_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "7b, first", rows_of("a", 30) + rows_of("b", 10))
+    assert run_paths("7b, first") == run_paths(["7b, first"]) == run_paths('["7b, first"]') == ["7b, first"]
+    assert run_paths("one,two") == ["one", "two"] and run_paths(Path("one")) == ["one"]
+    assert "paired differences on 40 questions" in report(run).read_text()
+
+
+def test_batches_are_checked_before_their_first_run(tmp_path):
+    with pytest.raises(SfllavaError, match="no parameter is called framse; there are benchmark"):
+        run_batch("evaluate", tmp_path / "runs", [{"limit": 1}, {"framse": 3}])
+    with pytest.raises(SfllavaError, match="needed a folder of its own for each run, got out = runs/x for several"):
+        run_batch("evaluate", tmp_path / "runs", [{"frames": n, "out": "runs/x"} for n in (4, 8)])
+    assert not (tmp_path / "runs").exists()
 
 
 def test_demo(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,16 +43,23 @@ def explore(
     model: LlavaNext,
     video: str = "",
     question: str = "",
-    setting: Setting | None = None,
+    setting: Setting | Sequence[Setting] | None = None,
     *,
     max_new_tokens: int = 256,
     memory_gb: float = 2.0,
 ) -> Explorer:
     """Open the explorer on a model: show it as the last line of a cell.
 
+    setting: where the controls start; of several (4 at most) the first, and all of them are in the comparison.
     `memory_gb` is what decoded frames, their features and attention of the last few videos may take.
     """
-    return Explorer(model, video, question, setting or Setting(), max_new_tokens, int(memory_gb * 2**30))
+    settings = [setting or Setting()] if setting is None or isinstance(setting, Setting) else list(setting)
+    if not 1 <= len(settings) <= 4:
+        raise SfllavaError(f"needed one setting to start from, or up to four to compare, got {len(settings)}")
+    explorer = Explorer(model, video, question, settings[0], max_new_tokens, int(memory_gb * 2**30))
+    if len(settings) > 1:
+        explorer._set_compared(settings)
+    return explorer
 
 
 class Explorer:
