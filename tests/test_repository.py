@@ -25,7 +25,7 @@ RANKS = [
     {"sampler", "slowfast", "shapes", "costs"},
     {"prompts", "decoders", "methods"},
     {"models", "evaluators", "benchmarks"},
-    {"scoring", "runfolder"},
+    {"scoring", "runfolder", "failures"},
     {"verdicts"},
     {"work", "jobs"},
     {"holder"},
