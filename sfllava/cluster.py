@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava.disk import Row
+from sfllava.failures import Outcome, Streak
 from sfllava.holder import Holder, Result, Tally, VideoNotHere
 from sfllava.jobs import How, Job
 from sfllava.types import SfllavaError
@@ -40,6 +41,10 @@ class _Worker:
     """Jobs whose videos it decodes while it answers another"""
     node: str = ""
     """Ray's id of the node that it was on when it last answered"""
+    streak: Streak = field(default_factory=Streak)
+    """Jobs in a row that it failed at, in this run"""
+    broken: bool = False
+    """Whether it gets no more work in this run"""
 
 
 class Workers:
@@ -135,7 +140,11 @@ class Workers:
                 raise _mended(error) from None
 
     def run(self, how: How, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
-        """The rows of all jobs, each once; a job's rows come together, jobs in the order in which they are done."""
+        """The rows of all jobs, each once; a job's rows come together, jobs in the order in which they are done.
+
+        A worker at which one video after another fails with one same error gets no more; others do these videos.
+        Raises SfllavaError where no worker is left.
+        """
         _check_sendable(how, jobs)
         mark = self.outline.fingerprint
         self._runs += 1
@@ -146,20 +155,45 @@ class Workers:
                 yield left.pop(job.video).failed(job.missing)
         for worker in self._workers:
             worker.ahead.clear()
+            worker.streak, worker.broken = Streak(), False
         log.info("%d of %d workers are up; others join as they come up", len(self._idle()), len(self._workers))
         with _aside(self._said):
             while left:
                 for worker in self._idle():
+                    if worker.broken:
+                        continue
                     if (job := worker.ahead.popleft() if worker.ahead else self._next(fresh, left)) is None:
                         break
                     while fresh and len(worker.ahead) < how.decoders:
                         worker.ahead.append(fresh.popleft())
                     ref = worker.actor.answer.remote(mark, self._runs, how, job, list(worker.ahead))
                     self._busy[ref] = (worker, job)
-                for job, rows in self._collect():
-                    if left.get(job.video) is job:  # else another worker was faster, or it is of an earlier run
-                        del left[job.video]
+                for worker, job, done in self._collect():
+                    if left.get(job.video) is not job:  # another worker was faster, or it is of an earlier run
+                        continue
+                    for rows in worker.streak.add(done):
+                        del left[rows[0]["video"]]
                         yield rows
+                    if worker.streak.broken:
+                        self._give_up(worker, fresh, left)
+                if self._held_back().issuperset(left):  # nothing else is left to show whose the errors are
+                    for worker in self._workers:
+                        yield from worker.streak.release()
+                    return
+
+    def _held_back(self) -> set[str]:
+        return {video for worker in self._workers for video in worker.streak.videos}
+
+    def _give_up(self, worker: _Worker, fresh: deque[Job], left: dict[str, Job]) -> None:
+        """Leave what a worker failed at and was to do next to the others; SfllavaError where there is none."""
+        worker.broken = True
+        if all(other.broken for other in self._workers if other.node):
+            raise worker.streak.stop(" on one worker, and no other is left,")
+        log.warning("a worker gets no more work, its videos go to others: %s", worker.streak.error)
+        fresh.extendleft(left[video] for video in reversed(worker.streak.videos))
+        fresh.extend(worker.ahead)
+        worker.ahead.clear()
+        worker.streak = Streak()
 
     def _next(self, fresh: deque[Job], left: dict[str, Job]) -> Job | None:
         if fresh:
@@ -170,7 +204,7 @@ class Workers:
         import ray
 
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        held = {job.video for worker, job in self._busy.values() if job and worker.node in alive}
+        held = {job.video for worker, job in self._busy.values() if job and worker.node in alive} | self._held_back()
         return next((job for video, job in left.items() if video not in held), None)
 
     def _wait(self, until: Callable[[], bool]) -> None:
@@ -189,8 +223,8 @@ class Workers:
         busy = {worker for worker, _ in self._busy.values()}
         return [worker for worker in self._workers if worker not in busy]
 
-    def _collect(self, seconds: float = 2.0) -> Iterator[tuple[Job, list[Row]]]:
-        """Wait for workers, if any has something: the jobs that are done or set aside, with their rows."""
+    def _collect(self, seconds: float = 2.0) -> Iterator[tuple[_Worker, Job, Outcome]]:
+        """Wait for workers, if any has something: the jobs that are done or set aside, and what came of them."""
         import ray.exceptions
 
         for ref in ray.wait(list(self._busy), timeout=seconds)[0]:
@@ -201,7 +235,7 @@ class Workers:
                 mended = _mended(error)
                 if job is None or not isinstance(mended, VideoNotHere) or Path(str(job.path)).exists():
                     raise mended from None
-                yield job, job.failed(f"{job.path}: no such video any more")
+                yield worker, job, Outcome(job.failed(f"{job.path}: no such video any more"))
                 continue
             worker.node = result.node
             for name, level, text in result.logged:
@@ -211,9 +245,9 @@ class Workers:
             elif result.died:
                 reason = f"killed its worker {len(result.died)} times: {_last_words(result.died, self._said)}"
                 log.warning("%s: set aside: %s", job.video, reason)
-                yield job, job.failed(reason)
+                yield worker, job, Outcome(job.failed(reason))
             else:
-                yield job, result.value
+                yield worker, job, result.value
 
     def _came_up(self, result: Result) -> None:
         if self._outline is not None and self._outline.fingerprint != result.value.fingerprint:

@@ -85,7 +85,9 @@ class Holder:
         return self._result(self._held(mark).outline())
 
     def answer(self, mark: str, run: int, how: How, job: Job, ahead: list[Job]) -> Result:
-        """The rows of a job, while the videos of those that come next are decoded."""
+        """The outcome of a job, while the videos of those that come next are decoded."""
+        from sfllava.failures import of_video
+
         model = self._held(mark)
         assert job.path is not None
         if not Path(job.path).exists():
@@ -95,7 +97,7 @@ class Holder:
         desk = self._at(model, how)
         for coming in [job, *ahead]:
             desk.expect(coming)
-        return self._result([row for rows in desk.answer([job]) for row in rows])
+        return self._result(of_video(job.video, list(desk.answer([job]))))
 
     def call(self, mark: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """`function(model, *args)`."""
@@ -111,7 +113,7 @@ class Holder:
 
     def _held(self, mark: str | None) -> LlavaNext:
         if self._model is None:
-            from sfllava.jobs import reason_of
+            from sfllava.failures import reason_of
             from sfllava.models.load import load_model
 
             loading = f"load {self._number}"

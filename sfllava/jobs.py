@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +15,8 @@ import torch
 from sfllava.benchmarks import Benchmark, BenchmarkError
 from sfllava.decoders import DecodePool
 from sfllava.disk import Row
-from sfllava.models.memory import free, pinned
+from sfllava.failures import Outcome, Streak, of_error, reason_of
+from sfllava.models.memory import free, out_of_memory, pinned
 from sfllava.prompts import Prompt
 from sfllava.sampler import Decoder, Video, VideoError
 from sfllava.slowfast import front
@@ -98,9 +99,12 @@ class Here:
         return self.model
 
     def run(self, how: How, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
-        """The rows of one setting of a group of jobs after another, while the next jobs' videos are decoded."""
+        """The rows of one setting of a group of jobs after another, while the next jobs' videos are decoded.
+
+        Raises SfllavaError where it is not the videos that fail: nothing of those is written.
+        """
         with Desk(self.model, how) as desk:
-            coming, waiting = iter(jobs), deque[Job]()
+            coming, waiting, streak = iter(jobs), deque[Job](), Streak()
             while True:
                 # twice what is answered together, so that the next are decoded while these are answered
                 while len(waiting) < 2 * how.decoders or sum(job.widest for job in waiting) < 2 * TOGETHER:
@@ -109,8 +113,12 @@ class Here:
                     desk.expect(job)
                     waiting.append(job)
                 if not waiting:
+                    yield from streak.release()
                     return
-                yield from desk.answer(desk.take(waiting))
+                for done in desk.answer(desk.take(waiting)):
+                    yield from streak.add(done)
+                    if streak.broken:
+                        raise streak.stop()
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """`function(model, *args)`."""
@@ -145,73 +153,115 @@ class Desk:
         group = next(group_videos((job.widest for job in waiting), self._most))
         return [waiting.popleft() for _ in group]
 
-    def answer(self, jobs: Sequence[Job]) -> Iterator[list[Row]]:
-        """The rows of each setting; a video that fails among others is done by itself.
+    def answer(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """The rows of each setting; a video that fails among others is done by itself, or in a smaller group.
 
         What fails by itself is tried once more setting by setting, then a row with its reason: a setting too large
-        for the memory thus costs its own questions and no other's.
+        for the memory thus costs its own questions and no other's. Each video is decoded once, unless that fails.
         """
-        films: list[_Film] = []
+        films = deque[_Film]()
         for job in jobs:
             if job.path is None:
-                yield job.failed(job.missing)
+                yield Outcome(job.failed(job.missing))
                 continue
-            self.expect(job)
             try:
-                films.append(_Film(self._model, job, self._decoding.pop(job.video).result()))
+                films.append(_Film(self._model, job, self._video(job)))
             except Exception as error:
-                _warn(job.video, error)
-                yield from self._again(job, "pyav" if isinstance(error, VideoError) else "auto")
-        failed = short = False
-        try:
-            yield from self._ask(films)
-        except Exception as error:
-            _warn(", ".join(film.job.video for film in films), error)
-            failed, short = True, isinstance(error, torch.OutOfMemoryError)
-        left = [replace(film.job, asks=film.left) for film in films if film.left]
-        if short and len(films) > 1:
-            self._most = max(1, self._most // 2)
-        alone = len(films) == 1
-        films.clear()
-        if failed:
-            free()
-        for job in left:
-            yield from self._again(job) if alone else self.answer([job])
+                _warn(job.video, error, attempt=2)
+                yield of_error(job.video, job.failed(reason_of(error)), error)
+        while films:
+            counts = [self._most if film.alone else film.widest for film in films]
+            group = [films.popleft() for _ in next(group_videos(counts, self._most))]
+            for film in films:
+                film.forget()  # the memory is for those that are answered
+            yield from self._together(group)
+            left = [film for film in group if film.left]
+            if len(group) > 1:
+                films.extendleft(reversed(left))
+            else:
+                for film in left:
+                    yield from self._again(film)
 
-    def _again(self, job: Job, decoder: Decoder = "auto") -> Iterator[list[Row]]:
-        """The second attempt, setting by setting."""
-        again = self._decode(job, decoder)
-        for ask in job.asks:
-            try:
-                film = _Film(self._model, replace(job, asks=[ask]), again.result())
-                rows = next(self._ask([film]))
-            except Exception as error:
-                _warn(f"{job.video}: {ask[0].name}", error, attempt=2)
-                rows = [make_row(q, ask[0], error=reason_of(error)) for q in ask[1]]
-            yield rows
+    def _video(self, job: Job) -> Video:
+        """The job's video, decoded; a decoder that fails gives way to the other."""
+        self.expect(job)
+        try:
+            return self._decoding.pop(job.video).result()
+        except Exception as error:
+            _warn(job.video, error)
+            decoder: Decoder = "pyav" if isinstance(error, VideoError) else "auto"
+        return self._decode(job, decoder).result()
 
     def _decode(self, job: Job, decoder: Decoder = "auto") -> Future[Video]:
         assert job.path is not None
         side = self._model.image_size
         return self._pool.submit(job.path, job.frames, (side, side), decoder)
 
-    def _ask(self, films: list[_Film]) -> Iterator[list[Row]]:
-        """Setting by setting the rows of all films; of several, one that cannot be encoded is left as it is."""
-        prefixes = self._model.new_prefixes(len(films)) if films else []
-        for name, setting in {s.name: s for film in films for s, _ in film.left}.items():
-            sides = []
-            for film in films:
-                try:
-                    sides.append(_Side(film, self._model, setting, self._how.prompts[name]))
-                except Exception as error:
-                    if len(films) == 1:
-                        raise
-                    _warn(film.job.video, error)
-                    film.spoilt = True
-                    sides.append(_Side(film, self._model, setting, self._how.prompts[name]))
-            yield list(self._rows(setting, sides, prefixes))
-            for side in sides:
-                side.film.left = [ask for ask in side.film.left if ask[0].name != name or side.film.spoilt]
+    def _together(self, films: Sequence[_Film]) -> Iterator[Outcome]:
+        """Setting by setting the rows of all films; what fails is left to be done in smaller groups, or alone."""
+        for film in films:
+            film.waits = False
+        try:
+            prefixes = self._model.new_prefixes(len(films))
+            for setting in {s.name: s for film in films for s, _ in film.left}.values():
+                sides = self._sides(films, setting)
+                yield Outcome(list(self._rows(setting, sides, prefixes)))
+                for film in films:
+                    film.left = [ask for ask in film.left if ask[0].name != setting.name or film.waits]
+            return
+        except Exception as error:
+            _warn(", ".join(film.job.video for film in films), error)
+            if not out_of_memory(error):
+                for film in films:
+                    film.alone = True
+            elif len(films) > 1:
+                self._fewer(sum(film.widest for film in films) // 2)
+        free()
+
+    def _fewer(self, most: int) -> None:
+        """From now on answer at most so many questions together: more did not fit the memory."""
+        self._most = min(self._most, max(1, most))
+
+    def _sides(self, films: Sequence[_Film], setting: Setting) -> list[_Side]:
+        """Films at a setting; of several, those that cannot be encoded beside the others wait until these are done."""
+        sides: list[_Side] = []
+        for i, film in enumerate(films):
+            try:
+                sides.append(_Side(film, self._model, setting, self._how.prompts[setting.name]))
+                continue
+            except Exception as error:
+                if len(films) == 1:
+                    raise
+                _warn(film.job.video, error)
+                ready = [one.widest for one in films[:i] if not one.waits]
+                if out_of_memory(error) and ready:
+                    self._fewer(sum(ready))
+                    wait = films[i:]
+                else:
+                    film.alone, wait = True, [film]
+            for one in wait:
+                one.waits = True
+            free()
+            sides.append(_Side(film, self._model, setting, self._how.prompts[setting.name]))
+        return sides
+
+    def _again(self, film: _Film) -> Iterator[Outcome]:
+        """The second attempt, setting by setting."""
+        film.waits = False
+        film.forget()
+        for setting, questions in film.left:
+            try:
+                side = _Side(film, self._model, setting, self._how.prompts[setting.name])
+                done = Outcome(list(self._rows(setting, [side], self._model.new_prefixes(1))))
+            except Exception as error:
+                _warn(f"{film.job.video}: {setting.name}", error, attempt=2)
+                rows = [make_row(q, setting, error=reason_of(error)) for q in questions]
+                done = of_error(film.job.video, rows, error)
+            if not done.answered:
+                film.forget()
+                free()
+            yield done
+        film.forget()
 
     def _rows(self, setting: Setting, sides: list[_Side], prefixes: list[Prefix]) -> Iterator[Row]:
         for prefix in prefixes:
@@ -247,12 +297,28 @@ class Desk:
 
 
 class _Film:
-    """A job's decoded video and its patch grids: each frame is encoded once, whatever settings it is in."""
+    """A job's decoded video and its patch grids: each frame is encoded once, whatever settings it is in.
+
+    left: what is still to be asked. waits: not with those beside it. alone: it failed among others, for no lack of
+    memory that a smaller group would need less of.
+    """
 
     def __init__(self, model: LlavaNext, job: Job, video: Video) -> None:
-        self.job, self.video, self.left, self.spoilt = job, video, list(job.asks), False
-        self._model, self._tiled = model, {}
+        self.job, self.video, self.left = job, video, list(job.asks)
+        self.waits = self.alone = False
+        self._model = model
         self._all: Any = None
+        self._tiled: dict[object, Any] = {}
+
+    @property
+    def widest(self) -> int:
+        """Questions at the setting that has the most of them left"""
+        return max((len(questions) for _, questions in self.left), default=0)
+
+    def forget(self) -> None:
+        """Give the memory of its patch grids back."""
+        self._all = None
+        self._tiled.clear()
 
     def grid(self, setting: Setting) -> Any:
         """(T h w D) as the setting's aggregation needs it."""
@@ -273,7 +339,7 @@ class _Side:
 
     def __init__(self, film: _Film, model: LlavaNext, setting: Setting, prompt: Prompt) -> None:
         self.film, self.questions, self.failed = film, [], []
-        asked = [] if film.spoilt else [q for s, questions in film.left if s.name == setting.name for q in questions]
+        asked = [] if film.waits else [q for s, questions in film.left if s.name == setting.name for q in questions]
         start = time.perf_counter()
         self.tokens = setting.tokens(film.grid(setting)) if asked else torch.zeros(0, 1)
         self.seconds = round((time.perf_counter() - start) / max(1, len(asked)), 6)
@@ -333,12 +399,6 @@ def make_jobs(
             except BenchmarkError as error:
                 missing = reason_of(error)
             yield Job(video, path, missing, asks)
-
-
-def reason_of(error: BaseException) -> str:
-    """An error in one line, for a row and the log."""
-    text = str(error) if isinstance(error, SfllavaError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:500]
 
 
 def make_row(question: Question, setting: Setting, error: str | None = None, **result: Any) -> Row:

@@ -113,6 +113,19 @@ def kill_always(grid, tries: str):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fail_in(grid, process: int):
+    """Fail in one process from its second video on, as a GPU after an assertion on the device."""
+    if os.getpid() == process:
+        fail_in.calls = getattr(fail_in, "calls", 0) + 1
+        if fail_in.calls > 1:
+            raise RuntimeError(f"CUDA error: device-side assert triggered at {hex(id(grid))}")
+
+
+def fail_in_all(grid):
+    if grid.shape[-1] > 1:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+
 def take_time(grid):
     time.sleep(0.7)
 
@@ -178,6 +191,22 @@ def test_a_video_that_kills_three_times_is_set_aside(workers, benchmark, tmp_pat
     record(
         "Ray: a video that kills three workers", 3, 3, 0, "its questions failed, with the reason; the others answered"
     )
+
+
+def test_a_worker_whose_device_is_broken_is_set_aside(workers, models, twelve, tmp_path):
+    process = ray.get(workers._workers[0].actor.call.remote(workers.outline.fingerprint, process_of, ()))
+    setting = Setting(6, Own(fail_in, process), "own")
+    theirs, ours = run(models(), twelve, tmp_path / "theirs", setting), run(workers, twelve, tmp_path / "ours", setting)
+    assert rows_of(ours.path) == rows_of(theirs.path) and ours.scores["own"]["failed"] == 0
+    assert "gets no more work, its videos go to others: RuntimeError: CUDA error" in log_of(ours.path)
+    with pytest.raises(SfllavaError, match=r"on one worker, and no other is left.*RuntimeError: CUDA error"):
+        run(workers, twelve, tmp_path / "none", Setting(6, Own(fail_in_all), "own"))
+    assert rows_of(tmp_path / "none") == []
+    record("Ray: a worker whose device is broken", 1, 1, 0, "its videos done by the others, rows as of one process")
+
+
+def process_of(model):
+    return os.getpid()
 
 
 def test_bad_checkpoints_and_videos(workers, cluster, videos, tmp_path):

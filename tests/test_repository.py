@@ -26,7 +26,7 @@ RANKS = [
     {"prompts", "decoders", "methods"},
     {"models", "evaluators", "benchmarks"},
     {"identity"},
-    {"scoring", "runfolder"},
+    {"scoring", "runfolder", "failures"},
     {"verdicts"},
     {"work", "jobs"},
     {"holder"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 from collections.abc import Callable
@@ -17,13 +18,13 @@ T = TypeVar("T")
 def smaller(run: Callable[[int], T], size: int, what: str) -> tuple[T, int]:
     """(run(size), size), where that is too much for the device's memory with half the size, and so on down to 1.
 
-    Raises torch.OutOfMemoryError where 1 is too much.
+    Raises the error of the memory where 1 is too much.
     """
     while True:
         try:
             return run(size), size
-        except torch.OutOfMemoryError as error:
-            if size == 1:
+        except Exception as error:
+            if size == 1 or not out_of_memory(error):
                 raise
             line = " ".join(str(error).split())[:160]
         # here, not above: as long as the error is held, so are the tensors of what failed
@@ -32,11 +33,18 @@ def smaller(run: Callable[[int], T], size: int, what: str) -> tuple[T, int]:
         free()
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device's memory, or the host's, was too small."""
+    # of the host's memory torch says so in a plain RuntimeError
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def free() -> None:
     """Give back what the failed attempt held."""
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):  # a device that is broken says so to whoever uses it next
+            torch.cuda.empty_cache()
 
 
 def pinned(shape: tuple[int, ...]) -> np.ndarray:
