@@ -158,7 +158,7 @@ def test_every_question_about_them_is_a_row(corpus, tmp_path):
         write.writerow(["video_name", "question", "answer", "question_id"])
         for i, name in enumerate(names_):
             write.writerow([name, f'Which "grey", and\nwhy {{question}}? {i}', "grey", i])
-    where = ("open", "--questions", tmp_path / "q.csv", "--videos", corpus.folder)
+    where = ("open", "--questions", tmp_path / "q.csv", "--videos", corpus.folder, "--follow-links")
 
     checked = sfllava("check", *where, cwd=tmp_path)
     assert (checked.returncode, checked.stderr.count("Traceback")) == (1, 0), checked.stderr[-2000:]
