@@ -85,7 +85,7 @@ def test_explore(videos, tmp_path):
         ("ablate", {}, "paired differences on 22 questions"),
         ("explore", {}, "widget-view"),
         ("explore", {"frames": "[4, 8]", "aggregation": "concat"}, "widget-view"),
-        ("figures", {}, "ablate . ablation fast_grid . benchmark shapesqa . 22 questions"),
+        ("figures", {}, "ablate . ablation pool_operation . benchmark shapesqa . 22 questions"),
     ],
 )  # fmt: skip
 def test_papermill_alone_runs_each_with_its_defaults_and_with_lists_as_text(tmp_path, name, parameters, shown):
