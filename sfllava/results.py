@@ -19,7 +19,7 @@ import pandas as pd
 from sfllava import stats
 from sfllava.benchmarks.base import load_spec
 from sfllava.costs import shape_from
-from sfllava.disk import as_csv, whole
+from sfllava.disk import as_csv, printable, whole
 from sfllava.evaluators.choice import parse_strict
 from sfllava.evaluators.match import normalise
 from sfllava.runfolder import Asked, RunError, asked_of, read_rows, read_run
@@ -55,10 +55,11 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
         ablations = [session["ablation"] for session in about.get("sessions", []) if session.get("ablation")]
         facts[label] = identity | {"costs": _read_costs(folder), "ablation": ablations[-1] if ablations else None}
         for row in read_rows(folder):
-            correct, parsed = (False, True) if row["error"] else grade(row)
+            reason = row["error"] or ("no prediction" if row["prediction"] is None else "")
+            correct, parsed = (False, True) if reason else grade(row)
             flags["correct"].append(correct)
             flags["unparsable"].append(not parsed)
-            flags["failed"].append(bool(row["error"]))
+            flags["failed"].append(bool(reason))
             seconds = row.get("seconds") or {}
             numbers["seconds"].append(sum(seconds.values()) if seconds else np.nan)
             tokens = row["visual_tokens"]
@@ -68,7 +69,7 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
             for column in ("setting", "key", "video"):
                 texts[column].append(row[column])
             texts["type"].append(spec.types.get(row["type"], row["type"]))
-            texts["reason"].append(row["error"] or "")
+            texts["reason"].append(reason)
     data: dict[str, Any] = {column: values.categories() for column, values in texts.items()}
     data |= {name: np.frombuffer(values) if values else np.empty(0) for name, values in numbers.items()}
     data |= {name: np.array(values, dtype=bool) for name, values in flags.items()}
@@ -112,8 +113,8 @@ def _labels(folders: list[Path]) -> list[str]:
         raise RunError(f"a run is given twice: {', '.join(map(str, folders))}")
     if not folders:
         raise RunError("needed a run folder, got none")
-    names = [folder.resolve().name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+    names = [printable(folder.resolve().name) for folder in folders]
+    return names if len(set(names)) == len(names) else [printable(str(folder)) for folder in folders]
 
 
 def _names(pairs: list[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:

@@ -95,6 +95,14 @@ def test_what_failed_or_cannot_be_read_is_in_the_denominator(tmp_path):
     ]
 
 
+def test_a_row_with_neither_prediction_nor_error_has_failed(tmp_path):
+    rows = rows_of("a", 40)
+    rows[0] |= {"prediction": None}
+    results = load_results(write_run(tmp_path / "run", rows))
+    assert (results["correct"].sum(), results["failed"].sum()) == (39, 1)
+    assert failures(results)["reason"].tolist() == ["no prediction"]
+
+
 def test_questions_not_asked_yet_are_counted(tmp_path):
     run = write_run(tmp_path / "run", rows_of("a", 30), identity={"questions": 50})
     assert accuracy(load_results(run))["not_asked"].tolist() == [10]
@@ -278,3 +286,12 @@ def test_a_reason_that_names_a_file_of_odd_bytes_is_exported(tmp_path):
     for kind in ("csv", "tex"):
         assert "udce9/v.mp4" in (tmp_path / "out" / f"failures.{kind}").read_text(encoding="utf-8")
     assert pd.read_parquet(tmp_path / "out" / "failures.parquet")["reason"][0].startswith("caf\\udce9/v.mp4")
+
+
+def test_a_run_folder_of_odd_bytes_has_a_name(tmp_path):
+    runs = [write_run(tmp_path / name, rows_of("a", 30)) for name in ("caf\udce9", "other")]
+    export_all(runs, tmp_path / "out", ["budget"])
+    assert (
+        "caf\\udce9: a"
+        in (tmp_path / "out" / "findings.txt").read_text() + (tmp_path / "out" / "accuracy.csv").read_text()
+    )
