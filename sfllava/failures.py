@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sfllava.disk import Row
@@ -18,12 +18,14 @@ IN_A_ROW = 3
 class Outcome:
     """Rows that belong together on disk.
 
-    Where a video failed, and neither an SfllavaError nor the memory explains it: its name and the unexpected error.
+    Where a video failed, and neither an SfllavaError nor the memory explains it: its name, the unexpected error, and
+    the setting where it failed at one alone.
     """
 
     rows: list[Row]
     video: str = ""
     unexpected: str | None = None
+    setting: str = ""
 
     @property
     def answered(self) -> set[str]:
@@ -31,10 +33,10 @@ class Outcome:
         return {row["video"] for row in self.rows if row["error"] is None}
 
 
-def of_error(video: str, rows: list[Row], error: Exception) -> Outcome:
-    """The outcome of a video that failed with this error; `rows` have its reason."""
+def of_error(video: str, rows: list[Row], error: Exception, setting: str = "") -> Outcome:
+    """The outcome of a video that failed with this error, at one setting or all; `rows` have its reason."""
     expected = isinstance(error, SfllavaError) or out_of_memory(error)
-    return Outcome(rows, video, None if expected else reason_of(error))
+    return Outcome(rows, video, None if expected else reason_of(error), setting)
 
 
 def of_video(video: str, outcomes: Sequence[Outcome]) -> Outcome:
@@ -44,39 +46,70 @@ def of_video(video: str, outcomes: Sequence[Outcome]) -> Outcome:
 
 
 class Streak:
-    """Videos in a row that failed, at one setting or all, with one same unexpected error; their rows are held back.
+    """Videos in a row that failed at a setting with one same unexpected error; their rows are held back.
 
-    Another video's answer, or another error, shows that it was their own. IN_A_ROW of them show that it was not.
+    Another video's answer at that setting, or another error, shows that it was their own. IN_A_ROW of them show that it
+    was not. order: the videos by their place in the run; in the order in which they come, where it is not given.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, order: Mapping[str, int] | None = None) -> None:
         self.error = ""
-        self._held: dict[str, list[list[Row]]] = {}
+        self._order = dict(order or {})
+        self._held: dict[str, dict[str, list[Row]]] = {}
+        """By setting and video"""
+        self._errors: dict[str, str] = {}
+        self._answered: dict[str, set[int]] = {}
+        """By setting the places of the videos that were answered last"""
 
     @property
     def videos(self) -> list[str]:
         """Those whose rows are held back."""
-        return list(self._held)
+        return list(dict.fromkeys(video for held in self._held.values() for video in held))
 
     @property
     def broken(self) -> bool:
         """Whether it is not the videos that are to blame."""
-        return len(self._held) >= IN_A_ROW
+        for setting, held in self._held.items():
+            places = sorted(map(self._place, held))
+            answered = self._answered.get(setting, set())
+            for first, last in zip(places, places[IN_A_ROW - 1 :]):
+                if not any(first < place < last for place in answered):
+                    self.error = self._errors[setting]
+                    return True
+        return False
 
-    def add(self, done: Outcome) -> Iterable[list[Row]]:
+    def add(self, done: Outcome) -> list[list[Row]]:
         """The rows that may be written now, of what was held back and of what is done."""
-        another = done.unexpected is not None and _kind(done.unexpected) != _kind(self.error)
-        free = self.release() if another or done.answered - {done.video, *self._held} else []
         if done.unexpected is None:
+            right = [row for row in done.rows if row["error"] is None]
+            for setting in ("", *{row["setting"] for row in right}):
+                here = {self._place(row["video"]) for row in right if setting in ("", row["setting"])}
+                self._answered[setting] = here or self._answered.get(setting, set())
+            free = [rows for s in list(self._held) if self._answered_by(right, s) for rows in self._release(s)]
             return [*free, done.rows]
+        setting, held = done.setting, self._held.get(done.setting, {})
+        another = done.video not in held and _kind(done.unexpected) != _kind(self._errors.get(setting, ""))
+        free = self._release(setting) if another else []
+        if not self._held.get(setting):
+            self._errors[setting] = done.unexpected
         self.error = done.unexpected
-        self._held.setdefault(done.video, []).append(done.rows)
+        self._held.setdefault(setting, {}).setdefault(done.video, []).extend(done.rows)
+        self._place(done.video)
         return free
 
     def release(self) -> list[list[Row]]:
         """The rows that were held back, which are from now on not."""
-        held, self._held = self._held, {}
-        return [rows for pieces in held.values() for rows in pieces]
+        return [rows for setting in list(self._held) for rows in self._release(setting)]
+
+    def _release(self, setting: str) -> list[list[Row]]:
+        return list(self._held.pop(setting, {}).values())
+
+    @staticmethod
+    def _answered_by(right: list[Row], setting: str) -> bool:
+        return any(setting in ("", row["setting"]) for row in right)
+
+    def _place(self, video: str) -> int:
+        return self._order.setdefault(video, len(self._order))
 
     def stop(self, where: str = "") -> SfllavaError:
         """The error with which a run stops."""

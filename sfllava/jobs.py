@@ -104,7 +104,8 @@ class Here:
         Raises SfllavaError where it is not the videos that fail: nothing of those is written.
         """
         with Desk(self.model, how) as desk:
-            coming, waiting, streak = iter(jobs), deque[Job](), Streak()
+            coming, waiting = iter(jobs), deque[Job]()
+            streak = Streak({job.video: i for i, job in enumerate(jobs)})
             while True:
                 # twice what is answered together, so that the next are decoded while these are answered
                 while len(waiting) < 2 * how.decoders or sum(job.widest for job in waiting) < 2 * TOGETHER:
@@ -256,7 +257,7 @@ class Desk:
             except Exception as error:
                 _warn(f"{film.job.video}: {setting.name}", error, attempt=2)
                 rows = [make_row(q, setting, error=reason_of(error)) for q in questions]
-                done = of_error(film.job.video, rows, error)
+                done = of_error(film.job.video, rows, error, setting.name)
             if not done.answered:
                 film.forget()
                 free()

@@ -407,14 +407,17 @@ def test_videos_that_fail_for_reasons_of_their_own_do_not_stop_a_run(models, vid
 
 
 def test_what_ends_a_streak_of_failures():
-    def failed(video, error):
-        return of_error(video, [{"video": video, "error": str(error)}], error)
+    def row(video, error=None, setting="s"):
+        return {"video": video, "setting": setting, "error": error}
+
+    def failed(video, error, setting="s"):
+        return of_error(video, [row(video, str(error), setting)], error, setting)
 
     def written(streak, *outcomes):
         return [row["video"] for done in outcomes for rows in streak.add(done) for row in rows]
 
     broken = RuntimeError("CUDA error 700 at 0xab1")
-    for ends in (Outcome([{"video": "c", "error": None}]), failed("c", ValueError("another"))):
+    for ends in (Outcome([row("c")]), failed("c", ValueError("another"))):
         streak = Streak()
         assert written(streak, failed("a", broken), failed("b", broken)) == []
         assert written(streak, ends)[:2] == ["a", "b"] and not streak.broken
@@ -424,6 +427,17 @@ def test_what_ends_a_streak_of_failures():
     assert written(streak, failed("a", broken), failed("b", short), failed("c", SfllavaError("no video"))) == ["b", "c"]
     assert written(streak, failed("d", broken), failed("e", RuntimeError("CUDA error 710 at 0xcd2"))) == []
     assert streak.broken and streak.videos == ["a", "d", "e"]
+    # a setting that fails at every video is told, whatever others answer and say
+    streak = Streak()
+    for video in "abc":
+        assert not streak.broken
+        assert written(streak, failed(video, broken, "bad"), failed(video, ValueError("x"), "worse")) == []
+        assert written(streak, Outcome([row(video, setting="good")])) == [video]
+    assert streak.broken
+    # odd videos of a group, done after the others of it, are not in a row
+    streak = Streak({video: i for i, video in enumerate("abcdef")})
+    assert written(streak, Outcome([row(video) for video in "ace"])) == ["a", "c", "e"]
+    assert written(streak, *(failed(video, broken) for video in "bdf")) == [] and not streak.broken
 
 
 @pytest.mark.parametrize("order", [1, -1])
