@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sfllava import catalogue
-from sfllava.benchmarks import Benchmark, BenchmarkError, find_benchmark
+from sfllava.benchmarks import Benchmark, BenchmarkError, LinkError, find_benchmark
 from sfllava.decoders import DecodePool
 from sfllava.disk import read_object, write_json
 from sfllava.evaluation import Run, evaluate
@@ -117,7 +117,7 @@ def measure_costs(model: LlavaNext, benchmark: Benchmark, settings: list[Setting
                 path = benchmark.find_video(name)
                 video = pool.submit(path, sorted({s.frames for s in settings}), size).result()
                 break
-            except (BenchmarkError, VideoError):
+            except (BenchmarkError, LinkError, VideoError):
                 continue
         else:
             return {}

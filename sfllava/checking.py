@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfllava.benchmarks import Benchmark, BenchmarkError
+from sfllava.benchmarks import Benchmark, BenchmarkError, LinkError
 from sfllava.decoders import DecodePool
 from sfllava.progress import progress_bar
 from sfllava.sampler import VideoError
@@ -69,6 +69,8 @@ def check(benchmark: Benchmark, *, decoders: int = 2, seconds: float = 60.0, pro
                 found[name] = benchmark.find_video(name)
             except BenchmarkError:
                 missing.append(name)
+            except LinkError as error:
+                unreadable.append(str(error))
         with DecodePool(decoders, seconds) as pool, progress_bar(len(found), "video", shown=progress) as bar:
             futures = {name: pool.submit(path, 1, (32, 32)) for name, path in found.items()}
             for future in futures.values():

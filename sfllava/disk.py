@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +17,7 @@ from typing import Any, get_args
 from sfllava.types import SfllavaError
 
 Row = dict[str, Any]
+_PARTS = ".parts-"
 
 
 class RunError(SfllavaError):
@@ -187,17 +189,24 @@ def folder_of_parts(folder: Path) -> Iterator[Path]:
     """A hidden folder inside `folder` to make files in; at the end all of them move into `folder`, or none."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        parts = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+        parts = Path(tempfile.mkdtemp(prefix=_PARTS, dir=folder))
     except OSError as error:
         raise RunError(f"{folder}: cannot write: {error.strerror or error}") from error
     try:
         yield parts
-        for file in sorted(parts.iterdir()):
-            file.replace(folder / file.name)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot write: {error.strerror or error}") from error
+        made = sorted(parts.iterdir())
+        if folders := [name.name for name in made if (folder / name.name).is_dir()]:
+            raise RunError(f"{folder / folders[0]}: needed a place for a file, got a folder")
+        try:
+            for file in made:
+                file.replace(folder / file.name)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot write: {error.strerror or error}") from error
     finally:
         shutil.rmtree(parts, ignore_errors=True)
+        for old in folder.glob(f"{_PARTS}*"):  # of a process that was killed
+            if time.time() - old.stat().st_mtime > 86_400:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def part_of(path: Path) -> Path:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfllava.benchmarks import Benchmark, find_benchmark
+from sfllava.benchmarks import Benchmark, BenchmarkError, find_benchmark
 from sfllava.disk import RunError
 from sfllava.identity import choose_questions, make_identity, upgrade
 from sfllava.jobs import Here, How, Runner, make_jobs
@@ -134,6 +134,9 @@ def prepare(
     asked = choose_questions(benchmark.questions, limit, seed)
     if not asked:
         raise SfllavaError(f"{benchmark.name}: no questions to ask")
+    for video in dict.fromkeys(question.video for question in asked):
+        with contextlib.suppress(BenchmarkError):  # one that is missing fails alone; a link out of the folder stops all
+            benchmark.find_video(video)
     check_options(read, max_new_tokens, asked)
     if decoders < 1 or decode_seconds <= 0:
         raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {decode_seconds}")

@@ -125,7 +125,7 @@ class Features:
             with DecodePool(1) as pool:  # a decoder that hangs must not take the notebook's kernel along
                 video = pool.submit(path, frames, size).result()
             decoded, wanted = len(video.indices), video.indices.tolist()
-            known = known or _Known(replace(video, frames=video.frames[:0]))
+            known = known or _Known(replace(video, frames=video.frames[:0].copy()))
             for at, i in enumerate(wanted):
                 # copies, so that no frame keeps its whole sample in memory
                 known.pixels.setdefault(i, video.frames[at].copy())

@@ -38,9 +38,9 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
 
     Columns: run, benchmark, setting, key, video, type, tokens, correct, unparsable, failed, reason, seconds, and
     `name`: the setting, and of which run where several runs have it. What failed or cannot be read is not correct.
-    `.attrs["runs"]` has each run's identity and what is known of its costs, `.attrs["unasked"]` the settings that have
-    no rows yet. Raises RunError for a benchmark without an offline score, for a run that is in the list twice, and for
-    a line that is no row.
+    `.attrs["runs"]` has each run's identity and what is known of its costs, `.attrs["settings"]` how many rows each
+    setting has, which may be none. Raises RunError for a benchmark without an offline score, for a run that is in the
+    list twice, and for a line that is no row.
     """
     folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     texts = {column: _Texts() for column in _TEXTS}
@@ -86,8 +86,10 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
     # a group has its pair's place: both are in the order of the rows
     groups = table.groupby(at, sort=False, observed=True).ngroup() if len(table) else np.empty(0, int)
     table["name"] = pd.Categorical.from_codes(codes[groups], categories=categories)
-    table.attrs["unasked"] = [
-        {"benchmark": pair[0], "name": name, "run": pair[1]} for pair, name in names.items() if pair not in set(pairs)
+    counts = Counter(groups.tolist() if len(table) else [])
+    rows = {pair: counts[i] for i, pair in enumerate(pairs)}
+    table.attrs["settings"] = [
+        {"benchmark": pair[0], "run": pair[1], "name": name, "rows": rows.get(pair, 0)} for pair, name in names.items()
     ]
     table.attrs["runs"] = facts
     return table
@@ -189,7 +191,8 @@ def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     A group is a setting on a benchmark, or what `by` says. Where groups are settings, `not_asked` counts the questions
     that a run has not come to yet; they are in no other column, and a setting that has no rows at all has no accuracy.
     """
-    several = results["benchmark"].nunique() > 1
+    unasked = [setting for setting in results.attrs.get("settings", ()) if not setting["rows"]]
+    several = len({*results["benchmark"], *(setting["benchmark"] for setting in unasked)}) > 1
     by = list(by or (["benchmark"] * several + ["name"]))
     rows = []
     for names, group in results.groupby(by, sort=False, observed=True):
@@ -203,22 +206,20 @@ def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     if not {*by} <= {"benchmark", "name"} or "name" not in by:
         return pd.DataFrame(rows)
     counts = ("questions", "videos", "failed", "unparsable")
-    for unasked in results.attrs.get("unasked", ()):
-        if unasked["benchmark"] in set(results["benchmark"]):
-            rows.append({**dict.fromkeys(counts, 0), **{column: unasked[column] for column in by}})
+    rows += [{**dict.fromkeys(counts, 0), **{column: setting[column] for column in by}} for setting in unasked]
     table = pd.DataFrame(rows)
-    table["not_asked"] = [max(0, _wanted(results, row) - row["questions"]) for row in table.to_dict("records")]
+    table["not_asked"] = [_not_asked(results, row) for row in rows]
     return table
 
 
-def _wanted(results: pd.DataFrame, row: dict[str, Any]) -> int:
-    """The questions that the runs of a row of `accuracy` ask at its setting."""
-    pairs = results[["name", "benchmark", "run"]].drop_duplicates().to_dict("records")
-    pairs += results.attrs.get("unasked", [])
-    same = {
-        p["run"] for p in pairs if all(p[column] == row[column] for column in ("name", "benchmark") if column in row)
-    }
-    return sum(results.attrs["runs"].get(run, {}).get("questions", 0) for run in same)
+def _not_asked(results: pd.DataFrame, row: dict[str, Any]) -> int:
+    """The questions that the runs of a row of `accuracy` have not asked yet at its setting."""
+    same = [
+        setting for setting in results.attrs.get("settings", ())
+        if all(setting[column] == row[column] for column in ("name", "benchmark") if column in row)
+    ]  # fmt: skip
+    runs = results.attrs.get("runs", {})
+    return sum(max(0, runs[s["run"]].get("questions", 0) - s["rows"]) for s in same if s["run"] in runs)
 
 
 def costs(results: pd.DataFrame) -> pd.DataFrame:
@@ -307,10 +308,12 @@ def findings(results: pd.DataFrame, reference: str | None = None, gaps: pd.DataF
     if len(parts) > 1:
         return "\n\n".join(f"{name}: {findings(part, reference)}" for name, part in parts)
     try:
-        lines = _of_differences(differences(results, reference) if gaps is None else gaps)
+        found = differences(results, reference) if gaps is None else gaps
+        lines = _of_differences(found) if len(results) else ["There is no answer yet."]
     except RunError as error:
         lines = [f"Nothing is compared, since {error}."]
-    waiting = accuracy(results)["not_asked"] if len(results) else pd.Series([0])
+    table = accuracy(results)
+    waiting = table["not_asked"] if len(table) else table.assign(not_asked=0)["not_asked"]
     if waiting.any():
         lines.append(f"{int(waiting.sum()):,} questions have not been asked yet: the numbers are those of a part.")
     failed = int(results["failed"].sum())
@@ -320,8 +323,16 @@ def findings(results: pd.DataFrame, reference: str | None = None, gaps: pd.DataF
 
 
 def by_benchmark(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """(name, rows) of each benchmark."""
-    return [(str(name), part) for name, part in results.groupby("benchmark", sort=False, observed=True)]
+    """(name, rows) of each benchmark, also of one that has settings without any rows yet."""
+    settings = results.attrs.get("settings", [])
+    found = []
+    for name in dict.fromkeys(
+        [*results["benchmark"].astype(str), *(s["benchmark"] for s in settings if not s["rows"])]
+    ):
+        part = results[results["benchmark"] == name]
+        part.attrs = results.attrs | {"settings": [s for s in settings if s["benchmark"] == name]}
+        found.append((name, part))
+    return found
 
 
 def _of_differences(table: pd.DataFrame) -> list[str]:

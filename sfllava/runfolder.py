@@ -124,7 +124,7 @@ class RunFolder:
     def drop_failed(self) -> int:
         """Take rows with an error out, so that their questions are asked again; how many there were."""
         rows = list(self.rows())
-        kept = [row for row in rows if not row["error"]]
+        kept = [row for row in rows if not row["error"] and row["prediction"] is not None]
         if len(kept) < len(rows):
             self._file.close()
             replace_file(self.path / "predictions.jsonl", b"".join(map(as_line, kept)))

@@ -122,8 +122,11 @@ def difference(one: np.ndarray, other: np.ndarray, videos: np.ndarray, limit: fl
     if differing < FEWEST_VIDEOS:
         missed = limit * unseen(groups)
         low, high, detectable = min(low, -missed), max(high, missed), max(detectable, missed)
-    if p >= 0.05:  # the test is exact and the interval may be drawn: they say the same
+    # the test is exact where the interval's flips are drawn: at the border it is the test that says on which side 0 is
+    if p >= 0.05:
         low, high = min(low, 0.0), max(high, 0.0)
+    elif low <= 0 <= high:
+        low, high = (0.0 + _TINY, high) if value > 0 else (low, 0.0 - _TINY)
     estimate = Estimate(value, max(-limit, low), min(limit, high), error, len(gain), groups)
     return Difference(estimate, p, float(detectable))
 

@@ -281,10 +281,18 @@ def test_links_out_of_the_folder_of_videos_are_followed_when_told(linked, name, 
 def test_the_command_line_says_how_links_are_followed(linked):
     where = ("check", "open", "--questions", linked / "q.csv", "--videos", linked / "videos")
     refused = sfllava(*where)
-    assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and not refused.stdout
-    assert "videos/part leads out of the folder of videos" in refused.stderr and "--follow-links" in refused.stderr
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert "videos/part leads out of the folder of videos" in refused.stdout and "--follow-links" in refused.stdout
     followed = sfllava(*where, "--follow-links")
     assert followed.returncode == 0 and "found and readable 3, missing 0" in followed.stdout
+
+
+def test_a_link_out_of_the_folder_stops_a_run_before_it_begins(linked):
+    out = linked / "run"
+    where = ("evaluate", "open", "--questions", linked / "q.csv", "--videos", linked / "videos", "--out", out)
+    refused = sfllava(*where, "--model", "tiny")
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and not out.exists()
+    assert "videos/part leads out of the folder of videos" in refused.stderr and "--follow-links" in refused.stderr
 
 
 def test_check_lists_what_is_missing_and_unreadable(videos, tmp_path):

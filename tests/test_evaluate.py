@@ -289,7 +289,7 @@ def test_runs_of_two_versions_are_compared_by_what_was_asked(old_run):
     model = load_model("tiny", "cpu")
     new, other = (run(model, benchmark, folder.parent / f"{n}", OLD, limit=8, seed=n).path for n in (0, 1))
     shutil.copy(new / "predictions.jsonl", folder)  # as if the first version had finished it
-    assert "Of 1 paired differences on 8 questions" in compare([folder, new])
+    assert "8 questions about 4 videos: too few videos" in compare([folder, new])
     with pytest.raises(
         RunError, match=r"not asked the same questions: open \(8 questions, .* against open \(8 questions"
     ):
@@ -321,6 +321,11 @@ def test_no_question_leaves_the_denominator(models, videos, tmp_path):
     shutil.copy(videos / "b.mp4", folder / "b.mp4")
     again = run(models(), benchmark, tmp_path / "run").scores[SMALL.name]
     assert again["failed"] == 6
+    again = run(models(), benchmark, tmp_path / "run", retry_failed=True).scores[SMALL.name]
+    assert (again["answered"], again["failed"]) == (4, 4)
+    # a row without a prediction has failed too, whatever left it so
+    rows = [row | ({"prediction": None} if row["video"] == "a" else {}) for row in read_rows(tmp_path / "run")]
+    (tmp_path / "run" / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     again = run(models(), benchmark, tmp_path / "run", retry_failed=True).scores[SMALL.name]
     assert (again["answered"], again["failed"]) == (4, 4)
     assert len(list(read_rows(tmp_path / "run"))) == 8

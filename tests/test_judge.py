@@ -208,6 +208,12 @@ def test_a_server_that_cannot_limit_its_replies_is_not_used(server):
     assert one.counts()["requests"] == 2 and not one.counts()["completed"]
 
 
+def test_an_option_that_no_request_can_do_without_is_refused_once(server):
+    one = server(refuse_options=["model"])
+    (verdict,) = grade(quick(), ask())
+    assert "model" in str(verdict.error) and verdict.tries == one.counts()["requests"] == 1
+
+
 def test_the_server_s_pause_is_kept(server):
     server(faults={"rate_limit": 1}, retry_after=1)
     start = time.monotonic()

@@ -82,7 +82,7 @@ def test_explore(videos, tmp_path):
         ("ask", {"frames": "[4, 8]", "aggregation": "concat", "questions": '["Which digit?", "Where, then?"]'}, "4frms-concat: 256 visual.*8frms-concat: 512 visual.*Where, then"),
         ("evaluate", {}, "22 questions, 22 answered, 0 failed"),
         ("evaluate", {"frames": "4,8", "aggregation": '["concat", "none"]', "limit": 2}, "4frms-concat: 2 questions.*4frms-none: 2 .*8frms-concat: 2 .*8frms-none: 2 "),
-        ("ablate", {}, "paired differences on 22 questions"),
+        ("ablate", {}, "22 questions about 4 videos: too few videos"),
         ("explore", {}, "widget-view"),
         ("explore", {"frames": "[4, 8]", "aggregation": "concat"}, "widget-view"),
         ("figures", {}, "ablate . ablation pool_operation . benchmark shapesqa . 22 questions"),

@@ -170,6 +170,17 @@ def test_files_appear_all_together_or_not_at_all(tmp_path, capsys):
         file.write(text)
     assert cli.main(["figures", str(run), "--out", str(out), "--only", "budget", str(tmp_path / "broken.py")]) == 1
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    # the error of a figure of one's own is its own
+    (tmp_path / "lost.py").write_text("def draw(results):\n    open('gone.csv')\n")
+    capsys.readouterr()
+    assert cli.main(["figures", str(run), "--out", str(out), "--only", str(tmp_path / "lost.py")]) == 1
+    assert "gone.csv" in capsys.readouterr().err
+    (out / "types.csv").unlink()
+    (out / "types.csv").mkdir()
+    del before["types.csv"]
+    assert cli.main(["figures", str(run), "--out", str(out)]) == 1
+    assert "types.csv: needed a place for a file, got a folder" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
 def test_a_figure_of_one_s_own(tmp_path):

@@ -95,6 +95,24 @@ def test_what_failed_or_cannot_be_read_is_in_the_denominator(tmp_path):
     ]
 
 
+def test_a_benchmark_that_was_not_begun_is_named_and_counted_by_itself(tmp_path):
+    """What `evaluate A,B` leaves when it is killed in A."""
+    one = write_run(tmp_path / "one", rows_of("a", 30) + rows_of("b", 30))
+    about = {"frames": 50, "aggregation": "x", "budget": 8}
+    settings = [{"name": name, **about} for name in "ab"]
+    two = write_run(tmp_path / "two", [], "egoschema", settings, identity={"questions": 500})
+    table = accuracy(load_results([one, two]))
+    assert table[["benchmark", "name", "questions", "not_asked"]].values.tolist() == [
+        ["open", "a", 40, 0], ["open", "b", 40, 0], ["egoschema", "a", 0, 500], ["egoschema", "b", 0, 500],
+    ]  # fmt: skip
+    text = findings(load_results([one, two]))
+    assert "open: Of 1 paired" in text and "egoschema: There is no answer yet." in text
+    assert "1,000 questions have not been asked yet" in text.split("egoschema: ")[1]
+    # what is filtered away was asked
+    results = load_results(one)
+    assert accuracy(results[results["video"] == "v0"])["not_asked"].tolist() == [0, 0]
+
+
 def test_a_row_with_neither_prediction_nor_error_has_failed(tmp_path):
     rows = rows_of("a", 40)
     rows[0] |= {"prediction": None}

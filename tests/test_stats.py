@@ -132,6 +132,17 @@ def test_p_is_the_share_of_all_sign_flips():
     assert drawn == pytest.approx(exact, abs=0.02) and drawn == stats.difference(0.3 * one, 0.3 * other, owner, 9).p
 
 
+def test_the_interval_and_the_test_say_the_same_at_the_border():
+    rng = np.random.default_rng(7)
+    near = 0
+    for _ in range(300):
+        owner = np.repeat(np.arange(20), 3)
+        found = stats.difference(rng.random(60) < 0.5, rng.random(60) < 0.3, owner)
+        near += 0.03 < found.p < 0.07
+        assert (found.p < 0.05) == (not found.estimate.low <= 0 <= found.estimate.high)
+    assert near > 10
+
+
 def test_differences_that_cancel_out_are_not_certain():
     one, other = np.ones(6370), np.ones(6370)
     one[0] = other[1] = 0  # one question each way, about the same video

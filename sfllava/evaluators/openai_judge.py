@@ -159,7 +159,8 @@ class OpenAIJudge(Judge):
                 body = self.body(ask, unsupported)
                 reply = await self._send(body)
             except _Rejected as rejected:
-                name = next((name for name in rejected.unsupported if name in body), None)
+                known = set(_PARAMETERS.values()) & body.keys() - unsupported
+                name = next((name for name in rejected.unsupported if name in known), None)
                 if name is None:  # this request alone, such as a prompt that is too long
                     return failed(self, rejected.reason, tries=attempt + 1, tokens=used, cost=self.cost(used))
                 if name == "max_completion_tokens" and "max_tokens" not in self._unsupported:

@@ -36,11 +36,12 @@ class Worker:
         with self._lock:
             self._stops.append(stop)
             self._stoppable(True)
-        self._last = self._thread.submit(self._run, name, work, stop)
+            self._last = self._thread.submit(self._run, name, work, stop)
 
     def enqueue(self, act: Callable[[], None]) -> None:
         """Do something short, which nothing stops."""
-        self._last = self._thread.submit(self._guard, act)
+        with self._lock:
+            self._last = self._thread.submit(self._guard, act)
 
     def stop(self) -> None:
         """Stop what was started so far, running or waiting."""

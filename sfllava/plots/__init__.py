@@ -11,6 +11,7 @@ import pandas as pd
 from sfllava import catalogue
 from sfllava.plots import interactive, static
 from sfllava.plots.chart import ACCURACY, Chart, Heat, Panel, Series, hover, kind_of, series_of
+from sfllava.results import by_benchmark
 from sfllava.types import SfllavaError
 
 __all__ = [
@@ -30,7 +31,7 @@ def draw_chart(name: str | Path, results: pd.DataFrame) -> Chart | str:
         raise SfllavaError(f"{catalogue.find('figures', name)}: needed a function draw(results)")
     if "panel" in results or len(set(results["benchmark"])) < 2:
         return draw(results)
-    charts = {str(name): draw(part) for name, part in results.groupby("benchmark", sort=False, observed=True)}
+    charts = {name: draw(part) for name, part in by_benchmark(results) if len(part)}
     drawn = {benchmark: chart for benchmark, chart in charts.items() if not isinstance(chart, str)}
     return _joined(drawn) if drawn else "; ".join(f"{benchmark}: {chart}" for benchmark, chart in charts.items())
 
