@@ -30,21 +30,23 @@ if TYPE_CHECKING:
     from sfllava.models.outline import Outline
 
 PATIENCE_SECONDS = 60.0
-"""After which it is said what a first worker needs that has not come up"""
+"""After which it is said what a first worker needs that has not come up, and no lost worker is waited for"""
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class _Worker:
     actor: Any
+    group: Any = None
+    """Ray's reservation of what it needs"""
     ahead: deque[Job] = field(default_factory=deque)
     """Jobs whose videos it decodes while it answers another"""
     node: str = ""
-    """Ray's id of the node that it was on when it last answered"""
+    """Ray's id of the node that it was on when it last answered; none while it comes up"""
     streak: Streak = field(default_factory=Streak)
     """Jobs in a row that it failed at, in this run"""
-    broken: bool = False
-    """Whether it gets no more work in this run"""
+    broken: Streak | None = None
+    """What it failed at, where it gets no more work"""
 
 
 class Workers:
@@ -78,6 +80,8 @@ class Workers:
         self._busy: dict[Any, tuple[_Worker, Job | None]] = {}
         """What a worker is at: answering a job, or, without one, coming up"""
         self._runs = 0
+        self._alone: float | None = None
+        """Since when no worker is up but broken ones"""
         self._said: deque[str] = deque(maxlen=100)
 
     def __enter__(self) -> Workers:
@@ -110,7 +114,7 @@ class Workers:
             actor = ray.remote(Holder).options(
                 scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=group), **options
             )
-            worker = _Worker(actor.remote(number, name, self._load, str(Path.cwd()), path))
+            worker = _Worker(actor.remote(number, name, self._load, str(Path.cwd()), path), group)
             stack.callback(ray.kill, worker.actor)
             self._workers.append(worker)
             self._busy[worker.actor.ready.remote(None)] = (worker, None)
@@ -128,14 +132,14 @@ class Workers:
         return self._outline
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """`function(model, *args)` in one of the workers."""
+        """`function(model, *args)` in one of the workers; SfllavaError where none is left that works."""
         import ray.exceptions
 
         mark = self.outline.fingerprint
         with _aside(self._said):
-            self._wait(lambda: bool(self._idle()))
+            self._wait(lambda: bool(self._free()))
             try:
-                return ray.get(self._idle()[0].actor.call.remote(mark, function, args))
+                return ray.get(self._free()[0].actor.call.remote(mark, function, args))
             except ray.exceptions.RayError as error:
                 raise _mended(error) from None
 
@@ -143,7 +147,7 @@ class Workers:
         """The rows of all jobs, each once; a job's rows come together, jobs in the order in which they are done.
 
         A worker at which one video after another fails with one same error gets no more; others do these videos.
-        Raises SfllavaError where no worker is left.
+        Raises SfllavaError where no worker is left: none works or comes up, and the others' nodes stay dead.
         """
         _check_sendable(how, jobs)
         mark = self.outline.fingerprint
@@ -155,13 +159,12 @@ class Workers:
                 yield left.pop(job.video).failed(job.missing)
         for worker in self._workers:
             worker.ahead.clear()
-            worker.streak, worker.broken = Streak(), False
+            worker.streak, worker.broken = Streak(), None
         log.info("%d of %d workers are up; others join as they come up", len(self._idle()), len(self._workers))
         with _aside(self._said):
             while left:
-                for worker in self._idle():
-                    if worker.broken:
-                        continue
+                self._check_left()
+                for worker in self._free():
                     if (job := worker.ahead.popleft() if worker.ahead else self._next(fresh, left)) is None:
                         break
                     while fresh and len(worker.ahead) < how.decoders:
@@ -171,29 +174,50 @@ class Workers:
                 for worker, job, done in self._collect():
                     if left.get(job.video) is not job:  # another worker was faster, or it is of an earlier run
                         continue
-                    for rows in worker.streak.add(done):
-                        del left[rows[0]["video"]]
-                        yield rows
+                    yield from _first(worker.streak.add(done), left)
                     if worker.streak.broken:
-                        self._give_up(worker, fresh, left)
+                        self._give_up(worker, fresh)
                 if self._held_back().issuperset(left):  # nothing else is left to show whose the errors are
                     for worker in self._workers:
-                        yield from worker.streak.release()
-                    return
+                        yield from _first(worker.streak.release(), left)
 
     def _held_back(self) -> set[str]:
         return {video for worker in self._workers for video in worker.streak.videos}
 
-    def _give_up(self, worker: _Worker, fresh: deque[Job], left: dict[str, Job]) -> None:
-        """Leave what a worker failed at and was to do next to the others; SfllavaError where there is none."""
-        worker.broken = True
-        if all(other.broken for other in self._workers if other.node):
-            raise worker.streak.stop(" on one worker, and no other is left,")
-        log.warning("a worker gets no more work, its videos go to others: %s", worker.streak.error)
-        fresh.extendleft(left[video] for video in reversed(worker.streak.videos))
+    def _give_up(self, worker: _Worker, fresh: deque[Job]) -> None:
+        """Leave what a worker failed at, which is no longer held back, and was to do next to the others."""
+        worker.broken, worker.streak = worker.streak, Streak()
+        self._check_left()
+        log.warning("a worker gets no more work, its videos go to others: %s", worker.broken.error)
         fresh.extend(worker.ahead)
         worker.ahead.clear()
-        worker.streak = Streak()
+
+    def _check_left(self) -> None:
+        """SfllavaError where workers are broken and no other is left; said in the log where others may come up."""
+        broken = [worker.broken for worker in self._workers if worker.broken]
+        others = [worker for worker in self._workers if not worker.broken]
+        if not broken or self._any_up(others):
+            self._alone = None
+            return
+        coming = sum(not worker.node for worker in others)
+        if others and self._alone is None:
+            self._alone, lost = time.monotonic(), len(others) - coming
+            log.warning("no worker is left but %d that come up and %d whose nodes died: waiting for them", coming, lost)
+        # Ray places a worker again where it finds room, which takes it a moment
+        if not coming and (self._alone is None or time.monotonic() - self._alone > PATIENCE_SECONDS):
+            raise broken[-1].stop(" on one worker, and no other is left,")
+
+    def _any_up(self, workers: Sequence[_Worker]) -> bool:
+        """Whether the node of one of them is alive: that on which it was last, or on which Ray places it now."""
+        import ray
+
+        if not (known := [worker for worker in workers if worker.node]):
+            return False
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if any(worker.node in alive for worker in known):
+            return True
+        tables = [ray.util.placement_group_table(worker.group) for worker in known]
+        return any(node in alive for table in tables for node in table["bundles_to_node_id"].values())
 
     def _next(self, fresh: deque[Job], left: dict[str, Job]) -> Job | None:
         if fresh:
@@ -213,6 +237,7 @@ class Workers:
 
         start, said = time.monotonic(), False
         while not until():
+            self._check_left()
             for _ in self._collect():
                 pass
             if not said and self._outline is None and time.monotonic() - start > PATIENCE_SECONDS:
@@ -222,6 +247,9 @@ class Workers:
     def _idle(self) -> list[_Worker]:
         busy = {worker for worker, _ in self._busy.values()}
         return [worker for worker in self._workers if worker not in busy]
+
+    def _free(self) -> list[_Worker]:
+        return [worker for worker in self._idle() if not worker.broken]
 
     def _collect(self, seconds: float = 2.0) -> Iterator[tuple[_Worker, Job, Outcome]]:
         """Wait for workers, if any has something: the jobs that are done or set aside, and what came of them."""
@@ -255,6 +283,13 @@ class Workers:
             raise SfllavaError(f"{result.host}: {path} is another checkpoint there than on the first node")
         self._outline = self._outline or result.value
         log.info("a worker is up on %s", result.host)
+
+
+def _first(done: Iterable[list[Row]], left: dict[str, Job]) -> Iterator[list[Row]]:
+    """The rows of videos that are left, which they no longer are: another worker may have done a video already."""
+    for rows in done:
+        if left.pop(rows[0]["video"], None):
+            yield rows
 
 
 def _connect(address: str | None, stack: contextlib.ExitStack) -> Any:

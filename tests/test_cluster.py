@@ -11,7 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -30,7 +33,10 @@ from test_evaluate import SETTINGS, SMALL, log_of, plain, questions_csv, run
 from sfllava import cli
 from sfllava.ablation import ablate
 from sfllava.benchmarks import load_benchmark
-from sfllava.cluster import Workers, _plan
+from sfllava.cluster import Workers, _plan, _Worker
+from sfllava.failures import Outcome
+from sfllava.holder import Result
+from sfllava.jobs import How, Job
 from sfllava.runfolder import read_rows
 from sfllava.types import Setting, SfllavaError
 
@@ -265,6 +271,123 @@ def test_a_node_killed_with_and_without_room_left(workers, cluster, models, chec
     record(
         "Ray: a node killed", 2, 2, 0, "once with room for its worker elsewhere, once without; rows as of one process"
     )
+
+
+class Stage:
+    """Workers A, B, ... without Ray, whose results arrive as a script says; those in `coming` are not up yet.
+
+    "A v1 ok" and "A v1 fail" are results, "C is up" ends its coming up, "A is lost" takes its node away, and "A is
+    placed" on a new one. Where the script is over, time passes.
+    """
+
+    def __init__(self, monkeypatch, names: str, coming: str = ""):
+        self.script, self.time, self.nodes = deque[str](), 0.0, {}
+        self.workers = Workers("tiny", len(names))
+        self.workers._outline = SimpleNamespace(fingerprint="")  # type: ignore[assignment]
+        for name in names:
+            worker = _Worker(self.actor(name), group=name, node="" if name in coming else f"node of {name}")
+            self.nodes[name] = f"node of {name}"
+            self.workers._workers.append(worker)
+            if name in coming:
+                self.workers._busy[(name, "is")] = (worker, None)
+        monkeypatch.setattr(ray, "wait", self.wait)
+        monkeypatch.setattr(ray, "get", self.get)
+        monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": node, "Alive": True} for node in self.nodes.values()])
+        monkeypatch.setattr(
+            ray.util, "placement_group_table", lambda name: {"bundles_to_node_id": {0: self.nodes.get(name, "")}}
+        )
+        monkeypatch.setattr("sfllava.cluster.time", SimpleNamespace(monotonic=lambda: self.time))
+
+    def actor(self, name):
+        answer = SimpleNamespace(remote=lambda mark, run, how, job, ahead: (name, job.video))
+        return SimpleNamespace(answer=answer, call=SimpleNamespace(remote=lambda *_: (name, "call")))
+
+    def wait(self, refs, timeout):
+        if not self.script:
+            assert self.time < 1000, "waits for ever"
+            self.time += 50
+            return [], refs
+        name, what, self.how = self.script.popleft().split()
+        if self.how in ("lost", "placed"):
+            self.nodes.pop(name, None)
+            self.nodes |= {name: f"new node of {name}"} if self.how == "placed" else {}
+            return [], refs
+        assert (name, what) in refs
+        self.nodes.setdefault(name, f"node of {name}")
+        return [(name, what)], refs
+
+    def get(self, ref):
+        name, what = ref
+        if what == "call":
+            return name
+        error = "RuntimeError: CUDA error" if self.how == "fail" else None
+        done = Outcome([{"video": what, "setting": "own", "error": error, "by": name}], what, error)
+        return Result(self.workers._outline if what == "is" else done, [], self.nodes[name], "host")
+
+    def run(self, videos: int, *script: str) -> list[str]:
+        """What is written of v1, v2, ..., in this order: video, worker, and whether it failed."""
+        self.script.extend(script)
+        jobs = [Job(f"v{i + 1}", "there", "", []) for i in range(videos)]
+        rows: list[Any] = [row for rows in self.workers.run(How({}, 1, "", 0, 1), jobs) for row in rows]
+        assert not self.script
+        return [f"{row['video']} {row['by']} {'fail' if row['error'] else 'ok'}" for row in rows]
+
+
+def test_a_video_that_two_workers_did_is_written_once(monkeypatch):
+    """A worker whose node looked dead comes back with what another was given meanwhile."""
+    both = ["A is lost", "B v2 ok", "A v1 fail", "B v1 fail", "C v3 ok"]
+    assert Stage(monkeypatch, "ABC").run(3, *both) == ["v2 B ok", "v3 C ok", "v1 A fail"]
+    answered = ["A is lost", "B v2 ok", "C is lost", "A v1 fail", "B v1 ok", "A v3 ok"]
+    assert Stage(monkeypatch, "ABC").run(3, *answered) == ["v2 B ok", "v1 B ok", "v3 A ok"]
+    answered = ["A is lost", "B v2 ok", "A v1 fail", "B v1 ok", "C v3 ok"]
+    assert Stage(monkeypatch, "ABC").run(3, *answered) == ["v2 B ok", "v1 B ok", "v3 C ok"]
+    later = ["A is lost", "B v2 ok", "B v1 fail", "A v1 ok", "C v3 ok"]
+    assert Stage(monkeypatch, "ABC").run(3, *later) == ["v2 B ok", "v1 A ok", "v3 C ok"]
+
+
+def test_a_worker_set_aside_leaves_only_what_no_other_did(monkeypatch):
+    lost = ["A is lost", "B v2 ok", "C is lost", "D is lost"]
+    script = [*lost, "A v1 fail", "A v3 fail", "B v1 ok", "A v4 fail", "B v3 ok", "B v4 ok"]
+    assert Stage(monkeypatch, "ABCD").run(4, *script) == ["v2 B ok", "v1 B ok", "v3 B ok", "v4 B ok"]
+    # what another holds back stays with it
+    script = [*lost, "A v1 fail", "A v3 fail", "B v1 fail", "A v4 fail", "B v3 ok", "B v4 ok"]
+    assert Stage(monkeypatch, "ABCD").run(4, *script) == ["v2 B ok", "v1 B fail", "v3 B ok", "v4 B ok"]
+
+
+def test_a_run_waits_for_workers_that_come_up(monkeypatch, caplog):
+    stage = Stage(monkeypatch, "ABC", coming="BC")
+    failed = ["A v1 fail", "A v2 fail", "A v3 fail"]
+    theirs = ["B v4 ok", "B v1 ok", "B v2 ok", "B v3 ok"]
+    written = stage.run(4, *failed, "B is up", *theirs)
+    assert written == ["v4 B ok", "v1 B ok", "v2 B ok", "v3 B ok"]
+    assert caplog.text.count("no worker is left but 2 that come up and 0 whose nodes died: waiting for them") == 1
+
+
+def test_a_run_stops_where_the_last_worker_is_lost(monkeypatch):
+    failed = ["A v1 fail", "A v3 fail", "A v4 fail"]
+    for script in (["B is lost", *failed], [*failed, "B is lost"]):
+        stage = Stage(monkeypatch, "AB")
+        with pytest.raises(SfllavaError, match="on one worker, and no other is left.*CUDA error"):
+            stage.run(5, *script)
+        assert 60 < stage.time < 200  # Ray has been given time to place it again
+    theirs = ["B v2 ok", "B v5 ok", "B v1 ok", "B v3 ok", "B v4 ok"]
+    for script in (["B is lost", *failed, "B is placed"], [*failed, "B is lost", "B is placed"]):
+        written = Stage(monkeypatch, "AB").run(5, *script, *theirs)
+        assert written == ["v2 B ok", "v5 B ok", "v1 B ok", "v3 B ok", "v4 B ok"]
+
+
+def test_a_call_is_not_for_a_worker_set_aside(monkeypatch):
+    stage = Stage(monkeypatch, "AB")
+    failed = ["A v1 fail", "A v3 fail", "A v4 fail"]
+    stage.run(4, *failed, "B v2 ok", "B v1 ok", "B v3 ok", "B v4 ok")
+    assert stage.workers.call(process_of) == "B"
+    stage.workers._busy[("B", "v0")] = (stage.workers._workers[1], Job("v0", "there", "", []))
+    stage.script.append("B v0 ok")
+    assert stage.workers.call(process_of) == "B" and not stage.script  # it was waited for
+    with pytest.raises(SfllavaError, match="no other is left"):
+        stage.run(6, *failed, "B v2 fail", "B v5 fail", "B v6 fail")
+    with pytest.raises(SfllavaError, match="no other is left.*CUDA error"):
+        stage.workers.call(process_of)
 
 
 def test_shares_of_a_machine(caplog):
