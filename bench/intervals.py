@@ -98,43 +98,43 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=2000, help="simulated data sets of each case")
     times = parser.parse_args().times
     PAGE.write_text(
-        f"""# Intervals, and when a difference counts
+        f"""# Confidence intervals and significance tests
 
-Questions about one video are alike, so videos, not questions, are what a benchmark has many of. All intervals are 95 %
-intervals that allow for that, and a difference counts where p < 0.05 after Holm's correction:
+Questions about the same video are correlated, so a benchmark's independent units are its videos, not its questions.
+All intervals are 95 % intervals that account for this. A difference is significant if p < 0.05 after Holm's correction:
 
-- **Accuracy**: the interval of Clopper and Pearson for as many independent questions as the answers are worth.
-- **Paired difference**: p is the share of all ways to flip the signs of whole videos that give a difference as
-  large, so that fewer than six videos can never show one. The interval has all differences that this test does not
-  reject.
-- **Mean score**: a t interval with cluster-robust errors, cut to the scores that there are.
-- **Cohen's kappa**: the jackknife over videos, on the scale of log(1 - kappa).
+- **Accuracy**: the Clopper-Pearson interval at the effective sample size (Korn and Graubard).
+- **Paired difference**: a sign-flip permutation test over videos. p is the fraction of sign flips that give a
+  difference at least as large, so no difference is significant with fewer than six videos. The interval contains all
+  differences that this test does not reject.
+- **Mean score**: a t interval with cluster-robust standard errors, clipped to the range of possible scores.
+- **Cohen's kappa**: a t interval from the jackknife over videos, on the scale of log(1 - kappa).
 
-Where all answers are the same, an interval allows for the videos that a sample of that size would miss.
+If all answers are the same, the interval allows for the kinds of video that a sample of this size could have missed.
 
-How well that works, by simulation (`python bench/intervals.py`, {times:,} data sets in each cell, so that the standard
-error of a cell is {100 * (0.95 * 0.05 / times) ** 0.5:.1f} points): videos differ in difficulty (intra-class
-correlation 0.2), with 8 questions each or 1 to 30.
+The tables below give the coverage in simulations (`python bench/intervals.py`). Each cell is {times:,} data sets, so
+its standard error is about {100 * (0.95 * 0.05 / times) ** 0.5:.1f} points. Videos differ in difficulty (intra-class
+correlation 0.2) and have 8 questions each, or 1 to 30.
 
-## Accuracy: how often the interval has the true share in it, %
+## Accuracy: coverage of the interval by true accuracy, %
 
 {table(share, times, VIDEOS, SHARES, "videos")}
 
-## Paired difference: how often the interval has the true one in it, %
+## Paired difference: coverage of the interval, %
 
-The columns are the share that one setting answers; the other answers four fifths of it.
+Each column is the true accuracy of one setting; the accuracy of the other is four fifths of that.
 
 {table(difference, times, VIDEOS, SHARES, "videos")}
 
-## Paired difference: how often one is found that is not there, %
+## Paired difference: false positive rate, %
 
-At p < 0.05, so 5 at most, but for noise.
+At p < 0.05, so at most 5, apart from simulation noise. Each column is the true accuracy of both settings.
 
 {table(false_find, times, (2, 3, 5, 10, 50), (0.02, 0.1, 0.5, 0.9, 0.98), "videos")}
 
-## Cohen's kappa: how often the interval has the true one in it, %
+## Cohen's kappa: coverage of the interval, %
 
-Of two judges whose share of right verdicts varies by video. Samples on which kappa is undefined are left out.
+For two judges whose accuracy varies by video. Samples on which kappa is undefined are left out.
 
 {kappas(times)}
 """,

@@ -362,7 +362,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder)")
         sub.add_argument("--videos", metavar="DIR", help="folder of videos")
         sub.add_argument("--root", metavar="DIR", help="folder in which both are found, instead")
-        sub.add_argument("--follow-links", action="store_true", help="also links that lead out of the folder of videos")
+        sub.add_argument("--follow-links", action="store_true", help="follow symlinks that leave the folder of videos")
         sub.add_argument("--decoders", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
 
     ask = command("ask", _ask, "Ask questions about one video.")

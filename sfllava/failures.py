@@ -48,8 +48,8 @@ def of_video(video: str, outcomes: Sequence[Outcome]) -> Outcome:
 class Streak:
     """Videos in a row that failed at a setting with one same unexpected error; their rows are held back.
 
-    Another video's answer at that setting, or another error, shows that it was their own. IN_A_ROW of them show that it
-    was not. order: the videos by their place in the run; in the order in which they come, where it is not given.
+    An answer for another video at that setting, or a different error, shows that the videos caused it. IN_A_ROW of them
+    show that they did not. order: each video's position in the run; by default, order of arrival.
     """
 
     def __init__(self, order: Mapping[str, int] | None = None) -> None:
@@ -114,8 +114,8 @@ class Streak:
     def stop(self, where: str = "") -> SfllavaError:
         """The error with which a run stops."""
         return SfllavaError(
-            f"{IN_A_ROW} videos in a row{where} failed with the same error, so it is hardly theirs: {self.error}; the "
-            "rows before are kept, and the same command asks these again and goes on"
+            f"{IN_A_ROW} videos in a row{where} failed with the same error, probably not their own: {self.error}; "
+            "earlier rows are kept, and the same command resumes the run and asks these again"
         )
 
 

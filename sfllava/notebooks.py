@@ -162,7 +162,7 @@ def run_batch(
         raise SfllavaError(f"needed a device for each of {jobs} jobs, got {', '.join(devices)}")
     outs = [str(run["out"]) for run in runs if "out" in run]
     if len(set(outs)) < len(outs):
-        raise SfllavaError(f"needed a folder of its own for each run, got out = {outs[0]} for several; give no out")
+        raise SfllavaError(f"needed a folder of its own for each run, got out = {outs[0]} for several; do not set out")
     given = dict.fromkeys(name for run in runs for name in run)
     varied = [name for name in given if len({json.dumps(run.get(name)) for run in runs}) > 1]
     names = ["-".join(_slug(run.get(name)) for name in varied) or path.stem for run in runs]

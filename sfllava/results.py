@@ -343,8 +343,8 @@ def _of_differences(table: pd.DataFrame) -> list[str]:
     if videos < stats.FEWEST_VIDEOS:
         return [
             f"{questions:,} questions about {videos:,} video{'s' * (videos > 1)}: too few videos to tell settings "
-            f"apart. Questions about one video are alike, so that {stats.FEWEST_VIDEOS} videos are the fewest on which "
-            "any difference could be more than chance. Nothing is ranked."
+            f"apart. Questions about one video are correlated, and no difference can be significant with fewer than "
+            f"{stats.FEWEST_VIDEOS} videos. Nothing is ranked."
         ]
     lines = [
         f"Of {len(table)} paired differences on {questions:,} questions about {videos:,} videos, {len(real)} "

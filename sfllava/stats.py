@@ -60,9 +60,9 @@ def mean(values: np.ndarray, videos: np.ndarray, low: float = -np.inf, high: flo
 def share(right: np.ndarray, videos: np.ndarray) -> Estimate:
     """The share of answers that are right, with the interval of Clopper and Pearson.
 
-    It is that of as many independent questions as the answers are worth (Korn & Graubard 1998) by their standard error,
-    which has as many degrees of freedom as videos have the rarer of both answers. They are worth no fewer than if all
-    answers about a video were the same (Kish 1965).
+    The interval uses the effective sample size (Korn & Graubard 1998), from the cluster-robust standard error. Its
+    degrees of freedom are the number of videos that have the rarer answer. The effective sample size is at least what
+    it would be if all answers about a video were the same (Kish 1965).
 
     Args:
         right: (N) 1 for right, 0 for wrong.

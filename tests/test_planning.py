@@ -256,7 +256,7 @@ def test_egoschema_is_planned_twelve_videos_together():
     assert one.patch_bytes == 13 * grid, "the patches of twelve videos, and once more while batches are joined"
     assert 40 * 2**30 < one.peak_bytes < 42 * 2**30 and one.fits and not one.note
     less = plan("7b", DEFAULT, "egoschema", replace(GPU, free_bytes=one.peak_bytes - 1)).settings[0]
-    assert less.fits and "goes on by itself with 6 videos, 1 question of each and 64 images at a time" in less.note
+    assert less.fits and "falls back to 6 videos, 1 question of each and 64 images at a time" in less.note
     assert less.kv_bytes == one.kv_bytes / 2 and less.decode_seconds > one.decode_seconds
     # each of several workers is handed one video after another
     assert plan("7b", DEFAULT, "egoschema", GPU, workers=4).settings[0].kv_bytes == one.kv_bytes / 12
@@ -316,7 +316,7 @@ def test_what_does_not_fit_the_memory_says_what_does():
     whole = plan("34b", DEFAULT, "nextqa", GPU).settings[0]
     assert whole.fits and not whole.note
     small = plan("34b", DEFAULT, "nextqa", replace(GPU, free_bytes=whole.peak_bytes - 1)).settings[0]
-    assert small.fits and small.peak_bytes < whole.peak_bytes and "a run goes on by itself" in small.note
+    assert small.fits and small.peak_bytes < whole.peak_bytes and "a run falls back to" in small.note
     sizes, asked = sizes_of("34b"), ask(DEFAULT, sizes_of("34b"), load_of("nextqa"))
     least = memory(asked, sizes, GPU, 50, ways(asked, GPU, TOGETHER)[-1]).peak
     assert plan("34b", DEFAULT, "nextqa", replace(GPU, free_bytes=least)).fits

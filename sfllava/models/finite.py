@@ -27,7 +27,7 @@ def is_finite(logits: Tensor) -> Tensor:
 
 
 def greedy(logits: Tensor) -> Tensor:
-    """(... V) -> (...) the id of the largest logit, or -1 where that is not finite; without a look from the host."""
+    """(... V) -> (...) the id of the largest logit, or -1 where that is not finite; without host synchronization."""
     largest, ids = logits.max(-1)
     return ids.where(largest.isfinite(), -1)
 

@@ -38,7 +38,7 @@ def add_plan(command: Command, with_settings: Options, with_choice: Options) -> 
     planned.add_argument("--new-tokens", type=int, metavar="N", help="what answers are expected to take (default: all)")
     planned.add_argument("--workers", type=int, default=1, metavar="N", help="devices, each with a model (default: 1)")
     planned.add_argument(
-        "--decoders", type=int, default=2, metavar="N", help="taken for `evaluate`'s sake: no part of a plan"
+        "--decoders", type=int, default=2, metavar="N", help="as in `evaluate`; a plan does not use it"
     )
     planned.add_argument("--video-frames", type=int, default=900, metavar="N", help="of a video (default: 900)")
     planned.add_argument("--json", action="store_true", help="print all numbers as JSON")

@@ -107,7 +107,7 @@ def _one(asked: Asked, sizes: Sizes, device: Roofline, kept: int, together: int)
         notes.append(advice(asked, sizes, device, kept))
     elif found != full:
         notes.append(
-            f"more at once than the {gib(device.free_bytes)} that are free, so a run goes on by itself with "
+            f"full batches need more than the {gib(device.free_bytes)} free, so a run falls back to "
             f"{_at_a_time(asked, way)} at a time"
         )
     if asked.alone:

@@ -15,7 +15,7 @@ def add_commands(command: Command) -> None:
     run.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     run.add_argument("--root", default=".", metavar="DIR", help="where its relative paths start (default: this folder)")
     run.add_argument("--prompts", metavar="DIR", help="exact wordings, from `sfllava prompts import`")
-    run.add_argument("--follow-links", action="store_true", help="also links that lead out of a folder of videos")
+    run.add_argument("--follow-links", action="store_true", help="follow symlinks that leave a folder of videos")
     run.add_argument("--limit", type=int, metavar="N", help="the first N questions of each benchmark, to try it")
     run.add_argument("--decoders", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
