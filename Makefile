@@ -36,6 +36,7 @@ bench: .venv/.installed
 	$(BIN)/python bench/plan.py
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/cluster.py
+	$(BIN)/python bench/intervals.py
 
 # every fault at full count, with a table in docs/faults.md
 faults: export SFLLAVA_FAULTS := $(CURDIR)/.faults.jsonl
