@@ -121,10 +121,12 @@ def kill_always(grid, tries: str):
 
 def fail_in(grid, process: int):
     """Fail in one process from its second video on, as a GPU after an assertion on the device."""
-    if os.getpid() == process:
-        fail_in.calls = getattr(fail_in, "calls", 0) + 1
-        if fail_in.calls > 1:
-            raise RuntimeError(f"CUDA error: device-side assert triggered at {hex(id(grid))}")
+    if os.getpid() != process:
+        time.sleep(0.5)  # so that the others leave it some to fail at
+        return
+    fail_in.calls = getattr(fail_in, "calls", 0) + 1
+    if fail_in.calls > 1:
+        raise RuntimeError(f"CUDA error: device-side assert triggered at {hex(id(grid))}")
 
 
 def fail_in_all(grid):
