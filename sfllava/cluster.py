@@ -177,12 +177,22 @@ class Workers:
                     yield from _first(worker.streak.add(done), left)
                     if worker.streak.broken:
                         self._give_up(worker, fresh)
+                while self._held_back().issuperset(left) and left and (doubted := self._doubted()):
+                    self._give_up(doubted, fresh)
                 if self._held_back().issuperset(left):  # nothing else is left to show whose the errors are
                     for worker in self._workers:
                         yield from _first(worker.streak.release(), left)
 
     def _held_back(self) -> set[str]:
         return {video for worker in self._workers for video in worker.streak.videos}
+
+    def _doubted(self) -> _Worker | None:
+        """A worker with videos held back, where another one is up that may do them."""
+        for worker in self._workers:
+            others = [other for other in self._workers if other is not worker and not other.broken]
+            if worker.streak.videos and self._any_up(others):
+                return worker
+        return None
 
     def _give_up(self, worker: _Worker, fresh: deque[Job]) -> None:
         """Leave what a worker failed at, which is no longer held back, and was to do next to the others."""

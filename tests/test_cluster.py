@@ -337,14 +337,21 @@ class Stage:
 
 def test_a_video_that_two_workers_did_is_written_once(monkeypatch):
     """A worker whose node looked dead comes back with what another was given meanwhile."""
-    both = ["A is lost", "B v2 ok", "A v1 fail", "B v1 fail", "C v3 ok"]
-    assert Stage(monkeypatch, "ABC").run(3, *both) == ["v2 B ok", "v3 C ok", "v1 A fail"]
+    both = ["A is lost", "B v2 ok", "A v1 fail", "B v1 fail", "C v3 ok", "C v1 fail"]
+    assert Stage(monkeypatch, "ABC").run(3, *both) == ["v2 B ok", "v3 C ok", "v1 C fail"]
     answered = ["A is lost", "B v2 ok", "C is lost", "A v1 fail", "B v1 ok", "A v3 ok"]
     assert Stage(monkeypatch, "ABC").run(3, *answered) == ["v2 B ok", "v1 B ok", "v3 A ok"]
     answered = ["A is lost", "B v2 ok", "A v1 fail", "B v1 ok", "C v3 ok"]
     assert Stage(monkeypatch, "ABC").run(3, *answered) == ["v2 B ok", "v1 B ok", "v3 C ok"]
     later = ["A is lost", "B v2 ok", "B v1 fail", "A v1 ok", "C v3 ok"]
     assert Stage(monkeypatch, "ABC").run(3, *later) == ["v2 B ok", "v1 A ok", "v3 C ok"]
+
+
+def test_the_last_videos_of_a_worker_that_fails_are_tried_by_another(monkeypatch):
+    """Two are too few to tell that it is the worker, but enough to ask another."""
+    for says in ("ok", "fail"):
+        script = ["A v1 fail", "A v3 fail", "B v2 ok", f"B v1 {says}", f"B v3 {says}"]
+        assert Stage(monkeypatch, "AB").run(3, *script) == ["v2 B ok", f"v1 B {says}", f"v3 B {says}"]
 
 
 def test_a_worker_set_aside_leaves_only_what_no_other_did(monkeypatch):
