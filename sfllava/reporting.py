@@ -35,7 +35,7 @@ def export_all(
     made: dict[str, list[Path] | str] = {}
     with folder_of_parts(out) as parts:
         made |= save_figures(results, parts, only)
-        for name, table in _tables(results).items():
+        for name, table in tables(results).items():
             made[f"{name} (table)"] = (
                 table if isinstance(table, str) else [export(table, parts / f"{name}.{kind}") for kind in files]
             )
@@ -43,20 +43,24 @@ def export_all(
     return {name: f if isinstance(f, str) else [out / path.name for path in f] for name, f in made.items()}
 
 
-def _tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
-    tables: dict[str, pd.DataFrame | str] = {
+def tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
+    """The tables of results by name: accuracy, costs, failures, and where there are several settings or types, these.
+
+    In place of differences that cannot be had, as of a sweep that is not done yet, it says why.
+    """
+    found: dict[str, pd.DataFrame | str] = {
         "accuracy": accuracy(results, ("benchmark", "name")), "costs": costs(results), "failures": failures(results),
     }  # fmt: skip
     if len(set(results["name"])) > 1:
         try:
-            found = [differences(part).assign(benchmark=name) for name, part in by_benchmark(results)]
-            columns = ["benchmark", *found[0].columns.drop("benchmark")]
-            tables["differences"] = pd.concat(found).reindex(columns=columns)
-        except RunError as error:  # a sweep that is not done yet, or runs of other questions
-            tables["differences"] = f"none, since {error}"
+            parts = [differences(part).assign(benchmark=name) for name, part in by_benchmark(results)]
+            columns = ["benchmark", *parts[0].columns.drop("benchmark")]
+            found["differences"] = pd.concat(parts).reindex(columns=columns)
+        except RunError as error:
+            found["differences"] = f"none, since {error}"
     if len(set(results["type"])) > 1:
-        tables["types"] = accuracy(results, ("benchmark", "name", "type"))
-    return tables
+        found["types"] = accuracy(results, ("benchmark", "name", "type"))
+    return found
 
 
 def report(run: str | Path) -> Path:
