@@ -9,7 +9,7 @@ from sfllava.features import Features
 from sfllava.sampler import VideoError, read_video, write_video
 from sfllava.types import Setting
 
-from conftest import moving_square  # isort: skip
+from conftest import FirstFrames, moving_square  # isort: skip
 
 FINE = "slowfast-slow_3frms_spatial_1d_max_pool-fast_2x2"
 COARSE = "slowfast-slow_2frms_spatial_2d_avg_pool-fast_4x4"
@@ -91,18 +91,8 @@ def test_tiled_images_are_kept_by_name(counted, videos):
 
 
 def test_tiled_images_of_methods_of_one_name_are_told_apart(counted, videos):
-    class Some(list):  # has no hash
-        def compose(self, frames):
-            return frames[: self[0]]
-
-        def __call__(self, grid):
-            return grid.flatten(0, 2)
-
-        def __str__(self):
-            return "own"
-
     known, work = counted
-    one, three = Some([1]), Some([3])
+    one, three = FirstFrames([1]), FirstFrames([3])
     grids = [known.seen(videos / "a.mp4", Setting(6, method)).grid for method in (one, three, one)]
     assert [len(grid) for grid in grids] == [1, 3, 1] and work["encoded"] == 4
 

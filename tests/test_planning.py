@@ -32,6 +32,8 @@ from sfllava.planning.fitting import memory, ways
 from sfllava.planning.workload import ask, load_of
 from sfllava.types import Setting, SfllavaError
 
+from conftest import FirstFrames  # isort: skip
+
 DEFAULT = Setting()
 FLAT = tuple((rows, width, 1e14) for rows in (1, 512) for width in (64, 4096))
 GPU = Roofline(
@@ -263,17 +265,7 @@ def test_egoschema_is_planned_twelve_videos_together():
 
 
 def test_methods_of_one_name_are_planned_apart():
-    class Some(list):  # has no hash
-        def compose(self, frames):
-            return frames[: self[0]]
-
-        def __call__(self, grid):
-            return grid.flatten(0, 2)
-
-        def __str__(self):
-            return "own"
-
-    settings = [Setting(8, Some([n]), f"{n} images") for n in (2, 6)]
+    settings = [Setting(8, FirstFrames([n]), f"{n} images") for n in (2, 6)]
     together = plan("7b", settings, "egoschema", roofline=GPU)
     alone = [plan("7b", setting, "egoschema", roofline=GPU) for setting in settings]
     assert together.encode_seconds == pytest.approx(sum(one.encode_seconds for one in alone))
