@@ -42,7 +42,7 @@ bench: .venv/.installed
 faults: export SFLLAVA_FAULTS := $(CURDIR)/.faults.jsonl
 faults: .venv/.installed
 	rm -f .faults.jsonl
-	$(BIN)/python -m pytest tests/faults tests/test_evaluate.py tests/test_llava_next.py -k "faults or memory" $(ARGS)
+	$(BIN)/python -m pytest tests/faults tests/test_failures.py tests/test_llava_next.py -k "faults or memory" $(ARGS)
 	$(BIN)/python -m pytest -n 0 tests/test_cluster.py
 	$(BIN)/python tests/fault_table.py
 

@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+from sfllava.benchmarks import load_benchmark
 from sfllava.models.load import load_model
 from sfllava.models.tiny import write_random_checkpoint
 from sfllava.sampler import write_video
@@ -90,6 +91,13 @@ def models(checkpoints):
         return loaded[family, layout]
 
     return get
+
+
+@pytest.fixture
+def benchmark(videos, tmp_path):
+    from small_runs import questions_csv
+
+    return load_benchmark("open", questions_csv(tmp_path / "q.csv"), videos)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_evaluate import plain, questions_csv
+from small_runs import plain, questions_csv
 
 from sfllava import catalogue, cli
 from sfllava.ablation import ablate, load_ablation

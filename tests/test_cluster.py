@@ -28,7 +28,7 @@ os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(32).hex())
 import ray
 from fault_table import record
 from ray.cluster_utils import Cluster
-from test_evaluate import SETTINGS, SMALL, log_of, plain, questions_csv, run
+from small_runs import SETTINGS, SMALL, log_of, plain, questions_csv, run
 
 from sfllava import cli
 from sfllava.ablation import ablate

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import papermill
 import pytest
-from test_evaluate import questions_csv
+from small_runs import questions_csv
 from test_results import rows_of, write_run
 
 from sfllava import SfllavaError, run_notebook

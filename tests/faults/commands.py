@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from conftest import ROOT
 from openai_server import Server
-from test_evaluate import plain
+from small_runs import plain
 from test_judging import open_rows, write_run
 
 from sfllava.disk import part_of
