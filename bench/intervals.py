@@ -35,6 +35,15 @@ def share(rng: np.random.Generator, videos: int, sizes: tuple[int, int], truth: 
     return found.low <= truth <= found.high
 
 
+def score(rng: np.random.Generator, videos: int, sizes: tuple[int, int], truth: float) -> bool:
+    """Of a judge's scores: 4 or 5 for a right answer, 0 to 2 for a wrong one."""
+    owner, chance = videos_of(rng, videos, sizes, truth)
+    right, n = rng.random(len(owner)) < chance, len(owner)
+    scores = np.where(right, rng.choice([4, 5], n, p=[0.3, 0.7]), rng.choice([0, 1, 2], n, p=[0.6, 0.2, 0.2]))
+    found = stats.mean(scores.astype(float), owner, 0, 5)
+    return found.low <= 4.7 * truth + 0.6 * (1 - truth) <= found.high
+
+
 def difference(rng: np.random.Generator, videos: int, sizes: tuple[int, int], truth: float) -> bool:
     """Of a setting, and of one that answers four fifths of what it answers."""
     owner, chance = videos_of(rng, videos, sizes, truth)
@@ -107,7 +116,7 @@ All intervals are 95 % intervals that account for this. A difference is signific
 - **Paired difference**: a sign-flip permutation test over videos. p is the fraction of sign flips that give a
   difference at least as large, so no difference is significant with fewer than six videos. The interval contains all
   differences that this test does not reject.
-- **Mean score**: a t interval with cluster-robust standard errors, clipped to the range of possible scores.
+- **Mean score**: as accuracy, on the range of possible scores.
 - **Cohen's kappa**: a t interval from the jackknife over videos, on the scale of log(1 - kappa).
 
 If all answers are the same, the interval allows for the kinds of video that a sample of this size could have missed.
@@ -119,6 +128,14 @@ correlation 0.2) and have 8 questions each, or 1 to 30.
 ## Accuracy: coverage of the interval by true accuracy, %
 
 {table(share, times, VIDEOS, SHARES, "videos")}
+
+## Mean score: coverage of the interval, %
+
+Of a judge that gives 4 or 5 to right answers and 0 to 2 to wrong ones, by true accuracy. With few videos of uneven size
+and scores that are nearly all alike, the interval does not allow for rare scores that the sample misses, and covers
+less than 95 %.
+
+{table(score, times, VIDEOS, SHARES, "videos")}
 
 ## Paired difference: coverage of the interval, %
 

@@ -1,7 +1,7 @@
 """Intervals and differences when questions come in clusters: those about one video are not independent.
 
 Standard errors are cluster-robust (Liang & Zeger 1986). With few videos they are poor, so the intervals and the test do
-not rest on them alone: a share has the exact binomial interval of as many independent questions as it is worth (Korn &
+not rest on them alone: a mean has the exact binomial interval of as many independent questions as it is worth (Korn &
 Graubard 1998), and a paired difference the randomization test that flips the signs of whole videos, with the interval
 that this test implies. All is in the units of the values: shares for right (1) and wrong (0), points for scores.
 """
@@ -34,56 +34,48 @@ class Estimate:
     videos: int
 
 
-def mean(values: np.ndarray, videos: np.ndarray, low: float = -np.inf, high: float = np.inf) -> Estimate:
-    """The mean of values that come in clusters, with a t interval.
+def share(right: np.ndarray, videos: np.ndarray) -> Estimate:
+    """The share of (N) answers that are right (1) and not wrong (0), about one of (N) videos each: a `mean`."""
+    return mean(right, videos, 0.0, 1.0)
 
-    Where all values are equal the interval allows for the videos that were not seen: so many as would be missing from
-    such a sample in 97.5 of 100 cases may have any value from `low` to `high`.
+
+def mean(values: np.ndarray, videos: np.ndarray, low: float, high: float) -> Estimate:
+    """The mean of values that come in clusters, with the interval of Clopper and Pearson.
+
+    The interval is that of a share of the range from `low` to `high`, at the effective sample size (Korn & Graubard
+    1998). This follows from the jackknife's standard error, which has the fewer degrees of freedom the fewer videos it
+    comes from; it is at least what it would be if all answers about a video were the same (Kish 1965). Where all values
+    are equal the interval allows for the videos that were not seen: as many as a sample of this size misses in more
+    than 2.5 of 100 cases may have any value.
 
     Args:
-        values: (N) scores.
+        values: (N) scores, or 1 for right and 0 for wrong.
         videos: (N) the video of each.
         low: the least value that there can be.
         high: the greatest.
     """
     value, error, groups = _mean_error(values, videos)
+    values, n = np.asarray(values, float), len(values)
     if groups < 2:
-        return Estimate(value, low, high, error, len(values), groups)
-    if error <= _TINY * max(1.0, abs(value)):
-        missed = unseen(groups)
-        ends = (value - missed * (value - low), value + missed * (high - value))
-        return Estimate(value, *ends, error, len(values), groups)
-    reach = t_quantile(0.975, groups) * error
-    return Estimate(value, max(low, value - reach), min(high, value + reach), error, len(values), groups)
-
-
-def share(right: np.ndarray, videos: np.ndarray) -> Estimate:
-    """The share of answers that are right, with the interval of Clopper and Pearson.
-
-    The interval uses the effective sample size (Korn & Graubard 1998), from the cluster-robust standard error. Its
-    degrees of freedom are the number of videos that have the rarer answer. The effective sample size is at least what
-    it would be if all answers about a video were the same (Kish 1965).
-
-    Args:
-        right: (N) 1 for right, 0 for wrong.
-        videos: (N) the video of each.
-    """
-    value, error, groups = _mean_error(right, videos)
-    n = len(right)
-    if groups < 2:
-        return Estimate(value, 0.0, 1.0, error, n, groups)
+        return Estimate(value, low, high, error, n, groups)
     owner = np.unique(videos, return_inverse=True)[1]
-    sizes, hits = np.bincount(owner), np.bincount(owner, np.asarray(right, float))
-    worth = least = n**2 / (sizes**2).sum()
-    if 0 < hits.sum() < n:
-        by_error = min(n, value * (1 - value) / max(error, _TINY) ** 2)
-        rare = int(np.count_nonzero(hits if value <= 0.5 else sizes - hits))
-        worth = max(by_error * _known_from(min(rare, groups - 1)), min(least, by_error) * _known_from(groups - 1))
-    else:
-        worth *= _known_from(groups - 1)
-    low = stats.beta.ppf(0.025, value * worth, worth * (1 - value) + 1) if hits.sum() else 0.0
-    high = stats.beta.ppf(0.975, value * worth + 1, worth * (1 - value)) if hits.sum() < n else 1.0
-    return Estimate(value, float(low), float(high), error, n, groups)
+    sizes = np.bincount(owner)
+    least = n**2 / (sizes**2).sum() * _known_from(groups - 1)
+    if values.min() == values.max():
+        missed = unseen(least)
+        return Estimate(value, value - missed * (value - low), value + missed * (high - value), error, n, groups)
+    without = np.bincount(owner, values - value) / (1 - sizes / n)  # what the mean moves by without a video, times -n
+    variance = (groups - 1) / groups * (without**2).sum() / n**2
+    kurtosis = groups * (without**4).sum() / max((without**2).sum() ** 2, _TINY)
+    degrees = min(groups - 1, groups / max(kurtosis - 1, _TINY))
+    share = (value - low) / (high - low)
+    spread = share * (1 - share) * (high - low) ** 2  # the variance of answers that are either `low` or `high`
+    by_error = spread / max(variance, values.var() / n)
+    worth = max(by_error * _known_from(degrees), min(least * spread / values.var(), by_error * _known_from(groups - 1)))
+    first = stats.beta.ppf(0.025, share * worth, worth * (1 - share) + 1)
+    last = stats.beta.ppf(0.975, share * worth + 1, worth * (1 - share))
+    start, end = (low + (high - low) * float(at) for at in (first, last))
+    return Estimate(value, start, end, error, n, groups)
 
 
 @dataclass(frozen=True)
@@ -199,7 +191,7 @@ def _signs(videos: int) -> np.ndarray:
     return np.concatenate([np.ones((1, videos), np.int8), 1 - 2 * drawn])
 
 
-def unseen(videos: int) -> float:
+def unseen(videos: float) -> float:
     """The largest share of videos of a kind that is missing from a sample in more than 2.5 of 100 cases."""
     return 1 - 0.025 ** (1 / videos)
 
@@ -216,9 +208,9 @@ def _mean_error(values: np.ndarray, videos: np.ndarray) -> tuple[float, float, i
     return value, error, groups
 
 
-def _known_from(degrees: int) -> float:
+def _known_from(degrees: float) -> float:
     """By what a number of questions shrinks whose standard error is known with so many degrees of freedom."""
-    return float((stats.norm.ppf(0.975) / stats.t.ppf(0.975, degrees)) ** 2)
+    return float((stats.norm.ppf(0.975) / stats.t.ppf(0.975, max(degrees, 1.0))) ** 2)
 
 
 def t_quantile(at: float, groups: int) -> float:
