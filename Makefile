@@ -13,10 +13,10 @@ demo: .venv/.installed
 	$(BIN)/python -c "import json; [print(t, end='') for c in json.load(open('demo/demo.ipynb'))['cells'] for o in c.get('outputs', []) for t in o.get('text', [])]"
 	@echo "demo/demo.html has the table and the figure; demo/budget.png is the figure alone"
 
-# the clusters of tests/test_cluster.py want all cores, so they come alone
+# the clusters of tests/runs/test_ray_runner.py want all cores, so they come alone
 test: .venv/.installed
-	$(BIN)/python -m pytest $(or $(ARGS),--ignore tests/test_cluster.py)
-	$(if $(ARGS),,$(BIN)/python -m pytest -n 0 --durations 5 tests/test_cluster.py)
+	$(BIN)/python -m pytest $(or $(ARGS),--ignore tests/runs/test_ray_runner.py)
+	$(if $(ARGS),,$(BIN)/python -m pytest -n 0 --durations 5 tests/runs/test_ray_runner.py)
 
 check: .venv/.installed
 	$(BIN)/ruff check .
@@ -42,8 +42,8 @@ bench: .venv/.installed
 faults: export SFLLAVA_FAULTS := $(CURDIR)/.faults.jsonl
 faults: .venv/.installed
 	rm -f .faults.jsonl
-	$(BIN)/python -m pytest tests/faults tests/test_failures.py tests/test_llava_next.py -k "faults or memory" $(ARGS)
-	$(BIN)/python -m pytest -n 0 tests/test_cluster.py
+	$(BIN)/python -m pytest tests/faults tests/runs/test_failures.py tests/models/test_llava_next.py -k "faults or memory" $(ARGS)
+	$(BIN)/python -m pytest -n 0 tests/runs/test_ray_runner.py
 	$(BIN)/python tests/fault_table.py
 
 soak: .venv/.installed

@@ -6,8 +6,9 @@ has no setting that small is left out, with a warning.
 
 import logging
 
-from sfllava.methods import METHODS, fit
-from sfllava.types import Setting, SfllavaError
+from sfllava.aggregators.matching import CANDIDATES, match_budget
+from sfllava.settings import Setting
+from sfllava.types import SfllavaError
 
 BENCHMARK = "egoschema"
 TOKENS = 3680
@@ -15,9 +16,9 @@ TOKENS = 3680
 
 def settings(model, task, tokens) -> list[Setting]:
     found = []
-    for method in METHODS:
+    for method in CANDIDATES:
         try:
-            found.append(fit(method, tokens, 50, *model.grid))
+            found.append(Setting(50, match_budget(method, tokens, 50, *model.grid), method))
         except SfllavaError as error:
             logging.getLogger("sfllava").warning("left out: %s", error)
     return found

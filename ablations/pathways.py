@@ -3,12 +3,12 @@
 The budget is the paper's default, 3,680 tokens, or what is asked for.
 """
 
-from sfllava.methods import fit
-from sfllava.types import Setting
+from sfllava.aggregators.matching import match_budget
+from sfllava.settings import Setting
 
 BENCHMARK = "egoschema"
 TOKENS = 3680
 
 
 def settings(model, task, tokens) -> list[Setting]:
-    return [fit(method, tokens, 50, *model.grid) for method in ("slowfast", "slow only", "fast only")]
+    return [match_budget(method, tokens, 50, *model.grid) for method in ("slowfast", "slow only", "fast only")]

@@ -6,7 +6,8 @@ The pack's prompt for the model's family, then the same without one of its parts
 import re
 
 from sfllava.prompts import pack_prompt
-from sfllava.types import Setting, SfllavaError
+from sfllava.settings import Setting
+from sfllava.types import SfllavaError
 
 BENCHMARK = "egoschema"
 # each is a part of some packs' prompts

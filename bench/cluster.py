@@ -18,12 +18,12 @@ from common import save
 
 from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
-from sfllava.cluster import Workers
-from sfllava.evaluation import evaluate
 from sfllava.models.load import load_model
-from sfllava.models.tiny import write_random_checkpoint
-from sfllava.runfolder import read_rows
-from sfllava.types import Setting
+from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
+from sfllava.runs.evaluate import evaluate
+from sfllava.runs.ray_runner import RayRunner
+from sfllava.runs.run_folder import read_rows
+from sfllava.settings import Setting
 
 TEXT = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "num_key_value_heads": 6}
 VISION = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4}
@@ -54,7 +54,7 @@ def main() -> None:
         run(load_model(checkpoint, "cpu"), "plain", began)
         for count, threads in ((2, None), (1, 1)):
             began = time.perf_counter()
-            with Workers(checkpoint, count, device="cpu") as workers:
+            with RayRunner(checkpoint, count, device="cpu") as workers:
                 assert workers.outline
                 if threads:
                     workers.call(_threads, threads)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sfllava.evaluation import versions
-from sfllava.sampler import write_video
+from sfllava.runs.evaluate import versions
+from sfllava.sampler.writing import write_video
 
 RESULTS = Path(__file__).parent / "results"
 

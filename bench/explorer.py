@@ -16,8 +16,9 @@ from common import sample_video, save
 
 import sfllava
 from sfllava.explorer import Session
-from sfllava.features import Features
-from sfllava.types import Question, Setting
+from sfllava.explorer.feature_cache import FeatureCache
+from sfllava.settings import Setting
+from sfllava.types import Question
 
 QUESTION = Question("What colour is the small square?")
 COLD = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
@@ -34,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         video = sample_video(Path(folder))
         for _ in range(a.repeats + 1):
-            session = Session(model, Features(model))
+            session = Session(model, FeatureCache(model))
             start = time.perf_counter()
             cold = session.answer(video, Setting(a.frames, COLD), QUESTION)
             seconds["cold"].append(time.perf_counter() - start)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sfllava import stats
-from sfllava.agreement import kappa, kappa_interval
+from sfllava.analysis import stats
+from sfllava.analysis.agreement import kappa, kappa_interval
 
 VIDEOS = (5, 10, 20, 50, 245)
 SHARES = (0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.98)
@@ -31,7 +31,7 @@ def videos_of(rng: np.random.Generator, videos: int, sizes: tuple[int, int], sha
 
 def share(rng: np.random.Generator, videos: int, sizes: tuple[int, int], truth: float) -> bool:
     owner, chance = videos_of(rng, videos, sizes, truth)
-    found = stats.share(rng.random(len(owner)) < chance, owner)
+    found = stats.proportion(rng.random(len(owner)) < chance, owner)
     return found.low <= truth <= found.high
 
 

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from openai_server import FAULTS, Server
 
-from sfllava.evaluators.openai_judge import OpenAIJudge
-from sfllava.judging import judge
-from sfllava.verdicts import read_verdicts
+from sfllava.evaluators.judges.openai import OpenAIJudge
+from sfllava.runs.judge import judge
+from sfllava.runs.verdicts import read_verdicts
 
 MODEL, PLACES = "judge-2026-01-01", 64
 

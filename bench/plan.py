@@ -23,11 +23,12 @@ from common import save
 from sfllava.benchmarks import Benchmark
 from sfllava.benchmarks.base import load_spec
 from sfllava.models.load import load_model
-from sfllava.models.roofline import measure
 from sfllava.models.sizes import sizes_of
-from sfllava.models.tiny import write_random_checkpoint
+from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
 from sfllava.planning import plan
-from sfllava.types import Question, Setting
+from sfllava.planning.roofline import measure
+from sfllava.settings import Setting
+from sfllava.types import Question
 
 TEXT = {"hidden_size": 1024, "intermediate_size": 2752, "num_hidden_layers": 6, "num_attention_heads": 8}
 VISION = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 7, "num_attention_heads": 6}

@@ -17,7 +17,8 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from sfllava.models.llava_next import pixel_values
-from sfllava.sampler import read_video, resize_frames
+from sfllava.sampler.reading import read_video
+from sfllava.sampler.resizing import resize_frames
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ import torch
 from common import sample_video, save
 
 from sfllava.models.load import load_model
-from sfllava.models.tiny import write_random_checkpoint
-from sfllava.sampler import read_video
-from sfllava.types import Setting
+from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
+from sfllava.sampler.reading import read_video
+from sfllava.settings import Setting
 
 WORDS = ["color", "size", "place", "number", "top", "front", "back", "left", "right", "river", "animal", "gym"]
 QUESTIONS = [f"what is the {word} of the raft and the barrels?" for word in WORDS]

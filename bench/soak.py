@@ -23,10 +23,11 @@ from common import save
 from sfllava import Setting, load_benchmark, load_model
 from sfllava.benchmarks import Benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
-from sfllava.disk import Row
-from sfllava.evaluation import evaluate
-from sfllava.jobs import Here, How, Job
-from sfllava.models.outline import Outline
+from sfllava.files import Row
+from sfllava.models.base import ModelInfo
+from sfllava.runs.evaluate import evaluate
+from sfllava.runs.jobs import GenerationOptions, Job
+from sfllava.runs.runner import LocalRunner
 
 EVERY, TARGET = 200, 1.0  # questions from one sample to the next; MB per 1,000 questions
 SETTINGS = [
@@ -38,15 +39,15 @@ SETTINGS = [
 class Watched:
     """A model in this process (a `jobs.Runner`), and a sample of the process every EVERY questions."""
 
-    here: Here
+    here: LocalRunner
     answered: int = 0
     samples: list[dict[str, float]] = field(default_factory=list)
 
     @property
-    def outline(self) -> Outline:
+    def outline(self) -> ModelInfo:
         return self.here.outline
 
-    def run(self, how: How, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
+    def run(self, how: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
         for rows in self.here.run(how, jobs):
             yield rows
             self.answered += sum(row["error"] is None for row in rows)
@@ -90,7 +91,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=500)
     parser.add_argument("--warm-up", type=int, default=2000, help="questions (default: %(default)s)")
     a = parser.parse_args()
-    watched = Watched(Here(load_model("tiny")))
+    watched = Watched(LocalRunner(load_model("tiny")))
     start, runs = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:
         root = write_shapesqa(folder, a.videos)

@@ -17,9 +17,9 @@ from pathlib import Path
 from common import sample_video, save
 
 from sfllava.ablation import load_ablation
-from sfllava.models.tiny import write_random_checkpoint
-from sfllava.runfolder import read_rows
-from sfllava.types import name_of
+from sfllava.aggregators.base import name_of
+from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
+from sfllava.runs.run_folder import read_rows
 
 TEXT = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8}
 TEXT["num_key_value_heads"] = 8
@@ -64,7 +64,7 @@ def main() -> None:
     save("sweep", {
         "what": "12 settings (slow 4, 8, 10 x fast 1x1, 2x4, 3x6, 4x4) at 50 frames, start to end, seconds",
         "videos": a.videos, "questions_a_video": len(QUESTIONS), "new_tokens": a.new_tokens, "token_ids_equal": True,
-        "visual_tokens": {setting.name: setting.budget() for setting in settings},
+        "visual_tokens": {setting.name: setting.token_count() for setting in settings},
         "seconds": {"separate": [round(t, 1) for t in separate], "sweep": round(sweep, 1)},
         "ratio_of_time": round(sweep / sum(separate), 3),
     })  # fmt: skip

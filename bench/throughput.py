@@ -30,19 +30,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaNextForConditionalGeneration
 
 from sfllava.benchmarks import load_benchmark
-from sfllava.costs import Shape
-from sfllava.evaluation import evaluate
 from sfllava.models import attention
 from sfllava.models.checkpoint import CLIP_L_336
 from sfllava.models.llava_next import LlavaNext
-from sfllava.models.packed import Lane, Pack, Steps, generate
-from sfllava.models.roofline import measure
+from sfllava.models.operations import Shape
+from sfllava.models.packed_decoding import PackedBatch, PrefixGroup, StaticDecodeLoop, decode_steps
 from sfllava.models.sizes import KNOWN, configure
-from sfllava.models.tiny import write_random_checkpoint
+from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
 from sfllava.models.tokenizer import Tokenizer
-from sfllava.runfolder import read_rows
-from sfllava.sampler import read_video
-from sfllava.types import Setting
+from sfllava.planning.roofline import measure
+from sfllava.runs.evaluate import evaluate
+from sfllava.runs.run_folder import read_rows
+from sfllava.sampler.reading import read_video
+from sfllava.settings import Setting
 
 SMALL_TEXT = {"model_type": "llama", "vocab_size": 32000, "hidden_size": 512, "intermediate_size": 1376}
 SMALL_TEXT |= {"num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 8}
@@ -123,7 +123,7 @@ def counted(name: str, folder: Path, new: int) -> dict[str, Any]:
     """The work of one video's stages in a true shape, and of both ways at each number of questions."""
     side = np.zeros((SETTING.frames, 336, 336, 3), np.uint8)
     stages: dict[str, dict[str, float]] = {}
-    network, visual = build(name, folder, "meta", torch.bfloat16), SETTING.budget(24, 24)
+    network, visual = build(name, folder, "meta", torch.bfloat16), SETTING.token_count(24, 24)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
         model = wrap(network.to_empty(device="meta"), folder)
         tokens = torch.empty(visual, model.shape.language.width, dtype=model.dtype, device="meta")
@@ -138,10 +138,10 @@ def counted(name: str, folder: Path, new: int) -> dict[str, Any]:
         for n in QUESTIONS:
             prefix = model.new_prefixes(1)[0]
             count("prefill", lambda p=prefix: model.prefill([1] * BEFORE, tokens, 26 * (SUFFIX + new + 1), p))
-            lane = Lane(prefix, [[5] * SUFFIX] * n)
-            pack = count(f"questions {n}", lambda q=lane: Pack(model, [q]))
+            lane = PrefixGroup(prefix, [[5] * SUFFIX] * n)
+            pack = count(f"questions {n}", lambda q=lane: PackedBatch(model, [q]))
             count(f"step {n}", lambda p=pack, k=n: p.say([(i, 7) for i in range(k)]))
-            steps = Steps(pack, [7] * n, new)
+            steps = StaticDecodeLoop(pack, [7] * n, new)
             count(f"fixed step {n}", steps.step)
     ways = {}
     for n in QUESTIONS:
@@ -204,7 +204,7 @@ def timed(model: LlavaNext, video: Path, n: int, new: int, repeats: int) -> dict
         with clock.stage("prefill"):
             prefix = model.prefill([1] * BEFORE, visual, n * (SUFFIX + new))
         with clock.stage("generate"):
-            for live, following in generate(model, [Lane(prefix, suffixes)], new, set()):
+            for live, following in decode_steps(model, [PrefixGroup(prefix, suffixes)], new, set()):
                 for question, token in zip(live, following):
                     said[question].append(token)
         return said
@@ -253,7 +253,7 @@ def floor(shape: Shape, speed: float, memory: float, width: int, n: int, new: in
 def many_videos(model: LlavaNext, videos: int, new: int) -> dict[str, Any]:
     """As many videos with one question each: answered one after another, and together."""
     noise = torch.Generator().manual_seed(0)
-    shape = (SETTING.budget(*model.grid), model.shape.language.width)
+    shape = (SETTING.token_count(*model.grid), model.shape.language.width)
     sides = [
         (torch.randn(shape, generator=noise).mul_(0.05), ["what is the color of the raft?"]) for _ in range(videos)
     ]
@@ -309,7 +309,7 @@ def main() -> None:
         video = sample_video(folder)
         for shape in names:
             model = wrap(build(shape, folder, device, getattr(torch, dtype)), folder)
-            visual = SETTING.budget(*model.grid)
+            visual = SETTING.token_count(*model.grid)
             timed(model, video, 1, 4, 1)  # warms up
             rows = {}
             for n in QUESTIONS:

@@ -20,13 +20,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sfllava import Setting, evaluate, load_model, stats
+from sfllava import Setting, evaluate, load_model
+from sfllava.analysis import stats
+from sfllava.analysis.compare import paired_differences
+from sfllava.analysis.loading import load_results
+from sfllava.analysis.results import accuracy
 from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
-from sfllava.evaluation import versions
 from sfllava.models.load import TINY
-from sfllava.results import accuracy, differences, load_results
-from sfllava.scoring import EVALUATORS
+from sfllava.runs.evaluate import versions
+from sfllava.runs.scoring import EVALUATORS
 from sfllava.types import Question
 
 RESULTS = Path(__file__).with_name("results")
@@ -89,7 +92,7 @@ def markdown(results: pd.DataFrame, blind: dict[str, bool], facts: dict[str, Any
         cells = []
         for rows in parts.values():
             pair = rows[rows["name"].isin([EQUAL[0], other])]
-            gap = differences(pair, other).iloc[0]
+            gap = paired_differences(pair, other).iloc[0]
             cells.append("{:+.1f} [{:+.1f}, {:+.1f}]".format(*gap[["points", "low", "high"]]))
         lines.append(f"| {other} | {' | '.join(cells)} |")
     kinds = accuracy(results, ("name", "type", "benchmark")).pivot_table(
@@ -105,7 +108,7 @@ def markdown(results: pd.DataFrame, blind: dict[str, bool], facts: dict[str, Any
 
 def _blind(rows: pd.DataFrame, blind: dict[str, bool]) -> str:
     right = np.array([blind[key] for key in rows["key"].astype(str)])
-    found = stats.share(right, rows["video"].astype(str).to_numpy())
+    found = stats.proportion(right, rows["video"].astype(str).to_numpy())
     return f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 

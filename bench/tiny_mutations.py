@@ -1,4 +1,4 @@
-"""What each mutation of tests/test_tiny.py does to accuracy: `python bench/tiny_mutations.py [--card]`."""
+"""What each mutation of tests/models/test_tiny.py does to accuracy: `python bench/tiny_mutations.py [--card]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sfllava import load_model
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.models.load import TINY
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
 import test_tiny as tests
 
 
@@ -27,8 +27,8 @@ def main() -> None:
         films = tests.films_of(write_shapesqa(folder, tests.VIDEOS, tests.SEED))
         counts = {family: sum(len(film.questions[family]) for film in films) for family in tests.LEAST}
         lines = [
-            f"`tests/test_tiny.py`: {tests.VIDEOS} videos, `{tests.SLOWFAST.name}`; *top* asks for what is in the",
-            "upper half and is shown the upper half's patches alone. Percent right; in bold what the test notices.",
+            f"`tests/models/test_tiny.py`: {tests.VIDEOS} videos, `{tests.SLOWFAST.name}`; *top* asks for",
+            "what is in the upper half and is shown its patches alone. Percent right; in bold what the test notices.",
             "",
             "| | " + " | ".join(f"{family} (n = {n})" for family, n in counts.items()) + " |",
             "|---|" + "---:|" * len(counts),

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from sfllava.analysis.results import accuracy, costs, pareto
 from sfllava.plots import ACCURACY, Chart, Panel, Series, kind_of, series_of
-from sfllava.results import accuracy, costs, pareto
 
 
 def draw(results: pd.DataFrame) -> Chart | str:

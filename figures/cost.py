@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from sfllava.analysis.results import accuracy, costs
 from sfllava.plots import ACCURACY, Chart, Panel, kind_of, series_of
-from sfllava.results import accuracy, costs
 
 # column, label, and the units of it, from the largest down
 AXES = (

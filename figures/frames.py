@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from sfllava.methods import parse_aggregation
+from sfllava.aggregators.naming import parse_aggregation
+from sfllava.aggregators.slowfast import SlowFast
+from sfllava.analysis.results import accuracy, costs
 from sfllava.plots import ACCURACY, Chart, Panel, series_of
-from sfllava.results import accuracy, costs
-from sfllava.slowfast import SlowFast
 
 
 def draw(results: pd.DataFrame) -> Chart | str:

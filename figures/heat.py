@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from sfllava.methods import parse_aggregation
+from sfllava.aggregators.naming import parse_aggregation
+from sfllava.aggregators.slowfast import SlowFast
+from sfllava.analysis.results import accuracy, costs
 from sfllava.plots import Chart, Heat, Panel, hover
-from sfllava.results import accuracy, costs
-from sfllava.slowfast import SlowFast
 
 
 def draw(results: pd.DataFrame) -> Chart | str:

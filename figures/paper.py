@@ -4,8 +4,8 @@ import pandas as pd
 
 from sfllava import catalogue
 from sfllava.ablation import load_ablation
+from sfllava.analysis.results import accuracy
 from sfllava.plots import ACCURACY, Chart, Panel, Series, series_of
-from sfllava.results import accuracy
 
 RETIRED = "The paper's accuracy on this benchmark is by a judge that is retired, gpt-3.5-turbo-0125: not comparable."
 PLAIN = "The paper's numbers are those of its own runs (arXiv 2407.15841); they come without intervals."

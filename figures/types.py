@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from sfllava.analysis.results import accuracy
 from sfllava.plots import ACCURACY, Chart, Panel, Series, hover
-from sfllava.results import accuracy
 
 MOST = 5  # settings whose bars stand beside one another and can still be told apart
 

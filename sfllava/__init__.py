@@ -14,44 +14,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sfllava.ablation import ablate
-    from sfllava.asking import ask
+    from sfllava.aggregators.naming import parse_aggregation
+    from sfllava.aggregators.pools import Pool
+    from sfllava.aggregators.slowfast import SlowFast
+    from sfllava.analysis.loading import load_results
     from sfllava.benchmarks import load_benchmark
-    from sfllava.checking import check
-    from sfllava.evaluation import evaluate
     from sfllava.explorer import explore
-    from sfllava.judging import judge
-    from sfllava.methods import parse_aggregation
     from sfllava.models.load import load_model
     from sfllava.notebooks import run_notebook
     from sfllava.prompts import Prompt, load_prompt
-    from sfllava.results import load_results
-    from sfllava.sampler import read_video
-    from sfllava.slowfast import Pool, SlowFast
-    from sfllava.types import Answer, Question, Setting, SfllavaError
+    from sfllava.runs.ask import ask
+    from sfllava.runs.check import check
+    from sfllava.runs.evaluate import evaluate
+    from sfllava.runs.judge import judge
+    from sfllava.sampler.reading import read_video
+    from sfllava.settings import Setting
+    from sfllava.types import Answer, Question, SfllavaError
 
     __version__: str
 
 # name -> its module; loaded on first use, so that importing the package needs no torch
 _HOMES = {
     "ablate": "ablation",
-    "ask": "asking",
+    "ask": "runs.ask",
     "load_benchmark": "benchmarks",
-    "check": "checking",
-    "evaluate": "evaluation",
+    "check": "runs.check",
+    "evaluate": "runs.evaluate",
     "explore": "explorer",
-    "judge": "judging",
+    "judge": "runs.judge",
     "load_model": "models.load",
-    "load_results": "results",
+    "load_results": "analysis.loading",
     "run_notebook": "notebooks",
     "Prompt": "prompts",
     "load_prompt": "prompts",
-    "read_video": "sampler",
-    "Pool": "slowfast",
-    "SlowFast": "slowfast",
-    "parse_aggregation": "methods",
+    "read_video": "sampler.reading",
+    "Pool": "aggregators.pools",
+    "SlowFast": "aggregators.slowfast",
+    "parse_aggregation": "aggregators.naming",
     "Answer": "types",
     "Question": "types",
-    "Setting": "types",
+    "Setting": "settings",
     "SfllavaError": "types",
 }
 __all__ = [

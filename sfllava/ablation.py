@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sfllava import catalogue
+from sfllava.analysis.loading import COSTS
 from sfllava.benchmarks import Benchmark, BenchmarkError, LinkError, find_benchmark
-from sfllava.decoders import DecodePool
-from sfllava.disk import read_object, write_json
-from sfllava.evaluation import Run, evaluate
-from sfllava.jobs import Here, Runner
-from sfllava.results import COSTS
-from sfllava.sampler import VideoError
-from sfllava.types import Setting, SfllavaError, Task
+from sfllava.files import read_object, write_json
+from sfllava.runs.evaluate import Run, evaluate
+from sfllava.runs.runner import LocalRunner, Runner
+from sfllava.sampler.pool import DecodePool
+from sfllava.sampler.video import VideoError
+from sfllava.settings import Setting
+from sfllava.types import SfllavaError, Task
 
 if TYPE_CHECKING:
+    from sfllava.models.base import ModelInfo
     from sfllava.models.llava_next import LlavaNext
-    from sfllava.models.outline import Outline
+
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class Ablation:
     takes_tokens: bool
     paper: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def settings(self, model: Outline, task: Task = "choice", tokens: int | None = None) -> list[Setting]:
+    def settings(self, model: ModelInfo, task: Task = "choice", tokens: int | None = None) -> list[Setting]:
         """The settings for a model and a task; `tokens` is the budget of an ablation that matches one."""
         if tokens is not None and not self.takes_tokens:
             raise SfllavaError(f"ablation {self.name} has settings of its own and takes no token budget")
@@ -62,7 +64,7 @@ def load_ablation(name: str | Path) -> Ablation:
         raise SfllavaError(f"{path}: needed either SETTINGS or a function settings(model, task, tokens)")
     tokens = getattr(module, "TOKENS", None)
 
-    def chosen(model: Outline, task: Task, n: int | None) -> list[Setting]:
+    def chosen(model: ModelInfo, task: Task, n: int | None) -> list[Setting]:
         return make(model, task, tokens if n is None else n) if make else list(settings or ())
 
     question = module.__doc__.strip().splitlines()[0]
@@ -93,7 +95,7 @@ def ablate(
     """
     ablation = ablation if isinstance(ablation, Ablation) else load_ablation(ablation)
     benchmark = find_benchmark(benchmark, questions, videos, root)
-    runner = model if isinstance(model, Runner) else Here(model)
+    runner = model if isinstance(model, Runner) else LocalRunner(model)
     settings = ablation.settings(runner.outline, benchmark.spec.task, tokens)
     file = Path(out) / COSTS
     known = read_object(file, "the costs of a run's settings", {}) if measure and file.exists() else {}

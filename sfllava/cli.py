@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava import __version__
-from sfllava.types import SfllavaError, is_url
+from sfllava.files import is_url
+from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
-    from sfllava.cluster import Workers
     from sfllava.models.llava_next import LlavaNext
+    from sfllava.runs.ray_runner import RayRunner
+
 
 _DEFAULT = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
 _NO_MODEL = (
@@ -58,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _ask(a: argparse.Namespace) -> int:
     import time
 
-    from sfllava.asking import ask, to_questions
     from sfllava.prompts import load_prompt
-    from sfllava.types import Setting
+    from sfllava.runs.ask import ask, to_questions
+    from sfllava.settings import Setting
 
     setting = Setting(a.frames, a.aggregation)
     prompt = load_prompt(a.prompt) if a.prompt else None
@@ -88,9 +90,9 @@ def _ask(a: argparse.Namespace) -> int:
 
 def _evaluate(a: argparse.Namespace) -> int:
     from sfllava.benchmarks import find_benchmark
-    from sfllava.evaluation import prepare
     from sfllava.prompts import load_prompt
-    from sfllava.types import Setting
+    from sfllava.runs.evaluate import prepare
+    from sfllava.settings import Setting
 
     names = a.benchmark.split(",")
     settings = [Setting(frames, name) for frames in a.frames for name in a.aggregation]
@@ -125,7 +127,7 @@ def _evaluate(a: argparse.Namespace) -> int:
 
 def _check(a: argparse.Namespace) -> int:
     from sfllava.benchmarks import load_benchmark
-    from sfllava.checking import check
+    from sfllava.runs.check import check
 
     names = a.benchmark.split(",")
     _one_or_root(a, names)
@@ -140,28 +142,28 @@ def _check(a: argparse.Namespace) -> int:
 
 
 def _judge(a: argparse.Namespace) -> int:
-    from sfllava.batches import Batches
-    from sfllava.judging import judge, plan
+    from sfllava.evaluators.judges.openai_batch import BatchClient
+    from sfllava.runs.judge import judge, plan_judging
 
     judging = _make_judge(a)
-    planned = plan(a.run_folder, judging, rubrics=a.rubrics, reuse=a.reuse)
+    planned = plan_judging(a.run_folder, judging, rubrics=a.rubrics, reuse=a.reuse)
     print(planned, file=sys.stderr, flush=True)
     if judging.paid and planned.requests and not a.yes and a.limit_cost is None:
         raise SfllavaError("nothing sent: pass --yes, or --limit-cost DOLLARS with --price")
-    batch = Batches(wait=a.wait) if a.batch else None
+    batch = BatchClient(wait=a.wait) if a.batch else None
     done = judge(a.run_folder, judging, rubrics=a.rubrics, limit_cost=a.limit_cost, reuse=a.reuse, batch=batch)
     print(done)
     if done.judged and find_spec("pandas"):
-        from sfllava.agreement import format_scores, load_verdicts, scores
+        from sfllava.analysis.agreement import format_judge_scores, judge_scores, load_verdicts
 
-        print(format_scores(scores(load_verdicts(a.run_folder, [judging.name]))))
+        print(format_judge_scores(judge_scores(load_verdicts(a.run_folder, [judging.name]))))
     return 0 if done.complete else 1
 
 
 def _make_judge(a: argparse.Namespace) -> Any:
-    from sfllava.evaluators.local_judge import LocalJudge
-    from sfllava.evaluators.match import MatchJudge
-    from sfllava.evaluators.openai_judge import OpenAIJudge
+    from sfllava.evaluators.judges.local import LocalJudge
+    from sfllava.evaluators.judges.match import MatchJudge
+    from sfllava.evaluators.judges.openai import OpenAIJudge
 
     if a.batch and a.judge != "openai":
         raise SfllavaError("--batch is for the openai judge")
@@ -185,21 +187,29 @@ def _make_judge(a: argparse.Namespace) -> Any:
 
 
 def _judges(a: argparse.Namespace) -> int:
-    from sfllava.agreement import differing, format_pairs, format_scores, kappas, load_verdicts, pairs, scores
-    from sfllava.disk import as_csv, replace_file
+    from sfllava.analysis.agreement import (
+        disagreements,
+        format_judge_scores,
+        format_pairs,
+        judge_pairs,
+        judge_scores,
+        kappas,
+        load_verdicts,
+    )
+    from sfllava.files import as_csv, write_file
 
     if a.figure and Path(a.figure).suffix not in (".svg", ".pdf", ".png"):
         raise SfllavaError(f"--figure {a.figure}: needed a file that ends in .svg, .pdf or .png")
     verdicts = load_verdicts(a.run_folder, a.judge)
     if verdicts.empty:
         raise SfllavaError(f"{a.run_folder}: no verdicts; sfllava judge makes them")
-    table, found, differ = scores(verdicts), pairs(verdicts), differing(verdicts)
-    print(format_scores(table))
+    table, found, differ = judge_scores(verdicts), judge_pairs(verdicts), disagreements(verdicts)
+    print(format_judge_scores(table))
     if found:
         print(format_pairs(found))
         print(f"{len(differ)} questions on which they differ" + (f", in {a.differing}" if a.differing else ""))
     if a.differing:
-        replace_file(Path(a.differing), as_csv(differ).encode())
+        write_file(Path(a.differing), as_csv(differ).encode())
     if a.figure:
         from sfllava.plots.judges import judges_agreement
         from sfllava.plots.static import save
@@ -212,7 +222,7 @@ def _ablate(a: argparse.Namespace) -> int:
     from sfllava.ablation import ablate, load_ablation
     from sfllava.benchmarks import find_benchmark
     from sfllava.prompts import load_prompt
-    from sfllava.reporting import report
+    from sfllava.report import report
 
     ablation = load_ablation(a.ablation)
     name = a.benchmark or ablation.benchmark
@@ -230,14 +240,14 @@ def _ablate(a: argparse.Namespace) -> int:
 
 
 def _compare(a: argparse.Namespace) -> int:
-    from sfllava.results import compare
+    from sfllava.analysis.compare import compare
 
     print(compare(a.runs, a.reference, a.judge))
     return 0
 
 
 def _figures(a: argparse.Namespace) -> int:
-    from sfllava.reporting import export_all
+    from sfllava.report import export_all
 
     for name, made in export_all(a.runs, a.out, a.only, a.judge).items():
         print(f"{name}: {made if isinstance(made, str) else ', '.join(path.name for path in made)}")
@@ -297,14 +307,14 @@ def _model(a: argparse.Namespace) -> LlavaNext:
     return load_model(_checkpoint(a), a.device, a.dtype, device_map=a.device_map, vision_tower=a.vision_tower)
 
 
-def _runner(a: argparse.Namespace) -> AbstractContextManager[LlavaNext | Workers]:
+def _runner(a: argparse.Namespace) -> AbstractContextManager[LlavaNext | RayRunner]:
     if a.workers is None and a.ray is None:
         if a.gpus_per_worker is not None:
             raise SfllavaError("--gpus-per-worker needs --workers or --ray")
         return nullcontext(_model(a))
-    from sfllava.cluster import Workers
+    from sfllava.runs.ray_runner import RayRunner
 
-    return Workers(
+    return RayRunner(
         _checkpoint(a), a.workers, a.ray, gpus=1 if a.gpus_per_worker is None else a.gpus_per_worker,
         device=a.device, dtype=a.dtype, device_map=a.device_map, vision_tower=a.vision_tower,
     )  # fmt: skip

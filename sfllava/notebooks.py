@@ -19,8 +19,9 @@ from typing import Any
 from sfllava import catalogue
 from sfllava.benchmarks import Benchmark, find_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
-from sfllava.disk import RunError, replace_file
-from sfllava.types import Setting, SfllavaError
+from sfllava.files import RunError, write_file
+from sfllava.settings import Setting
+from sfllava.types import SfllavaError
 
 
 def values_of(value: Any, name: str, kind: type[str] | type[int] = str, *, commas: bool = True) -> list[Any]:
@@ -131,7 +132,7 @@ def to_html(notebook: str | Path, *, code: bool = True) -> Path:
     notebook = Path(notebook)
     text, _ = HTMLExporter(exclude_input=not code, exclude_input_prompt=True).from_filename(str(notebook))
     out = notebook.with_suffix(".html")
-    replace_file(out, text.encode())
+    write_file(out, text.encode())
     return out
 
 

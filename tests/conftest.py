@@ -14,8 +14,8 @@ import pytest
 
 from sfllava.benchmarks import load_benchmark
 from sfllava.models.load import load_model
-from sfllava.models.tiny import write_random_checkpoint
-from sfllava.sampler import write_video
+from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
+from sfllava.sampler.writing import write_video
 
 ROOT = Path(__file__).parents[1]
 CLIPS = ("QzulzuWr0Zw_20_45", "rlQ2kW-FvMk_66_79", "ysTmUTQ5wZE_17_45")
@@ -47,7 +47,7 @@ def moving_square(frames: int = 30, size: tuple[int, int] = (96, 128)) -> np.nda
 class FirstFrames(list):
     """A method of a user's own, the first [n] frames: a list, so that it has no hash; all of them print one name."""
 
-    def compose(self, frames):
+    def make_images(self, frames):
         return frames[: self[0]]
 
     def __call__(self, grid):

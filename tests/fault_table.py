@@ -11,7 +11,7 @@ import platform
 from datetime import date
 from pathlib import Path
 
-from sfllava.evaluation import versions
+from sfllava.runs.evaluate import versions
 
 ROOT = Path(__file__).parents[1]
 FULL = bool(os.environ.get("SFLLAVA_FAULTS"))

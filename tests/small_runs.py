@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from pathlib import Path
 
-from sfllava.evaluation import evaluate as evaluate_function
-from sfllava.types import Setting
+from sfllava.runs.evaluate import evaluate as evaluate_function
+from sfllava.settings import Setting
 
 SMALL = Setting(6, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2")
 
@@ -78,3 +79,14 @@ def command(checkpoint, csv, videos, out, *more):
         *("--model", str(checkpoint), "--out", str(out), "--frames", "6", "4", "--max-new-tokens", "6"),
         *("--aggregation", str(SMALL.aggregation), "slowfast-slow_1frms_concat-fast_1x1", *more),
     ]
+
+
+def hanging_decord(folder):
+    """A decord that spins in native code with the GIL held, as the real one does on some files."""
+    (folder / "decord.py").write_text(
+        textwrap.dedent("""
+        import ctypes
+        def VideoReader(*args, **kwargs):
+            ctypes.PyDLL(None).sleep(600)  # PyDLL keeps the GIL
+        """)
+    )

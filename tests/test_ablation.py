@@ -9,14 +9,17 @@ from small_runs import plain, questions_csv
 
 from sfllava import catalogue, cli
 from sfllava.ablation import ablate, load_ablation
+from sfllava.analysis.loading import load_results
+from sfllava.analysis.results import accuracy, costs
 from sfllava.benchmarks import BenchmarkError, load_benchmark
-from sfllava.evaluation import evaluate
 from sfllava.models.llava_next import LlavaNext
 from sfllava.notebooks import run_batch, run_notebook
-from sfllava.results import accuracy, costs, load_results
-from sfllava.runfolder import read_rows
-from sfllava.sampler import read_video, sample_indices
-from sfllava.types import Setting, SfllavaError
+from sfllava.runs.evaluate import evaluate
+from sfllava.runs.run_folder import read_rows
+from sfllava.sampler.reading import read_video
+from sfllava.sampler.sampling import sample_indices
+from sfllava.settings import Setting
+from sfllava.types import SfllavaError
 
 # three Slow pathways by three Fast grids, two frame counts, and a way that tiles frames before they are encoded
 MINE = '''"""Which is best?"""
@@ -54,18 +57,18 @@ def test_every_ablation_asks_something_and_fits_the_model(models, name):
     assert 2 <= len(settings) == len({setting.name for setting in settings})
     assert set(ablation.paper) <= {setting.name for setting in settings}
     for setting in settings:
-        model.check_context(setting.budget(*model.grid), 100, setting.name)
+        model.check_context(setting.token_count(*model.grid), 100, setting.name)
 
 
 def test_the_papers_tokens_are_those_of_its_settings():
-    sizes = {s.name: s.budget() for s in load_ablation("slow_pooling").settings(None)}
+    sizes = {s.name: s.token_count() for s in load_ablation("slow_pooling").settings(None)}
     assert sizes["slow 10, half"] == 3680 and sizes["slow 5, a quarter"] == 5 * 144 + 800
-    grids = {s.name: s.budget() for s in load_ablation("fast_grid").settings(None)}
+    grids = {s.name: s.token_count() for s in load_ablation("fast_grid").settings(None)}
     assert grids["fast 8x8"] == 2880 + 3200 and list(grids) == list(load_ablation("fast_grid").paper)
 
 
 def test_a_budget_is_for_ablations_that_match_one(models):
-    sizes = [s.budget() for s in load_ablation("methods").settings(models(), "choice", 1200)]
+    sizes = [s.token_count() for s in load_ablation("methods").settings(models(), "choice", 1200)]
     assert len(sizes) == 7 and all(500 < size <= 1200 for size in sizes)
     with pytest.raises(SfllavaError, match="fast_grid has settings of its own and takes no token budget"):
         load_ablation("fast_grid").settings(models(), "choice", 1200)
@@ -127,9 +130,9 @@ def test_a_sweep_decodes_encodes_and_prefills_once(models, benchmark, mine, tmp_
     assert sorted(encoded) == sorted([1, 1, 1, *union])
     settings = load_ablation(mine).settings(models())
     # the prompt before the video aside, which is fewer than 60 tokens a prefill
-    separate = 3 * sum(s.budget() for s in settings)
+    separate = 3 * sum(s.token_count() for s in settings)
     slow, fast = 3 * sum(n * 144 for n in (1, 2, 3)), 3 * 3 * sum(6 * g * g for g in (1, 2, 3))
-    others = 3 * sum(s.budget() for s in settings[9:])
+    others = 3 * sum(s.token_count() for s in settings[9:])
     shared = sum(n for n in prefilled if n > 40)
     assert slow + fast + others <= shared + 3 * 9 * 40 and shared < 0.72 * separate
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import papermill
 import pytest
 from small_runs import questions_csv
-from test_results import rows_of, write_run
+from written_runs import rows_of, write_run
 
 from sfllava import SfllavaError, run_notebook
 from sfllava.cli import main
 from sfllava.notebooks import run_batch, run_paths, values_of
-from sfllava.reporting import report
-from sfllava.runfolder import read_rows
+from sfllava.report import report
+from sfllava.runs.run_folder import read_rows
 
 from conftest import ROOT  # isort: skip
 

@@ -1,5 +1,7 @@
 """Benchmarks, one module each: where questions and videos are, how many there must be, how they are scored."""
 
+from __future__ import annotations
+
 from sfllava.benchmarks.base import (
     Benchmark,
     BenchmarkError,

@@ -1,5 +1,7 @@
 """ActivityNet-QA (Yu et al., 2019): minutes of activities."""
 
+from __future__ import annotations
+
 from sfllava.benchmarks.base import Spec
 
 SPEC = Spec(

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from sfllava.benchmarks.files import BenchmarkError, read_questions
-from sfllava.sampler import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from sfllava.types import Question, SfllavaError, Task, is_url
+from sfllava.files import is_url
+from sfllava.sampler.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from sfllava.types import Question, SfllavaError, Task
 
 _NOT_BENCHMARKS = {"base", "files"}
 _SUFFIXES = {suffix: i for i, suffix in enumerate(VIDEO_SUFFIXES)}

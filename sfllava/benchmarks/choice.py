@@ -1,5 +1,7 @@
 """Your own multiple-choice questions: a CSV with video_name, question, answer and options a0, a1, ..."""
 
+from __future__ import annotations
+
 from sfllava.benchmarks.base import Spec
 
 SPEC = Spec(name="choice", task="choice")

@@ -1,5 +1,7 @@
 """EgoSchema, its 500 public answers (Mangalam et al., 2023): three minutes seen by the wearer."""
 
+from __future__ import annotations
+
 from sfllava.benchmarks.base import Spec
 
 SPEC = Spec(

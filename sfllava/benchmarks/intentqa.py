@@ -1,5 +1,7 @@
 """IntentQA (Li et al., 2023): the reasons of what people do; videos of NExT-QA."""
 
+from __future__ import annotations
+
 from sfllava.benchmarks.base import Spec
 
 SPEC = Spec(

@@ -1,5 +1,7 @@
 """MSRVTT-QA (Xu et al., 2017): 10 to 30 s of web video, one-word answers."""
 
+from __future__ import annotations
+
 from sfllava.benchmarks.base import Spec
 
 SPEC = Spec(

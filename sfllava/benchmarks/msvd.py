@@ -1,5 +1,7 @@
 """MSVD-QA (Xu et al., 2017): 2 to 60 s of web video, one-word answers."""
 
+from __future__ import annotations
+
 from sfllava.benchmarks.base import Spec
 
 SPEC = Spec(

@@ -1,5 +1,7 @@
 """NExT-QA, multiple choice (Xiao et al., 2021): causes, order and description."""
 
+from __future__ import annotations
+
 from sfllava.benchmarks.base import Spec
 
 SPEC = Spec(

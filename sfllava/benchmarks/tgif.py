@@ -1,5 +1,7 @@
 """TGIF-QA, the FrameQA part (Jang et al., 2017). Its question_id is one per video: rows are told apart by position."""
 
+from __future__ import annotations
+
 from sfllava.benchmarks.base import Spec
 
 SPEC = Spec(

@@ -4,6 +4,8 @@ Generic and temporal questions, and consistency pairs: two wordings of one quest
 together. A pair is two questions here, whose keys end in /1 and /2.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
-from sfllava.evaluators.judge import Ask, Judge, JudgeError, Rubric
 from sfllava.types import Question, Verdict
 
 _ARTICLES = {"a", "an", "the"}
@@ -33,34 +29,3 @@ def judge_match(question: Question, prediction: str) -> dict[str, Verdict]:
         "match-exact": Verdict(bool(wanted) and said == wanted, bool(said), judge="match-exact"),
         "match-contains": Verdict(inside, bool(said), judge="match-contains"),
     }
-
-
-class MatchJudge(Judge):
-    """The offline matcher as a judge of open-ended answers, by one of its rules; it gives no score."""
-
-    paid, price, concurrency, batch, model = False, None, 1, 512, "match"
-
-    def __init__(self, rule: str = "match-exact", name: str = "") -> None:
-        if rule not in judge_match(Question(""), ""):
-            raise JudgeError(f"the matcher has the rules {', '.join(judge_match(Question(''), ''))}, got {rule!r}")
-        self._rule, self.name = rule, name or rule
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {"judge": self._rule}
-
-    def check(self, rubric: Rubric) -> None:
-        if not rubric.decides:
-            raise JudgeError(
-                f"{self.name} says right or wrong of short answers; the rubric {rubric.name} needs a model"
-            )
-
-    def tokens(self, ask: Ask) -> tuple[int, int]:
-        return 0, 0
-
-    async def grade(self, asks: Sequence[Ask]) -> list[Verdict]:
-        said = [judge_match(Question(a.questions[0], answer=a.reference), a.predictions[0])[self._rule] for a in asks]
-        return [replace(verdict, judge=self.name, model=self._rule, served=self._rule) for verdict in said]
-
-    async def close(self) -> None:
-        return None

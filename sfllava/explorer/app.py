@@ -12,25 +12,28 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 import pandas as pd
 
-from sfllava.budgets import Budget, budget_of
+from sfllava.attribution.attribution import Attribution
+from sfllava.attribution.leave_out import removable_parts
 from sfllava.explorer import pages
 from sfllava.explorer.controls import QuestionChoice, SettingChoice, VideoChoice, field, row
+from sfllava.explorer.feature_cache import FeatureCache
 from sfllava.explorer.session import Reply, Session, csv
 from sfllava.explorer.worker import Going, Work, Worker
-from sfllava.features import Features
-from sfllava.looking import Look, parts_of
-from sfllava.plots.looking import draw_budget, show_attention, show_frames
-from sfllava.types import Question, Setting, SfllavaError
+from sfllava.planning.budget import ContextBudget, context_budget
+from sfllava.plots.attribution import draw_budget, show_attention, show_frames
+from sfllava.settings import Setting
+from sfllava.types import Question, SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext
+
 
 VIEWS = ("Answer", "Comparison", "Where did it look", "History")
 _REDRAW = 0.05  # seconds between two updates of a streamed answer: more would only queue up
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedReply:
     """What the controls said when a button was clicked."""
 
     video: str
@@ -68,12 +71,12 @@ class Explorer:
     def __init__(
         self, model: LlavaNext, video: str, question: str, setting: Setting, max_new_tokens: int, memory: int
     ) -> None:
-        self.session = Session(model, Features(model, memory))
+        self.session = Session(model, FeatureCache(model, memory))
         self._figures: dict[str, Any] = {}
         self.compared: list[Setting] = []
         self.video = ""
         self._latest, self._lock = 0, threading.RLock()
-        self._shown: Look | None = None
+        self._shown: Attribution | None = None
         self._worker = Worker(
             lambda yes: setattr(self.stop, "disabled", not yes),
             lambda name: self._say(f"{name} was stopped before it began"),
@@ -190,10 +193,10 @@ class Explorer:
 
     # moves of the controls: cheap things at once, the strip when the worker is free
 
-    def _budget(self) -> Budget:
+    def _budget(self) -> ContextBudget:
         """Of what the controls say; of the frames that the video has, once a sample of it is at hand."""
         total = self.session.features.total(self.video) if self.video else None
-        return budget_of(self.setting, self.session.model, self.questions.question, total=total)
+        return context_budget(self.setting, self.session.model, self.questions.question, total=total)
 
     def _move(self) -> bool:
         with self._lock:  # the worker comes here too, and the last to come must have read the controls last
@@ -254,16 +257,16 @@ class Explorer:
         self._error = error
         self.error.value = pages.error_page(error)
 
-    def _asked(self, setting: Setting) -> Asked:
+    def _asked(self, setting: Setting) -> AskedReply:
         """What the controls ask, at a setting."""
-        asked = Asked(self.video, setting, self.questions.question, self.questions.longest.value)
+        asked = AskedReply(self.video, setting, self.questions.question, self.questions.longest.value)
         if not asked.video:
             raise SfllavaError("no video: give a path, upload one, or render the samples")
         if not asked.question.text:
             raise SfllavaError("no question: write one first")
         return asked
 
-    def _answer(self, asked: Asked, going: Going) -> Reply:
+    def _answer(self, asked: AskedReply, going: Going) -> Reply:
         text, last = asked.question.text, 0.0
         self.answer.value = pages.answer_page(text, "", "decoding and encoding what is new ...")
         for said in self.session.ask(asked.video, asked.setting, asked.question, asked.max_new_tokens, going):
@@ -316,9 +319,9 @@ class Explorer:
         reply = self._chosen()
 
         def work(_: Going) -> None:
-            if reply is self._chosen() and self.session.kept_look(reply) is None:
+            if reply is self._chosen() and self.session.kept_attribution(reply) is None:
                 self.effects.value = pages.note_page("reading the answer a second time ...")
-            self.session.look(reply)
+            self.session.attribute(reply)
             self._show_look(reply)
             if reply is not self._chosen():
                 number = self.session.replies.index(reply) + 1
@@ -328,14 +331,14 @@ class Explorer:
 
     def _show_look(self, reply: Reply) -> None:
         """Show where the model looked, where that is at hand and no other answer has been chosen meanwhile."""
-        seen = self.session.kept_look(reply)
+        seen = self.session.kept_attribution(reply)
         if seen is None or reply is not self._chosen():
             return
         self._shown = seen
         at = self.word.value if self.word.value < len(seen.words) else -1
         numbered = [(f"{i}: {word}", i - 1) for i, word in enumerate(seen.words, 1)]
         self.word.options, self.word.value = [("all words", -1), *numbered], at
-        names = list(parts_of(seen))
+        names = list(removable_parts(seen))
         paths = [name for name in names if not name.startswith("frame ")]
         frames = [name for name in reversed(names) if name.startswith("frame ")]
         several = [("each pathway", "paths")] * bool(paths) + [("each frame", "frames")] * bool(frames)
@@ -352,8 +355,8 @@ class Explorer:
         reply, wanted = self._chosen(), self.part.value
 
         def work(going: Going) -> None:
-            seen = self.session.look(reply)
-            names = list(parts_of(seen))
+            seen = self.session.attribute(reply)
+            names = list(removable_parts(seen))
             if wanted in ("", "paths"):
                 names = [name for name in names if not name.startswith("frame ")]
             elif wanted == "frames":
@@ -392,7 +395,7 @@ class Explorer:
             self.attention.layout.height = None
             self.effects.value = ""
             self._shown = None
-            if self.session.kept_look(reply) is not None:
+            if self.session.kept_attribution(reply) is not None:
                 self._worker.enqueue(lambda: self._show_look(reply))
 
 

@@ -9,12 +9,15 @@ from typing import Any
 
 import ipywidgets as w
 
+from sfllava.aggregators.matching import CANDIDATES, match_budget
+from sfllava.aggregators.naming import parse_aggregation
+from sfllava.aggregators.pools import SLOW_POOLS
+from sfllava.aggregators.slowfast import SlowFast
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.explorer.pages import name_of_video
-from sfllava.methods import METHODS, fit, parse_aggregation
-from sfllava.sampler import VIDEO_SUFFIXES
-from sfllava.slowfast import SLOW_POOLS, SlowFast
-from sfllava.types import Question, Setting, SfllavaError
+from sfllava.sampler.video import VIDEO_SUFFIXES
+from sfllava.settings import Setting
+from sfllava.types import Question, SfllavaError
 
 FAST = ("0x0", "1x1", "1x2", "2x2", "2x4", "3x6", "4x4", "4x8", "6x6", "8x8")
 BY_NAME = "by name"
@@ -122,7 +125,9 @@ class SettingChoice:
         )
         self.pool = field(w.Dropdown, "Slow pool", options=SLOW_POOLS, value=default.slow)
         self.fast = field(w.Dropdown, "Fast grid", options=FAST, value="{}x{}".format(*default.fast))
-        self.method = field(w.Dropdown, "Method", options=[*METHODS, BY_NAME], value="slowfast" if simple else BY_NAME)
+        self.method = field(
+            w.Dropdown, "Method", options=[*CANDIDATES, BY_NAME], value="slowfast" if simple else BY_NAME
+        )
         self.tokens = field(w.BoundedIntText, "Token budget", min=1, max=1_000_000, value=1024)
         self.name = field(w.Text, "Aggregation", value=str(aggregation), continuous_update=False)
         self.prompt = field(
@@ -155,7 +160,7 @@ class SettingChoice:
             slow = 0 if method == "fast only" else self.slow.value
             fast = (0, 0) if method == "slow only" else (rows, columns)
             return Setting(frames, SlowFast(slow, self.pool.value, fast), prompt=prompt)
-        return Setting(frames, fit(method, self.tokens.value, frames, *self.grid).aggregation, prompt=prompt)
+        return Setting(frames, match_budget(method, self.tokens.value, frames, *self.grid), prompt=prompt)
 
     def _show(self) -> None:
         method = self.method.value

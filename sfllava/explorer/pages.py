@@ -8,10 +8,10 @@ import traceback
 from collections.abc import Sequence
 from html import escape
 
-from sfllava.budgets import Budget
+from sfllava.attribution.attribution import EXPLANATION, Attribution
 from sfllava.explorer.session import Reply
-from sfllava.looking import HELP, Look
-from sfllava.plots.looking import COLOURS, RED
+from sfllava.planning.budget import ContextBudget
+from sfllava.plots.attribution import COLOURS, RED
 from sfllava.types import SfllavaError
 
 # The theme's colours: JupyterLab's, VS Code's, or what reads on both black and white
@@ -50,7 +50,7 @@ STYLE = f"""<style>
 </style>"""
 
 
-def budget_page(budget: Budget) -> str:
+def budget_page(budget: ContextBudget) -> str:
     """The bar of a budget; red, with what is too much, where it does not fit."""
     whole = max(budget.context, budget.visual + budget.text)
     bar, keys = "", ""
@@ -145,7 +145,7 @@ def history_page(replies: Sequence[Reply], text: str) -> str:
     )
 
 
-def effects_page(seen: Look) -> str:
+def effects_page(seen: Attribution) -> str:
     """What leaving out each part did to the answer's log-likelihood, the greatest loss first."""
     if not seen.left_out:
         return note_page("Nothing was left out yet.")
@@ -164,7 +164,7 @@ def effects_page(seen: Look) -> str:
 
 def help_page() -> str:
     """What attention means and does not."""
-    return f"<details open><summary>What this shows, and what not</summary><p>{escape(HELP)}</p></details>"
+    return f"<details open><summary>What this shows, and what not</summary><p>{escape(EXPLANATION)}</p></details>"
 
 
 def name_of_video(path: str) -> str:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sfllava.disk import as_csv
-from sfllava.features import Features
-from sfllava.looking import Look, leave_out, look
+from sfllava.attribution.attribution import Attribution, attribute
+from sfllava.attribution.leave_out import leave_out
+from sfllava.explorer.feature_cache import FeatureCache
+from sfllava.files import as_csv
+from sfllava.models.load import TINY
 from sfllava.prompts import Prompt
-from sfllava.sampler import Video
-from sfllava.types import Question, Setting
+from sfllava.sampler.video import Video
+from sfllava.settings import Setting
+from sfllava.types import Question
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext
@@ -66,7 +69,7 @@ class Session:
     """A model, what it has seen of the last few videos, and what was asked."""
 
     model: LlavaNext
-    features: Features
+    features: FeatureCache
     replies: list[Reply] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -88,7 +91,7 @@ class Session:
         text_tokens = sum(map(len, model.prompt_ids(question, prompt)))
 
         def check(frames: int) -> None:
-            model.check_context(setting.budget(*model.grid, frames), text_tokens, question.text)
+            model.check_context(setting.token_count(*model.grid, frames), text_tokens, question.text)
 
         seen = self.features.seen(path, setting, check)
         start = time.perf_counter()
@@ -125,19 +128,19 @@ class Session:
         """A sample of a video's frames."""
         return self.features.video(path, frames)
 
-    def look(self, reply: Reply) -> Look:
+    def attribute(self, reply: Reply) -> Attribution:
         """Where the model looked while it gave a reply; computed again only where it has been dropped since."""
-        found = self.kept_look(reply)
+        found = self.kept_attribution(reply)
         if found is None:
             seen = self.features.seen(reply.video, reply.setting)
-            found = look(
+            found = attribute(
                 self.model, seen.video, reply.setting, reply.question, reply.token_ids,
                 grid=seen.grid, prefix=self._prefix,
             )  # fmt: skip
         self.features.keep(reply, found, _size(found))
         return found
 
-    def kept_look(self, reply: Reply) -> Look | None:
+    def kept_attribution(self, reply: Reply) -> Attribution | None:
         """What `look` gave, where that is at hand."""
         return self.features.kept(reply)
 
@@ -145,7 +148,7 @@ class Session:
         self, reply: Reply, parts: list[str] | None = None, going: Callable[[], bool] = lambda: True
     ) -> Iterator[tuple[str, float]]:
         """The exact change of the reply's log-likelihood without a pathway or a frame, one after the other."""
-        seen = self.look(reply)
+        seen = self.attribute(reply)
         grid = self.features.seen(reply.video, reply.setting).grid
         yield from leave_out(self.model, seen, grid, parts, prefix=self._prefix, going=going)
 
@@ -176,7 +179,7 @@ def csv(table: pd.DataFrame) -> str:
     return as_csv(flat)
 
 
-def _size(seen: Look) -> int:
+def _size(seen: Attribution) -> int:
     """Bytes of what is large in it."""
     tensors = [seen.attention, *(tensor for part in seen.pathways for tensor in (part.frames, part.patches))]
     return seen.video.frames.nbytes + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -188,4 +191,4 @@ def _prompt(setting: Setting) -> Prompt | None:
 
 def _name(model: LlavaNext) -> str:
     """What `load_model` takes: the small model has a name, others their folder."""
-    return "tiny" if model.path.name == "tiny_weights" else str(model.path)
+    return "tiny" if model.path == TINY else str(model.path)

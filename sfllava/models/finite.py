@@ -32,7 +32,7 @@ def greedy(logits: Tensor) -> Tensor:
     return ids.where(largest.isfinite(), -1)
 
 
-class Watch(LogitsProcessor):
+class FiniteLogitsWatch(LogitsProcessor):
     """Watches the logits of transformers' `generate`: whether all were finite is read once, at the end."""
 
     def __init__(self) -> None:

@@ -18,16 +18,23 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlavaNextForConditionalGeneration, LogitsProcessorList
 
-from sfllava.costs import shape_of
-from sfllava.models.finite import LogitsError, Watch, greedy, is_finite, not_finite
-from sfllava.models.kvcache import PrefixCache, Shelf
-from sfllava.models.memory import smaller
-from sfllava.models.outline import Outline
-from sfllava.models.packed import PACKED_POSITIONS, Lane, Pack, Prefix, generate, parts
+from sfllava.models.base import ModelInfo, check_generation
+from sfllava.models.finite import FiniteLogitsWatch, LogitsError, greedy, is_finite, not_finite
+from sfllava.models.kv_cache import BatchKVCache, PrefixCache
+from sfllava.models.memory import retry_with_smaller_batch
+from sfllava.models.operations import shape_of
+from sfllava.models.packed_decoding import (
+    PACKED_POSITIONS,
+    PackedBatch,
+    Prefix,
+    PrefixGroup,
+    decode_steps,
+    split_to_fit,
+)
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import LETTERS, Prompt, pack_prompt
-from sfllava.sampler import resize_frames
-from sfllava.types import Answer, Question, SfllavaError, check_options
+from sfllava.sampler.resizing import resize_frames
+from sfllava.types import Answer, Question, SfllavaError
 
 # CLIP's own statistics of RGB in 0..1; all LLaVA-NeXT checkpoints use them
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -54,7 +61,7 @@ class _Item:
     after: list[int]
 
 
-class LlavaNext(Outline):
+class LlavaNext(ModelInfo):
     """A loaded checkpoint: its outline, and the network. Make one with `load_model`."""
 
     def __init__(
@@ -120,9 +127,9 @@ class LlavaNext(Outline):
         # frames, and questions of a video, at a time: fewer once the memory has turned out too small
         self._batch, self._questions = 8 if self.device.type == "cpu" else 64, sys.maxsize
 
-    def outline(self) -> Outline:
+    def outline(self) -> ModelInfo:
         """All that is known beside the weights."""
-        return Outline(**{field.name: getattr(self, field.name) for field in fields(Outline)})
+        return ModelInfo(**{field.name: getattr(self, field.name) for field in fields(ModelInfo)})
 
     def encode(self, frames: np.ndarray | Tensor, batch: int | None = None) -> Tensor:
         """uint8 frames (T H W 3) of any size -> patch grid (T h w D), in the language model's width.
@@ -133,7 +140,9 @@ class LlavaNext(Outline):
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or not len(pixels):
             raise SfllavaError(f"needed uint8 frames of shape (T H W 3), got {pixels.dtype} {pixels.shape}")
         pixels = torch.from_numpy(np.ascontiguousarray(resize_frames(pixels, (self.image_size, self.image_size))))
-        grid, used = smaller(lambda n: self._encode(pixels, n), min(batch or self._batch, len(pixels)), "frames")
+        grid, used = retry_with_smaller_batch(
+            lambda n: self._encode(pixels, n), min(batch or self._batch, len(pixels)), "frames"
+        )
         if batch is None and used < min(self._batch, len(pixels)):
             self._batch = used
         return grid
@@ -196,7 +205,7 @@ class LlavaNext(Outline):
         """
         asked = [[Question(q) if isinstance(q, str) else q for q in questions] for _, questions in videos]
         flat = [question for mine in asked for question in mine]
-        check_options(read, max_new_tokens, flat)
+        check_generation(read, max_new_tokens, flat)
         tokens = [tokens.to(self.device, self.dtype) for tokens, _ in videos]
         items = []
         for video, mine in enumerate(asked):
@@ -235,13 +244,15 @@ class LlavaNext(Outline):
         LogitsError where the logits of the next are not finite.
         """
         question = Question(question) if isinstance(question, str) else question
-        check_options("generate", max_new_tokens, [question])
+        check_generation("generate", max_new_tokens, [question])
         before, after = self.prompt_ids(question, prompt)
         self.check_context(len(tokens), len(before) + len(after), question.text)
         length = len(before) + len(tokens) + len(after)
         if length + max_new_tokens <= self._shared_limit:
             shared = self.prefill(before, tokens, len(after) + max_new_tokens, prefix)
-            steps = (said[0] for _, said in generate(self, [Lane(shared, [after])], max_new_tokens, self._eos))
+            steps = (
+                said[0] for _, said in decode_steps(self, [PrefixGroup(shared, [after])], max_new_tokens, self._eos)
+            )
         else:
             steps = self._steps_alone(self._embed(before, tokens, after), min(max_new_tokens, self.context - length))
         for token in steps:
@@ -270,7 +281,7 @@ class LlavaNext(Outline):
     def new_prefixes(self, n: int) -> list[Prefix]:
         """Empty prefixes, one for each of `n` videos, for `answer` (one) and `answer_each` to fill and to reuse."""
         layers, width = (getattr(self.network.config.text_config, n) for n in ("num_hidden_layers", "hidden_size"))
-        shelf, nothing = Shelf(layers, n), torch.zeros(0, width, device=self.device, dtype=self.dtype)
+        shelf, nothing = BatchKVCache(layers, n), torch.zeros(0, width, device=self.device, dtype=self.dtype)
         return [Prefix((), nothing, shelf, shelf.row(i)) for i in range(n)]
 
     @torch.inference_mode()
@@ -300,9 +311,9 @@ class LlavaNext(Outline):
     def _generate(
         self, items: list[_Item], new: int, share_prefix: bool, tokens: list[Tensor], prefixes: Sequence[Prefix]
     ) -> _Found[_Said]:
-        def together(lanes: list[Lane]) -> list[list[int] | None]:
+        def together(lanes: list[PrefixGroup]) -> list[list[int] | None]:
             said: list[list[int]] = [[] for lane in lanes for _ in lane.suffixes]
-            for live, following in generate(self, lanes, new, self._eos):
+            for live, following in decode_steps(self, lanes, new, self._eos):
                 for question, token in zip(live, following):
                     said[question].append(token)
             return [None if ids[-1] < 0 else self._until_eos(ids) for ids in said]
@@ -342,7 +353,7 @@ class LlavaNext(Outline):
         tokens: list[Tensor],
         prefixes: Sequence[Prefix],
         new: int,
-        use: Callable[[list[Lane]], Iterable[T | None]],
+        use: Callable[[list[PrefixGroup]], Iterable[T | None]],
     ) -> _Found[T]:
         """What `use` makes of each question behind its video's prefix; as many at a time as the memory holds.
 
@@ -359,7 +370,7 @@ class LlavaNext(Outline):
             return self._share_at_once(items, tokens, prefixes, new, use, now)
 
         if len(tokens) == 1:
-            found, used = smaller(run_one_video, most, "questions")
+            found, used = retry_with_smaller_batch(run_one_video, most, "questions")
             self._questions = self._questions if used == most else used
         else:  # the caller's to take apart: each video by itself needs less than a smaller group of questions
             found = self._share_at_once(items, tokens, prefixes, new, use, most)
@@ -377,13 +388,15 @@ class LlavaNext(Outline):
         tokens: list[Tensor],
         prefixes: Sequence[Prefix],
         new: int,
-        use: Callable[[list[Lane]], Iterable[T | None]],
+        use: Callable[[list[PrefixGroup]], Iterable[T | None]],
         most: int,
     ) -> _Found[T]:
         """`_share` with at most `most` questions of a video at a time."""
         found: _Found[T] = {}
         for turn in _turns(items, len(tokens)):
-            cut = [parts([item.after for item in mine], new, PACKED_POSITIONS // len(turn), most) for mine in turn]
+            cut = [
+                split_to_fit([item.after for item in mine], new, PACKED_POSITIONS // len(turn), most) for mine in turn
+            ]
             packs = [
                 [[mine[i] for i in part[k]] if k < len(part) else [] for mine, part in zip(turn, cut)]
                 for k in range(max(map(len, cut)))
@@ -395,7 +408,7 @@ class LlavaNext(Outline):
                     before, own = mine[0].before, tokens[video]
                     self.prefill(before, own, room + longest - len(before) - len(own), prefixes[video])
             for pack in packs:
-                lanes = [Lane(prefix, [item.after for item in mine]) for prefix, mine in zip(prefixes, pack)]
+                lanes = [PrefixGroup(prefix, [item.after for item in mine]) for prefix, mine in zip(prefixes, pack)]
                 found |= zip([item.number for mine in pack for item in mine], use(lanes))
         return found
 
@@ -403,7 +416,7 @@ class LlavaNext(Outline):
         self._fresh_rope()
         new = min(new, self.context - embeds.shape[1])
         mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
-        watch = Watch()
+        watch = FiniteLogitsWatch()
         ids = self.network.generate(
             inputs_embeds=embeds, attention_mask=mask, max_new_tokens=new, logits_processor=LogitsProcessorList([watch])
         )
@@ -421,7 +434,7 @@ class LlavaNext(Outline):
             return [row if known else None for row, known in zip(logits, is_finite(logits).tolist())]
 
         shared, alone = self._split(items, tokens, 0)
-        rows = self._share(shared, tokens, prefixes, 0, lambda lanes: finite(Pack(self, lanes).logits))
+        rows = self._share(shared, tokens, prefixes, 0, lambda lanes: finite(PackedBatch(self, lanes).logits))
         for item in alone:
             self._fresh_rope()
             embeds = self._embed(item.before, tokens[item.video], item.after)

@@ -12,17 +12,18 @@ from torch import Tensor
 from transformers import GenerationConfig, LlavaNextForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from sfllava.costs import shape_of
+from sfllava.files import is_url
 from sfllava.models import attention
 from sfllava.models.checkpoint import CheckpointError, fingerprint, read_checkpoint
 from sfllava.models.llava_next import LlavaNext
+from sfllava.models.operations import shape_of
 from sfllava.models.sizes import configure
 from sfllava.models.tokenizer import Tokenizer
-from sfllava.types import SfllavaError, is_url
+from sfllava.types import SfllavaError
 
 # parameters; those that a checkpoint lacks would be made in memory, only to be refused
 _MUCH = 1_000_000_000
-TINY = Path(__file__).with_name("tiny_weights")
+TINY = Path(__file__).with_name("tiny") / "weights"
 
 
 def load_model(

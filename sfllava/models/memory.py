@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def smaller(run: Callable[[int], T], size: int, what: str) -> tuple[T, int]:
+def retry_with_smaller_batch(run: Callable[[int], T], size: int, what: str) -> tuple[T, int]:
     """(run(size), size), where that is too much for the device's memory with half the size, and so on down to 1.
 
     Raises the error of the memory where 1 is too much.
@@ -30,7 +30,7 @@ def smaller(run: Callable[[int], T], size: int, what: str) -> tuple[T, int]:
         # here, not above: as long as the error is held, so are the tensors of what failed
         size //= 2
         log.warning("the device's memory is too small for more: going on with %d %s at a time (%s)", size, what, line)
-        free()
+        free_memory()
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -39,7 +39,7 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def free() -> None:
+def free_memory() -> None:
     """Give back what the failed attempt held."""
     gc.collect()
     if torch.cuda.is_available():
@@ -47,6 +47,6 @@ def free() -> None:
             torch.cuda.empty_cache()
 
 
-def pinned(shape: tuple[int, ...]) -> np.ndarray:
+def pinned_array(shape: tuple[int, ...]) -> np.ndarray:
     """An empty uint8 array in page-locked memory, out of which a GPU copies by itself."""
     return torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()

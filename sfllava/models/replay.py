@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from sfllava.models.kvcache import PrefixCache
+from sfllava.models.kv_cache import PrefixCache
 from sfllava.models.llava_next import LlavaNext, Prefix
 from sfllava.prompts import Prompt
 from sfllava.types import Question, SfllavaError
@@ -20,7 +20,7 @@ ROWS = 32
 
 
 @torch.inference_mode()
-def score(
+def log_likelihoods(
     model: LlavaNext,
     tokens: Tensor,
     question: Question,
@@ -38,7 +38,7 @@ def score(
 
 
 @torch.inference_mode()
-def attention(
+def attention_weights(
     model: LlavaNext,
     tokens: Tensor,
     question: Question,

@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import LlavaNextConfig
 
-from sfllava.costs import Shape, shape_of
 from sfllava.models.checkpoint import CLIP_L_336, CheckpointError, read_config
+from sfllava.models.operations import Shape, shape_of
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.types import SfllavaError
 
@@ -85,7 +85,7 @@ def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int
     if known:
         config_dict = {"model_type": "llava_next", "text_config": KNOWN[known], "vision_config": CLIP_L_336}
     else:
-        folder = Path(__file__).with_name("tiny_weights") if name == "tiny" else folder
+        folder = Path(__file__).with_name("tiny") / "weights" if name == "tiny" else folder
         if not folder.is_dir():
             known_names = ", ".join([*KNOWN, "tiny"])
             raise SfllavaError(f"no model is called {name!r}; there are {known_names}, and checkpoint folders")

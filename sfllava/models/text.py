@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessorList
 
 from sfllava.models.checkpoint import CheckpointError, fingerprint
-from sfllava.models.finite import LogitsError, Watch, not_finite
+from sfllava.models.finite import FiniteLogitsWatch, LogitsError, not_finite
 from sfllava.models.llava_next import LlavaNext
 from sfllava.models.load import _dtype, _line, _quiet, device_of
 from sfllava.prompts import Prompt
@@ -58,7 +58,7 @@ class CausalText:
             do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=self._ends or None,
             pad_token_id=min(self._ends, default=0),
         )  # fmt: skip
-        watch = Watch()
+        watch = FiniteLogitsWatch()
         out = self._network.generate(
             ids,
             attention_mask=torch.ones_like(ids),

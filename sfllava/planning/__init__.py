@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sfllava.planning.planner import plan
     from sfllava.planning.plans import Plan, SettingPlan
 
+
 __all__ = ["Plan", "SettingPlan", "plan"]
 
 

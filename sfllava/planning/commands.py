@@ -47,10 +47,10 @@ def add_plan(command: Command, with_settings: Options, with_choice: Options) -> 
 def _plan(a: argparse.Namespace) -> int:
     from sfllava.ablation import load_ablation
     from sfllava.benchmarks import load_benchmark
-    from sfllava.identity import choose_questions
-    from sfllava.models.roofline import load_roofline, measure
     from sfllava.planning.planner import plan
-    from sfllava.types import Setting
+    from sfllava.planning.roofline import load_roofline, measure
+    from sfllava.runs.identity import choose_questions
+    from sfllava.settings import Setting
 
     if a.measure and a.roofline:
         raise SfllavaError("--measure writes a roofline of this device, --roofline reads one: pass one of them")

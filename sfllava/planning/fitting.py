@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from sfllava.models.roofline import Roofline
 from sfllava.models.sizes import Sizes
 from sfllava.planning import stages
-from sfllava.planning.workload import Asked, with_frames
+from sfllava.planning.roofline import Roofline
+from sfllava.planning.workload import PlannedQuestions, with_frames
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def batch_of(device: Roofline) -> int:
     return 64 if device.kind == "cuda" else 8
 
 
-def memory(asked: Asked, sizes: Sizes, device: Roofline, images: int, way: Way) -> Memory:
+def memory(asked: PlannedQuestions, sizes: Sizes, device: Roofline, images: int, way: Way) -> Memory:
     """The most that a setting takes; `images` are those whose patches a video keeps."""
     shape, size = sizes.shape, device.itemsize
     groups = asked.load.groups(way.together)
@@ -66,7 +66,7 @@ def memory(asked: Asked, sizes: Sizes, device: Roofline, images: int, way: Way) 
     return Memory(shape.parameters * size, kv, patches, work)
 
 
-def ways(asked: Asked, device: Roofline, together: int) -> list[Way]:
+def ways(asked: PlannedQuestions, device: Roofline, together: int) -> list[Way]:
     """All at once, then half as many videos, then half of one: as a run finds by itself what its memory holds."""
     most, batch = max(1, *asked.sharing), batch_of(device)
     found = [Way(together, most, batch)]
@@ -79,13 +79,13 @@ def ways(asked: Asked, device: Roofline, together: int) -> list[Way]:
     return found
 
 
-def way_that_fits(asked: Asked, sizes: Sizes, device: Roofline, images: int, together: int) -> Way | None:
+def way_that_fits(asked: PlannedQuestions, sizes: Sizes, device: Roofline, images: int, together: int) -> Way | None:
     """The first way that the device's free memory holds."""
     found, free = ways(asked, device, together), device.free_bytes
     return next((w for w in found if memory(asked, sizes, device, images, w).peak <= free), None)
 
 
-def advice(asked: Asked, sizes: Sizes, device: Roofline, images: int) -> str:
+def advice(asked: PlannedQuestions, sizes: Sizes, device: Roofline, images: int) -> str:
     """What would fit, of a setting that does not."""
     frames = asked.setting.frames
     if not asked.answered:
@@ -112,7 +112,7 @@ def advice(asked: Asked, sizes: Sizes, device: Roofline, images: int) -> str:
     return f"{text}; what fits: {', or '.join(options) or 'no number of frames'}"
 
 
-def sharing_frames(asked: Asked, sizes: Sizes) -> int:
+def sharing_frames(asked: PlannedQuestions, sizes: Sizes) -> int:
     """The most frames with which all questions still share a prefix; 0 for none."""
     return _largest(asked.setting.frames, lambda n: not (a := with_frames(asked, sizes, n)).alone and not a.failing)
 

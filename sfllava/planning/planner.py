@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from sfllava.ablation import Ablation, load_ablation
+from sfllava.aggregators.base import identity_key
+from sfllava.aggregators.slowfast import SlowFast, prefix_key
 from sfllava.benchmarks import Benchmark
-from sfllava.jobs import TOGETHER
-from sfllava.models.roofline import Roofline, measure
 from sfllava.models.sizes import Sizes, sizes_of
 from sfllava.planning import stages
 from sfllava.planning.fitting import Way, advice, batch_of, gib, memory, sharing_frames, way_that_fits, ways
 from sfllava.planning.plans import Plan, SettingPlan
+from sfllava.planning.roofline import Roofline, measure
 from sfllava.planning.stages import Cost
-from sfllava.planning.workload import Asked, Load, ask, load_of
-from sfllava.sampler import sample_indices
-from sfllava.slowfast import SlowFast, front
-from sfllava.types import Setting, SfllavaError, key_of
+from sfllava.planning.workload import PlannedQuestions, Workload, planned_questions, workload_of
+from sfllava.runs.jobs import MAX_BATCH_QUESTIONS
+from sfllava.sampler.sampling import sample_indices
+from sfllava.settings import Setting
+from sfllava.types import SfllavaError
 
 
 def plan(
@@ -49,15 +51,15 @@ def plan(
     sizes = model if isinstance(model, Sizes) else sizes_of(model)
     if workers < 1 or video_frames < 1:
         raise SfllavaError(f"workers and video_frames must be at least 1, got {workers} and {video_frames}")
-    load = load_of(benchmark, videos, questions, max_new_tokens=max_new_tokens, new_tokens=new_tokens, read=read)
+    load = workload_of(benchmark, videos, questions, max_new_tokens=max_new_tokens, new_tokens=new_tokens, read=read)
     # one model groups videos; of several, each is handed one video after another
-    together = TOGETHER if workers == 1 else 1
+    together = MAX_BATCH_QUESTIONS if workers == 1 else 1
     wanted = _settings(settings, sizes, load, budget)
     device = roofline or measure()
     shape, films = sizes.shape, len(load.asked)
     plain, tiled = _images(wanted, video_frames)
     kept = plain + sum(tiled)
-    planned = {s.name: _one(ask(s, sizes, load), sizes, device, kept, together) for s in wanted}
+    planned = {s.name: _one(planned_questions(s, sizes, load), sizes, device, kept, together) for s in wanted}
     prefill, decode, one_by_one = Cost(), Cost(), Cost()
     earlier: Setting | None = None
     fitting = [asked for asked, one in planned.values() if one.fits]
@@ -70,7 +72,7 @@ def plan(
     encode = Cost()
     plain, tiled = _images([asked.setting for asked in fitting], video_frames)
     for images in (plain, *tiled):
-        encode += stages.encode(shape, device, images, batch_of(device)) * films
+        encode += stages.encode_cost(shape, device, images, batch_of(device)) * films
     return Plan(
         sizes.name, shape.parameters, shape.parameters * device.itemsize, load.name, films, load.questions, load.steps,
         device, workers, tuple(planned[s.name][1] for s in wanted),
@@ -79,7 +81,7 @@ def plan(
 
 
 def _settings(
-    settings: Setting | Iterable[Setting] | Ablation | str, sizes: Sizes, load: Load, budget: int | None
+    settings: Setting | Iterable[Setting] | Ablation | str, sizes: Sizes, load: Workload, budget: int | None
 ) -> list[Setting]:
     if isinstance(settings, str | Ablation):
         ablation = load_ablation(settings) if isinstance(settings, str) else settings
@@ -92,11 +94,13 @@ def _settings(
     # settings of one front side by side, as a run asks them
     fronts: dict[object, list[Setting]] = {}
     for setting in wanted:
-        fronts.setdefault((setting.prompt, setting.frames, front(setting.aggregation)), []).append(setting)
+        fronts.setdefault((setting.prompt, setting.frames, prefix_key(setting.aggregation)), []).append(setting)
     return [setting for group in fronts.values() for setting in group]
 
 
-def _one(asked: Asked, sizes: Sizes, device: Roofline, kept: int, together: int) -> tuple[Asked, SettingPlan]:
+def _one(
+    asked: PlannedQuestions, sizes: Sizes, device: Roofline, kept: int, together: int
+) -> tuple[PlannedQuestions, SettingPlan]:
     """A setting by itself; `kept` are the images of a video whose patches the run keeps for all settings."""
     setting, shape, films = asked.setting, sizes.shape, len(asked.load.asked)
     full = ways(asked, device, together)[0]
@@ -118,7 +122,7 @@ def _one(asked: Asked, sizes: Sizes, device: Roofline, kept: int, together: int)
         )
     if asked.answered and asked.failing:
         notes.append(f"{asked.failing:,} questions do not fit the context of {sizes.context:,}")
-    encode = stages.encode(shape, device, _count(setting), way.batch)
+    encode = stages.encode_cost(shape, device, _count(setting), way.batch)
     prefill = asked.prefill(shape, device)
     decode = asked.decode(shape, device, asked.counts(asked.load.groups(way.together)), way.most)
     one_by_one = asked.one_by_one(shape, device)
@@ -131,7 +135,7 @@ def _one(asked: Asked, sizes: Sizes, device: Roofline, kept: int, together: int)
     )  # fmt: skip
 
 
-def _at_a_time(asked: Asked, way: Way) -> str:
+def _at_a_time(asked: PlannedQuestions, way: Way) -> str:
     videos = max(map(len, asked.load.groups(way.together)))
     counts = ((videos, "video"), (way.most, "question"), (way.batch, "image"))
     one, two, three = (f"{n} {what}{'s' * (n > 1)}" for n, what in counts)
@@ -144,14 +148,14 @@ def _reused(earlier: Setting | None, setting: Setting, sizes: Sizes) -> int:
     other = setting.aggregation
     if earlier is None or not isinstance(one, SlowFast) or not isinstance(other, SlowFast):
         return 0
-    if (earlier.prompt, earlier.frames, front(one)) != (setting.prompt, setting.frames, front(other)):
+    if (earlier.prompt, earlier.frames, prefix_key(one)) != (setting.prompt, setting.frames, prefix_key(other)):
         return 0
     fast = setting.frames * other.fast[0] * other.fast[1]
-    return setting.budget(*sizes.grid) - (0 if one.fast == other.fast else fast)
+    return setting.token_count(*sizes.grid) - (0 if one.fast == other.fast else fast)
 
 
 def _is_tiled(setting: Setting) -> bool:
-    return getattr(setting.aggregation, "compose", None) is not None
+    return getattr(setting.aggregation, "make_images", None) is not None
 
 
 def _count(setting: Setting) -> int:
@@ -162,7 +166,7 @@ def _count(setting: Setting) -> int:
 def _images(settings: Sequence[Setting], video_frames: int) -> tuple[int, list[int]]:
     """Frames that all settings together sample of a video; and images that those which tile make, each of its own."""
     plain = {s.frames for s in settings if not _is_tiled(s)}
-    tiled = {(s.frames, key_of(s.aggregation)): _count(s) for s in settings if _is_tiled(s)}
+    tiled = {(s.frames, identity_key(s.aggregation)): _count(s) for s in settings if _is_tiled(s)}
     # a run encodes all frames that it decoded, also those that only a tiled setting sampled
     counts = {s.frames for s in settings} if plain else set()
     total = max([video_frames, *counts])

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sfllava.models.roofline import Roofline
 from sfllava.planning.fitting import gib
+from sfllava.planning.roofline import Roofline
 
 _LOSS = 1.2  # times as long as one question at a time; where nothing is shared, a batch may come to some 5 % more
 

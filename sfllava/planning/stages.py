@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sfllava.costs import Layers, Shape
-from sfllava.models.roofline import Roofline, Table, rate
+from sfllava.models.operations import Layers, Shape
+from sfllava.planning.roofline import Roofline, Table, rate
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Meter:
         return Cost(self.cost.flops, self.cost.bytes, seconds)
 
 
-def encode(shape: Shape, device: Roofline, images: int, batch: int) -> Cost:
+def encode_cost(shape: Shape, device: Roofline, images: int, batch: int) -> Cost:
     """The vision tower and the projector over images, in batches."""
     whole, rest = divmod(images, batch)
     return _encode(shape, device, batch) * whole + (_encode(shape, device, rest) if rest else Cost())
@@ -96,7 +96,7 @@ def _encode(shape: Shape, device: Roofline, images: int) -> Cost:
 
 
 @lru_cache(maxsize=4096)
-def prefill(shape: Shape, device: Roofline, tokens: int, reused: int = 0) -> Cost:
+def prefill_cost(shape: Shape, device: Roofline, tokens: int, reused: int = 0) -> Cost:
     """The language model over a prompt of which the first `reused` tokens are cached; no logits."""
     meter, layers, rows = _Meter(device), shape.language, tokens - reused
     _language(meter, layers, rows)
@@ -110,7 +110,7 @@ def prefill(shape: Shape, device: Roofline, tokens: int, reused: int = 0) -> Cos
 
 
 @lru_cache(maxsize=65536)
-def forward(shape: Shape, device: Roofline, videos: int, rows: float, keys: float, logits: float) -> Cost:
+def forward_cost(shape: Shape, device: Roofline, videos: int, rows: float, keys: float, logits: float) -> Cost:
     """So many positions behind each of several prefixes, seeing `keys` positions each under a mask; and logits."""
     meter, layers = _Meter(device), shape.language
     _language(meter, layers, videos * rows)
@@ -120,7 +120,7 @@ def forward(shape: Shape, device: Roofline, videos: int, rows: float, keys: floa
 
 
 @lru_cache(maxsize=4096)
-def alone(shape: Shape, device: Roofline, tokens: int, new: float) -> Cost:
+def alone_cost(shape: Shape, device: Roofline, tokens: int, new: float) -> Cost:
     """One question the plain way: its whole prompt, then a token at a time, each of which copies the cache."""
     meter, layers = _Meter(device), shape.language
     meter.linear(1, layers.width, shape.vocabulary)
@@ -130,7 +130,7 @@ def alone(shape: Shape, device: Roofline, tokens: int, new: float) -> Cost:
     _masked(step, layers, 1, 1, keys)
     step.passes(2 * 2 * keys * _kept(layers), keys * _kept(layers), layers.count)
     step.linear(1, layers.width, shape.vocabulary)
-    return prefill(shape, device, tokens) + meter.cost + step.end(layers.count) * max(new - 1, 0)
+    return prefill_cost(shape, device, tokens) + meter.cost + step.end(layers.count) * max(new - 1, 0)
 
 
 def _kept(layers: Layers) -> int:

@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 
 from sfllava.benchmarks import Benchmark
 from sfllava.benchmarks.base import load_spec
-from sfllava.costs import Shape
-from sfllava.jobs import group_videos
-from sfllava.models.packed import PACKED_POSITIONS
-from sfllava.models.roofline import Roofline
+from sfllava.models.base import check_generation
+from sfllava.models.operations import Shape
+from sfllava.models.packed_decoding import PACKED_POSITIONS
 from sfllava.models.sizes import Sizes
 from sfllava.planning import stages
+from sfllava.planning.roofline import Roofline
 from sfllava.planning.stages import Cost
 from sfllava.prompts import Prompt, pack_prompt
-from sfllava.types import Question, Setting, SfllavaError, Task, check_options
+from sfllava.runs.jobs import group_videos
+from sfllava.settings import Setting
+from sfllava.types import Question, SfllavaError, Task
 
 # Characters of a question with its options, on average in the published files; for a plan without them
 _CHARACTERS = {"msvd": 32, "msrvtt": 37, "tgif": 43, "activitynet": 44, "nextqa": 150, "egoschema": 777}
@@ -25,7 +27,7 @@ _TYPICAL = {"open": 40, "choice": 150, "describe": 56}
 
 
 @dataclass(frozen=True)
-class Load:
+class Workload:
     """The questions of a run, by video, and how they are answered."""
 
     name: str
@@ -45,7 +47,7 @@ class Load:
         return list(group_videos(map(len, self.asked), together))
 
 
-def load_of(
+def workload_of(
     benchmark: Benchmark | str,
     videos: int | None = None,
     questions: int | None = None,
@@ -53,7 +55,7 @@ def load_of(
     max_new_tokens: int = 128,
     new_tokens: int | None = None,
     read: str = "generate",
-) -> Load:
+) -> Workload:
     """The questions of a loaded benchmark; or of one by name, as many as were published unless numbers say others."""
     if isinstance(benchmark, Benchmark):
         by_video: dict[str, list[Question]] = {}
@@ -72,20 +74,20 @@ def load_of(
             )
         text = "x" * _CHARACTERS.get(name, _TYPICAL[task])
         asked = tuple((Question(text, task=task),) * (count // films + (i < count % films)) for i in range(films))
-    check_options(read, max_new_tokens, [q for qs in asked for q in qs] if isinstance(benchmark, Benchmark) else [])
+    check_generation(read, max_new_tokens, [q for qs in asked for q in qs] if isinstance(benchmark, Benchmark) else [])
     steps = max_new_tokens if new_tokens is None else new_tokens
     if not 1 <= steps <= max_new_tokens:
         raise SfllavaError(f"new_tokens must be between 1 and max_new_tokens ({max_new_tokens}), got {new_tokens}")
     letters = read == "logits"
-    return Load(name, task, asked, 0 if letters else max_new_tokens, 1 if letters else steps)
+    return Workload(name, task, asked, 0 if letters else max_new_tokens, 1 if letters else steps)
 
 
 @dataclass(frozen=True)
-class Asked:
+class PlannedQuestions:
     """A setting with its questions: tokens, who shares a prefix, and who cannot."""
 
     setting: Setting
-    load: Load
+    load: Workload
     visual: int
     before: int
     """Text tokens before the video"""
@@ -132,8 +134,8 @@ class Asked:
     def prefill(self, shape: Shape, device: Roofline, reused: int = 0) -> Cost:
         """Of all prefixes, of which so many visual tokens are there already, and of what cannot share them."""
         kept = min(self.before + reused, self.start - 1) if reused else 0
-        whole = stages.prefill(shape, device, self.prompt) * self.alone if self.alone else Cost()
-        return stages.prefill(shape, device, self.start, kept) * self.videos + whole
+        whole = stages.prefill_cost(shape, device, self.prompt) * self.alone if self.alone else Cost()
+        return stages.prefill_cost(shape, device, self.start, kept) * self.videos + whole
 
     def decode(self, shape: Shape, device: Roofline, counts: Counter[tuple[int, ...]], most: int) -> Cost:
         """Of all questions behind their prefixes, and the tokens of all answers."""
@@ -144,24 +146,26 @@ class Asked:
                 now = [min(size, count - first) for count in group if count > first]
                 rows, said = max(now), sum(now)
                 behind = self.start + rows * self.suffix
-                cost = stages.forward(shape, device, len(group), rows * self.suffix, behind, said)
+                cost = stages.forward_cost(shape, device, len(group), rows * self.suffix, behind, said)
                 if steps:
-                    cost += stages.forward(shape, device, len(group), rows, behind + rows * steps // 2, said) * steps
+                    cost += (
+                        stages.forward_cost(shape, device, len(group), rows, behind + rows * steps // 2, said) * steps
+                    )
                 total += cost * times
         if self.alone:
-            one = stages.alone(shape, device, self.prompt, self.load.steps)
-            total += (one + stages.prefill(shape, device, self.prompt) * -1) * self.alone
+            one = stages.alone_cost(shape, device, self.prompt, self.load.steps)
+            total += (one + stages.prefill_cost(shape, device, self.prompt) * -1) * self.alone
         return total
 
     def one_by_one(self, shape: Shape, device: Roofline) -> Cost:
         """Of all questions, each with a prompt and an answer of its own."""
-        return stages.alone(shape, device, self.prompt, self.load.steps) * self.answered
+        return stages.alone_cost(shape, device, self.prompt, self.load.steps) * self.answered
 
 
-def ask(setting: Setting, sizes: Sizes, load: Load) -> Asked:
+def planned_questions(setting: Setting, sizes: Sizes, load: Workload) -> PlannedQuestions:
     """The questions of a load at a setting."""
     prompt = Prompt(setting.prompt, setting.name) if setting.prompt else pack_prompt(sizes.family, load.task)
-    visual = setting.budget(*sizes.grid)
+    visual = setting.token_count(*sizes.grid)
     limit = min(sizes.shared_positions or sizes.context, sizes.context)
     fronts, suffixes, sharing, alone, failing = [], [], [], 0, 0
     lengths: dict[str, int] = {}
@@ -184,9 +188,9 @@ def ask(setting: Setting, sizes: Sizes, load: Load) -> Asked:
         sharing.append(shared)
     before, suffix = (round(sum(numbers) / len(numbers)) for numbers in (fronts, suffixes))
     shortest = min(map(sum, zip(fronts, suffixes)))
-    return Asked(setting, load, visual, before, max(1, suffix), tuple(sharing), alone, failing, shortest)
+    return PlannedQuestions(setting, load, visual, before, max(1, suffix), tuple(sharing), alone, failing, shortest)
 
 
-def with_frames(asked: Asked, sizes: Sizes, frames: int) -> Asked:
+def with_frames(asked: PlannedQuestions, sizes: Sizes, frames: int) -> PlannedQuestions:
     """The same with another number of frames."""
-    return ask(replace(asked.setting, frames=frames), sizes, asked.load)
+    return planned_questions(replace(asked.setting, frames=frames), sizes, asked.load)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from sfllava import catalogue
+from sfllava.analysis.compare import by_benchmark
 from sfllava.plots import interactive, static
 from sfllava.plots.chart import ACCURACY, Chart, Heat, Panel, Series, hover, kind_of, series_of
-from sfllava.results import by_benchmark
 from sfllava.types import SfllavaError
 
 __all__ = [

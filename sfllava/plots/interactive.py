@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from sfllava.disk import replace_file
+from sfllava.files import write_file
 from sfllava.plots.chart import Chart, Panel, Series, log_ticks
 
 # seaborn's "colorblind" palette, so that both drawings of a chart have the same colours
@@ -92,6 +92,6 @@ def save(figure: go.Figure, path: Path) -> Path:
     """Write .html, with plotly's script beside it once for all figures of a folder."""
     text = figure.to_html(include_plotlyjs="directory", div_id=path.stem, config={"displaylogo": False})
     if not (script := path.with_name("plotly.min.js")).exists():
-        replace_file(script, get_plotlyjs().encode())
-    replace_file(path, text.encode())
+        write_file(script, get_plotlyjs().encode())
+    write_file(path, text.encode())
     return path

@@ -12,7 +12,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from sfllava.disk import whole
+from sfllava.files import atomic_write
 from sfllava.plots.chart import Chart, Panel, Series, log_ticks
 
 COLUMN, TEXT = 3.3, 6.9  # inches: one column of a two-column paper, and both
@@ -155,6 +155,6 @@ def _wrapped(text: str, width: int) -> str:
 def save(figure: Figure, path: Path) -> Path:
     """Write .svg, .pdf or .png; equal figures give equal bytes."""
     kind = path.suffix[1:]
-    with matplotlib.rc_context(STYLE), whole(path) as part:
+    with matplotlib.rc_context(STYLE), atomic_write(path) as part:
         figure.savefig(part, metadata=_METADATA[kind], dpi=300)
     return path

@@ -64,7 +64,8 @@ def _run(a: argparse.Namespace) -> int:
 def _import(a: argparse.Namespace) -> int:
     from sfllava.benchmarks import load_benchmark
     from sfllava.published.importing import import_outputs
-    from sfllava.types import Setting, SfllavaError
+    from sfllava.settings import Setting
+    from sfllava.types import SfllavaError
 
     if (a.frames is None) != (a.aggregation is None):
         raise SfllavaError("--frames and --aggregation go together")

@@ -10,14 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sfllava.aggregators.base import name_of
 from sfllava.benchmarks import Benchmark
-from sfllava.identity import make_identity, upgrade
-from sfllava.published.judged import Judged, find_judged, read_judged
+from sfllava.published.judged import PublishedVerdicts, find_judged, read_judged
 from sfllava.published.outputs import FOLDERS, OutputError, Outputs, QuestionIndex, find_outputs, read_outputs, sha256
-from sfllava.runfolder import RunFolder
-from sfllava.scoring import format_scores, score
-from sfllava.types import Question, Setting, name_of
-from sfllava.verdicts import VerdictFile, at_of, read_units
+from sfllava.runs.identity import make_identity, upgrade
+from sfllava.runs.run_folder import RunFolder
+from sfllava.runs.scoring import format_scores, score_rows
+from sfllava.runs.verdicts import VerdictFile, read_items, verdict_key
+from sfllava.settings import Setting
+from sfllava.types import Question
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -33,7 +35,7 @@ class Imported:
     path: Path
     scores: Row
     outputs: Outputs
-    judged: tuple[Judged, ...]
+    judged: tuple[PublishedVerdicts, ...]
 
     def __str__(self) -> str:
         out = self.outputs
@@ -70,7 +72,7 @@ def import_outputs(
     index = QuestionIndex(benchmark.questions, list(FOLDERS.get(benchmark.name, {"": ""})))
     outputs = read_outputs(files, index)
     name = setting.name if setting else config
-    verdicts: list[Judged] = []
+    verdicts: list[PublishedVerdicts] = []
     if judged:
         if benchmark.spec.task == "choice":
             raise OutputError(f"{judged}: {benchmark.name} is multiple choice, and has no judge")
@@ -106,7 +108,7 @@ def import_outputs(
             log.info("not used: %s", problem)
         done = {row["key"] for row in run.rows()}
         run.append(_row(q, name, outputs) for q in benchmark.questions if q.key not in done)
-        scores = score(benchmark.questions, [name], run.rows())
+        scores = score_rows(benchmark.questions, [name], run.rows())
         run.write_scores(scores)
         log.info("imported:\n%s", format_scores(scores))
     for each in verdicts:
@@ -134,13 +136,13 @@ def _row(question: Question, setting: str, outputs: Outputs) -> Row:
     }
 
 
-def _write_verdicts(run: Path, judged: Judged, facts: Row) -> None:
+def _write_verdicts(run: Path, judged: PublishedVerdicts, facts: Row) -> None:
     """As a judge of ours writes them; those on the very texts stay, and another judge's are an error."""
-    units = read_units(run)
+    units = read_items(run)
     identity = {"judge": "imported", "model": judged.judge, "rules": "as the published code reads a reply"}
     found = {(row["key"], row["setting"], row["rubric"]): row for row in judged.rows}
     with VerdictFile(run, judged.judge, identity, {"started": facts["started"], "command": sys.argv}, units) as file:
-        done = {at_of(row) for row in file.rows()}
+        done = {verdict_key(row) for row in file.rows()}
         file.append(
             {**_PAID_BEFORE, **found[unit.at], "video": unit.video, "content": unit.ask.content, "model": judged.judge}
             for unit in units

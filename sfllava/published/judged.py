@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from sfllava.published.literal import parse_value
-from sfllava.published.outputs import FOLDERS, Asked, OutputError, Outputs, QuestionIndex, scalar, tails, text
+from sfllava.published.outputs import (
+    FOLDERS,
+    OutputError,
+    Outputs,
+    PublishedQuestion,
+    QuestionIndex,
+    scalar,
+    tails,
+    text,
+)
 
 Row = dict[str, Any]
 NOT_JUDGED = "not judged in the published output"
@@ -34,7 +43,7 @@ class Source:
 
 
 @dataclass
-class Judged:
+class PublishedVerdicts:
     """One judge's verdict rows, and the files that could not be used, each with its reason."""
 
     judge: str
@@ -66,13 +75,13 @@ def find_judged(folder: Path, benchmark: str, config_name: str, judge: str | Non
     return sources
 
 
-def read_judged(sources: list[Source], index: QuestionIndex, outputs: Outputs, setting: str) -> list[Judged]:
+def read_judged(sources: list[Source], index: QuestionIndex, outputs: Outputs, setting: str) -> list[PublishedVerdicts]:
     """A row for each predicted question and rubric of each judge: its verdict, or an error.
 
     A file counts only for the very prediction that it judged. Where ids repeat, the published code keeps one file of
     the questions that share one; the others are rows that say so.
     """
-    judged = {source.judge: Judged(source.judge) for source in sources}
+    judged = {source.judge: PublishedVerdicts(source.judge) for source in sources}
     for source in sources:
         to, verdicts = judged[source.judge], {}
         for path in sorted(source.folder.glob("*.json")):
@@ -91,7 +100,7 @@ def read_judged(sources: list[Source], index: QuestionIndex, outputs: Outputs, s
     return list(judged.values())
 
 
-def _read_file(path: Path, source: Source, index: QuestionIndex, outputs: Outputs) -> tuple[Asked, Row]:
+def _read_file(path: Path, source: Source, index: QuestionIndex, outputs: Outputs) -> tuple[PublishedQuestion, Row]:
     value = parse_value(path.read_bytes().decode("utf-8"))
     if not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], dict):
         raise ValueError("needed a list of the judge's reply and the question")

@@ -34,7 +34,7 @@ class OutputError(SfllavaError):
 
 
 @dataclass(frozen=True)
-class Asked:
+class PublishedQuestion:
     """What one row of an output answers: a question, or a pair of them."""
 
     questions: tuple[Question, ...]
@@ -65,8 +65,8 @@ class QuestionIndex:
         for question in questions:
             pair = "consistency" in parts and question.type == "consistency"
             groups.setdefault(question.key.rpartition("/")[0] if pair else question.key, []).append(question)
-        self.asked = [Asked(tuple(group)) for group in groups.values()]
-        self._found: dict[_Mark, list[Asked]] = {}
+        self.asked = [PublishedQuestion(tuple(group)) for group in groups.values()]
+        self._found: dict[_Mark, list[PublishedQuestion]] = {}
         self._answers: dict[tuple[str, str, tuple[str, ...]], str] = {}
         for asked in self.asked:
             first = asked.questions[0]
@@ -75,7 +75,7 @@ class QuestionIndex:
             self._found.setdefault((part, first.id, texts, first.answer), []).append(asked)
             self._answers[part, first.id, texts] = first.answer
 
-    def find(self, part: str, id: str, texts: tuple[str, ...], answer: str) -> Asked:
+    def find(self, part: str, id: str, texts: tuple[str, ...], answer: str) -> PublishedQuestion:
         """The one that fits; ValueError says why there is none."""
         found = self._found.get((part, id, texts, answer), [])
         if len(found) == 1:
@@ -147,7 +147,7 @@ def text(row: dict[str, Any], name: str) -> str:
     return row[name]
 
 
-def _read_row(row: Any, part: str, index: QuestionIndex) -> tuple[Asked, list[str]]:
+def _read_row(row: Any, part: str, index: QuestionIndex) -> tuple[PublishedQuestion, list[str]]:
     if not isinstance(row, dict):
         raise ValueError(f"needed an object, got {_short(row)}")
     if isinstance(row.get("question"), list | tuple):

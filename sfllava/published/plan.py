@@ -7,11 +7,13 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from sfllava.aggregators.base import name_of
 from sfllava.benchmarks import Benchmark, load_benchmark
 from sfllava.benchmarks.base import load_spec
 from sfllava.prompts import Prompt, load_prompt, pack_prompt
 from sfllava.published.config import DEFAULTS, Experiment, Value, read_experiment
-from sfllava.types import Setting, SfllavaError, name_of
+from sfllava.settings import Setting
+from sfllava.types import SfllavaError
 
 # script -> the benchmarks it runs; of VCGBench also the parts
 SCRIPTS = {
@@ -96,7 +98,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """What an experiment file asks for: its steps, and notes on what is done otherwise here."""
 
     path: Path
@@ -115,7 +117,7 @@ class Plan:
 
 def plan_experiment(
     path: str | Path, *, root: str | Path = ".", prompts: str | Path | None = None, follow_links: bool = False
-) -> Plan:
+) -> ExperimentPlan:
     """Read an experiment file and say what it means here, before anything is loaded.
 
     root: where relative paths start. prompts: a folder that `sfllava prompts import` wrote, whose exact wordings then
@@ -134,7 +136,7 @@ def plan_experiment(
         raise experiment.error(
             experiment.scripts[0].line, f"two of its runs would write {doubled}; give CONFIG_NAME as a list of names"
         )
-    return Plan(experiment.path, tuple(steps), tuple(_notes(experiment, prompts)))
+    return ExperimentPlan(experiment.path, tuple(steps), tuple(_notes(experiment, prompts)))
 
 
 def _benchmarks_of(experiment: Experiment, script: Value) -> tuple[str, ...]:

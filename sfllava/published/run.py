@@ -6,15 +6,16 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from sfllava.disk import Row
-from sfllava.evaluation import Run, describe_setting, prepare
-from sfllava.identity import choose_questions, make_identity, upgrade
-from sfllava.published.plan import ModelChoice, Plan, Step
-from sfllava.runfolder import RunFolder
+from sfllava.files import Row
+from sfllava.published.plan import ExperimentPlan, ModelChoice, Step
+from sfllava.runs.evaluate import Run, describe_setting, prepare
+from sfllava.runs.identity import choose_questions, make_identity, upgrade
+from sfllava.runs.run_folder import RunFolder
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.llava_next import LlavaNext
+
 
 log = logging.getLogger(__name__)
 _NEW_TOKENS = 128
@@ -55,7 +56,12 @@ def load_choice(
 
 
 def run_plan(
-    plan: Plan, load: Load = load_choice, *, limit: int | None = None, decoders: int = 2, progress: bool = True
+    plan: ExperimentPlan,
+    load: Load = load_choice,
+    *,
+    limit: int | None = None,
+    decoders: int = 2,
+    progress: bool = True,
 ) -> Iterator[Run]:
     """Evaluate the steps, those of one model together.
 

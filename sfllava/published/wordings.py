@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfllava.evaluators.judge import USER
-from sfllava.prompts import VIDEO, Prompt
+from sfllava.evaluators.judges.base import USER
+from sfllava.prompts import VIDEO, Prompt, check_placeholders
 from sfllava.published.outputs import sha256
 from sfllava.published.templates import (
     Gap,
@@ -26,7 +26,7 @@ from sfllava.published.templates import (
     read_template,
     render,
 )
-from sfllava.types import SfllavaError, check_placeholders
+from sfllava.types import SfllavaError
 
 _IMAGE = "<image>"
 _INFERENCE = "prompt.py"

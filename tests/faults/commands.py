@@ -15,14 +15,14 @@ from typing import Any
 
 import psutil
 from conftest import ROOT
+from judged_runs import open_rows, write_run
 from openai_server import Server
 from small_runs import plain
-from test_judging import open_rows, write_run
 
-from sfllava.disk import part_of
-from sfllava.runfolder import read_rows
-from sfllava.sampler import read_video
-from sfllava.verdicts import read_verdicts
+from sfllava.files import partial_path
+from sfllava.runs.run_folder import read_rows
+from sfllava.runs.verdicts import read_verdicts
+from sfllava.sampler.reading import read_video
 
 JUDGE = "openai-judge-2026-01-01"
 # a judge's requests fail in the ways that pass: each verdict is there in the end, whenever its process was killed
@@ -154,7 +154,7 @@ def twice(command: Command, out: Path) -> int:
 
 def parts(out: Path) -> list[str]:
     """Half-written files that were left."""
-    mark = part_of(Path("x")).name.removesuffix("x")
+    mark = partial_path(Path("x")).name.removesuffix("x")
     return [path.name for path in out.rglob(f"{mark}*")]
 
 

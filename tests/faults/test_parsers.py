@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 from proofs import prove
 
+from sfllava.aggregators.naming import parse_aggregation
+from sfllava.aggregators.pools import POOLS, SLOW_POOLS
 from sfllava.benchmarks import BenchmarkError, load_benchmark
 from sfllava.evaluators.choice import judge_choice, parse_published, parse_strict
-from sfllava.evaluators.judge import Ask, load_rubric
+from sfllava.evaluators.judges.base import JudgeRequest, load_rubric
+from sfllava.evaluators.judges.openai import OpenAIJudge, as_completion
+from sfllava.evaluators.judges.reply import read_reply
 from sfllava.evaluators.match import judge_match, normalise
-from sfllava.evaluators.openai_judge import OpenAIJudge, as_completion
-from sfllava.evaluators.reading import read_reply
-from sfllava.methods import parse_aggregation
 from sfllava.prompts import LETTERS, VIDEO, Prompt, load_prompt, options_text
-from sfllava.slowfast import POOLS, SLOW_POOLS
 from sfllava.types import Question, SfllavaError
 
 COUNT = st.integers(0, 10**7).map(str) | st.sampled_from(["٣", "1٣", "²", "01", "-1", "1.0", "", "9" * 5000])
@@ -192,7 +192,7 @@ def test_replies_of_judges():
 def test_what_a_judge_s_server_may_send():
     """Any JSON is a completion with a verdict, maybe a failed one, or a ValueError."""
     judge = OpenAIJudge("some-model")
-    ask = Ask(load_rubric("open"), ("q?",), "a", ("p",))
+    ask = JudgeRequest(load_rubric("open"), ("q?",), "a", ("p",))
 
     def check(drawn) -> None:
         content, choice, message, more = drawn

@@ -18,20 +18,20 @@ from published_layout import sfllava
 from test_parsers import PLAIN
 
 from sfllava.benchmarks import load_benchmark
-from sfllava.disk import RunError
-from sfllava.evaluators.judge import load_rubric
+from sfllava.evaluators.judges.base import load_rubric
+from sfllava.files import RunError
 from sfllava.models.checkpoint import CheckpointError, read_checkpoint
 from sfllava.models.load import load_model
-from sfllava.models.tiny import write_random_checkpoint
+from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
 from sfllava.published.config import ExperimentError, read_experiment
 from sfllava.published.importing import import_outputs
 from sfllava.published.literal import parse_value
 from sfllava.published.wordings import read_wordings
-from sfllava.runfolder import RunFolder, read_rows, read_run
-from sfllava.sampler import write_video
-from sfllava.scoring import score
+from sfllava.runs.run_folder import RunFolder, read_rows, read_run
+from sfllava.runs.scoring import score_rows
+from sfllava.runs.verdicts import VerdictFile, read_about, read_items, waiting_contents
+from sfllava.sampler.writing import write_video
 from sfllava.types import Question, SfllavaError
-from sfllava.verdicts import VerdictFile, read_about, read_units, waiting_contents
 
 # a line of a file, as it should be, nearly so, or anything
 DEEP = st.sampled_from(
@@ -77,7 +77,7 @@ def test_rows_of_a_run(tmp_path):
             assert str(error).startswith(f"{file}, line ")
         else:
             assert [json.dumps(row) for row in rows] == [json.dumps(json.loads(line)) for line in lines]
-        for use in (lambda: score([question], ["s"], read_rows(tmp_path)), lambda: read_units(tmp_path)):
+        for use in (lambda: score_rows([question], ["s"], read_rows(tmp_path)), lambda: read_items(tmp_path)):
             try:
                 use()
             except SfllavaError as error:

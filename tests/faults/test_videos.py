@@ -17,9 +17,11 @@ from corpus import Item, encode, level, make_corpus
 from fault_table import record, some
 from published_layout import sfllava
 
-from sfllava.decoders import DecodePool
-from sfllava.runfolder import read_rows
-from sfllava.sampler import Video, VideoError, read_video, sample_indices
+from sfllava.runs.run_folder import read_rows
+from sfllava.sampler.pool import DecodePool
+from sfllava.sampler.reading import read_video
+from sfllava.sampler.sampling import sample_indices
+from sfllava.sampler.video import Video, VideoError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes, links and rights of files")
 TINY = ("--model", "tiny", "--frames", 4, "--aggregation", "slowfast-slow_2frms_spatial_1d_max_pool-fast_2x2")

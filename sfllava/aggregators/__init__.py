@@ -1,0 +1,1 @@
+"""Patch grid (T h w D) -> visual tokens (N D): one file per method."""

@@ -1,0 +1,1 @@
+"""Run folders -> tables: accuracy, paired differences, agreement of judges."""

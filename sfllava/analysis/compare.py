@@ -1,0 +1,162 @@
+"""Paired differences between settings, and what they show."""
+
+# what a pandas expression gives is a union of half a dozen types to a checker
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from sfllava.analysis import stats
+from sfllava.analysis.loading import load_results
+from sfllava.analysis.results import accuracy
+from sfllava.runs.run_folder import AskedQuestions, RunError, asked_questions
+
+
+def paired_differences(results: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
+    """Of each pair of names, or of each against `reference`, on the same questions: first minus other, in points.
+
+    p is that of flipping the signs of whole videos (`stats.difference`), p_holm the same corrected for the number of
+    pairs; `real` is p_holm < 0.05. `detectable` is the true difference that such data would show in 80 of 100 cases,
+    before the correction. Raises RunError where two names were not asked the same questions.
+    """
+    names = list(results["name"].cat.remove_unused_categories().cat.categories) if len(results) else []
+    if reference is not None and reference not in names:
+        raise RunError(f"no setting is called {reference!r}; there are {', '.join(names)}")
+    by_name = {n: _indexed(part) for n, part in results.groupby("name", sort=False, observed=True)}
+    pairs = [
+        (one, other)
+        for i, one in enumerate(names)
+        for other in ([reference] if reference else names[i + 1 :])
+        if one != other
+    ]
+    rows = []
+    for one, other in pairs:
+        first, second = by_name[one], by_name[other]
+        if len(first) != len(second) or not first.index.equals(second.index):
+            raise RunError(
+                f"{one} and {other} were not asked the same questions: {len(first)} and {len(second)} rows, of which "
+                f"{len(first.index.intersection(second.index))} agree"
+            )
+        found = stats.difference(first["correct"], second["correct"], first["video"])
+        mean = found.estimate
+        rows.append(
+            {"setting": one, "other": other, "points": 100 * mean.mean, "low": 100 * mean.low, "high": 100 * mean.high}
+            | {"p": found.p, "detectable": 100 * found.detectable, "questions": mean.n, "videos": mean.videos}
+        )
+    columns = ["setting", "other", "points", "low", "high", "p", "detectable", "questions", "videos"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(6, "p_holm", stats.holm(table["p"].to_numpy(float)) if len(table) else [])
+    table["real"] = table["p_holm"] < 0.05
+    return table
+
+
+def _indexed(part: pd.DataFrame) -> pd.DataFrame:
+    index = pd.MultiIndex.from_arrays([part["benchmark"].astype(str), part["key"].astype(str)])
+    # a video is one cluster, whatever form its questions have
+    plain = pd.DataFrame({"correct": part["correct"].to_numpy(), "video": part["video"].astype(str).to_numpy()}, index)
+    return plain.sort_index()
+
+
+def describe_findings(results: pd.DataFrame, reference: str | None = None, gaps: pd.DataFrame | None = None) -> str:
+    """What a reader may take from the numbers: which differences are real, and which are within noise.
+
+    Each benchmark is looked at by itself. Where settings cannot be compared, as in a sweep that is not done yet, it
+    says why. gaps: `differences(results, reference)`, where that is at hand.
+    """
+    parts = by_benchmark(results)
+    if len(parts) > 1:
+        return "\n\n".join(f"{name}: {describe_findings(part, reference)}" for name, part in parts)
+    try:
+        found = paired_differences(results, reference) if gaps is None else gaps
+        lines = _of_differences(found) if len(results) else ["There is no answer yet."]
+    except RunError as error:
+        lines = [f"Nothing is compared, since {error}."]
+    table = accuracy(results)
+    waiting = table["not_asked"] if len(table) else table.assign(not_asked=0)["not_asked"]
+    if waiting.any():
+        lines.append(f"{int(waiting.sum()):,} questions have not been asked yet: the numbers are those of a part.")
+    failed = int(results["failed"].sum())
+    if failed:
+        lines.append(f"{failed:,} answers failed and count as wrong; the table of failures has their reasons.")
+    return "\n".join(lines)
+
+
+def by_benchmark(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """(name, rows) of each benchmark, also of one that has settings without any rows yet."""
+    settings = results.attrs.get("settings", [])
+    found = []
+    for name in dict.fromkeys(
+        [*results["benchmark"].astype(str), *(s["benchmark"] for s in settings if not s["rows"])]
+    ):
+        part = results[results["benchmark"] == name]
+        part.attrs = results.attrs | {"settings": [s for s in settings if s["benchmark"] == name]}
+        found.append((name, part))
+    return found
+
+
+def _of_differences(table: pd.DataFrame) -> list[str]:
+    if table.empty:
+        return ["There is one setting, so nothing is compared."]
+    real, noise = table[table["real"]], table[~table["real"]]
+    questions, videos = int(table["questions"].max()), int(table["videos"].max())
+    if videos < stats.FEWEST_VIDEOS:
+        return [
+            f"{questions:,} questions about {videos:,} video{'s' * (videos > 1)}: too few videos to tell settings "
+            f"apart. Questions about one video are correlated, and no difference can be significant with fewer than "
+            f"{stats.FEWEST_VIDEOS} videos. Nothing is ranked."
+        ]
+    lines = [
+        f"Of {len(table)} paired differences on {questions:,} questions about {videos:,} videos, {len(real)} "
+        f"{'is' if len(real) == 1 else 'are'} real (p < 0.05, corrected for {len(table)} comparisons) and {len(noise)} "
+        f"{'is' if len(noise) == 1 else 'are'} within noise."
+    ]
+    largest = real.reindex(real["points"].abs().sort_values(ascending=False, kind="stable").index)
+    for row in largest.head(8).to_dict("records"):
+        swap = row["points"] < 0
+        one, other = (row["other"], row["setting"]) if swap else (row["setting"], row["other"])
+        low, high = (-row["high"], -row["low"]) if swap else (row["low"], row["high"])
+        lines.append(f"- {one} is better than {other} by {abs(row['points']):.1f} points [{low:.1f}, {high:.1f}]")
+    if len(largest) > 8:
+        lines.append(f"- and {len(largest) - 8} smaller ones, which the table of differences has")
+    if len(noise):
+        lines.append(
+            f"The others must not be read as findings: these questions show a difference of "
+            f"{noise['detectable'].median():.1f} points in four of five cases, and smaller ones seldom."
+        )
+    return lines
+
+
+def _alignment(table: pd.DataFrame) -> str:
+    return "".join("r" if pd.api.types.is_numeric_dtype(kind) else "l" for kind in table.dtypes)
+
+
+def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str | None = None) -> str:
+    """What `sfllava compare` prints: accuracies, paired differences, and what follows from them.
+
+    Raises RunError for runs of different questions.
+    """
+    runs = [runs] if isinstance(runs, str | Path) else list(runs)
+    results = load_results(runs, judge)
+    asked = dict(zip(results.attrs["runs"], map(asked_questions, runs)))
+    first = next(iter(asked))
+    for run, what in asked.items():
+        if what != asked[first]:
+            raise RunError(
+                f"{first} and {run} were not asked the same questions: {_asked(asked[first])} against {_asked(what)}"
+            )
+    shown = accuracy(results).round(1)
+    gaps = paired_differences(results, reference)
+    text = [shown.to_string(index=False)]
+    if len(gaps):
+        digits = {"points": 1, "low": 1, "high": 1, "p": 4, "p_holm": 4, "detectable": 1}
+        text += ["", gaps.drop(columns=["questions", "videos"]).round(digits).to_string(index=False)]
+    return "\n".join([*text, "", describe_findings(results, reference, gaps)])
+
+
+def _asked(what: AskedQuestions) -> str:
+    name, count, digest = what
+    return f"{name} ({count} questions, SHA-256 {digest[:12]})"

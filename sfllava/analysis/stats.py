@@ -1,0 +1,220 @@
+"""Intervals and differences when questions come in clusters: those about one video are not independent.
+
+Standard errors are cluster-robust (Liang & Zeger 1986). With few videos they are poor, so the intervals and the test do
+not rest on them alone: a mean has the exact binomial interval of as many independent questions as it is worth (Korn &
+Graubard 1998), and a paired difference the randomization test that flips the signs of whole videos, with the interval
+that this test implies. All is in the units of the values: shares for right (1) and wrong (0), points for scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+FEWEST_VIDEOS = 6
+"""Fewer can never show a difference: the smallest p-value of n sign flips is 2 / 2**n, which is 0.0625 for 5."""
+_FLIPS = 4999
+_EXACT_VIDEOS = 12  # up to here all 2**n flips are taken, beyond it a random sample of them
+_TINY = 1e-9  # of the range of the values: a smaller standard error is rounding
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval, its standard error, and how many values of how many videos are behind it."""
+
+    mean: float
+    low: float
+    high: float
+    error: float
+    n: int
+    videos: int
+
+
+def proportion(right: np.ndarray, videos: np.ndarray) -> Estimate:
+    """The share of (N) answers that are right (1) and not wrong (0), about one of (N) videos each: a `mean`."""
+    return mean(right, videos, 0.0, 1.0)
+
+
+def mean(values: np.ndarray, videos: np.ndarray, low: float, high: float) -> Estimate:
+    """The mean of values that come in clusters, with the interval of Clopper and Pearson.
+
+    The interval is that of a share of the range from `low` to `high`, at the effective sample size (Korn & Graubard
+    1998). This follows from the jackknife's standard error, which has the fewer degrees of freedom the fewer videos it
+    comes from; it is at least what it would be if all answers about a video were the same (Kish 1965). Where all values
+    are equal the interval allows for the videos that were not seen: as many as a sample of this size misses in more
+    than 2.5 of 100 cases may have any value.
+
+    Args:
+        values: (N) scores, or 1 for right and 0 for wrong.
+        videos: (N) the video of each.
+        low: the least value that there can be.
+        high: the greatest.
+    """
+    value, error, groups = _mean_error(values, videos)
+    values, n = np.asarray(values, float), len(values)
+    if groups < 2:
+        return Estimate(value, low, high, error, n, groups)
+    owner = np.unique(videos, return_inverse=True)[1]
+    sizes = np.bincount(owner)
+    least = n**2 / (sizes**2).sum() * _known_from(groups - 1)
+    if values.min() == values.max():
+        missed = unseen(least)
+        return Estimate(value, value - missed * (value - low), value + missed * (high - value), error, n, groups)
+    without = np.bincount(owner, values - value) / (1 - sizes / n)  # what the mean moves by without a video, times -n
+    variance = (groups - 1) / groups * (without**2).sum() / n**2
+    kurtosis = groups * (without**4).sum() / max((without**2).sum() ** 2, _TINY)
+    degrees = min(groups - 1, groups / max(kurtosis - 1, _TINY))
+    proportion = (value - low) / (high - low)
+    spread = (
+        proportion * (1 - proportion) * (high - low) ** 2
+    )  # the variance of answers that are either `low` or `high`
+    by_error = spread / max(variance, values.var() / n)
+    worth = max(by_error * _known_from(degrees), min(least * spread / values.var(), by_error * _known_from(groups - 1)))
+    first = stats.beta.ppf(0.025, proportion * worth, worth * (1 - proportion) + 1)
+    last = stats.beta.ppf(0.975, proportion * worth + 1, worth * (1 - proportion))
+    start, end = (low + (high - low) * float(at) for at in (first, last))
+    return Estimate(value, start, end, error, n, groups)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference, the p-value of there being none, and the least that the data could detect."""
+
+    estimate: Estimate
+    p: float
+    detectable: float
+    """The true difference that would be found (p < 0.05) in 80 of 100 such data sets; infinite for too few videos"""
+
+
+def difference(one: np.ndarray, other: np.ndarray, videos: np.ndarray, limit: float = 1.0) -> Difference:
+    """The mean of paired differences, tested by flipping the signs of whole videos.
+
+    Where there is no difference each video is as likely to favour one as the other by what it does. p is the share of
+    all flips whose difference is at least as large: exact for whole numbers (right and wrong) and for few videos, else
+    from 4,999 flips drawn with a fixed seed. The interval has the differences that this test does not reject; where
+    fewer than six videos differ at all it also allows for those that were not seen.
+
+    Args:
+        one: (N) values, such as 1 for right and 0 for wrong.
+        other: (N) values of the other on the same questions.
+        videos: (N) the video of each question.
+        limit: the largest difference that there can be, in either direction.
+    """
+    gain = np.asarray(one, float) - np.asarray(other, float)
+    value, error, groups = _mean_error(gain, videos)
+    owner = np.unique(videos, return_inverse=True)[1]
+    sums, sizes = np.bincount(owner, gain), np.bincount(owner).astype(float)
+    sums[np.abs(sums) < _TINY] = 0.0
+    differing = int(np.count_nonzero(sums))
+    p = _flip_p(sums[sums != 0])
+    low, high = _flip_interval(sums, sizes, limit)
+    detectable = (t_quantile(0.975, groups) + t_quantile(0.8, groups)) * error if groups >= FEWEST_VIDEOS else np.inf
+    if differing < FEWEST_VIDEOS:
+        missed = limit * unseen(groups)
+        low, high, detectable = min(low, -missed), max(high, missed), max(detectable, missed)
+    # the test is exact where the interval's flips are drawn: at the border it is the test that says on which side 0 is
+    if p >= 0.05:
+        low, high = min(low, 0.0), max(high, 0.0)
+    elif low <= 0 <= high:
+        low, high = (0.0 + _TINY, high) if value > 0 else (low, 0.0 - _TINY)
+    estimate = Estimate(value, max(-limit, low), min(limit, high), error, len(gain), groups)
+    return Difference(estimate, p, float(detectable))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """(N) p-values -> the same, corrected for N comparisons (Holm 1979)."""
+    order = np.argsort(p, kind="stable")
+    raised = np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1)).clip(max=1)
+    out = np.empty(len(p))
+    out[order] = raised
+    return out
+
+
+def _flip_p(sums: np.ndarray) -> float:
+    """The share of sign flips of (G) sums whose total is at least as far from 0 as theirs."""
+    total = abs(sums.sum())
+    if not len(sums):
+        return 1.0
+    if np.array_equal(sums, np.round(sums)):
+        chances = _flip_totals(np.abs(sums).astype(int))
+        at = np.arange(len(chances)) - len(chances) // 2
+        return float(min(1.0, chances[np.abs(at) >= total].sum()))
+    drawn = np.concatenate([np.abs(signs @ sums) for signs in _flips(len(sums))])
+    return float(np.mean(drawn >= total - _TINY * np.abs(sums).sum()))
+
+
+def _flip_totals(sizes: np.ndarray) -> np.ndarray:
+    """The chance of each total, from -sum to sum, of whole numbers (G) with random signs."""
+    chances = np.ones(1)
+    for size, count in zip(*np.unique(sizes, return_counts=True)):
+        ups = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        steps = np.zeros(2 * size * count + 1)
+        steps[:: 2 * size] = ups
+        chances = np.convolve(chances, steps)
+    return chances
+
+
+def _flip_interval(sums: np.ndarray, sizes: np.ndarray, limit: float) -> tuple[float, float]:
+    """The differences c for which flipping the signs of (G) sums - c * sizes gives p > 0.05.
+
+    A flip with totals a of the sums and b of the sizes is as extreme as the data for all c between (S - a) / (N - b)
+    and (S + a) / (N + b), which lie on either side of the mean S / N. So the ends are quantiles over the flips.
+    """
+    s, n = sums.sum(), sizes.sum()
+    lows, highs = [], []
+    for signs in _flips(len(sums)):
+        a, b = signs @ sums, signs @ sizes
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ends = np.stack([(s - a) / (n - b), (s + a) / (n + b)])
+        # where all signs are equal, no difference is less extreme
+        lows.append(np.where(n - np.abs(b) > 0.5, ends.min(0), -np.inf))
+        highs.append(np.where(n - np.abs(b) > 0.5, ends.max(0), np.inf))
+    low, high = np.sort(np.concatenate(lows)), np.sort(np.concatenate(highs))
+    outside = int(0.05 * len(low))  # a difference that at most so many flips reach is rejected
+    return max(-limit, float(low[outside])), min(limit, float(high[-1 - outside]))
+
+
+def _flips(videos: int) -> Iterator[np.ndarray]:
+    """(B videos) signs in parts: all that there are, or the data's own and a sample with a fixed seed."""
+    signs = _signs(videos)
+    for start in range(0, len(signs), 500):
+        yield signs[start : start + 500].astype(float)
+
+
+@lru_cache(maxsize=1)  # all differences of a table are about the same videos
+def _signs(videos: int) -> np.ndarray:
+    if videos <= _EXACT_VIDEOS:
+        return (1 - 2 * (np.arange(2**videos)[:, None] >> np.arange(videos) & 1)).astype(np.int8)
+    drawn = np.random.default_rng(0).integers(0, 2, (_FLIPS, videos), np.int8)
+    return np.concatenate([np.ones((1, videos), np.int8), 1 - 2 * drawn])
+
+
+def unseen(videos: float) -> float:
+    """The largest share of videos of a kind that is missing from a sample in more than 2.5 of 100 cases."""
+    return 1 - 0.025 ** (1 / videos)
+
+
+def _mean_error(values: np.ndarray, videos: np.ndarray) -> tuple[float, float, int]:
+    values = np.asarray(values, float)
+    if not len(values) or len(values) != len(videos):
+        raise ValueError(f"needed values and as many videos, got {len(values)} and {len(videos)}")
+    owner = np.unique(videos, return_inverse=True)[1]
+    groups = int(owner.max()) + 1
+    value = float(values.mean())
+    residuals = np.bincount(owner, values - value)
+    error = float(np.sqrt(groups / (groups - 1) * (residuals**2).sum())) / len(values) if groups > 1 else np.inf
+    return value, error, groups
+
+
+def _known_from(degrees: float) -> float:
+    """By what a number of questions shrinks whose standard error is known with so many degrees of freedom."""
+    return float((stats.norm.ppf(0.975) / stats.t.ppf(0.975, max(degrees, 1.0))) ** 2)
+
+
+def t_quantile(at: float, groups: int) -> float:
+    """Of Student's t with as many degrees of freedom as there are clusters less one."""
+    return float(stats.t.ppf(at, groups - 1))

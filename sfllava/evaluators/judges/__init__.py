@@ -1,0 +1,1 @@
+"""Models and rules that grade open-ended answers, one file each."""

@@ -1,0 +1,68 @@
+"""What is known of a loaded checkpoint beside its weights: enough to check and to record a run of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfllava.models.operations import Shape
+from sfllava.models.tokenizer import Tokenizer
+from sfllava.prompts import Prompt, pack_prompt
+from sfllava.types import Question, SfllavaError
+
+
+def check_generation(read: str, max_new_tokens: int, questions: Iterable[Question]) -> None:
+    """Raise SfllavaError for a way of reading answers that there is not, or that the questions do not allow."""
+    if read not in ("generate", "logits"):
+        raise SfllavaError(f"read must be generate or logits, got {read!r}")
+    if max_new_tokens < 1:
+        raise SfllavaError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if read == "logits" and any(not question.options for question in questions):
+        raise SfllavaError("reading letters from logits needs questions with options")
+
+
+class ContextError(SfllavaError):
+    """A prompt that the model's context does not hold; raised before any compute."""
+
+
+@dataclass(eq=False)
+class ModelInfo:
+    """A checkpoint's tokenizer, sizes and names; without weights, so that it travels between processes."""
+
+    path: Path
+    layout: str
+    family: str
+    """The prompt pack that suits its language model"""
+    tokenizer: Tokenizer
+    context: int
+    """Positions of the longest prompt with its answer"""
+    image_size: int
+    grid: tuple[int, int]
+    """Patches (h, w) of a frame"""
+    shape: Shape
+    rope: dict[str, Any] | None
+    device: torch.device
+    """Where tokens enter the language model"""
+    dtype: torch.dtype
+    fingerprint: str
+    """A hash that tells the loaded weights, config and tokenizer from others (`checkpoint.fingerprint`)"""
+
+    def prompt_ids(self, question: Question, prompt: Prompt | None = None) -> tuple[list[int], list[int]]:
+        """Token ids before (BOS first, where the checkpoint has one) and behind the video."""
+        before, after = (prompt or pack_prompt(self.family, question.task)).pieces(question)
+        bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        first = self.tokenizer.encode(before)
+        # a prompt file that writes its own BOS has it once all the same
+        return (first if bos and first[:1] == bos else bos + first), self.tokenizer.encode(after)
+
+    def check_context(self, visual_tokens: int, text_tokens: int, what: str = "the prompt") -> None:
+        """Raise ContextError unless a prompt and one new token fit the context."""
+        if visual_tokens + text_tokens >= self.context:
+            raise ContextError(
+                f"{visual_tokens} visual and {text_tokens} text tokens do not fit the context of {self.context} "
+                f"({what[:60]!r}): use fewer frames or a coarser aggregation"
+            )

@@ -1,0 +1,73 @@
+"""What is left of a sweep for a reader: tables as files, figures, and a report in HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from sfllava.analysis.compare import by_benchmark, describe_findings, paired_differences
+from sfllava.analysis.loading import load_results
+from sfllava.analysis.results import accuracy, costs, failures
+from sfllava.analysis.tables import export
+from sfllava.files import RunError, folder_of_parts, write_file
+from sfllava.notebooks import run_notebook, to_html
+from sfllava.plots import save_figures
+
+
+def export_all(
+    runs: str | Path | Iterable[str | Path], out: str | Path, only: Sequence[str | Path] = (), judge: str | None = None
+) -> dict[str, list[Path] | str]:
+    """Draw the figures of runs into a folder, and write their tables beside: CSV, Parquet and LaTeX.
+
+    The files take the place of earlier ones all together, when all are made; where something fails the folder is as it
+    was. The same runs give the same bytes.
+
+    Args:
+        runs: one or many run folders.
+        out: the folder; made where it is not there.
+        only: the figures to draw, by name or as files of your own. Default: all.
+        judge: by whose verdicts open answers are right. Default: offline scores.
+
+    Returns:
+        Name -> the files that were made, or in words why there are none.
+    """
+    out, results = Path(out), load_results(runs, judge)
+    files = ("csv", "parquet", "tex")
+    made: dict[str, list[Path] | str] = {}
+    with folder_of_parts(out) as parts:
+        made |= save_figures(results, parts, only)
+        for name, table in tables(results).items():
+            made[f"{name} (table)"] = (
+                table if isinstance(table, str) else [export(table, parts / f"{name}.{kind}") for kind in files]
+            )
+        write_file(parts / "findings.txt", f"{describe_findings(results)}\n".encode())
+    return {name: f if isinstance(f, str) else [out / path.name for path in f] for name, f in made.items()}
+
+
+def tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
+    """The tables of results by name: accuracy, costs, failures, and where there are several settings or types, these.
+
+    In place of differences that cannot be had, as of a sweep that is not done yet, it says why.
+    """
+    found: dict[str, pd.DataFrame | str] = {
+        "accuracy": accuracy(results, ("benchmark", "name")), "costs": costs(results), "failures": failures(results),
+    }  # fmt: skip
+    if len(set(results["name"])) > 1:
+        try:
+            parts = [paired_differences(part).assign(benchmark=name) for name, part in by_benchmark(results)]
+            columns = ["benchmark", *parts[0].columns.drop("benchmark")]
+            found["differences"] = pd.concat(parts).reindex(columns=columns)
+        except RunError as error:
+            found["differences"] = f"none, since {error}"
+    if len(set(results["type"])) > 1:
+        found["types"] = accuracy(results, ("benchmark", "name", "type"))
+    return found
+
+
+def report(run: str | Path) -> Path:
+    """Write report.html into a run folder: the executed figures notebook, with all tables and figures in it."""
+    run = Path(run)
+    parameters = {"runs": [str(run.resolve())], "out": str((run / "figures").resolve())}
+    return to_html(run_notebook("figures", run / "report.ipynb", parameters, progress=False), code=False)

@@ -1,0 +1,405 @@
+"""A run on many GPUs: Ray places the workers, replaces those that die and does their videos again.
+
+A worker is a Ray actor that holds one model. The unit of work is a video with all that is asked of it; this process
+hands them out, gets rows back, and alone writes the run folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import re
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sfllava.files import Row
+from sfllava.runs.failures import Outcome, Streak
+from sfllava.runs.jobs import GenerationOptions, Job
+from sfllava.runs.ray_actor import CrashCounter, ModelActor, VideoMissingError, WorkerResult
+from sfllava.types import SfllavaError
+
+if TYPE_CHECKING:
+    from sfllava.models.base import ModelInfo
+
+
+PATIENCE_SECONDS = 60.0
+"""After which it is said what a first worker needs that has not come up, and no lost worker is waited for"""
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Worker:
+    actor: Any
+    group: Any = None
+    """Ray's reservation of what it needs"""
+    ahead: deque[Job] = field(default_factory=deque)
+    """Jobs whose videos it decodes while it answers another"""
+    node: str = ""
+    """Ray's id of the node that it was on when it last answered; none while it comes up"""
+    streak: Streak = field(default_factory=Streak)
+    """Jobs in a row that it failed at, in this run"""
+    broken: Streak | None = None
+    """What it failed at, where it gets no more work"""
+
+
+class RayRunner:
+    """Models in many processes, on this machine or a Ray cluster; a `jobs.Runner`, in the place of a model.
+
+    Use as a context manager. workers: how many; by default as many as have room, on CPUs one a node. address: of a
+    running cluster (`auto`, HOST:PORT); without one a Ray of its own is started on this machine, and stopped at the
+    end. gpus: for each worker. The rest is that of `load_model`; a checkpoint must have the same path on all nodes.
+    Raises SfllavaError.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | Path,
+        workers: int | None = None,
+        address: str | None = None,
+        *,
+        gpus: int = 1,
+        device: str = "auto",
+        dtype: str = "auto",
+        **options: Any,
+    ) -> None:
+        if (workers is not None and workers < 1) or gpus < 1:
+            raise SfllavaError(f"needed at least one worker and one GPU each, got {workers} and {gpus}")
+        if device not in ("auto", "cpu", "cuda"):
+            raise SfllavaError(f"Ray chooses the GPU of each worker: device must be auto, cpu or cuda, got {device!r}")
+        self._wanted, self._address, self._gpus, self._device = workers, address, gpus, device
+        self._load = {"path_or_name": path_or_name, "dtype": dtype, **options}
+        self._outline: ModelInfo | None = None
+        self._workers: list[_Worker] = []
+        self._busy: dict[Any, tuple[_Worker, Job | None]] = {}
+        """What a worker is at: answering a job, or, without one, coming up"""
+        self._runs = 0
+        self._alone: float | None = None
+        """Since when no worker is up but broken ones"""
+        self._said: deque[str] = deque(maxlen=100)
+
+    def __enter__(self) -> RayRunner:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_aside(self._said))
+            ray = _connect(self._address, stack)
+            count, needs = _plan(ray.nodes(), self._wanted, self._gpus, self._device, self._address is None)
+            self._load["device"] = "cuda" if needs.get("GPU") else "cpu"
+            if needs.get("GPU", 0) > 1:
+                self._load["device_map"] = self._load.get("device_map") or "auto"
+            self._needs = needs
+            self._place(ray, count, needs, stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def _place(self, ray: Any, count: int, needs: dict[str, int], stack: contextlib.ExitStack) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        name = f"sfllava-{uuid.uuid4().hex}"
+        tally = ray.remote(CrashCounter).options(name=name, num_cpus=0, scheduling_strategy=here).remote()
+        stack.callback(ray.kill, tally)
+        path = [entry for entry in sys.path if entry]
+        # what a worker needs stays reserved for it while Ray replaces it, whoever else is on the cluster
+        options = {"max_restarts": -1, "max_task_retries": -1}
+        options |= {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0)}
+        for number in range(count):
+            group = ray.util.placement_group([needs])
+            stack.callback(ray.util.remove_placement_group, group)
+            actor = ray.remote(ModelActor).options(
+                scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=group), **options
+            )
+            worker = _Worker(actor.remote(number, name, self._load, str(Path.cwd()), path), group)
+            stack.callback(ray.kill, worker.actor)
+            self._workers.append(worker)
+            self._busy[worker.actor.ready.remote(None)] = (worker, None)
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def outline(self) -> ModelInfo:
+        """Of the model that all workers hold; waits for the first of them."""
+        if self._outline is None:
+            with _aside(self._said):
+                self._wait(lambda: self._outline is not None)
+        assert self._outline is not None
+        return self._outline
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(model, *args)` in one of the workers; SfllavaError where none is left that works."""
+        import ray.exceptions
+
+        mark = self.outline.fingerprint
+        with _aside(self._said):
+            self._wait(lambda: bool(self._free()))
+            try:
+                return ray.get(self._free()[0].actor.call.remote(mark, function, args))
+            except ray.exceptions.RayError as error:
+                raise _mended(error) from None
+
+    def run(self, how: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
+        """The rows of all jobs, each once; a job's rows come together, jobs in the order in which they are done.
+
+        A worker at which one video after another fails with one same error gets no more; others do these videos.
+        Raises SfllavaError where no worker is left: none works or comes up, and the others' nodes stay dead.
+        """
+        _check_sendable(how, jobs)
+        mark = self.outline.fingerprint
+        self._runs += 1
+        left = {job.video: job for job in jobs}
+        fresh = deque(job for job in jobs if job.path is not None)
+        for job in jobs:
+            if job.path is None:
+                yield left.pop(job.video).failed(job.missing)
+        for worker in self._workers:
+            worker.ahead.clear()
+            worker.streak, worker.broken = Streak(), None
+        log.info("%d of %d workers are up; others join as they come up", len(self._idle()), len(self._workers))
+        with _aside(self._said):
+            while left:
+                self._check_left()
+                for worker in self._free():
+                    if (job := worker.ahead.popleft() if worker.ahead else self._next(fresh, left)) is None:
+                        break
+                    while fresh and len(worker.ahead) < how.decoders:
+                        worker.ahead.append(fresh.popleft())
+                    ref = worker.actor.answer.remote(mark, self._runs, how, job, list(worker.ahead))
+                    self._busy[ref] = (worker, job)
+                for worker, job, done in self._collect():
+                    if left.get(job.video) is not job:  # another worker was faster, or it is of an earlier run
+                        continue
+                    yield from _first(worker.streak.add(done), left)
+                    if worker.streak.broken:
+                        self._give_up(worker, fresh)
+                while self._held_back().issuperset(left) and left and (doubted := self._doubted()):
+                    self._give_up(doubted, fresh)
+                if self._held_back().issuperset(left):  # nothing else is left to show whose the errors are
+                    for worker in self._workers:
+                        yield from _first(worker.streak.release(), left)
+
+    def _held_back(self) -> set[str]:
+        return {video for worker in self._workers for video in worker.streak.videos}
+
+    def _doubted(self) -> _Worker | None:
+        """A worker with videos held back, where another one is up that may do them."""
+        for worker in self._workers:
+            others = [other for other in self._workers if other is not worker and not other.broken]
+            if worker.streak.videos and self._any_up(others):
+                return worker
+        return None
+
+    def _give_up(self, worker: _Worker, fresh: deque[Job]) -> None:
+        """Leave what a worker failed at, which is no longer held back, and was to do next to the others."""
+        worker.broken, worker.streak = worker.streak, Streak()
+        self._check_left()
+        log.warning("a worker gets no more work, its videos go to others: %s", worker.broken.error)
+        fresh.extend(worker.ahead)
+        worker.ahead.clear()
+
+    def _check_left(self) -> None:
+        """SfllavaError where workers are broken and no other is left; said in the log where others may come up."""
+        broken = [worker.broken for worker in self._workers if worker.broken]
+        others = [worker for worker in self._workers if not worker.broken]
+        if not broken or self._any_up(others):
+            self._alone = None
+            return
+        coming = sum(not worker.node for worker in others)
+        if others and self._alone is None:
+            self._alone, lost = time.monotonic(), len(others) - coming
+            log.warning("no worker is left but %d that come up and %d whose nodes died: waiting for them", coming, lost)
+        # Ray places a worker again where it finds room, which takes it a moment
+        if not coming and (self._alone is None or time.monotonic() - self._alone > PATIENCE_SECONDS):
+            raise broken[-1].stop(" on one worker, and no other is left,")
+
+    def _any_up(self, workers: Sequence[_Worker]) -> bool:
+        """Whether the node of one of them is alive: that on which it was last, or on which Ray places it now."""
+        import ray
+
+        if not (known := [worker for worker in workers if worker.node]):
+            return False
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if any(worker.node in alive for worker in known):
+            return True
+        tables = [ray.util.placement_group_table(worker.group) for worker in known]
+        return any(node in alive for table in tables for node in table["bundles_to_node_id"].values())
+
+    def _next(self, fresh: deque[Job], left: dict[str, Job]) -> Job | None:
+        if fresh:
+            return fresh.popleft()
+        if reserved := max((worker.ahead for worker in self._workers), key=len, default=None):
+            return reserved.pop()
+        # Ray does a job again where it finds room for the dead worker; where it finds none, another worker does it
+        import ray
+
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        held = {job.video for worker, job in self._busy.values() if job and worker.node in alive} | self._held_back()
+        return next((job for video, job in left.items() if video not in held), None)
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        """Collect until a worker is up, or free; what jobs of an earlier run gave is dropped."""
+        import ray
+
+        start, said = time.monotonic(), False
+        while not until():
+            self._check_left()
+            for _ in self._collect():
+                pass
+            if not said and self._outline is None and time.monotonic() - start > PATIENCE_SECONDS:
+                said, free = True, {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
+                log.warning("no worker is up yet; one needs %s, and the cluster has %s free", self._needs, free)
+
+    def _idle(self) -> list[_Worker]:
+        busy = {worker for worker, _ in self._busy.values()}
+        return [worker for worker in self._workers if worker not in busy]
+
+    def _free(self) -> list[_Worker]:
+        return [worker for worker in self._idle() if not worker.broken]
+
+    def _collect(self, seconds: float = 2.0) -> Iterator[tuple[_Worker, Job, Outcome]]:
+        """Wait for workers, if any has something: the jobs that are done or set aside, and what came of them."""
+        import ray.exceptions
+
+        for ref in ray.wait(list(self._busy), timeout=seconds)[0]:
+            worker, job = self._busy.pop(ref)
+            try:
+                result: WorkerResult = ray.get(ref)
+            except ray.exceptions.RayError as error:
+                mended = _mended(error)
+                if job is None or not isinstance(mended, VideoMissingError) or Path(str(job.path)).exists():
+                    raise mended from None
+                yield worker, job, Outcome(job.failed(f"{job.path}: no such video any more"))
+                continue
+            worker.node = result.node
+            for name, level, text in result.logged:
+                logging.getLogger(name).log(level, "%s", text)
+            if job is None:
+                self._came_up(result)
+            elif result.died:
+                reason = f"killed its worker {len(result.died)} times: {_last_words(result.died, self._said)}"
+                log.warning("%s: set aside: %s", job.video, reason)
+                yield worker, job, Outcome(job.failed(reason))
+            else:
+                yield worker, job, result.value
+
+    def _came_up(self, result: WorkerResult) -> None:
+        if self._outline is not None and self._outline.fingerprint != result.value.fingerprint:
+            path = self._load["path_or_name"]
+            raise SfllavaError(f"{result.host}: {path} is another checkpoint there than on the first node")
+        self._outline = self._outline or result.value
+        log.info("a worker is up on %s", result.host)
+
+
+def _first(done: Iterable[list[Row]], left: dict[str, Job]) -> Iterator[list[Row]]:
+    """The rows of videos that are left, which they no longer are: another worker may have done a video already."""
+    for rows in done:
+        if left.pop(rows[0]["video"], None):
+            yield rows
+
+
+def _connect(address: str | None, stack: contextlib.ExitStack) -> Any:
+    """The module `ray`, connected; what it started is stopped with the stack."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        # all ports on the loopback, in Ray's own words; and whoever else is on this machine needs the token
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        options |= {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        options["object_store_memory"] = 2**27  # jobs and rows are small
+    elif address.startswith("ray://"):
+        raise SfllavaError(f"--ray {address}: needed auto or HOST:PORT, on a node of the cluster itself")
+    try:
+        import ray
+    except ImportError as error:
+        raise SfllavaError("running on many GPUs needs Ray: pip install 'sfllava[cluster]'") from error
+    if ray.is_initialized():  # a notebook's own: it stays
+        return ray
+    try:
+        ray.init(**options)
+    except Exception as error:  # Ray raises many kinds
+        where = "Ray cannot be started here" if address is None else f"no Ray cluster can be joined at {address}"
+        raise SfllavaError(f"{where}: {_line(error)}") from error
+    stack.callback(ray.shutdown)
+    return ray
+
+
+def _plan(
+    nodes: list[dict[str, Any]], wanted: int | None, gpus: int, device: str, local: bool
+) -> tuple[int, dict[str, int]]:
+    """How many workers, and what Ray is to give to each: GPUs, or a share of the CPUs as large as lets them all fit."""
+    rooms = [(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in (n["Resources"] for n in nodes if n["Alive"])]
+    if device == "cpu" or (device == "auto" and not any(g for _, g in rooms)):
+        count = wanted or max(1, sum(1 for cpus, _ in rooms if cpus))
+        most = max((cpus for cpus, _ in rooms), default=1)
+        share = next((n for n in range(most, 0, -1) if sum(cpus // n for cpus, _ in rooms) >= count), 1)
+        needs, room = {"CPU": share}, sum(cpus // share for cpus, _ in rooms)
+    else:
+        needs, room = {"CPU": 1, "GPU": gpus}, sum(min(cpus, g // gpus) for cpus, g in rooms)
+        count = wanted or max(1, room)
+    if local and not room:
+        raise SfllavaError(f"needed {gpus} GPUs for a worker, and Ray sees {sum(g for _, g in rooms)} here")
+    if room < count:
+        log.warning("there is room for %d of %d workers; the others join when there is more", room, count)
+    return count, needs
+
+
+def _check_sendable(how: GenerationOptions, jobs: Sequence[Job]) -> None:
+    from ray import cloudpickle
+
+    try:
+        cloudpickle.dumps((how, [setting for job in jobs[:1] for setting, _ in job.asks]))
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise SfllavaError(f"a setting cannot be sent to the workers: {_line(error)}") from error
+
+
+def _mended(error: Exception) -> SfllavaError:
+    """What went wrong, out of Ray's wrapping."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, SfllavaError):
+        return cause
+    return SfllavaError(f"{type(cause or error).__name__}: {_line(cause or error)}")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _last_words(processes: list[str], said: Iterable[str]) -> str:
+    """Why these processes ended, as Ray puts it, where it does."""
+    pids, names = [process.split()[1] for process in processes], ", ".join(processes)
+    for text in said:
+        if (found := re.search(r"PID: (\d+)\b.*?exit detail: (.*)", text)) and found[1] in pids:
+            return f"{found[2][:300]} ({names})"
+    return names
+
+
+def _aside(said: deque[str]) -> Any:
+    """A context in which what Ray prints of its processes goes to the log and to `said`, and all else is printed."""
+    printer: Any = _Aside(sys.stdout, said)
+    return contextlib.redirect_stdout(printer)
+
+
+class _Aside:
+    def __init__(self, stdout: Any, said: deque[str]) -> None:
+        self._stdout, self._said, self._skip = stdout, said, False
+
+    def write(self, text: str) -> int:
+        if self._skip and text == "\n":  # print writes its end by itself
+            self._skip = False
+        elif "(raylet)" in text or "(autoscaler" in text:
+            self._skip = True
+            self._said.append(" ".join(re.sub(r"\x1b\[\d+m", "", text).split()))
+            log.info("Ray: %s", self._said[-1][:300])
+        else:
+            self._stdout.write(text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stdout, name)

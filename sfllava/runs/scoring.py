@@ -1,0 +1,79 @@
+"""Rows of predictions -> scores, in which every question counts: answered, failed, or not yet asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sfllava.evaluators.choice import judge_choice
+from sfllava.evaluators.match import judge_match
+from sfllava.types import Evaluator, Question, SfllavaError, Task
+
+# A describe task has no offline score: its predictions are for a judge.
+EVALUATORS: dict[Task, Evaluator | None] = {"open": judge_match, "choice": judge_choice, "describe": None}
+
+
+def score_rows(
+    questions: Sequence[Question], settings: Sequence[str], rows: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
+    """For each setting: questions, answered, failed (with reasons), not_asked, and for each rule of the task's
+    evaluator its accuracy over all questions, correct and unparsable (both counted wrong where they fail).
+    """
+    by_key = {question.key: question for question in questions}
+    counts = {name: Counter() for name in settings}
+    reasons = {name: Counter() for name in settings}
+    for row in rows:
+        if row["key"] not in by_key or row["setting"] not in counts:
+            raise SfllavaError(f"a row for {row['key']} at {row['setting']}, which this run does not ask")
+        question, name = by_key[row["key"]], row["setting"]
+        if row["error"] or row["prediction"] is None:
+            counts[name]["failed"] += 1
+            reasons[name][row["error"] or "no prediction"] += 1
+            continue
+        counts[name]["answered"] += 1
+        evaluator = EVALUATORS[question.task]
+        for rule, verdict in (evaluator(question, row["prediction"]) if evaluator else {}).items():
+            counts[name][f"{rule} correct"] += bool(verdict.correct)
+            counts[name][f"{rule} unparsable"] += not verdict.parsed
+    evaluator = EVALUATORS[questions[0].task]
+    rules = list(evaluator(questions[0], "")) if evaluator else []
+    n = len(questions)
+    return {
+        name: {
+            "questions": n,
+            "answered": count["answered"],
+            "failed": count["failed"],
+            "not_asked": n - count["answered"] - count["failed"],
+            "reasons": dict(reasons[name].most_common()),
+            "rules": {
+                rule: {
+                    "accuracy": count[f"{rule} correct"] / n,
+                    "correct": count[f"{rule} correct"],
+                    "unparsable": count[f"{rule} unparsable"],
+                }
+                for rule in rules
+            },
+        }
+        for name, count in counts.items()
+    }
+
+
+def format_scores(scores: dict[str, Any]) -> str:
+    """A line a setting and rule: accuracy over all questions, and what is behind it."""
+    lines = []
+    for name, s in scores.items():
+        lines.append(
+            f"{name}: {s['questions']} questions, {s['answered']} answered, {s['failed']} failed"
+            + (f", {s['not_asked']} not asked yet" if s["not_asked"] else "")
+        )
+        for rule, r in s["rules"].items():
+            lines.append(
+                f"  {rule:<17} {100 * r['accuracy']:5.1f} % ({r['correct']} right of {s['questions']}"
+                + (f", {r['unparsable']} unparsable" if r["unparsable"] else "")
+                + ")"
+            )
+        if not s["rules"]:
+            lines.append("  no offline score: these predictions are for a judge")
+        lines += [f"  failed {count} x: {reason}" for reason, count in list(s["reasons"].items())[:5]]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Video file -> frames: which frames are sampled, and how they are read."""

@@ -1,0 +1,27 @@
+"""Writing a video file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sfllava.files import atomic_write
+
+
+def write_video(path: str | Path, frames: np.ndarray, fps: int = 8, codec: str = "libx264", **options: str) -> Path:
+    """Encode (T H W 3) uint8 RGB frames to a video file; the suffix picks the container. `options` go to the codec."""
+    import av
+
+    path = Path(path)
+    with atomic_write(path) as part, av.open(str(part), "w") as container:
+        stream: Any = container.add_stream(codec, rate=fps, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        for pixels in frames:
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path

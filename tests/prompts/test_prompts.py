@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from sfllava.evaluators.judges.base import load_rubric
+from sfllava.prompts import FAMILIES, Prompt, load_prompt, pack_prompt
+from sfllava.settings import Setting
+from sfllava.types import Question, SfllavaError
+
+TASKS = ("open", "choice", "describe")
+
+
+def test_a_question_stays_text():
+    question = Question("is {question} or <video> or {options} or {0} in it?", options=("{question}", "<video>"))
+    before, after = Prompt("{question} before <video> then {question}|{options}|{other}").pieces(question)
+    assert before == "is {question} or <video> or {options} or {0} in it? before "
+    assert after == (" then is {question} or <video> or {options} or {0} in it?|(A) {question}\n(B) <video>|{other}")
+
+
+@pytest.mark.parametrize("text", ["no {question} video", "{question} <video> and <video>"])
+def test_the_video_stands_once(text):
+    with pytest.raises(SfllavaError, match="a prompt needs <video> once"):
+        Prompt(text)
+
+
+def test_a_prompt_asks_the_question():
+    with pytest.raises(SfllavaError, match=r"a prompt needs \{question\}"):
+        Prompt("USER: <video>")
+    with pytest.raises(SfllavaError, match=r"needs \{options\}"):
+        Prompt("<video> {question}").pieces(Question("?", options=("a", "b")))
+
+
+@pytest.mark.parametrize("placeholder", ["{subtitles}", "{Question}", "{ {option} }"])
+def test_a_placeholder_that_nothing_fills_in_is_named(tmp_path, placeholder):
+    (tmp_path / "p.txt").write_text(f"<video> {{question}} {placeholder}")
+    named = placeholder.strip("{ }")
+    with pytest.raises(
+        SfllavaError, match=rf"p\.txt: nothing fills in \{{{named}\}}; .* are \{{question\}}, \{{options\}}$"
+    ):
+        load_prompt(tmp_path / "p.txt")
+    with pytest.raises(SfllavaError, match=rf"mine: nothing fills in \{{{named}\}}"):
+        Setting(8, "concat", "mine", f"<video> {{question}} {placeholder}")
+    (tmp_path / "open.txt").write_text(f"grade\n--- user ---\n{{question}} {{answer}} {{prediction}} {placeholder}")
+    with pytest.raises(SfllavaError, match=rf"open\.txt: nothing fills in \{{{named}\}}"):
+        load_rubric("open", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "braces", ['{"answer": "A"}', "{}", "{a: 1}", "{{name}}", "${HOME}", r"\boxed{answer}", "{a, b}"]
+)
+def test_braces_that_are_no_placeholder_stay(tmp_path, braces):
+    (tmp_path / "p.txt").write_text(f"<video> {{question}} {braces}")
+    assert load_prompt(tmp_path / "p.txt").pieces(Question("what?"))[1] == f" what? {braces}"
+
+
+def test_a_file_is_taken_byte_for_byte(tmp_path):
+    text = " \r\nUSER: <video>\n{question}\t é \n\n"
+    (tmp_path / "p.txt").write_bytes(text.encode())
+    assert load_prompt(tmp_path / "p.txt").text == text
+    (tmp_path / "p.txt").write_bytes(b"<video> \xff")
+    with pytest.raises(SfllavaError, match=r"p\.txt: the prompt must be UTF-8"):
+        load_prompt(tmp_path / "p.txt")
+    with pytest.raises(SfllavaError, match=r"q\.txt: cannot read the prompt"):
+        load_prompt(tmp_path / "q.txt")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packs(family):
+    for task in TASKS:
+        question = Question("what is it?", options=("a cat", "a dog") if task == "choice" else ())
+        before, after = pack_prompt(family, task).pieces(question)
+        assert "what is it?" in after and "{" not in before + after
+        assert ("(A) a cat\n(B) a dog" in after) == (task == "choice")
+    # the reply starts behind an open bracket, so that its first character is the letter
+    assert pack_prompt(family, "choice").text.endswith("(")
+
+
+def test_packs_speak_their_model_s_format():
+    assert pack_prompt("vicuna", "open").text.endswith(" ASSISTANT:")
+    assert pack_prompt("chatml", "open").text.endswith("<|im_end|><|im_start|>assistant\n")
+    assert (
+        pack_prompt("mistral", "open").text.startswith("[INST] ") and "[/INST]" in pack_prompt("mistral", "open").text
+    )
+    with pytest.raises(SfllavaError, match="no prompt pack is called 'gpt'; there are vicuna"):
+        pack_prompt("gpt", "open")

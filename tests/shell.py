@@ -1,0 +1,14 @@
+"""The command line as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+
+def sfllava(*arguments, **environment):
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "sfllava.cli", *map(str, arguments)], capture_output=True, text=True, env=env
+    )
