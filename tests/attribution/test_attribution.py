@@ -105,7 +105,7 @@ def test_a_look_is_the_plain_attention_on_the_frames(model, video):
     tokens = setting.tokens(grid)
     answer = model.answer(tokens, [question])[0]
     assert seen.text == answer.text and seen.token_ids == answer.token_ids
-    rows = replay.attention(model, tokens, question, answer.token_ids)
+    rows = replay.attention_weights(model, tokens, question, answer.token_ids)
     assert " ".join(seen.words) == answer.text
     totals = seen.totals(0)
     _, owner = words_of(model, answer.token_ids)
@@ -143,7 +143,7 @@ def test_leaving_out_is_a_plain_recomputation(model, tmp_path):
     tokens, prefix = setting.tokens(grid), model.new_prefixes(1)[0]
     seen = attribute(model, video, setting, question, grid=grid, prefix=prefix)
     assert seen.log_likelihood == pytest.approx(
-        float(replay.score(model, tokens, question, seen.token_ids).sum()), abs=1e-4
+        float(replay.log_likelihoods(model, tokens, question, seen.token_ids).sum()), abs=1e-4
     )
     effects = dict(leave_out(model, seen, grid, prefix=prefix))
     assert set(effects) == {"slow", "fast", *(f"frame {i}" for i in range(6))} and effects == seen.left_out
@@ -152,9 +152,9 @@ def test_leaving_out_is_a_plain_recomputation(model, tmp_path):
         gone = set(range(32 + 4 * i, 36 + 4 * i))
         gone |= {n for k, at in enumerate(slow) if at == i for n in range(16 * k, 16 * k + 16)}
         rest = tokens[[n for n in range(len(tokens)) if n not in gone]]
-        plain = float(replay.score(model, rest, question, seen.token_ids).sum())
+        plain = float(replay.log_likelihoods(model, rest, question, seen.token_ids).sum())
         assert effects[f"frame {i}"] == pytest.approx(plain - seen.log_likelihood, abs=1e-4)
-    alone = float(replay.score(model, SlowFast(0, fast=(2, 2))(grid), question, seen.token_ids).sum())
+    alone = float(replay.log_likelihoods(model, SlowFast(0, fast=(2, 2))(grid), question, seen.token_ids).sum())
     assert effects["slow"] == pytest.approx(alone - seen.log_likelihood, abs=1e-4)
     assert max(map(abs, effects.values())) > 1e-3, "leaving out changes something"
 

@@ -94,18 +94,18 @@ def test_scores_and_attention_are_those_of_an_eager_forward(model, tokens, quest
     logits, seen = plain(model, tokens, question, said)
     logits[:, model._never] = -torch.inf
     wanted = logits.log_softmax(-1)[range(len(said)), list(said)]
-    torch.testing.assert_close(replay.score(model, tokens, question, said), wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(replay.log_likelihoods(model, tokens, question, said), wanted, atol=1e-4, rtol=1e-4)
     assert logits.argmax(-1).tolist() == list(said), "greedy, so the answer is likeliest at each step"
-    got = replay.attention(model, tokens, question, said)
+    got = replay.attention_weights(model, tokens, question, said)
     torch.testing.assert_close(got, seen, atol=1e-6, rtol=1e-3)
     assert got.shape == (len(said), len(tokens)) and ((got.sum(1) > 0) & (got.sum(1) < 1)).all()
 
 
 def test_rows_in_parts_are_the_same(model, tokens, monkeypatch):
     said = model.answer(tokens, ["what?"], max_new_tokens=9)[0].token_ids
-    whole = replay.attention(model, tokens, Question("what?"), said)
+    whole = replay.attention_weights(model, tokens, Question("what?"), said)
     monkeypatch.setattr(replay, "ROWS", 2)
-    torch.testing.assert_close(replay.attention(model, tokens, Question("what?"), said), whole)
+    torch.testing.assert_close(replay.attention_weights(model, tokens, Question("what?"), said), whole)
 
 
 class Largest(TorchDispatchMode):
@@ -126,7 +126,7 @@ def test_no_attention_matrix_is_ever_whole(model):
     question = Question("what?")
     said = model.answer(tokens, [question], max_new_tokens=60)[0].token_ids
     with Largest() as seen:
-        replay.attention(model, tokens, question, said)
+        replay.attention_weights(model, tokens, question, said)
     layers, heads = model.shape.language.count, model.shape.language.heads
     one = heads * (len(tokens) + len(said)) ** 2  # of one layer
     assert len(said) == 60 and tokens.numel() <= seen.numbers < one / 4, (
@@ -140,7 +140,7 @@ def test_one_by_one_past_the_limit_is_the_same_below_it(crossing, models):
     tokens = SETTING(model.encode(moving_square(6)))
     question = Question("what is it?")
     said = model.answer(tokens, [question], max_new_tokens=7)[0].token_ids
-    for read in (replay.score, replay.attention):
+    for read in (replay.log_likelihoods, replay.attention_weights):
         torch.testing.assert_close(
             read(alone, tokens, question, said), read(model, tokens, question, said), atol=1e-5, rtol=1e-3
         )
@@ -163,9 +163,9 @@ def test_a_kept_prefix_is_as_it_was(model, tokens):
     question, prefix = QUESTIONS[0], model.new_prefixes(1)[0]
     hooks = [len(module._forward_hooks) for module in model.network.modules()]
     said = model.answer(tokens, [question], max_new_tokens=9, prefix=prefix)[0].token_ids
-    first = replay.score(model, tokens, question, said, prefix=prefix)
-    replay.attention(model, tokens, question, said, prefix=prefix)
-    assert torch.equal(replay.score(model, tokens, question, said, prefix=prefix), first)
+    first = replay.log_likelihoods(model, tokens, question, said, prefix=prefix)
+    replay.attention_weights(model, tokens, question, said, prefix=prefix)
+    assert torch.equal(replay.log_likelihoods(model, tokens, question, said, prefix=prefix), first)
     assert model.answer(tokens, [question], max_new_tokens=9, prefix=prefix)[0].token_ids == said
     assert [len(module._forward_hooks) for module in model.network.modules()] == hooks
     assert math.isfinite(first.sum())
@@ -173,4 +173,4 @@ def test_a_kept_prefix_is_as_it_was(model, tokens):
 
 def test_an_empty_answer_has_nothing_to_read(model, tokens):
     with pytest.raises(SfllavaError, match="at least one token"):
-        replay.attention(model, tokens, QUESTIONS[0], ())
+        replay.attention_weights(model, tokens, QUESTIONS[0], ())

@@ -114,25 +114,25 @@ def test_operations_against_the_real_code(models, family):
             run()
         return counter.get_total_flops()
 
-    assert counted(lambda: model.encode(frames)) == stages.encode(shape, CPU, 3, 2).flops
+    assert counted(lambda: model.encode(frames)) == stages.encode_cost(shape, CPU, 3, 2).flops
 
     tokens, before = torch.randn(70, shape.language.width), [1, 2, 3]
     inside = shape.language.count * shape.language.heads * shape.language.head_width
     # the counter takes causal attention for whole, where the kernels leave out what is not seen
     unseen = 4 * inside * (73 * 73 - 73 * 74 // 2)
-    assert counted(lambda: model.prefill(before, tokens)) == stages.prefill(shape, CPU, 73).flops + unseen
+    assert counted(lambda: model.prefill(before, tokens)) == stages.prefill_cost(shape, CPU, 73).flops + unseen
     prefix = model.prefill(before, tokens)
     other = torch.cat([tokens[:50], torch.randn(20, shape.language.width)])
-    reused = stages.prefill(shape, CPU, 73, 53).flops
+    reused = stages.prefill_cost(shape, CPU, 73, 53).flops
     assert counted(lambda: model.prefill(before, other, prefix=prefix)) == reused and prefix.reused == 50
 
     suffixes = [list(range(3, 10)) for _ in range(4)]
     with torch.inference_mode():
         packs = []
         flops = counted(lambda: packs.append(PackedBatch(model, [PrefixGroup(prefix, suffixes)])))
-        assert flops == stages.forward(shape, CPU, 1, 28, 73 + 28, 4).flops
+        assert flops == stages.forward_cost(shape, CPU, 1, 28, 73 + 28, 4).flops
         flops = counted(lambda: packs[0].say([(i, 5) for i in range(4)]))
-        assert flops == stages.forward(shape, CPU, 1, 4, 73 + 28 + 4, 4).flops
+        assert flops == stages.forward_cost(shape, CPU, 1, 4, 73 + 28 + 4, 4).flops
 
 
 class Alive(TorchDispatchMode):
