@@ -55,7 +55,7 @@ def main() -> None:
         for count, threads in ((2, None), (1, 1)):
             began = time.perf_counter()
             with RayRunner(checkpoint, count, device="cpu") as workers:
-                assert workers.outline
+                assert workers.info
                 if threads:
                     workers.call(_threads, threads)
                 run(workers, f"{count} workers", began)

@@ -66,7 +66,7 @@ def main() -> None:
             questions = [Question(f"what is the {w} of the raft?", video="v") for w in range(count)]
             pixels = np.random.default_rng(0).integers(0, 255, (frames, 336, 336, 3), np.uint8)
             tokens = setting.tokens(model.encode(pixels))
-            before, _ = model.prompt_ids(questions[0])
+            before, _ = model.info.prompt_ids(questions[0])
             found = {
                 "encode": median(clock, a.repeats, lambda m=model, x=pixels: m.encode(x)),
                 "prefill": median(clock, a.repeats, lambda m=model, b=before, t=tokens: m.prefill(b, t)),
@@ -83,7 +83,7 @@ def main() -> None:
                 ),
             )
             made = plan(
-                sizes_of(model.path), setting,
+                sizes_of(model.info.path), setting,
                 Benchmark(load_spec("open"), questions, None), roofline, max_new_tokens=a.new_tokens,
             )  # fmt: skip
             one = made.settings[0]

@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(write_random_checkpoint(Path(folder) / "model", text=TEXT, vision=VISION))
         video = Path(a.video) if a.video else sample_video(Path(folder))
-        setting, side = Setting(), model.image_size
+        setting, side = Setting(), model.info.image_size
 
         def tokens() -> torch.Tensor:
             frames = read_video(video, setting.frames, size=(side, side)).frames

@@ -44,8 +44,8 @@ class Watched:
     samples: list[dict[str, float]] = field(default_factory=list)
 
     @property
-    def outline(self) -> ModelInfo:
-        return self.here.outline
+    def info(self) -> ModelInfo:
+        return self.here.info
 
     def run(self, how: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
         for rows in self.here.run(how, jobs):

@@ -126,7 +126,7 @@ def counted(name: str, folder: Path, new: int) -> dict[str, Any]:
     network, visual = build(name, folder, "meta", torch.bfloat16), SETTING.token_count(24, 24)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
         model = wrap(network.to_empty(device="meta"), folder)
-        tokens = torch.empty(visual, model.shape.language.width, dtype=model.dtype, device="meta")
+        tokens = torch.empty(visual, model.info.shape.language.width, dtype=model.info.dtype, device="meta")
 
         def count(stage: str, run: Callable[[], Any]) -> Any:
             with Work() as work:
@@ -189,7 +189,7 @@ class Clock:
 def timed(model: LlavaNext, video: Path, n: int, new: int, repeats: int) -> dict[str, Any]:
     """Both ways at `n` questions about one video; the fastest of some repeats."""
     suffixes = [[5 + i % 90] * SUFFIX for i in range(n)]
-    side = (model.image_size, model.image_size)
+    side = (model.info.image_size, model.info.image_size)
 
     def tokens(clock: Clock) -> torch.Tensor:
         with clock.stage("decode video"):
@@ -221,14 +221,14 @@ def timed(model: LlavaNext, video: Path, n: int, new: int, repeats: int) -> dict
 
     found: dict[str, Any] = {}
     ways: dict[str, Callable[[Clock], list[list[int]]]] = {"sfllava": shared, "per question": one_by_one}
-    if model.device.type == "cuda":
+    if model.info.device.type == "cuda":
         ways["sfllava, CUDA graph"] = shared
     said = {}
     for way, run in ways.items():
         model.graphs = way.endswith("graph")
         best: Clock | None = None
         for _ in range(repeats):
-            clock = Clock(model.device)
+            clock = Clock(model.info.device)
             said[way] = run(clock)
             best = clock if best is None or sum(clock.seconds.values()) < sum(best.seconds.values()) else best
         assert best is not None
@@ -253,15 +253,15 @@ def floor(shape: Shape, speed: float, memory: float, width: int, n: int, new: in
 def many_videos(model: LlavaNext, videos: int, new: int) -> dict[str, Any]:
     """As many videos with one question each: answered one after another, and together."""
     noise = torch.Generator().manual_seed(0)
-    shape = (SETTING.token_count(*model.grid), model.shape.language.width)
+    shape = (SETTING.token_count(*model.info.grid), model.info.shape.language.width)
     sides = [
         (torch.randn(shape, generator=noise).mul_(0.05), ["what is the color of the raft?"]) for _ in range(videos)
     ]
-    sides = [(tokens.to(model.device, model.dtype), questions) for tokens, questions in sides]
+    sides = [(tokens.to(model.info.device, model.info.dtype), questions) for tokens, questions in sides]
     found: dict[str, Any] = {}
     said = {}
     for way, size in (("one by one", 1), ("together", videos)):
-        clock = Clock(model.device)
+        clock = Clock(model.info.device)
         with clock.stage("answer"):
             groups = [sides[i : i + size] for i in range(0, videos, size)]
             answered = [answers for group in groups for answers in model.answer_each(group, max_new_tokens=new)]
@@ -309,13 +309,13 @@ def main() -> None:
         video = sample_video(folder)
         for shape in names:
             model = wrap(build(shape, folder, device, getattr(torch, dtype)), folder)
-            visual = SETTING.token_count(*model.grid)
+            visual = SETTING.token_count(*model.info.grid)
             timed(model, video, 1, 4, 1)  # warms up
             rows = {}
             for n in QUESTIONS:
                 rows[n] = timed(model, video, n, a.new_tokens, a.repeats)
-                size = (speed, roofline.read, model.dtype.itemsize)
-                rows[n]["floor"] = least = floor(model.shape, *size, n, a.new_tokens, visual)
+                size = (speed, roofline.read, model.info.dtype.itemsize)
+                rows[n]["floor"] = least = floor(model.info.shape, *size, n, a.new_tokens, visual)
                 stages = ("encode", "prefill", "generate")
                 rows[n]["of the floor"] = round(sum(rows[n]["sfllava"][s] for s in stages) / least["total"], 2)
             result[shape] = {"visual_tokens": visual, "dtype": dtype, "questions": rows}

@@ -132,7 +132,7 @@ def main() -> None:
     facts = {
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": round(time.perf_counter() - start),
-        "model": model.fingerprint,
+        "model": model.info.fingerprint,
         "videos": options.videos,
         "seed": options.seed,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

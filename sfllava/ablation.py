@@ -23,8 +23,7 @@ from sfllava.settings import Setting
 from sfllava.types import SfllavaError, Task
 
 if TYPE_CHECKING:
-    from sfllava.models.base import ModelInfo
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import ModelInfo, VideoLM
 
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ def load_ablation(name: str | Path) -> Ablation:
 
 def ablate(
     ablation: Ablation | str | Path,
-    model: LlavaNext | Runner,
+    model: VideoLM | Runner,
     benchmark: Benchmark | str,
     out: str | Path,
     *,
@@ -96,7 +95,7 @@ def ablate(
     ablation = ablation if isinstance(ablation, Ablation) else load_ablation(ablation)
     benchmark = find_benchmark(benchmark, questions, videos, root)
     runner = model if isinstance(model, Runner) else LocalRunner(model)
-    settings = ablation.settings(runner.outline, benchmark.spec.task, tokens)
+    settings = ablation.settings(runner.info, benchmark.spec.task, tokens)
     file = Path(out) / COSTS
     known = read_object(file, "the costs of a run's settings", {}) if measure and file.exists() else {}
     run = evaluate(runner, benchmark, settings, out, ablation=ablation.name, **options)
@@ -106,13 +105,13 @@ def ablate(
     return run
 
 
-def measure_costs(model: LlavaNext, benchmark: Benchmark, settings: list[Setting]) -> dict[str, dict[str, Any]]:
+def measure_costs(model: VideoLM, benchmark: Benchmark, settings: list[Setting]) -> dict[str, dict[str, Any]]:
     """Setting -> seconds to encode and to prefill one video with nothing shared, by one pass that follows a warm-up.
 
     On a GPU also its peak memory in bytes. The video is the first that can be read, as `video`; decoding is not in
     it. Empty where no video can be read.
     """
-    size = (model.image_size, model.image_size)
+    size = (model.info.image_size, model.info.image_size)
     with DecodePool(1) as pool:
         for name in dict.fromkeys(question.video for question in benchmark.questions):
             try:
@@ -123,7 +122,7 @@ def measure_costs(model: LlavaNext, benchmark: Benchmark, settings: list[Setting
                 continue
         else:
             return {}
-    before = model.prompt_ids(benchmark.questions[0])[0]
+    before = model.info.prompt_ids(benchmark.questions[0])[0]
     found: dict[str, dict[str, Any]] = {}
     for setting in [settings[0], *settings]:  # the first warms up, and is done again
         frames = video.frames[video.positions(setting.frames)]
@@ -143,18 +142,18 @@ def measure_costs(model: LlavaNext, benchmark: Benchmark, settings: list[Setting
             "seconds_prefill": prefilled - encoded,
             "seconds": prefilled - start,
         }
-        if model.device.type == "cuda":
-            found[setting.name]["peak_bytes"] = torch.cuda.max_memory_allocated(model.device)
+        if model.info.device.type == "cuda":
+            found[setting.name]["peak_bytes"] = torch.cuda.max_memory_allocated(model.info.device)
     return found
 
 
-def _start(model: LlavaNext) -> None:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-        torch.cuda.reset_peak_memory_stats(model.device)
+def _start(model: VideoLM) -> None:
+    if model.info.device.type == "cuda":
+        torch.cuda.synchronize(model.info.device)
+        torch.cuda.reset_peak_memory_stats(model.info.device)
 
 
-def _done(model: LlavaNext) -> float:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
+def _done(model: VideoLM) -> float:
+    if model.info.device.type == "cuda":
+        torch.cuda.synchronize(model.info.device)
     return time.perf_counter()

@@ -19,7 +19,7 @@ from sfllava.files import is_url
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import VideoLM
     from sfllava.runs.ray_runner import RayRunner
 
 
@@ -301,13 +301,13 @@ def _one_or_root(a: argparse.Namespace, names: list[str]) -> None:
         raise SfllavaError("several benchmarks are found under --root; --questions and --videos are for one")
 
 
-def _model(a: argparse.Namespace) -> LlavaNext:
+def _model(a: argparse.Namespace) -> VideoLM:
     from sfllava.models.load import load_model
 
     return load_model(_checkpoint(a), a.device, a.dtype, device_map=a.device_map, vision_tower=a.vision_tower)
 
 
-def _runner(a: argparse.Namespace) -> AbstractContextManager[LlavaNext | RayRunner]:
+def _runner(a: argparse.Namespace) -> AbstractContextManager[VideoLM | RayRunner]:
     if a.workers is None and a.ray is None:
         if a.gpus_per_worker is not None:
             raise SfllavaError("--gpus-per-worker needs --workers or --ray")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfllava.aggregators.base import Aggregation, name_of
-from sfllava.prompts import check_placeholders
+from sfllava.prompts import Prompt, check_placeholders
 from sfllava.types import SfllavaError
 
 
@@ -32,6 +32,10 @@ class Setting:
             from sfllava.aggregators.naming import parse_aggregation  # parsing needs torch; importing types must not
 
             object.__setattr__(self, "aggregation", parse_aggregation(self.aggregation))
+
+    def prompt_or(self, default: Prompt | None) -> Prompt | None:
+        """The setting's own prompt, or `default` where it has none."""
+        return Prompt(self.prompt, self.name) if self.prompt else default
 
     def images(self, frames: Any) -> Any:
         """Frames (T H W 3) -> what the vision tower is to see of them: themselves, or images tiled of them."""

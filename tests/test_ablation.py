@@ -57,7 +57,7 @@ def test_every_ablation_asks_something_and_fits_the_model(models, name):
     assert 2 <= len(settings) == len({setting.name for setting in settings})
     assert set(ablation.paper) <= {setting.name for setting in settings}
     for setting in settings:
-        model.check_context(setting.token_count(*model.grid), 100, setting.name)
+        model.info.check_context(setting.token_count(*model.info.grid), 100, setting.name)
 
 
 def test_the_papers_tokens_are_those_of_its_settings():

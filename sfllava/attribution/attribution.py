@@ -18,7 +18,8 @@ from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext, Prefix
+    from sfllava.models.base import VideoLM
+    from sfllava.models.packed_decoding import Prefix
 
 
 EXPLANATION = (
@@ -67,7 +68,7 @@ class Attribution:
 
 
 def attribute(
-    model: LlavaNext,
+    model: VideoLM,
     video: Video,
     setting: Setting,
     question: Question | str,
@@ -95,17 +96,17 @@ def attribute(
     mean = torch.zeros(len(words), len(said))
     mean[owner, range(len(said))] = 1
     seen = (mean / mean.sum(1, keepdim=True)) @ rows
-    text = model.tokenizer.decode(list(said))
-    return Attribution(video, setting, question, text, tuple(said), words, seen, parts, model.grid, likely)
+    text = model.info.tokenizer.decode(list(said))
+    return Attribution(video, setting, question, text, tuple(said), words, seen, parts, model.info.grid, likely)
 
 
-def words_of(model: LlavaNext, said: Sequence[int]) -> tuple[tuple[str, ...], list[int]]:
+def words_of(model: VideoLM, said: Sequence[int]) -> tuple[tuple[str, ...], list[int]]:
     """The words of an answer, and for each of its tokens the word that it is in."""
     words: list[str] = []
     owner: list[int] = []
     before = ""
     for i in range(len(said)):
-        text = model.tokenizer.decode(list(said[: i + 1]))
+        text = model.info.tokenizer.decode(list(said[: i + 1]))
         new = text[len(before) :] if text.startswith(before) else text
         if not words or new[:1].isspace():
             words.append(new.strip())

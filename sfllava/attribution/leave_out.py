@@ -14,7 +14,8 @@ from sfllava.prompts import Prompt
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext, Prefix
+    from sfllava.models.base import VideoLM
+    from sfllava.models.packed_decoding import Prefix
 
 
 def removable_parts(seen: Attribution) -> dict[str, Tensor]:
@@ -39,7 +40,7 @@ def removable_parts(seen: Attribution) -> dict[str, Tensor]:
 
 
 def leave_out(
-    model: LlavaNext,
+    model: VideoLM,
     seen: Attribution,
     grid: Tensor,
     parts: Sequence[str] | None = None,

@@ -25,7 +25,7 @@ from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import VideoLM
 
 
 VIEWS = ("Answer", "Comparison", "Where did it look", "History")
@@ -43,7 +43,7 @@ class AskedReply:
 
 
 def explore(
-    model: LlavaNext,
+    model: VideoLM,
     video: str = "",
     question: str = "",
     setting: Setting | Sequence[Setting] | None = None,
@@ -69,7 +69,7 @@ class Explorer:
     """A widget that is also data: `state`, `answers` (a DataFrame), `figures` (plotly's) and `session`."""
 
     def __init__(
-        self, model: LlavaNext, video: str, question: str, setting: Setting, max_new_tokens: int, memory: int
+        self, model: VideoLM, video: str, question: str, setting: Setting, max_new_tokens: int, memory: int
     ) -> None:
         self.session = Session(model, FeatureCache(model, memory))
         self._figures: dict[str, Any] = {}
@@ -135,7 +135,7 @@ class Explorer:
 
     def _build(self, setting: Setting, question: str, max_new_tokens: int) -> None:
         self.videos = VideoChoice(self._video_chosen, self._show_error)
-        self.settings = SettingChoice(self.session.model.grid, setting, self._move_setting)
+        self.settings = SettingChoice(self.session.model.info.grid, setting, self._move_setting)
         self.questions = QuestionChoice(question, max_new_tokens, self._move)
         self.budget, self.status, self.error = (w.HTML() for _ in range(3))
         self.strip = w.Output()
@@ -224,7 +224,7 @@ class Explorer:
         if latest != self._latest:  # the controls have moved on
             return
         video = self.session.video(path, setting.frames)
-        self._figures["frames"] = show_frames(video, setting, self.session.model.grid)
+        self._figures["frames"] = show_frames(video, setting, self.session.model.info.grid)
         _put(self.strip, self._figures["frames"])
         self.status.value = pages.note_page(
             f"{pages.name_of_video(video.path)}: {len(video.frames)} of {video.total} frames"

@@ -20,7 +20,7 @@ from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import VideoLM
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class FeatureCache:
     Patch grids stay on the model's device. Not safe for two threads at once.
     """
 
-    def __init__(self, model: LlavaNext, limit: int = 2 << 30) -> None:
+    def __init__(self, model: VideoLM, limit: int = 2 << 30) -> None:
         self.model, self.limit = model, limit
         self._known: OrderedDict[Hashable, _Known | _Kept] = OrderedDict()
 
@@ -123,7 +123,7 @@ class FeatureCache:
         known, decoded = self._of(path), 0
         wanted = [] if known is None else sample_indices(known.about.total, frames).tolist()
         if known is None or not all(i in known.pixels for i in wanted):
-            size = (self.model.image_size, self.model.image_size)
+            size = (self.model.info.image_size, self.model.info.image_size)
             with DecodePool(1) as pool:  # a decoder that hangs must not take the notebook's kernel along
                 video = pool.submit(path, frames, size).result()
             decoded, wanted = len(video.indices), video.indices.tolist()

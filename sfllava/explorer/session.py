@@ -22,7 +22,7 @@ from sfllava.settings import Setting
 from sfllava.types import Question
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import VideoLM
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class Reply:
 class Session:
     """A model, what it has seen of the last few videos, and what was asked."""
 
-    model: LlavaNext
+    model: VideoLM
     features: FeatureCache
     replies: list[Reply] = field(default_factory=list)
 
@@ -88,10 +88,10 @@ class Session:
         `going` is asked before each token. Raises ContextError before a frame is encoded.
         """
         model, prompt = self.model, _prompt(setting)
-        text_tokens = sum(map(len, model.prompt_ids(question, prompt)))
+        text_tokens = sum(map(len, model.info.prompt_ids(question, prompt)))
 
         def check(frames: int) -> None:
-            model.check_context(setting.token_count(*model.grid, frames), text_tokens, question.text)
+            model.info.check_context(setting.token_count(*model.info.grid, frames), text_tokens, question.text)
 
         seen = self.features.seen(path, setting, check)
         start = time.perf_counter()
@@ -105,14 +105,14 @@ class Session:
             ):
                 first = first if said else time.perf_counter()
                 said.append(token)
-                yield model.tokenizer.decode(said)
+                yield model.info.tokenizer.decode(said)
                 if not going():
                     stopped = True
                     break
         seconds = {**seen.seconds, "prefill": first - start, "generate": time.perf_counter() - first}
         self.replies.append(
             Reply(
-                str(path), setting, question, model.tokenizer.decode(said), tuple(said), stopped, max_new_tokens,
+                str(path), setting, question, model.info.tokenizer.decode(said), tuple(said), stopped, max_new_tokens,
                 len(tokens), seen.decoded, seen.encoded, self._prefix.reused, seconds,
             )
         )  # fmt: skip
@@ -189,6 +189,6 @@ def _prompt(setting: Setting) -> Prompt | None:
     return Prompt(setting.prompt, setting.name) if setting.prompt else None
 
 
-def _name(model: LlavaNext) -> str:
+def _name(model: VideoLM) -> str:
     """What `load_model` takes: the small model has a name, others their folder."""
-    return "tiny" if model.path == TINY else str(model.path)
+    return "tiny" if model.info.path == TINY else str(model.info.path)

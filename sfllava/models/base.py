@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch import Tensor
 
 from sfllava.models.operations import Shape
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import Prompt, pack_prompt
-from sfllava.types import Question, SfllavaError
+from sfllava.types import Answer, Question, SfllavaError
+
+if TYPE_CHECKING:
+    from sfllava.models.packed_decoding import Prefix
 
 
 def check_generation(read: str, max_new_tokens: int, questions: Iterable[Question]) -> None:
@@ -66,3 +70,48 @@ class ModelInfo:
                 f"{visual_tokens} visual and {text_tokens} text tokens do not fit the context of {self.context} "
                 f"({what[:60]!r}): use fewer frames or a coarser aggregation"
             )
+
+
+class VideoLM(Protocol):
+    """A model that answers questions about videos; whoever asks, runs, plans or explains speaks to this."""
+
+    info: ModelInfo
+
+    def encode(self, frames: Any, batch: int | None = None) -> Tensor: ...
+
+    def answer(
+        self,
+        tokens: Tensor,
+        questions: Iterable[Question | str],
+        *,
+        max_new_tokens: int = 128,
+        prompt: Prompt | None = None,
+        read: str = "generate",
+        share_prefix: bool = True,
+        prefix: Prefix | None = None,
+    ) -> list[Answer]: ...
+
+    def answer_each(
+        self,
+        videos: Sequence[tuple[Tensor, Iterable[Question | str]]],
+        *,
+        max_new_tokens: int = 128,
+        prompt: Prompt | None = None,
+        read: str = "generate",
+        share_prefix: bool = True,
+        prefixes: Sequence[Prefix] | None = None,
+    ) -> list[list[Answer]]: ...
+
+    def stream(
+        self,
+        tokens: Tensor,
+        question: Question | str,
+        *,
+        max_new_tokens: int = 256,
+        prompt: Prompt | None = None,
+        prefix: Prefix | None = None,
+    ) -> Iterator[int]: ...
+
+    def new_prefixes(self, n: int) -> list[Prefix]: ...
+
+    def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix: ...

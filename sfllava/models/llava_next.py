@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,7 +61,7 @@ class _Item:
     after: list[int]
 
 
-class LlavaNext(ModelInfo):
+class LlavaNext:
     """A loaded checkpoint: its outline, and the network. Make one with `load_model`."""
 
     def __init__(
@@ -86,7 +86,7 @@ class LlavaNext(ModelInfo):
             else "vicuna"
         )
         rope = text.rope_parameters or {}
-        super().__init__(
+        self.info = ModelInfo(
             path=path,
             layout=layout,
             family=family,
@@ -125,11 +125,7 @@ class LlavaNext(ModelInfo):
         self._cache_name = "cache" if "cache" in known else "past_key_values"
         self._warned = False
         # frames, and questions of a video, at a time: fewer once the memory has turned out too small
-        self._batch, self._questions = 8 if self.device.type == "cpu" else 64, sys.maxsize
-
-    def outline(self) -> ModelInfo:
-        """All that is known beside the weights."""
-        return ModelInfo(**{field.name: getattr(self, field.name) for field in fields(ModelInfo)})
+        self._batch, self._questions = 8 if self.info.device.type == "cpu" else 64, sys.maxsize
 
     def encode(self, frames: np.ndarray | Tensor, batch: int | None = None) -> Tensor:
         """uint8 frames (T H W 3) of any size -> patch grid (T h w D), in the language model's width.
@@ -139,7 +135,9 @@ class LlavaNext(ModelInfo):
         pixels = np.asarray(frames)
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or not len(pixels):
             raise SfllavaError(f"needed uint8 frames of shape (T H W 3), got {pixels.dtype} {pixels.shape}")
-        pixels = torch.from_numpy(np.ascontiguousarray(resize_frames(pixels, (self.image_size, self.image_size))))
+        pixels = torch.from_numpy(
+            np.ascontiguousarray(resize_frames(pixels, (self.info.image_size, self.info.image_size)))
+        )
         grid, used = retry_with_smaller_batch(
             lambda n: self._encode(pixels, n), min(batch or self._batch, len(pixels)), "frames"
         )
@@ -153,10 +151,10 @@ class LlavaNext(ModelInfo):
         out = []
         for part in pixels.split(batch):
             # from pinned memory (`pinned`) the copy runs beside the computation
-            x = pixel_values(part.to(tower.device, non_blocking=True)).to(self.dtype)
+            x = pixel_values(part.to(tower.device, non_blocking=True)).to(self.info.dtype)
             # load_model cut the layers behind the selected hidden state off; 1: drops CLS
             out.append(projector(tower(x).last_hidden_state[:, 1:]))
-        return torch.cat(out).unflatten(1, self.grid)
+        return torch.cat(out).unflatten(1, self.info.grid)
 
     def answer(
         self,
@@ -206,12 +204,12 @@ class LlavaNext(ModelInfo):
         asked = [[Question(q) if isinstance(q, str) else q for q in questions] for _, questions in videos]
         flat = [question for mine in asked for question in mine]
         check_generation(read, max_new_tokens, flat)
-        tokens = [tokens.to(self.device, self.dtype) for tokens, _ in videos]
+        tokens = [tokens.to(self.info.device, self.info.dtype) for tokens, _ in videos]
         items = []
         for video, mine in enumerate(asked):
             for question in mine:
-                before, after = self.prompt_ids(question, prompt)
-                self.check_context(len(tokens[video]), len(before) + len(after), question.text)
+                before, after = self.info.prompt_ids(question, prompt)
+                self.info.check_context(len(tokens[video]), len(before) + len(after), question.text)
                 items.append(_Item(len(items), video, tuple(before), after))
         prefixes = prefixes or self.new_prefixes(len(videos))
         with torch.inference_mode():
@@ -224,7 +222,7 @@ class LlavaNext(ModelInfo):
             n = len(tokens[item.video])
             text, ids, letters = said[item.number] or ("", (), {})
             length = n + len(item.before) + len(item.after)
-            error = not_finite(self.dtype) if said[item.number] is None else None
+            error = not_finite(self.info.dtype) if said[item.number] is None else None
             answers[item.video].append(Answer(question, text, ids, n, length, letters, error))
         return answers
 
@@ -245,8 +243,8 @@ class LlavaNext(ModelInfo):
         """
         question = Question(question) if isinstance(question, str) else question
         check_generation("generate", max_new_tokens, [question])
-        before, after = self.prompt_ids(question, prompt)
-        self.check_context(len(tokens), len(before) + len(after), question.text)
+        before, after = self.info.prompt_ids(question, prompt)
+        self.info.check_context(len(tokens), len(before) + len(after), question.text)
         length = len(before) + len(tokens) + len(after)
         if length + max_new_tokens <= self._shared_limit:
             shared = self.prefill(before, tokens, len(after) + max_new_tokens, prefix)
@@ -254,12 +252,14 @@ class LlavaNext(ModelInfo):
                 said[0] for _, said in decode_steps(self, [PrefixGroup(shared, [after])], max_new_tokens, self._eos)
             )
         else:
-            steps = self._steps_alone(self._embed(before, tokens, after), min(max_new_tokens, self.context - length))
+            steps = self._steps_alone(
+                self._embed(before, tokens, after), min(max_new_tokens, self.info.context - length)
+            )
         for token in steps:
             if token < 0:
                 if prefix is not None:
                     prefix.forget()
-                raise LogitsError(not_finite(self.dtype))
+                raise LogitsError(not_finite(self.info.dtype))
             if token in self._eos:
                 return
             yield token
@@ -272,7 +272,7 @@ class LlavaNext(ModelInfo):
         cache = empty.cache
         for _ in range(new):
             start = cache.get_seq_length()
-            positions = torch.arange(start, start + embeds.shape[1], device=self.device)[None]
+            positions = torch.arange(start, start + embeds.shape[1], device=self.info.device)[None]
             hidden = self._forward(embeds, cache=cache, position_ids=positions)
             token = int(greedy(self._logits(hidden[0, -1])))
             yield token
@@ -281,7 +281,7 @@ class LlavaNext(ModelInfo):
     def new_prefixes(self, n: int) -> list[Prefix]:
         """Empty prefixes, one for each of `n` videos, for `answer` (one) and `answer_each` to fill and to reuse."""
         layers, width = (getattr(self.network.config.text_config, n) for n in ("num_hidden_layers", "hidden_size"))
-        shelf, nothing = BatchKVCache(layers, n), torch.zeros(0, width, device=self.device, dtype=self.dtype)
+        shelf, nothing = BatchKVCache(layers, n), torch.zeros(0, width, device=self.info.device, dtype=self.info.dtype)
         return [Prefix((), nothing, shelf, shelf.row(i)) for i in range(n)]
 
     @torch.inference_mode()
@@ -292,7 +292,7 @@ class LlavaNext(ModelInfo):
         """
         self._fresh_rope()
         prefix = prefix or self.new_prefixes(1)[0]
-        tokens, before = tokens.to(self.device, self.dtype), tuple(before)
+        tokens, before = tokens.to(self.info.device, self.info.dtype), tuple(before)
         same = before == prefix.before
         kept = _equal_rows(prefix.tokens, tokens) if same else 0
         # a forward needs a position: where all are kept, the last is computed again
@@ -301,7 +301,7 @@ class LlavaNext(ModelInfo):
         prefix.cache.crop_to(first)
         prefix.shelf.reserve(len(before) + len(tokens) + room)
         embeds = self._embed(before, tokens, [])[:, first:]
-        positions = torch.arange(first, first + embeds.shape[1], device=self.device)[None]
+        positions = torch.arange(first, first + embeds.shape[1], device=self.info.device)[None]
         still = self.still_rope() if len(before) + len(tokens) <= self._shared_limit else nullcontext()
         with still:
             self._forward(embeds, cache=prefix.cache, position_ids=positions)
@@ -324,7 +324,7 @@ class LlavaNext(ModelInfo):
             embeds = self._embed(item.before, tokens[item.video], item.after)
             found[item.number] = self._generate_alone(embeds, new)
         return {
-            number: None if ids is None else (self.tokenizer.decode(ids), tuple(ids), {})
+            number: None if ids is None else (self.info.tokenizer.decode(ids), tuple(ids), {})
             for number, ids in found.items()
         }
 
@@ -414,7 +414,7 @@ class LlavaNext(ModelInfo):
 
     def _generate_alone(self, embeds: Tensor, new: int) -> list[int] | None:
         self._fresh_rope()
-        new = min(new, self.context - embeds.shape[1])
+        new = min(new, self.info.context - embeds.shape[1])
         mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
         watch = FiniteLogitsWatch()
         ids = self.network.generate(
@@ -451,21 +451,21 @@ class LlavaNext(ModelInfo):
         return found
 
     def _letter_id(self, question: Question, prompt: Prompt | None, after: list[int], letter: str) -> int:
-        text = (prompt or pack_prompt(self.family, question.task)).pieces(question)[1]
-        longer = self.tokenizer.encode(text + letter)
+        text = (prompt or pack_prompt(self.info.family, question.task)).pieces(question)[1]
+        longer = self.info.tokenizer.encode(text + letter)
         if len(longer) > len(after) and longer[: len(after)] == after:
             return longer[len(after)]
         # the letter would melt into the prompt's last token: then it is said as the letter alone
-        alone = self.tokenizer.token_id(letter)
-        return self.tokenizer.encode(letter)[-1] if alone is None else alone
+        alone = self.info.tokenizer.token_id(letter)
+        return self.info.tokenizer.encode(letter)[-1] if alone is None else alone
 
     def _embed(self, before: Sequence[int], tokens: Tensor | None = None, after: Sequence[int] = ()) -> Tensor:
         """Ids, visual tokens (N D), ids -> (1 L D)."""
 
         def embed(ids: Sequence[int]) -> Tensor:
-            return self._embed_ids(torch.tensor(list(ids), dtype=torch.long).to(self.device))
+            return self._embed_ids(torch.tensor(list(ids), dtype=torch.long).to(self.info.device))
 
-        visual = [] if tokens is None else [tokens.to(self.device, self.dtype)]
+        visual = [] if tokens is None else [tokens.to(self.info.device, self.info.dtype)]
         return torch.cat([embed(before), *visual, embed(after)])[None]
 
     def _embed_ids(self, ids: Tensor) -> Tensor:
@@ -482,7 +482,7 @@ class LlavaNext(ModelInfo):
 
     @property
     def _shared_limit(self) -> int:
-        return min(self.shared_positions or self.context, self.context)
+        return min(self.shared_positions or self.info.context, self.info.context)
 
     def _until_eos(self, ids: list[int]) -> list[int]:
         end = next((k for k, i in enumerate(ids) if i in self._eos), len(ids))

@@ -104,7 +104,7 @@ class PackedBatch:
         return self.model._logits(hidden[at[0], at[1]])
 
     def tensor(self, values: Any) -> Tensor:
-        return torch.tensor(values).to(self.model.device)
+        return torch.tensor(values).to(self.model.info.device)
 
 
 class StaticDecodeLoop:

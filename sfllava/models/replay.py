@@ -51,7 +51,7 @@ def attention_weights(
     Mean over all heads and layers of the softmax's own weights; a row sums to the share of the visual tokens, the
     rest went to text. Of each layer only these rows are computed beside the forward, and added up at once.
     """
-    total = torch.zeros(len(said), len(tokens), device=model.device)
+    total = torch.zeros(len(said), len(tokens), device=model.info.device)
     for _ in _replay(model, tokens, question, said, prompt, prefix, total):
         pass
     return total / len(_attentions(model))
@@ -69,9 +69,9 @@ def _replay(
     """(A D), in parts, the hidden states from which the answer's tokens are said, as when they were said."""
     if not said:
         raise SfllavaError("needed an answer of at least one token, got an empty one")
-    before, after = model.prompt_ids(question, prompt)
+    before, after = model.info.prompt_ids(question, prompt)
     length = len(before) + len(tokens) + len(after)
-    model.check_context(len(tokens), len(before) + len(after) + len(said) - 1, question.text)
+    model.info.check_context(len(tokens), len(before) + len(after) + len(said) - 1, question.text)
     alone = length + len(said) > model._shared_limit
     if not alone:
         ids = [*after, *said[:-1]]
@@ -90,7 +90,7 @@ def _replay(
             hidden = model._forward(
                 embeds,
                 cache=shared.cache,
-                position_ids=torch.arange(start, start + embeds.shape[1], device=model.device)[None],
+                position_ids=torch.arange(start, start + embeds.shape[1], device=model.info.device)[None],
             )
         done += rows
         yield hidden[0, -rows:]

@@ -95,8 +95,12 @@ class LlavaText:
     batch = 8
 
     def __init__(self, model: LlavaNext) -> None:
-        self._model, self.name = model, str(model.path)
-        self.about = {"sha256_sampled": model.fingerprint, "dtype": str(model.dtype), "family": model.family}
+        self._model, self.name = model, str(model.info.path)
+        self.about = {
+            "sha256_sampled": model.info.fingerprint,
+            "dtype": str(model.info.dtype),
+            "family": model.info.family,
+        }
         self._none = torch.zeros(0, model.network.config.text_config.hidden_size)
 
     def replies(self, asks: Sequence[tuple[str, str]], max_new_tokens: int) -> list[Reply | SfllavaError]:
@@ -104,10 +108,10 @@ class LlavaText:
         found: list[Reply | SfllavaError] = []
         fits: dict[str, list[int]] = {}
         for i, (system, user) in enumerate(asks):
-            ids = sum(map(len, self._model.prompt_ids(Question(user), self._prompt(system))))
+            ids = sum(map(len, self._model.info.prompt_ids(Question(user), self._prompt(system))))
             found.append(("", ids, 0))
             try:
-                self._model.check_context(0, ids + max_new_tokens, user)
+                self._model.info.check_context(0, ids + max_new_tokens, user)
                 fits.setdefault(system, []).append(i)
             except SfllavaError as error:
                 found[i] = error
@@ -124,7 +128,7 @@ class LlavaText:
         return found
 
     def _prompt(self, system: str) -> Prompt:
-        return Prompt(_TURNS[self._model.family].replace("{system}", system.strip()), "rubric")
+        return Prompt(_TURNS[self._model.info.family].replace("{system}", system.strip()), "rubric")
 
 
 def load_text_model(folder: str | Path, device: str = "auto", dtype: str = "auto") -> CausalText:

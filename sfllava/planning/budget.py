@@ -13,7 +13,7 @@ from sfllava.settings import Setting
 from sfllava.types import Question
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import VideoLM
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ContextBudget:
 
 def context_budget(
     setting: Setting,
-    model: LlavaNext,
+    model: VideoLM,
     question: Question | str = "",
     prompt: Prompt | None = None,
     total: int | None = None,
@@ -74,9 +74,9 @@ def context_budget(
     """
     question = Question(question) if isinstance(question, str) else question
     prompt = prompt or (Prompt(setting.prompt, setting.name) if setting.prompt else None)
-    text = sum(map(len, model.prompt_ids(question, prompt)))
+    text = sum(map(len, model.info.prompt_ids(question, prompt)))
     frames = setting.frames if total is None else min(setting.frames, total)
-    visual, aggregation = setting.token_count(*model.grid, total), setting.aggregation
+    visual, aggregation = setting.token_count(*model.info.grid, total), setting.aggregation
     slow = fast = 0
     if isinstance(aggregation, SlowFast):
         if aggregation.fast != (0, 0):
@@ -85,10 +85,10 @@ def context_budget(
     compose = getattr(aggregation, "make_images", None)
     images = len(compose(np.zeros((frames, 4, 4, 3), np.uint8))) if compose else frames
     return ContextBudget(
-        slow, fast, visual - slow - fast, text, model.context,
-        kv_bytes=model.shape.kv_bytes(visual + text, model.dtype.itemsize),
-        prefill_flops=model.shape.prefill_flops(visual + text),
-        encode_flops=model.shape.encode_flops(images),
+        slow, fast, visual - slow - fast, text, model.info.context,
+        kv_bytes=model.info.shape.kv_bytes(visual + text, model.info.dtype.itemsize),
+        prefill_flops=model.info.shape.prefill_flops(visual + text),
+        encode_flops=model.info.shape.encode_flops(images),
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ class Way:
 
 
 def batch_of(device: Roofline) -> int:
-    """Images that `LlavaNext.encode` has in a batch."""
+    """Images that `VideoLM.encode` has in a batch."""
     return 64 if device.kind == "cuda" else 8
 
 

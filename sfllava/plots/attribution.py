@@ -22,7 +22,7 @@ from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import VideoLM
 
 
 COLOURS = {
@@ -36,7 +36,7 @@ SHOWN = 10  # frames of a pathway that are drawn large enough to see their cells
 def show_frames(video: Video, setting: Setting, grid: tuple[int, int] = (24, 24)) -> go.Figure:
     """The sampled frames on a time axis, the Slow ones marked, and the cells of each pathway drawn over frames.
 
-    `grid` is the model's patches of a frame (`model.grid`). Up to ten frames of each pathway are drawn large.
+    `grid` is the model's patches of a frame (`model.info.grid`). Up to ten frames of each pathway are drawn large.
     """
     try:
         parts = token_sources(setting.aggregation, torch.zeros(len(video.frames), *grid, 1))
@@ -61,7 +61,7 @@ def show_frames(video: Video, setting: Setting, grid: tuple[int, int] = (24, 24)
 
 
 def show_budget(
-    setting: Setting, model: LlavaNext, question: Question | str = "", prompt: Prompt | None = None
+    setting: Setting, model: VideoLM, question: Question | str = "", prompt: Prompt | None = None
 ) -> go.Figure:
     """Slow, fast and text tokens and the rest of the context as one bar; red where they do not fit."""
     return draw_budget(context_budget(setting, model, question, prompt))

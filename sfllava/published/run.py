@@ -14,13 +14,13 @@ from sfllava.runs.run_folder import RunFolder
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import VideoLM
 
 
 log = logging.getLogger(__name__)
 _NEW_TOKENS = 128
 """Of an answer, as its scripts say"""
-Load = Callable[[ModelChoice], "LlavaNext"]
+Load = Callable[[ModelChoice], "VideoLM"]
 
 
 def load_choice(
@@ -29,7 +29,7 @@ def load_choice(
     dtype: str = "auto",
     device_map: str | None = None,
     vision_tower: str | None = None,
-) -> LlavaNext:
+) -> VideoLM:
     """Load the model of a plan; on a GPU in float16, as the published code does. Raises where RoPE is not as asked."""
     import torch
 
@@ -79,13 +79,13 @@ def run_plan(
         for step in plan.steps:
             if step.model == choice:
                 assert step.benchmark is not None  # else there was a problem
-                if step.family not in ("", model.family):
+                if step.family not in ("", model.info.family):
                     log.warning(
                         "%s: CONV_MODE asks in the format of %s; the format of %s is %s",
                         step.name,
                         step.family,
                         choice.path,
-                        model.family,
+                        model.info.family,
                     )
                 evaluations.append(
                     prepare(

@@ -15,7 +15,7 @@ from sfllava.settings import Setting
 from sfllava.types import Answer, Question, SfllavaError
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import VideoLM
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class AskResult:
 
 
 def ask(
-    model: LlavaNext,
+    model: VideoLM,
     video: str | Path | Video,
     questions: str | Sequence[str | Question],
     setting: Setting | None = None,
@@ -65,11 +65,11 @@ def ask(
     start = time.perf_counter()
     if not isinstance(video, Video):
         with DecodePool(1) as pool:  # a decoder that hangs must not take the notebook's kernel along
-            video = pool.submit(video, setting.frames, (model.image_size, model.image_size)).result()
+            video = pool.submit(video, setting.frames, (model.info.image_size, model.info.image_size)).result()
         seconds["decode"] = time.perf_counter() - start
     # only now: a video of fewer frames than the setting's makes fewer tokens
-    longest = max((sum(map(len, model.prompt_ids(q, prompt))) for q in asked), default=0)
-    model.check_context(setting.token_count(*model.grid, len(video.frames)), longest, setting.name)
+    longest = max((sum(map(len, model.info.prompt_ids(q, prompt))) for q in asked), default=0)
+    model.info.check_context(setting.token_count(*model.info.grid, len(video.frames)), longest, setting.name)
     start = time.perf_counter()
     grid = model.encode(setting.images(video.frames))
     seconds["encode"] = time.perf_counter() - start

@@ -29,8 +29,7 @@ from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 
 if TYPE_CHECKING:
-    from sfllava.models.base import ModelInfo
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import ModelInfo, VideoLM
 
 
 log = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: LlavaNext | Runner,
+    model: VideoLM | Runner,
     benchmark: Benchmark | str,
     settings: Setting | Iterable[Setting],
     out: str | Path,
@@ -104,7 +103,7 @@ def evaluate(
 
 
 def prepare(
-    model: LlavaNext | Runner,
+    model: VideoLM | Runner,
     benchmark: Benchmark | str,
     settings: Setting | Iterable[Setting],
     out: str | Path,
@@ -146,7 +145,7 @@ def prepare(
     if decoders < 1 or decode_seconds <= 0:
         raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {decode_seconds}")
     runner = model if isinstance(model, Runner) else LocalRunner(model)
-    known = runner.outline
+    known = runner.info
     prompt = prompt or pack_prompt(known.family, asked[0].task)
     prompts = {s.name: Prompt(s.prompt, s.name) if s.prompt else prompt for s in settings}
     _check_context(known, settings, prompts, asked)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import VideoLM
     from sfllava.runs.jobs import GenerationOptions, Job
     from sfllava.runs.worker import VideoWorker
 
@@ -71,7 +71,7 @@ class ModelActor:
         import ray
 
         self._number, self._tally, self._load = number, ray.get_actor(tally), load
-        self._model: LlavaNext | None = None
+        self._model: VideoLM | None = None
         self._how: GenerationOptions | None = None
         self._desk, self._open = None, contextlib.ExitStack()
         with contextlib.suppress(OSError):
@@ -84,7 +84,7 @@ class ModelActor:
 
     def ready(self, mark: str | None) -> WorkerResult:
         """The model's outline, once it is loaded. mark: the fingerprint that it must have."""
-        return self._result(self._held(mark).outline())
+        return self._result(self._held(mark).info)
 
     def answer(self, mark: str, run: int, how: GenerationOptions, job: Job, ahead: list[Job]) -> WorkerResult:
         """The outcome of a job, while the videos of those that come next are decoded."""
@@ -105,7 +105,7 @@ class ModelActor:
         """`function(model, *args)`."""
         return function(self._held(mark), *args)
 
-    def _at(self, model: LlavaNext, how: GenerationOptions) -> VideoWorker:
+    def _at(self, model: VideoLM, how: GenerationOptions) -> VideoWorker:
         if self._desk is None or how != self._how:
             from sfllava.runs.worker import VideoWorker
 
@@ -113,7 +113,7 @@ class ModelActor:
             self._desk, self._how = self._open.enter_context(VideoWorker(model, how)), how
         return self._desk
 
-    def _held(self, mark: str | None) -> LlavaNext:
+    def _held(self, mark: str | None) -> VideoLM:
         if self._model is None:
             from sfllava.models.load import load_model
             from sfllava.runs.failures import reason_of
@@ -127,8 +127,8 @@ class ModelActor:
                 raise SfllavaError(f"a worker on {_host()} cannot load the model: {reason_of(error)}") from error
             finally:
                 self._tally.end.remote(loading)
-            if mark is not None and model.fingerprint != mark:
-                raise SfllavaError(f"{_host()}: {model.path} is another checkpoint there than on the first node")
+            if mark is not None and model.info.fingerprint != mark:
+                raise SfllavaError(f"{_host()}: {model.info.path} is another checkpoint there than on the first node")
             self._model = model
         return self._model
 

@@ -76,7 +76,7 @@ class RayRunner:
             raise SfllavaError(f"Ray chooses the GPU of each worker: device must be auto, cpu or cuda, got {device!r}")
         self._wanted, self._address, self._gpus, self._device = workers, address, gpus, device
         self._load = {"path_or_name": path_or_name, "dtype": dtype, **options}
-        self._outline: ModelInfo | None = None
+        self._info: ModelInfo | None = None
         self._workers: list[_Worker] = []
         self._busy: dict[Any, tuple[_Worker, Job | None]] = {}
         """What a worker is at: answering a job, or, without one, coming up"""
@@ -124,19 +124,19 @@ class RayRunner:
         self._stack.close()
 
     @property
-    def outline(self) -> ModelInfo:
+    def info(self) -> ModelInfo:
         """Of the model that all workers hold; waits for the first of them."""
-        if self._outline is None:
+        if self._info is None:
             with _aside(self._said):
-                self._wait(lambda: self._outline is not None)
-        assert self._outline is not None
-        return self._outline
+                self._wait(lambda: self._info is not None)
+        assert self._info is not None
+        return self._info
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """`function(model, *args)` in one of the workers; SfllavaError where none is left that works."""
         import ray.exceptions
 
-        mark = self.outline.fingerprint
+        mark = self.info.fingerprint
         with _aside(self._said):
             self._wait(lambda: bool(self._free()))
             try:
@@ -151,7 +151,7 @@ class RayRunner:
         Raises SfllavaError where no worker is left: none works or comes up, and the others' nodes stay dead.
         """
         _check_sendable(how, jobs)
-        mark = self.outline.fingerprint
+        mark = self.info.fingerprint
         self._runs += 1
         left = {job.video: job for job in jobs}
         fresh = deque(job for job in jobs if job.path is not None)
@@ -251,7 +251,7 @@ class RayRunner:
             self._check_left()
             for _ in self._collect():
                 pass
-            if not said and self._outline is None and time.monotonic() - start > PATIENCE_SECONDS:
+            if not said and self._info is None and time.monotonic() - start > PATIENCE_SECONDS:
                 said, free = True, {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
                 log.warning("no worker is up yet; one needs %s, and the cluster has %s free", self._needs, free)
 
@@ -289,10 +289,10 @@ class RayRunner:
                 yield worker, job, result.value
 
     def _came_up(self, result: WorkerResult) -> None:
-        if self._outline is not None and self._outline.fingerprint != result.value.fingerprint:
+        if self._info is not None and self._info.fingerprint != result.value.fingerprint:
             path = self._load["path_or_name"]
             raise SfllavaError(f"{result.host}: {path} is another checkpoint there than on the first node")
-        self._outline = self._outline or result.value
+        self._info = self._info or result.value
         log.info("a worker is up on %s", result.host)
 
 

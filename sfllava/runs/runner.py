@@ -13,8 +13,7 @@ from sfllava.runs.jobs import MAX_BATCH_QUESTIONS, GenerationOptions, Job
 from sfllava.runs.worker import VideoWorker
 
 if TYPE_CHECKING:
-    from sfllava.models.base import ModelInfo
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import ModelInfo, VideoLM
 
 
 @runtime_checkable
@@ -22,7 +21,7 @@ class Runner(Protocol):
     """Whatever answers jobs: a model in this process (`Here`), or many workers (`cluster.Workers`)."""
 
     @property
-    def outline(self) -> ModelInfo: ...
+    def info(self) -> ModelInfo: ...
 
     def run(self, how: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
         """The rows of all jobs, each once, in pieces that belong together on disk."""
@@ -37,11 +36,11 @@ class Runner(Protocol):
 class LocalRunner:
     """A model in this process."""
 
-    model: LlavaNext
+    model: VideoLM
 
     @property
-    def outline(self) -> ModelInfo:
-        return self.model
+    def info(self) -> ModelInfo:
+        return self.model.info
 
     def run(self, how: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
         """The rows of one setting of a group of jobs after another, while the next jobs' videos are decoded.

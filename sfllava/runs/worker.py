@@ -23,7 +23,7 @@ from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
+    from sfllava.models.base import VideoLM
     from sfllava.models.packed_decoding import Prefix
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,11 @@ class VideoWorker:
     Use as a context manager.
     """
 
-    def __init__(self, model: LlavaNext, how: GenerationOptions) -> None:
+    def __init__(self, model: VideoLM, how: GenerationOptions) -> None:
         self._model, self._how = model, how
-        self._pool = DecodePool(how.decoders, how.decode_seconds, pinned_array if model.device.type == "cuda" else None)
+        self._pool = DecodePool(
+            how.decoders, how.decode_seconds, pinned_array if model.info.device.type == "cuda" else None
+        )
         self._decoding: dict[str, Future[Video]] = {}
         self._most = MAX_BATCH_QUESTIONS
 
@@ -98,7 +100,7 @@ class VideoWorker:
 
     def _decode(self, job: Job, decoder: Decoder = "auto") -> Future[Video]:
         assert job.path is not None
-        side = self._model.image_size
+        side = self._model.info.image_size
         return self._pool.submit(job.path, job.frames, (side, side), decoder)
 
     def _together(self, films: Sequence[EncodedVideo]) -> Iterator[Outcome]:
@@ -207,7 +209,7 @@ class EncodedVideo:
     memory that a smaller group would need less of.
     """
 
-    def __init__(self, model: LlavaNext, job: Job, video: Video) -> None:
+    def __init__(self, model: VideoLM, job: Job, video: Video) -> None:
         self.job, self.video, self.left = job, video, list(job.asks)
         self.waits = self.alone = False
         self._model = model
@@ -241,7 +243,7 @@ class EncodedVideo:
 class BatchItem:
     """A film at one setting: its tokens, the questions that fit behind them, the rows of those that do not."""
 
-    def __init__(self, film: EncodedVideo, model: LlavaNext, setting: Setting, prompt: Prompt) -> None:
+    def __init__(self, film: EncodedVideo, model: VideoLM, setting: Setting, prompt: Prompt) -> None:
         self.film, self.questions, self.failed = film, [], []
         asked = [] if film.waits else [q for s, questions in film.left if s.name == setting.name for q in questions]
         start = time.perf_counter()
@@ -249,8 +251,8 @@ class BatchItem:
         self.seconds = round((time.perf_counter() - start) / max(1, len(asked)), 6)
         for question in asked:
             try:
-                text = sum(map(len, model.prompt_ids(question, prompt)))
-                model.check_context(len(self.tokens), text, question.text)
+                text = sum(map(len, model.info.prompt_ids(question, prompt)))
+                model.info.check_context(len(self.tokens), text, question.text)
                 self.questions.append(question)
             except SfllavaError as error:
                 self.failed.append(make_row(question, setting, error=str(error)))

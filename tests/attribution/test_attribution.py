@@ -123,16 +123,16 @@ def test_a_look_is_the_plain_attention_on_the_frames(model, video):
 
 def test_words_keep_every_token(model):
     # its vocabulary has places as one token
-    said = model.tokenizer.encode("a red square top left")
+    said = model.info.tokenizer.encode("a red square top left")
     words, owner = words_of(model, said)
     assert words == ("a", "red", "square", "top left") and len(owner) == len(said) and owner == sorted(owner)
 
 
 def test_words_of_bytes_and_pieces(models):
     model = models()
-    said = model.tokenizer.encode("the barrels é of")
+    said = model.info.tokenizer.encode("the barrels é of")
     words, owner = words_of(model, said)
-    assert " ".join(words) == model.tokenizer.decode(said) and owner == sorted(owner) and len(owner) == len(said)
+    assert " ".join(words) == model.info.tokenizer.decode(said) and owner == sorted(owner) and len(owner) == len(said)
 
 
 def test_leaving_out_is_a_plain_recomputation(model, tmp_path):

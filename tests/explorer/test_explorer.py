@@ -95,9 +95,9 @@ def test_a_short_video_is_asked_where_its_own_frames_fit(model, session, film):
     budget = context_budget(MANY, model, ASKED, total=64)
     assert context_budget(MANY, model, ASKED).over and (budget.slow, budget.fast, budget.over) == (320, 4096, False)
     asked, reply = sfllava.ask(model, film, [ASKED], MANY, max_new_tokens=2), session.answer(film, MANY, ASKED, 2)
-    assert asked.visual_tokens == reply.visual_tokens == budget.visual == MANY.token_count(*model.grid, 64) == 4416
+    assert asked.visual_tokens == reply.visual_tokens == budget.visual == MANY.token_count(*model.info.grid, 64) == 4416
     assert asked.answers[0].token_ids == reply.token_ids and (reply.decoded_frames, reply.encoded_frames) == (64, 64)
-    assert budget.encode_flops == model.shape.encode_flops(64)
+    assert budget.encode_flops == model.info.shape.encode_flops(64)
 
 
 @pytest.mark.parametrize("frames", [1, 50, 200])
@@ -107,15 +107,15 @@ def test_a_short_video_is_asked_where_its_own_frames_fit(model, session, film):
 def test_a_budget_counts_what_is_prefilled(model, frames, name):
     setting = Setting(frames, name)
     budget = context_budget(setting, model, ASKED)
-    text = sum(map(len, model.prompt_ids(ASKED)))
-    assert budget.visual == setting.token_count(*model.grid) and budget.text == text
-    assert budget.rest == model.context - budget.visual - text and budget.over == (budget.rest < 1)
-    assert sum(budget.parts.values()) == max(model.context, budget.visual + text)
-    assert budget.prefill_flops == model.shape.prefill_flops(budget.visual + text)
-    assert budget.encode_flops == model.shape.encode_flops(1 if name.startswith("image") else frames)
-    assert budget.kv_bytes == model.shape.kv_bytes(budget.visual + text, 4), "float32 on CPU"
+    text = sum(map(len, model.info.prompt_ids(ASKED)))
+    assert budget.visual == setting.token_count(*model.info.grid) and budget.text == text
+    assert budget.rest == model.info.context - budget.visual - text and budget.over == (budget.rest < 1)
+    assert sum(budget.parts.values()) == max(model.info.context, budget.visual + text)
+    assert budget.prefill_flops == model.info.shape.prefill_flops(budget.visual + text)
+    assert budget.encode_flops == model.info.shape.encode_flops(1 if name.startswith("image") else frames)
+    assert budget.kv_bytes == model.info.shape.kv_bytes(budget.visual + text, 4), "float32 on CPU"
     try:
-        model.check_context(budget.visual, budget.text)
+        model.info.check_context(budget.visual, budget.text)
         fits = True
     except ContextError:
         fits = False
@@ -139,7 +139,7 @@ def test_text_from_outside_is_escaped(session, videos, tmp_path):
         pages.history_page([reply], "x"), pages.comparison_page([reply, reply]), pages.answer_page(EVIL, EVIL, EVIL),
         pages.error_page(SfllavaError(EVIL)), pages.error_page(ValueError(EVIL)), pages.note_page(EVIL),
         pages.effects_page(look), pages.budget_page(budget), show_attention(look).layout.title.text,
-        show_frames(look.video, reply.setting, session.model.grid).to_json(),
+        show_frames(look.video, reply.setting, session.model.info.grid).to_json(),
     ]  # fmt: skip
     for page in made:
         assert "<img" not in page and "<i>" not in page and "<b>what" not in page
@@ -185,7 +185,7 @@ def test_csv_reads_back(session, videos):
 def test_figures_show_what_the_setting_does(model, session, videos):
     setting = Setting(6, SMALL)
     video = session.video(videos / "a.mp4", 6)
-    figure = show_frames(video, setting, model.grid)
+    figure = show_frames(video, setting, model.info.grid)
     slow = next(trace for trace in figure.data if trace.name == "slow: 2 frames")
     assert np.allclose(slow.x, video.pts_seconds[[0, 3]]), "the Slow pathway takes frames 0 and 3 of 6"
     titles = [note.text for note in figure.layout.annotations]
@@ -194,7 +194,7 @@ def test_figures_show_what_the_setting_does(model, session, videos):
     fast = [trace for trace in figure.data if trace.mode == "lines"][-1]
     first = {(a, b) for a, b in zip(fast.x, fast.y) if a is not None and a <= 8}
     assert {a for a, _ in first} == {0, 4, 8} and {b for _, b in first} == {0, 4, 8}, "2x2 cells of 8x8 patches"
-    assert "cannot be mapped back" in show_frames(video, Setting(6, "merged-64"), model.grid).layout.title.text
+    assert "cannot be mapped back" in show_frames(video, Setting(6, "merged-64"), model.info.grid).layout.title.text
     over = show_budget(Setting(128, "slowfast-slow_64frms_concat-fast_8x8"), model)
     assert over.layout.title.font.color == "#d62728" and "4,100 too many" in over.layout.title.text.replace("<br>", " ")
     look = session.attribute(session.answer(videos / "a.mp4", setting, ASKED))

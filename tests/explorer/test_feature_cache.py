@@ -52,7 +52,7 @@ def test_other_frames_encode_only_what_is_new(counted, videos, frames):
     path = videos / "a.mp4"
     had = set(known.seen(path, Setting(8, FINE)).video.indices.tolist())
     seen = known.seen(path, Setting(frames, FINE))
-    plain = read_video(path, frames, size=(known.model.image_size,) * 2)
+    plain = read_video(path, frames, size=(known.model.info.image_size,) * 2)
     new = set(plain.indices.tolist()) - had
     assert seen.encoded == len(new) and work["encoded"] == 8 + len(new)
     assert np.array_equal(seen.video.frames, plain.frames) and np.array_equal(seen.video.indices, plain.indices)

@@ -322,12 +322,12 @@ def tokenizer_file(checkpoints):
 
 def test_chatml_has_no_bos_and_its_own_end(models):
     model = models("chatml")
-    assert model.tokenizer.bos_id is None
-    start, end = (model.tokenizer.token_id(t) for t in ("<|im_start|>", "<|im_end|>"))
-    assert model.tokenizer.encode("<|im_start|>what<|im_end|>")[0] == start
-    assert model.tokenizer.encode("<|im_start|>what<|im_end|>")[-1] == end
-    assert model.tokenizer.eos_id == end
-    assert model.tokenizer.decode([start, *model.tokenizer.encode("what is"), end]) == "what is"
+    assert model.info.tokenizer.bos_id is None
+    start, end = (model.info.tokenizer.token_id(t) for t in ("<|im_start|>", "<|im_end|>"))
+    assert model.info.tokenizer.encode("<|im_start|>what<|im_end|>")[0] == start
+    assert model.info.tokenizer.encode("<|im_start|>what<|im_end|>")[-1] == end
+    assert model.info.tokenizer.eos_id == end
+    assert model.info.tokenizer.decode([start, *model.info.tokenizer.encode("what is"), end]) == "what is"
 
 
 def test_without_legacy_no_space_behind_special_tokens(copy):
@@ -379,6 +379,6 @@ def test_tokenizer_json_serves_where_there_is_no_sentencepiece_model(copy, video
     (folder / "tokenizer.model").unlink()
     fast.save(str(folder / "tokenizer.json"))
     model = load_model(folder)
-    assert model.tokenizer.bos_id == 1 and model.tokenizer.eos_id == 2
-    assert model.tokenizer.encode("the raft") == [words["▁the"], words["▁raft"]]
-    assert model.tokenizer.decode([1, words["▁the"], words["▁raft"], 2]).endswith("the raft")
+    assert model.info.tokenizer.bos_id == 1 and model.info.tokenizer.eos_id == 2
+    assert model.info.tokenizer.encode("the raft") == [words["▁the"], words["▁raft"]]
+    assert model.info.tokenizer.decode([1, words["▁the"], words["▁raft"], 2]).endswith("the raft")

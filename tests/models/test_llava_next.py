@@ -267,7 +267,7 @@ def test_nothing_on_the_way_waits_for_the_device(checkpoints, family):
 def spoilt(checkpoints):
     """A model that has NaN in the place of one word, of QUESTIONS[3], as where half precision overflows."""
     model = load_model(checkpoints())
-    mine, *others = (set(model.prompt_ids(Question(q))[1]) for q in (QUESTIONS[3], *QUESTIONS[:3], QUESTIONS[4]))
+    mine, *others = (set(model.info.prompt_ids(Question(q))[1]) for q in (QUESTIONS[3], *QUESTIONS[:3], QUESTIONS[4]))
     with torch.no_grad():
         model.network.model.language_model.embed_tokens.weight[max(mine.difference(*others))] = torch.nan
     return model
@@ -353,7 +353,7 @@ def test_past_the_checkpoint_s_positions(models, frames, caplog):
 def test_crossing_the_limit_while_answering(models, frames):
     model = models()
     tokens = torch.cat([Pool("concat")(model.encode(frames[:7])), Pool("concat")(model.encode(frames[7:8]))[:-600]])
-    before, after = (len(part) for part in model.prompt_ids(Question(QUESTIONS[0])))
+    before, after = (len(part) for part in model.info.prompt_ids(Question(QUESTIONS[0])))
     tokens = tokens[: 4096 - before - after - 5]  # five new tokens fit, then it crosses
     questions = [QUESTIONS[0], QUESTIONS[1], "?"]
     said = ids(model.answer(tokens, questions, max_new_tokens=12))
@@ -388,7 +388,7 @@ def test_rope_is_dynamic_with_factor_two(models, checkpoints):
     }
     assert models("mistral").context == 8192 and models().context == 8192
     plain = load_model(checkpoints(), rope_factor=None)
-    assert plain.context == 4096 and plain.shared_positions is None
+    assert plain.info.context == 4096 and plain.shared_positions is None
     assert load_model(checkpoints("mistral"), context=32768).context == 32768
 
 
@@ -406,7 +406,7 @@ def test_too_many_tokens_are_refused_before_any_compute(models, frames, monkeypa
 def test_answers_stop_at_the_end_of_the_context(models, frames, family):
     model = models(family)
     grid = model.encode(frames[:15])
-    before, after = (len(part) for part in model.prompt_ids(Question("what?")))
+    before, after = (len(part) for part in model.info.prompt_ids(Question("what?")))
     tokens = Pool("concat")(grid)[: 8192 - before - after - 3]
     said = model.answer(tokens, ["what?"], max_new_tokens=50)[0].token_ids
     assert len(said) == 3
@@ -424,9 +424,9 @@ def test_bos_stands_once_in_front(models):
 
 def test_pieces_are_tokenized_by_themselves(models):
     model = models()
-    before, after = model.prompt_ids(Question("the raft"), Prompt("on<video> {question}"))
-    assert before == [1, *model.tokenizer.encode("on")]
-    assert after == model.tokenizer.encode(" the raft")
+    before, after = model.info.prompt_ids(Question("the raft"), Prompt("on<video> {question}"))
+    assert before == [1, *model.info.tokenizer.encode("on")]
+    assert after == model.info.tokenizer.encode(" the raft")
 
 
 def test_questions_with_other_text_before_the_video(models, frames):
@@ -452,10 +452,10 @@ def test_letters_from_logits(models, frames, caplog):
         assert sum(answer.letters.values()) == pytest.approx(1)
         assert answer.text == max(answer.letters, key=lambda x: answer.letters[x])
         # the plain way: one forward of the whole prompt, the letters' own rows
-        before, after = model.prompt_ids(question)
+        before, after = model.info.prompt_ids(question)
         with torch.no_grad():
             logits = model._logits(model._forward(model._embed(before, tokens, after))[0, -1])
-        rows = [model.tokenizer._sentencepiece.piece_to_id(x) for x in answer.letters]
+        rows = [model.info.tokenizer._sentencepiece.piece_to_id(x) for x in answer.letters]
         torch.testing.assert_close(
             torch.tensor(list(answer.letters.values())), logits[rows].softmax(-1), atol=1e-5, rtol=1e-4
         )

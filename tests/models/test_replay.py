@@ -46,7 +46,7 @@ def crossing(checkpoints):
 
 def plain(model, tokens, question, said):
     """Logits and attentions of one eager forward over prompt and answer, all layers and heads kept."""
-    before, after = model.prompt_ids(question)
+    before, after = model.info.prompt_ids(question)
     embed = model.network.model.language_model.embed_tokens
     parts = [embed(torch.tensor(before)), tokens, embed(torch.tensor([*after, *said[:-1]]))]
     used = model.network.config.text_config._attn_implementation
@@ -122,12 +122,12 @@ class Largest(TorchDispatchMode):
 
 
 def test_no_attention_matrix_is_ever_whole(model):
-    tokens = torch.randn(1500, model.shape.language.width, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randn(1500, model.info.shape.language.width, generator=torch.Generator().manual_seed(0))
     question = Question("what?")
     said = model.answer(tokens, [question], max_new_tokens=60)[0].token_ids
     with Largest() as seen:
         replay.attention_weights(model, tokens, question, said)
-    layers, heads = model.shape.language.count, model.shape.language.heads
+    layers, heads = model.info.shape.language.count, model.info.shape.language.heads
     one = heads * (len(tokens) + len(said)) ** 2  # of one layer
     assert len(said) == 60 and tokens.numel() <= seen.numbers < one / 4, (
         f"{seen.numbers:,} of {one:,}, in {layers} layers"
@@ -150,7 +150,7 @@ def test_past_the_limit_the_answer_is_still_the_likeliest(checkpoints):
     """Really past the checkpoint's positions, where dynamic RoPE turns keys by the length: as it was said."""
     model = load_model(checkpoints())
     tokens = torch.randn(
-        model.shared_positions + 40, model.shape.language.width, generator=torch.Generator().manual_seed(0)
+        model.shared_positions + 40, model.info.shape.language.width, generator=torch.Generator().manual_seed(0)
     )
     question = Question("what?")
     said = model.answer(tokens, [question], max_new_tokens=4)[0].token_ids

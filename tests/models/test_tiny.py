@@ -114,11 +114,11 @@ def transposed_pixels(model: LlavaNext, patch: pytest.MonkeyPatch) -> None:
 
 
 def dropped_bos(model: LlavaNext, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(model.tokenizer, "bos_id", None)
+    patch.setattr(model.info.tokenizer, "bos_id", None)
 
 
 def video_behind_question(model: LlavaNext, patch: pytest.MonkeyPatch) -> None:
-    prompt_ids = model.prompt_ids
+    prompt_ids = model.info.prompt_ids
 
     def wrong(question: Question, prompt: object = None) -> tuple[list[int], list[int]]:
         before, after = prompt_ids(question, None)

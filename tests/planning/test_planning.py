@@ -106,7 +106,7 @@ def test_known_shapes_are_the_published_ones():
 @pytest.mark.parametrize("family", ["vicuna", "mistral"])
 def test_operations_against_the_real_code(models, family):
     model = models(family)
-    shape, frames = model.shape, np.zeros((3, 336, 336, 3), np.uint8)
+    shape, frames = model.info.shape, np.zeros((3, 336, 336, 3), np.uint8)
 
     def counted(run) -> int:
         # of attention the counter knows the products alone, not the CPU's kernel
@@ -164,7 +164,7 @@ class Alive(TorchDispatchMode):
 @pytest.mark.parametrize("family", ["vicuna", "mistral"])
 def test_memory_beside_weights_against_the_real_code(models, family):
     model = models(family)
-    shape, tracked = model.shape, {}
+    shape, tracked = model.info.shape, {}
 
     def most(run) -> int:
         with torch.inference_mode(), Alive() as alive:
@@ -343,9 +343,9 @@ def test_the_command_needs_the_config_alone(checkpoints, tmp_path, capsys, layou
 def test_parameters_of_a_loaded_model(models):
     for family in ("vicuna", "mistral", "chatml"):
         model = models(family)
-        assert model.shape.parameters == sum(p.numel() for p in model.network.parameters())
-        sizes = sizes_of(model.path)
-        assert (sizes.shape, sizes.context, sizes.family) == (model.shape, model.context, model.family)
+        assert model.info.shape.parameters == sum(p.numel() for p in model.network.parameters())
+        sizes = sizes_of(model.info.path)
+        assert (sizes.shape, sizes.context, sizes.family) == (model.info.shape, model.info.context, model.info.family)
         assert sizes.shared_positions == model.shared_positions
     assert sizes_of("tiny").family == "tiny"
 

@@ -223,7 +223,7 @@ def test_logits_that_are_not_finite_are_failed_rows(checkpoints, videos, tmp_pat
     benchmark, model = load_benchmark("choice", tmp_path / "q.csv", videos), load_model(checkpoints())
     weight = model.network.model.language_model.embed_tokens.weight
     with torch.no_grad():
-        one, other = ({i for ids in model.prompt_ids(q) for i in ids} for q in benchmark.questions)
+        one, other = ({i for ids in model.info.prompt_ids(q) for i in ids} for q in benchmark.questions)
         weight[sorted(other - one)] = torch.nan
     scores = run(model, benchmark, tmp_path / "one", read=read).scores[SMALL.name]
     assert (scores["answered"], scores["failed"]) == (1, 1)

@@ -203,7 +203,7 @@ def test_a_video_that_kills_three_times_is_set_aside(workers, benchmark, tmp_pat
 
 
 def test_a_worker_whose_device_is_broken_is_set_aside(workers, models, twelve, tmp_path):
-    process = ray.get(workers._workers[0].actor.call.remote(workers.outline.fingerprint, process_of, ()))
+    process = ray.get(workers._workers[0].actor.call.remote(workers.info.fingerprint, process_of, ()))
     setting = Setting(6, Own(fail_in, process), "own")
     theirs, ours = run(models(), twelve, tmp_path / "theirs", setting), run(workers, twelve, tmp_path / "ours", setting)
     assert rows_of(ours.path) == rows_of(theirs.path) and ours.scores["own"]["failed"] == 0
@@ -286,7 +286,7 @@ class Stage:
     def __init__(self, monkeypatch, names: str, coming: str = ""):
         self.script, self.time, self.nodes = deque[str](), 0.0, {}
         self.workers = RayRunner("tiny", len(names))
-        self.workers._outline = SimpleNamespace(fingerprint="")  # type: ignore[assignment]
+        self.workers._info = SimpleNamespace(fingerprint="")  # type: ignore[assignment]
         for name in names:
             worker = _Worker(self.actor(name), group=name, node="" if name in coming else f"node of {name}")
             self.nodes[name] = f"node of {name}"
@@ -325,7 +325,7 @@ class Stage:
             return name
         error = "RuntimeError: CUDA error" if self.how == "fail" else None
         done = Outcome([{"video": what, "setting": "own", "error": error, "by": name}], what, error)
-        return WorkerResult(self.workers._outline if what == "is" else done, [], self.nodes[name], "host")
+        return WorkerResult(self.workers._info if what == "is" else done, [], self.nodes[name], "host")
 
     def run(self, videos: int, *script: str) -> list[str]:
         """What is written of v1, v2, ..., in this order: video, worker, and whether it failed."""
