@@ -264,7 +264,7 @@ def many_videos(model: LlavaNext, videos: int, new: int) -> dict[str, Any]:
         clock = Clock(model.info.device)
         with clock.stage("answer"):
             groups = [sides[i : i + size] for i in range(0, videos, size)]
-            answered = [answers for group in groups for answers in model.answer_each(group, max_new_tokens=new)]
+            answered = [answers for group in groups for answers in model.answer_batch(group, max_new_tokens=new)]
         said[way] = [answers[0].token_ids for answers in answered]
         found[way] = clock.row(videos)
     found["ratio"] = round(found["one by one"]["total"] / found["together"]["total"], 2)

@@ -111,7 +111,7 @@ def _evaluate(a: argparse.Namespace) -> int:
                 limit=a.limit,
                 seed=a.seed,
                 prompt=prompt,
-                read=a.read,
+                answer_mode=a.read,
                 max_new_tokens=a.max_new_tokens,
                 decoders=a.decoders,
                 decode_seconds=a.decode_seconds,
@@ -227,7 +227,7 @@ def _ablate(a: argparse.Namespace) -> int:
     ablation = load_ablation(a.ablation)
     name = a.benchmark or ablation.benchmark
     benchmark = find_benchmark(name, a.questions, a.videos, a.root, follow_links=a.follow_links)
-    options = {"limit": a.limit, "seed": a.seed, "read": a.read, "max_new_tokens": a.max_new_tokens}
+    options = {"limit": a.limit, "seed": a.seed, "answer_mode": a.read, "max_new_tokens": a.max_new_tokens}
     options |= {"decoders": a.decoders, "decode_seconds": a.decode_seconds, "retry_failed": a.retry_failed}
     prompt = load_prompt(a.prompt) if a.prompt else None
     options |= {"prompt": prompt, "measure": not a.rows_only}

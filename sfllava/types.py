@@ -64,7 +64,7 @@ class Verdict:
     reply: str = ""
     model: str = ""
     """The exact name that was asked for."""
-    served: str = ""
+    response_model: str = ""
     """The name that the server gave itself."""
     tokens: tuple[int, int] = (0, 0)
     """Of prompts and replies, all tries together."""

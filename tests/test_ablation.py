@@ -178,14 +178,14 @@ def test_a_benchmark_by_its_name(models, videos, tmp_path):
 
 
 def test_a_setting_that_fails_costs_its_own_questions_only(models, benchmark, mine, tmp_path, monkeypatch):
-    answer = LlavaNext.answer_each
+    answer = LlavaNext.answer_batch
 
     def fails(self, films, **options):
         if any(len(tokens) == 3 * 144 + 6 * 9 for tokens, _ in films):
             raise MemoryError("too large")
         return answer(self, films, **options)
 
-    monkeypatch.setattr(LlavaNext, "answer_each", fails)
+    monkeypatch.setattr(LlavaNext, "answer_batch", fails)
     run = ablate(mine, models(), benchmark, tmp_path / "run", max_new_tokens=2, progress=False, measure=False)
     failed = {name: s["failed"] for name, s in run.scores.items() if s["failed"]}
     assert failed == {"slow 3 fast 3": 6} and run.scores["slow 3 fast 3"]["reasons"] == {"MemoryError: too large": 6}

@@ -20,7 +20,8 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None) -> p
     """Of each pair of names, or of each against `reference`, on the same questions: first minus other, in points.
 
     p is that of flipping the signs of whole videos (`stats.difference`), p_holm the same corrected for the number of
-    pairs; `real` is p_holm < 0.05. `detectable` is the true difference that such data would show in 80 of 100 cases,
+    pairs; `significant` is p_holm < 0.05. `min_detectable_effect` is the true difference that such data would show in
+    80 of 100 cases,
     before the correction. Raises RunError where two names were not asked the same questions.
     """
     names = list(results["name"].cat.remove_unused_categories().cat.categories) if len(results) else []
@@ -45,12 +46,17 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None) -> p
         mean = found.estimate
         rows.append(
             {"setting": one, "other": other, "points": 100 * mean.mean, "low": 100 * mean.low, "high": 100 * mean.high}
-            | {"p": found.p, "detectable": 100 * found.detectable, "questions": mean.n, "videos": mean.videos}
+            | {
+                "p": found.p,
+                "min_detectable_effect": 100 * found.min_detectable_effect,
+                "questions": mean.n,
+                "videos": mean.videos,
+            }
         )
-    columns = ["setting", "other", "points", "low", "high", "p", "detectable", "questions", "videos"]
+    columns = ["setting", "other", "points", "low", "high", "p", "min_detectable_effect", "questions", "videos"]
     table = pd.DataFrame(rows, columns=columns)
     table.insert(6, "p_holm", stats.holm(table["p"].to_numpy(float)) if len(table) else [])
-    table["real"] = table["p_holm"] < 0.05
+    table["significant"] = table["p_holm"] < 0.05
     return table
 
 
@@ -101,7 +107,7 @@ def by_benchmark(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _of_differences(table: pd.DataFrame) -> list[str]:
     if table.empty:
         return ["There is one setting, so nothing is compared."]
-    real, noise = table[table["real"]], table[~table["real"]]
+    real, noise = table[table["significant"]], table[~table["significant"]]
     questions, videos = int(table["questions"].max()), int(table["videos"].max())
     if videos < stats.FEWEST_VIDEOS:
         return [
@@ -125,7 +131,7 @@ def _of_differences(table: pd.DataFrame) -> list[str]:
     if len(noise):
         lines.append(
             f"The others must not be read as findings: these questions show a difference of "
-            f"{noise['detectable'].median():.1f} points in four of five cases, and smaller ones seldom."
+            f"{noise['min_detectable_effect'].median():.1f} points in four of five cases, and smaller ones seldom."
         )
     return lines
 
@@ -152,7 +158,7 @@ def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str
     gaps = paired_differences(results, reference)
     text = [shown.to_string(index=False)]
     if len(gaps):
-        digits = {"points": 1, "low": 1, "high": 1, "p": 4, "p_holm": 4, "detectable": 1}
+        digits = {"points": 1, "low": 1, "high": 1, "p": 4, "p_holm": 4, "min_detectable_effect": 1}
         text += ["", gaps.drop(columns=["questions", "videos"]).round(digits).to_string(index=False)]
     return "\n".join([*text, "", describe_findings(results, reference, gaps)])
 

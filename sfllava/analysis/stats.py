@@ -86,7 +86,7 @@ class Difference:
 
     estimate: Estimate
     p: float
-    detectable: float
+    min_detectable_effect: float
     """The true difference that would be found (p < 0.05) in 80 of 100 such data sets; infinite for too few videos"""
 
 
@@ -112,17 +112,19 @@ def difference(one: np.ndarray, other: np.ndarray, videos: np.ndarray, limit: fl
     differing = int(np.count_nonzero(sums))
     p = _flip_p(sums[sums != 0])
     low, high = _flip_interval(sums, sizes, limit)
-    detectable = (t_quantile(0.975, groups) + t_quantile(0.8, groups)) * error if groups >= FEWEST_VIDEOS else np.inf
+    min_detectable_effect = (
+        (t_quantile(0.975, groups) + t_quantile(0.8, groups)) * error if groups >= FEWEST_VIDEOS else np.inf
+    )
     if differing < FEWEST_VIDEOS:
         missed = limit * unseen(groups)
-        low, high, detectable = min(low, -missed), max(high, missed), max(detectable, missed)
+        low, high, min_detectable_effect = min(low, -missed), max(high, missed), max(min_detectable_effect, missed)
     # the test is exact where the interval's flips are drawn: at the border it is the test that says on which side 0 is
     if p >= 0.05:
         low, high = min(low, 0.0), max(high, 0.0)
     elif low <= 0 <= high:
         low, high = (0.0 + _TINY, high) if value > 0 else (low, 0.0 - _TINY)
     estimate = Estimate(value, max(-limit, low), min(limit, high), error, len(gain), groups)
-    return Difference(estimate, p, float(detectable))
+    return Difference(estimate, p, float(min_detectable_effect))
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from sfllava.models.packed_decoding import Prefix
 
 
-def check_generation(read: str, max_new_tokens: int, questions: Iterable[Question]) -> None:
+def check_generation(answer_mode: str, max_new_tokens: int, questions: Iterable[Question]) -> None:
     """Raise SfllavaError for a way of reading answers that there is not, or that the questions do not allow."""
-    if read not in ("generate", "logits"):
-        raise SfllavaError(f"read must be generate or logits, got {read!r}")
+    if answer_mode not in ("generate", "logits"):
+        raise SfllavaError(f"answer_mode must be generate or logits, got {answer_mode!r}")
     if max_new_tokens < 1:
         raise SfllavaError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if read == "logits" and any(not question.options for question in questions):
+    if answer_mode == "logits" and any(not question.options for question in questions):
         raise SfllavaError("reading letters from logits needs questions with options")
 
 
@@ -86,18 +86,18 @@ class VideoLM(Protocol):
         *,
         max_new_tokens: int = 128,
         prompt: Prompt | None = None,
-        read: str = "generate",
+        answer_mode: str = "generate",
         share_prefix: bool = True,
         prefix: Prefix | None = None,
     ) -> list[Answer]: ...
 
-    def answer_each(
+    def answer_batch(
         self,
         videos: Sequence[tuple[Tensor, Iterable[Question | str]]],
         *,
         max_new_tokens: int = 128,
         prompt: Prompt | None = None,
-        read: str = "generate",
+        answer_mode: str = "generate",
         share_prefix: bool = True,
         prefixes: Sequence[Prefix] | None = None,
     ) -> list[list[Answer]]: ...

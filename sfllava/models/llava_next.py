@@ -163,7 +163,7 @@ class LlavaNext:
         *,
         max_new_tokens: int = 128,
         prompt: Prompt | None = None,
-        read: str = "generate",
+        answer_mode: str = "generate",
         share_prefix: bool = True,
         prefix: Prefix | None = None,
     ) -> list[Answer]:
@@ -172,26 +172,31 @@ class LlavaNext:
         `prefix` (from `new_prefixes`) carries the prefilled tokens from one call to the next: what the tokens of two
         calls have in common at their front, such as one Slow pathway before two Fast ones, is computed once.
 
-        `prompt` replaces the pack's wording for each question's task. `read="logits"` gives choice questions the
+        `prompt` replaces the pack's wording for each question's task. `answer_mode="logits"` gives choice questions the
         letter of highest probability after one forward, without generation. `share_prefix=False` is the plain
         way, one question at a time through transformers' `generate`; the tokens are the same. Raises ContextError
         before any compute where a prompt does not fit, and LogitsError where the logits of a question are not finite.
         """
         prefixes = None if prefix is None else [prefix]
-        options = {"max_new_tokens": max_new_tokens, "prompt": prompt, "read": read, "share_prefix": share_prefix}
-        answers = self.answer_each([(tokens, questions)], prefixes=prefixes, **options)[0]
+        options = {
+            "max_new_tokens": max_new_tokens,
+            "prompt": prompt,
+            "answer_mode": answer_mode,
+            "share_prefix": share_prefix,
+        }
+        answers = self.answer_batch([(tokens, questions)], prefixes=prefixes, **options)[0]
         for answer in answers:
             if answer.error:
                 raise LogitsError(f"{answer.question.text[:60]!r}: {answer.error}")
         return answers
 
-    def answer_each(
+    def answer_batch(
         self,
         videos: Sequence[tuple[Tensor, Iterable[Question | str]]],
         *,
         max_new_tokens: int = 128,
         prompt: Prompt | None = None,
-        read: str = "generate",
+        answer_mode: str = "generate",
         share_prefix: bool = True,
         prefixes: Sequence[Prefix] | None = None,
     ) -> list[list[Answer]]:
@@ -203,7 +208,7 @@ class LlavaNext:
         """
         asked = [[Question(q) if isinstance(q, str) else q for q in questions] for _, questions in videos]
         flat = [question for mine in asked for question in mine]
-        check_generation(read, max_new_tokens, flat)
+        check_generation(answer_mode, max_new_tokens, flat)
         tokens = [tokens.to(self.info.device, self.info.dtype) for tokens, _ in videos]
         items = []
         for video, mine in enumerate(asked):
@@ -213,7 +218,7 @@ class LlavaNext:
                 items.append(_Item(len(items), video, tuple(before), after))
         prefixes = prefixes or self.new_prefixes(len(videos))
         with torch.inference_mode():
-            if read == "logits":
+            if answer_mode == "logits":
                 said = self._letters(items, flat, prompt, tokens, prefixes)
             else:
                 said = self._generate(items, max_new_tokens, share_prefix, tokens, prefixes)
@@ -279,7 +284,7 @@ class LlavaNext:
             embeds = self._embed([max(token, 0)])
 
     def new_prefixes(self, n: int) -> list[Prefix]:
-        """Empty prefixes, one for each of `n` videos, for `answer` (one) and `answer_each` to fill and to reuse."""
+        """Empty prefixes, one for each of `n` videos, for `answer` (one) and `answer_batch` to fill and to reuse."""
         layers, width = (getattr(self.network.config.text_config, n) for n in ("num_hidden_layers", "hidden_size"))
         shelf, nothing = BatchKVCache(layers, n), torch.zeros(0, width, device=self.info.device, dtype=self.info.dtype)
         return [Prefix((), nothing, shelf, shelf.row(i)) for i in range(n)]

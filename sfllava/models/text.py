@@ -119,7 +119,7 @@ class LlavaText:
             users = [Question(asks[i][1]) for i in places]
             prompt = self._prompt(system)
             options = {"max_new_tokens": max_new_tokens, "prompt": prompt}
-            for i, answer in zip(places, self._model.answer_each([(self._none, users)], **options)[0]):
+            for i, answer in zip(places, self._model.answer_batch([(self._none, users)], **options)[0]):
                 found[i] = (
                     LogitsError(answer.error)
                     if answer.error

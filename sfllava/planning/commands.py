@@ -82,7 +82,7 @@ def _plan(a: argparse.Namespace) -> int:
     settings = ablation or [Setting(frames, aggregation) for frames in a.frames for aggregation in a.aggregation]
     made = plan(
         model, settings, benchmark, roofline, **counts, budget=a.budget, max_new_tokens=a.max_new_tokens,
-        new_tokens=a.new_tokens, read=a.read, workers=a.workers, video_frames=a.video_frames,
+        new_tokens=a.new_tokens, answer_mode=a.read, workers=a.workers, video_frames=a.video_frames,
     )  # fmt: skip
     print(json.dumps(made.to_dict(), indent=1) if a.json else made)
     return 0 if made.fits else 1

@@ -35,7 +35,7 @@ def plan(
     budget: int | None = None,
     max_new_tokens: int = 128,
     new_tokens: int | None = None,
-    read: str = "generate",
+    answer_mode: str = "generate",
     workers: int = 1,
     video_frames: int = 900,
 ) -> Plan:
@@ -51,7 +51,9 @@ def plan(
     sizes = model if isinstance(model, Sizes) else sizes_of(model)
     if workers < 1 or video_frames < 1:
         raise SfllavaError(f"workers and video_frames must be at least 1, got {workers} and {video_frames}")
-    load = workload_of(benchmark, videos, questions, max_new_tokens=max_new_tokens, new_tokens=new_tokens, read=read)
+    load = workload_of(
+        benchmark, videos, questions, max_new_tokens=max_new_tokens, new_tokens=new_tokens, answer_mode=answer_mode
+    )
     # one model groups videos; of several, each is handed one video after another
     together = MAX_BATCH_QUESTIONS if workers == 1 else 1
     wanted = _settings(settings, sizes, load, budget)

@@ -54,7 +54,7 @@ def workload_of(
     *,
     max_new_tokens: int = 128,
     new_tokens: int | None = None,
-    read: str = "generate",
+    answer_mode: str = "generate",
 ) -> Workload:
     """The questions of a loaded benchmark; or of one by name, as many as were published unless numbers say others."""
     if isinstance(benchmark, Benchmark):
@@ -74,11 +74,13 @@ def workload_of(
             )
         text = "x" * _CHARACTERS.get(name, _TYPICAL[task])
         asked = tuple((Question(text, task=task),) * (count // films + (i < count % films)) for i in range(films))
-    check_generation(read, max_new_tokens, [q for qs in asked for q in qs] if isinstance(benchmark, Benchmark) else [])
+    check_generation(
+        answer_mode, max_new_tokens, [q for qs in asked for q in qs] if isinstance(benchmark, Benchmark) else []
+    )
     steps = max_new_tokens if new_tokens is None else new_tokens
     if not 1 <= steps <= max_new_tokens:
         raise SfllavaError(f"new_tokens must be between 1 and max_new_tokens ({max_new_tokens}), got {new_tokens}")
-    letters = read == "logits"
+    letters = answer_mode == "logits"
     return Workload(name, task, asked, 0 if letters else max_new_tokens, 1 if letters else steps)
 
 

@@ -115,7 +115,7 @@ def prepare(
     seed: int | None = None,
     prompt: Prompt | None = None,
     max_new_tokens: int = 128,
-    read: str = "generate",
+    answer_mode: str = "generate",
     decoders: int = 2,
     decode_seconds: float = 120.0,
     ablation: str | None = None,
@@ -124,7 +124,7 @@ def prepare(
 
     model: a loaded one, or several on many GPUs (`cluster.Workers`), which give the same rows in another order.
     benchmark: a loaded one, or a name, with root, questions and videos as in `load_benchmark`. limit: the first so
-    many questions, or with `seed` a random choice of them. read: "generate", or "logits" for choice questions.
+    many questions, or with `seed` a random choice of them. answer_mode: "generate", or "logits" for choice questions.
     decoders: processes that decode, for each model; decode_seconds: what one video may take. ablation: its name, for
     the run's record.
     Raises SfllavaError where a setting's tokens do not fit the context, where the prompt does not suit a question,
@@ -141,7 +141,7 @@ def prepare(
     for video in dict.fromkeys(question.video for question in asked):
         with contextlib.suppress(BenchmarkError):  # one that is missing fails alone; a link out of the folder stops all
             benchmark.find_video(video)
-    check_generation(read, max_new_tokens, asked)
+    check_generation(answer_mode, max_new_tokens, asked)
     if decoders < 1 or decode_seconds <= 0:
         raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {decode_seconds}")
     runner = model if isinstance(model, Runner) else LocalRunner(model)
@@ -162,7 +162,7 @@ def prepare(
         },
         prompt=prompt.text,
         max_new_tokens=max_new_tokens,
-        read=read,
+        read=answer_mode,
     )
     facts = {
         "questions_sha256": benchmark.fingerprint,
@@ -180,7 +180,7 @@ def prepare(
     }
     folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
     folder.check()
-    how = GenerationOptions(prompts, max_new_tokens, read, decoders, decode_seconds)
+    how = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds)
     return Evaluation(runner, benchmark, asked, settings, folder, how)
 
 

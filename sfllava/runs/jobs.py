@@ -59,7 +59,7 @@ class GenerationOptions:
 
     prompts: dict[str, Prompt]
     max_new_tokens: int
-    read: str
+    answer_mode: str
     decoders: int
     decode_seconds: float
 

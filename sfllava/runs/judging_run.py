@@ -31,7 +31,7 @@ class JudgingResult:
     tokens: tuple[int, int]
     cost: float | None
     reasons: dict[str, int]
-    served: tuple[str, ...]
+    response_models: tuple[str, ...]
     stopped: str = ""
 
     @property
@@ -49,9 +49,9 @@ class JudgingResult:
         paid = f", ${self.cost:,.4f}" if self.cost is not None else ""
         lines.append(f"  this call: {self.requests} requests, {self.tokens[0]:,} + {self.tokens[1]:,} tokens{paid}")
         lines += [f"  failed {count} x: {reason}" for reason, count in list(self.reasons.items())[:5]]
-        if self.served:
-            lines.append(f"  the server called its model {', '.join(self.served)}")
-        if len(self.served) > 1:
+        if self.response_models:
+            lines.append(f"  the server called its model {', '.join(self.response_models)}")
+        if len(self.response_models) > 1:
             lines.append("  more than one model judged: these verdicts are not of one kind")
         return "\n".join([*lines, *([f"  stopped: {self.stopped}"] if self.stopped else [])])
 
@@ -64,7 +64,7 @@ class JudgingRun:
         done = {verdict_key(row): row for row in file.rows()}
         self.judged = len(done)
         self.reasons: Counter[str] = Counter()
-        self.served = {row.get("served") or "" for row in done.values()}
+        self.response_models = {row.get("served") or "" for row in done.values()}
         self.requests, self.tokens, self.cost = 0, (0, 0), 0.0
         self.stopped = ""
         self.todo: dict[str, list[JudgeItem]] = {}
@@ -92,7 +92,7 @@ class JudgingRun:
         self.cost += verdict.cost or 0.0
         if verdict.error is None:
             self.judged += len(units)
-            self.served.add(verdict.served)
+            self.response_models.add(verdict.response_model)
         else:
             self.reasons[verdict.error] += len(units)
         return [_row(unit, verdict, paid=i == 0) for i, unit in enumerate(units)]
@@ -153,7 +153,7 @@ class JudgingRun:
             tokens=self.tokens,
             cost=self.cost if self.judge.price else None,
             reasons=dict(self.reasons.most_common()),
-            served=tuple(sorted(self.served - {""})),
+            response_models=tuple(sorted(self.response_models - {""})),
             stopped=self.stopped,
         )
 
@@ -204,7 +204,7 @@ def _row(unit: JudgeItem, verdict: Verdict, paid: bool) -> Row:
         "reply": verdict.reply,
         "judge": verdict.judge,
         "model": verdict.model,
-        "served": verdict.served,
+        "served": verdict.response_model,
         "tokens": list(verdict.tokens) if paid else [0, 0],
         "cost": verdict.cost if paid or verdict.cost is None else 0.0,
         "tries": verdict.tries if paid else 0,

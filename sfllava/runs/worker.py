@@ -173,11 +173,11 @@ class VideoWorker:
         for prefix in prefixes:
             prefix.reused = 0
         start = time.perf_counter()
-        answered = self._model.answer_each(
+        answered = self._model.answer_batch(
             [(side.tokens, side.questions) for side in sides],
             max_new_tokens=self._how.max_new_tokens,
             prompt=self._how.prompts[setting.name],
-            read=self._how.read,
+            answer_mode=self._how.answer_mode,
             prefixes=prefixes,
         )
         seconds = round((time.perf_counter() - start) / max(1, sum(map(len, answered))), 6)

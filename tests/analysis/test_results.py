@@ -87,9 +87,9 @@ def test_differences_are_paired_and_corrected(tmp_path):
     results = load_results(write_run(tmp_path / "run", rows))
     table = paired_differences(results).set_index(["setting", "other"])
     gap = table.loc["a", "b"]
-    assert gap["points"] == pytest.approx(40) and 0 < gap["low"] < 40 < gap["high"] and gap["real"]
+    assert gap["points"] == pytest.approx(40) and 0 < gap["low"] < 40 < gap["high"] and gap["significant"]
     assert gap["p_holm"] > gap["p"] and gap["questions"] == 40 and gap["videos"] == 20
-    assert table.loc["a", "c"]["points"] == 0 and not table.loc["a", "c"]["real"]
+    assert table.loc["a", "c"]["points"] == 0 and not table.loc["a", "c"]["significant"]
     assert len(paired_differences(results, "b")) == 2
     words = describe_findings(results)
     assert "Of 3 paired differences on 40 questions about 20 videos, 2 are real" in words
@@ -151,8 +151,8 @@ def test_one_question_each_way_in_one_video_is_no_finding(tmp_path):
     rows[0] |= {"prediction": "no"}
     rows[491] |= {"prediction": "no"}
     (row,) = paired_differences(load_results(write_run(tmp_path / "run", rows))).to_dict("records")
-    assert (row["points"], row["p"], row["real"]) == (0, 1, False)
-    assert row["low"] < -1 < 1 < row["high"] and row["detectable"] > 1
+    assert (row["points"], row["p"], row["significant"]) == (0, 1, False)
+    assert row["low"] < -1 < 1 < row["high"] and row["min_detectable_effect"] > 1
 
 
 def test_three_videos_rank_nothing(tmp_path, capsys):
@@ -162,7 +162,7 @@ def test_three_videos_rank_nothing(tmp_path, capsys):
     assert "6 questions about 3 videos: too few videos to tell settings apart" in said
     assert "Nothing is ranked" in said and "better" not in said
     (row,) = paired_differences(load_results(tmp_path / "run")).to_dict("records")
-    assert (row["points"], row["low"], row["high"], row["p"], row["real"]) == (100, -100, 100, 0.25, False)
+    assert (row["points"], row["low"], row["high"], row["p"], row["significant"]) == (100, -100, 100, 0.25, False)
 
 
 def test_verdicts_on_other_predictions_do_not_count(tmp_path, capsys):

@@ -35,7 +35,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(videos, least, most, tru
 def test_differences_cover_the_truth_too_and_find_what_they_can_detect():
     rng = np.random.default_rng(1)
     covered = found = 0
-    detectable = []
+    min_detectable_effect = []
     for _ in range(1000):
         one, owner, chance = simulated(rng, 80, 3, 9, 0.6, 4)
         other = rng.random(len(owner)) < chance[owner] - 0.06
@@ -43,26 +43,29 @@ def test_differences_cover_the_truth_too_and_find_what_they_can_detect():
         truth = (chance - (chance - 0.06).clip(min=0)).mean()
         covered += gap.estimate.low <= truth <= gap.estimate.high
         found += gap.p < 0.05
-        detectable.append(gap.detectable)
+        min_detectable_effect.append(gap.min_detectable_effect)
     assert 930 <= covered <= 970, covered
-    # at a true difference of 5.8 points and about 8.5 detectable ones, half are found; at the detectable, 80 of 100
-    assert 0.06 < np.mean(detectable) < 0.11 and 300 < found < 650, (np.mean(detectable), found)
+    # at a true difference of 5.8 points and about 8.5 detectable ones, half are found; at the min_detectable_effect, 80 of 100
+    assert 0.06 < np.mean(min_detectable_effect) < 0.11 and 300 < found < 650, (np.mean(min_detectable_effect), found)
 
 
 def test_what_is_detectable_is_found_four_times_in_five():
     rng = np.random.default_rng(2)
     gap = 0.1
-    found, detectable = 0, []
+    found, min_detectable_effect = 0, []
     for _ in range(500):
         owner = np.repeat(np.arange(70), 6)
         other = rng.random(420) < 0.5
         one = rng.random(420) < 0.5 + gap
         test = stats.difference(one, other, owner)
         found += test.p < 0.05
-        detectable.append(test.detectable)
+        min_detectable_effect.append(test.min_detectable_effect)
     share = found / 500
     # a normal curve around the 80 % that belong to the detectable difference
-    assert (share > 0.8) == (gap > np.mean(detectable)) or abs(share - 0.8) < 0.05, (share, np.mean(detectable))
+    assert (share > 0.8) == (gap > np.mean(min_detectable_effect)) or abs(share - 0.8) < 0.05, (
+        share,
+        np.mean(min_detectable_effect),
+    )
 
 
 def test_clusters_widen_an_interval():
@@ -147,10 +150,12 @@ def test_differences_that_cancel_out_are_not_certain():
     one, other = np.ones(6370), np.ones(6370)
     one[0] = other[1] = 0  # one question each way, about the same video
     found = stats.difference(one, other, np.arange(6370) // 26)
-    assert found.p == 1 and found.estimate.low < -0.01 < 0.01 < found.estimate.high and found.detectable > 0.01
+    assert (
+        found.p == 1 and found.estimate.low < -0.01 < 0.01 < found.estimate.high and found.min_detectable_effect > 0.01
+    )
     # all alike, and no more than three videos
     alike = stats.difference(np.ones(6), np.zeros(6), np.arange(6) // 2)
-    assert (alike.p, alike.estimate.low, alike.estimate.high, alike.detectable) == (0.25, -1, 1, np.inf)
+    assert (alike.p, alike.estimate.low, alike.estimate.high, alike.min_detectable_effect) == (0.25, -1, 1, np.inf)
 
 
 def test_equal_scores_of_a_few_videos_are_not_certain():

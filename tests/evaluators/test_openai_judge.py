@@ -118,7 +118,7 @@ def test_a_verdict_says_who_gave_it_and_what_it_cost(server):
     one = server()
     right, wrong = grade(quick(price=(2.0, 8.0)), ask("A dog."), ask("a cat"))
     assert (right.correct, right.score, wrong.correct, wrong.score) == (True, 4.8, False, 0.3)
-    assert (right.model, right.served) == ("judge-2026-01-01", "judge-served-2026")
+    assert (right.model, right.response_model) == ("judge-2026-01-01", "judge-served-2026")
     assert right.cost == pytest.approx((2 * right.tokens[0] + 8 * right.tokens[1]) / 1e6) and right.tokens[1] == 12
     assert json.loads(right.reply) == {"correct": "yes", "score": 4.8}
     request = one.counts()["seen"]

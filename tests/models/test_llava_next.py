@@ -146,13 +146,13 @@ def test_several_videos_at_a_time_equal_one_by_one(models, shared, family):
         for clip, (frames, name) in zip(CLIPS, [*lengths, lengths[0]])
     ]
     sides = list(zip(tokens, [QUESTIONS[:1], QUESTIONS[1:], []]))
-    together = model.answer_each(sides, max_new_tokens=20)
+    together = model.answer_batch(sides, max_new_tokens=20)
     for (tokens, questions), answers in zip(sides, together):
         assert ids(answers) == ids(model.answer(tokens, questions, max_new_tokens=20, share_prefix=False))
     choice = Question("what is it?", task="choice", options=("a raft", "a gym", "a panda"))
-    letters = model.answer_each([(tokens, [choice]) for tokens, _ in sides], read="logits")
+    letters = model.answer_batch([(tokens, [choice]) for tokens, _ in sides], answer_mode="logits")
     for (tokens, _), answers in zip(sides, letters):
-        alone = model.answer(tokens, [choice], read="logits")[0]
+        alone = model.answer(tokens, [choice], answer_mode="logits")[0]
         assert answers[0].letters == pytest.approx(alone.letters, abs=1e-5) and answers[0].text == alone.text
 
 
@@ -165,8 +165,8 @@ def test_prefixes_of_several_videos_are_reused(models, frames):
         SlowFast(4, slow=Pool("spatial_2d_avg_pool"), fast=(4, 4))(grid),
     ]
     prefixes = model.new_prefixes(2)
-    model.answer_each([(front, QUESTIONS[:1]), (front, QUESTIONS[:1])], max_new_tokens=4, prefixes=prefixes)
-    again = model.answer_each([(t, QUESTIONS[:2]) for t in wide], max_new_tokens=12, prefixes=prefixes)
+    model.answer_batch([(front, QUESTIONS[:1]), (front, QUESTIONS[:1])], max_new_tokens=4, prefixes=prefixes)
+    again = model.answer_batch([(t, QUESTIONS[:2]) for t in wide], max_new_tokens=12, prefixes=prefixes)
     assert [prefix.reused for prefix in prefixes] == [576, 576]
     assert [ids(a) for a in again] == [ids(model.answer(t, QUESTIONS[:2], max_new_tokens=12)) for t in wide]
 
@@ -223,13 +223,13 @@ def test_steps_in_fixed_shapes_say_the_same(checkpoints, frames, monkeypatch, fa
         (parse_aggregation("slowfast-slow_4frms_spatial_2d_avg_pool-fast_2x2")(model.encode(frames)), QUESTIONS[:3]),
         (parse_aggregation("slowfast-slow_0frms_concat-fast_3x3")(model.encode(frames[:5])), QUESTIONS[2:]),
     ]
-    free = model.answer_each(sides, max_new_tokens=24)
+    free = model.answer_batch(sides, max_new_tokens=24)
     model._eos = {free[0][1].token_ids[3], free[1][0].token_ids[6]}  # some end early
-    plain = model.answer_each(sides, max_new_tokens=24)
+    plain = model.answer_batch(sides, max_new_tokens=24)
     model.graphs = True
     # in a CUDA graph's place the same step, in the same fixed shapes
     monkeypatch.setattr(packed.StaticDecodeLoop, "captured", lambda steps: types.SimpleNamespace(replay=steps.step))
-    assert [ids(answers) for answers in model.answer_each(sides, max_new_tokens=24)] == [ids(a) for a in plain]
+    assert [ids(answers) for answers in model.answer_batch(sides, max_new_tokens=24)] == [ids(a) for a in plain]
     again = [model.answer(tokens, questions, max_new_tokens=24) for tokens, questions in sides]
     assert [ids(answers) for answers in again] == [ids(a) for a in plain]
 
@@ -286,7 +286,7 @@ def test_a_question_whose_logits_are_not_finite_fails_by_itself(models, spoilt, 
     sides = [(other, QUESTIONS), (tokens, QUESTIONS)]
     prefixes = spoilt.new_prefixes(2)
     for _ in range(2):  # with prefixes that the first has left
-        for (tokens, _), answers in zip(sides, spoilt.answer_each(sides, prefixes=prefixes, **options)):
+        for (tokens, _), answers in zip(sides, spoilt.answer_batch(sides, prefixes=prefixes, **options)):
             assert [a.error is None for a in answers] == [True, True, True, False, True]
             assert "the model's logits are not finite in float32" in str(answers[3].error) and answers[3].text == ""
             wanted = ids(models().answer(tokens, QUESTIONS, max_new_tokens=16))
@@ -305,8 +305,8 @@ def test_a_stream_and_letters_without_finite_logits(models, spoilt, frames, leng
     said = tuple(spoilt.stream(tokens, QUESTIONS[0], max_new_tokens=4, prefix=prefix))
     assert said == models().answer(tokens, QUESTIONS[:1], max_new_tokens=4)[0].token_ids
     choices = [Question(text, task="choice", options=("a raft", "a gym")) for text in QUESTIONS]
-    wanted = [answer.letters for answer in models().answer(tokens, choices, read="logits")]
-    answers = spoilt.answer_each([(tokens, choices)], read="logits")[0]
+    wanted = [answer.letters for answer in models().answer(tokens, choices, answer_mode="logits")]
+    answers = spoilt.answer_batch([(tokens, choices)], answer_mode="logits")[0]
     assert answers[3].error and answers[3].text == "" and answers[3].letters == {}
     assert all(a.letters == pytest.approx(w, abs=1e-5) for a, w in zip(answers, wanted) if a is not answers[3])
 
@@ -446,7 +446,7 @@ def test_letters_from_logits(models, frames, caplog):
         Question("what is it", options=("a cat", "a dog", "a raft"), task="choice"),
         Question("where", options=("river", "gym", "road", "sky", "sea"), task="choice"),
     ]
-    answers = model.answer(tokens, questions, read="logits")
+    answers = model.answer(tokens, questions, answer_mode="logits")
     for question, answer in zip(questions, answers):
         assert list(answer.letters) == list(LETTERS[: len(question.options)])
         assert sum(answer.letters.values()) == pytest.approx(1)
@@ -461,10 +461,10 @@ def test_letters_from_logits(models, frames, caplog):
         )
     long, model._warned = Pool("concat")(model.encode(frames[:8])), False
     with caplog.at_level(logging.WARNING, "sfllava"):
-        assert len(model.answer(long, questions, read="logits")[1].letters) == 5
+        assert len(model.answer(long, questions, answer_mode="logits")[1].letters) == 5
     assert "past 4096 positions" in caplog.text
     with pytest.raises(SfllavaError, match="needs questions with options"):
-        model.answer(tokens, ["what?"], read="logits")
+        model.answer(tokens, ["what?"], answer_mode="logits")
 
 
 def test_no_questions_and_bad_arguments(models, frames):
@@ -474,7 +474,7 @@ def test_no_questions_and_bad_arguments(models, frames):
     with pytest.raises(SfllavaError, match="max_new_tokens must be at least 1, got 0"):
         model.answer(tokens, ["?"], max_new_tokens=0)
     with pytest.raises(SfllavaError, match="read must be generate or logits, got 'guess'"):
-        model.answer(tokens, ["?"], read="guess")
+        model.answer(tokens, ["?"], answer_mode="guess")
 
 
 def test_a_sliding_window_is_respected(tmp_path, frames):

@@ -189,7 +189,7 @@ def test_memory_beside_weights_against_the_real_code(models, family):
         ({"model": "13b"}, {"model": "34b"}),
         ({"questions": 4996}, {"questions": 9000}),
         ({"new_tokens": 5}, {"new_tokens": 50}),
-        ({"read": "logits"}, {"read": "generate"}),
+        ({"answer_mode": "logits"}, {"answer_mode": "generate"}),
         ({"settings": Setting(50, "slowfast-slow_10frms_spatial_2d_avg_pool-fast_4x4")}, {}),
         ({"settings": DEFAULT}, {"settings": [DEFAULT, Setting(40)]}),
     ],
@@ -240,13 +240,13 @@ def test_videos_are_grouped_as_a_run_groups_them(models, videos, tmp_path, monke
     asked = [f"v{i:02},what {n}?,x" for i, count in enumerate(counts) for n in range(count)]
     (tmp_path / "q.csv").write_text("\n".join(["video_name,question,answer", *asked]) + "\n")
     benchmark = load_benchmark("open", tmp_path / "q.csv", tmp_path)
-    answer, groups = LlavaNext.answer_each, []
+    answer, groups = LlavaNext.answer_batch, []
 
     def watched(self, films, **options):
         groups.append([len(questions) for _, questions in films])
         return answer(self, films, **options)
 
-    monkeypatch.setattr(LlavaNext, "answer_each", watched)
+    monkeypatch.setattr(LlavaNext, "answer_batch", watched)
     evaluate(models(), benchmark, Setting(1, "temporal_global_pool"), tmp_path / "run", max_new_tokens=1)
     assert [[counts[i] for i in group] for group in workload_of(benchmark).groups(MAX_BATCH_QUESTIONS)] == groups
     assert list(map(len, groups)) == together

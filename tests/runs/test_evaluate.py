@@ -165,9 +165,9 @@ def test_one_question_a_video_is_answered_twelve_at_a_time(models, videos, tmp_p
     for i in range(30):
         os.link(videos / "a.mp4", tmp_path / f"v{i}.mp4")
     benchmark = load_benchmark("open", questions_csv(tmp_path / "q.csv", [f"v{i}" for i in range(30)], 1), tmp_path)
-    answer, sizes = LlavaNext.answer_each, []
+    answer, sizes = LlavaNext.answer_batch, []
     spy = lambda self, films, **options: sizes.append(len(films)) or answer(self, films, **options)  # noqa: E731
-    monkeypatch.setattr(LlavaNext, "answer_each", spy)
+    monkeypatch.setattr(LlavaNext, "answer_batch", spy)
     run(models(), benchmark, tmp_path / "run")
     assert sizes == [12, 12, 6] and len(list(read_rows(tmp_path / "run"))) == 30
 
@@ -211,13 +211,13 @@ def test_choice_by_generation_and_by_logits(models, videos, tmp_path):
     scores = run(models(), benchmark, tmp_path / "said").scores[SMALL.name]
     assert set(scores["rules"]) == {"choice-published", "choice-strict"}
     assert all(row["token_ids"] for row in read_rows(tmp_path / "said"))
-    run(models(), benchmark, tmp_path / "logits", read="logits")
+    run(models(), benchmark, tmp_path / "logits", answer_mode="logits")
     for row in read_rows(tmp_path / "logits"):
         assert set(row["letters"]) == set("ABC") and row["prediction"] == max(row["letters"], key=row["letters"].get)
 
 
-@pytest.mark.parametrize("read", ["generate", "logits"])
-def test_logits_that_are_not_finite_are_failed_rows(checkpoints, videos, tmp_path, read):
+@pytest.mark.parametrize("answer_mode", ["generate", "logits"])
+def test_logits_that_are_not_finite_are_failed_rows(checkpoints, videos, tmp_path, answer_mode):
     """As where half precision overflows: at one word of one question, and then everywhere."""
     (tmp_path / "q.csv").write_text("video_name,question,answer,a0,a1\na,what?,y,x,y\na,whose animals?,x,x,y\n")
     benchmark, model = load_benchmark("choice", tmp_path / "q.csv", videos), load_model(checkpoints())
@@ -225,11 +225,11 @@ def test_logits_that_are_not_finite_are_failed_rows(checkpoints, videos, tmp_pat
     with torch.no_grad():
         one, other = ({i for ids in model.info.prompt_ids(q) for i in ids} for q in benchmark.questions)
         weight[sorted(other - one)] = torch.nan
-    scores = run(model, benchmark, tmp_path / "one", read=read).scores[SMALL.name]
+    scores = run(model, benchmark, tmp_path / "one", answer_mode=answer_mode).scores[SMALL.name]
     assert (scores["answered"], scores["failed"]) == (1, 1)
     assert "the model's logits are not finite in float32" in next(iter(scores["reasons"]))
     weight.data.fill_(torch.nan)
-    scores = run(model, benchmark, tmp_path / "all", read=read).scores[SMALL.name]
+    scores = run(model, benchmark, tmp_path / "all", answer_mode=answer_mode).scores[SMALL.name]
     assert (scores["answered"], scores["failed"]) == (0, 2)
     for row in read_rows(tmp_path / "all"):
         assert row["prediction"] is None and "letters" not in row
@@ -253,7 +253,7 @@ def test_vcgbench_predictions(models, videos, tmp_path):
 def test_bad_arguments(models, benchmark, tmp_path):
     with pytest.raises(SfllavaError, match="needed settings with names of their own"):
         run(models(), benchmark, tmp_path / "run", [SMALL, SMALL])
-    for options in ({"read": "logits"}, {"decoders": 0}, {"decode_seconds": -1.0}):
+    for options in ({"answer_mode": "logits"}, {"decoders": 0}, {"decode_seconds": -1.0}):
         with pytest.raises(SfllavaError, match=r"needs questions with options|must be above 0"):
             run(models(), benchmark, tmp_path / "run", **options)
     with pytest.raises(SfllavaError, match="max_new_tokens must be at least 1"):

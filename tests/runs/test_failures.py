@@ -250,7 +250,7 @@ def test_memory_too_small_for_the_answers_of_a_group_is_learned(models, videos, 
         "open", questions_csv(csv, [f"{name}{i}" for i in range(4) for name in "abc"], 2), folder
     )
     whole = plain(read_rows(run(models(), benchmark, tmp_path / "whole").path))
-    room, answer, groups = Room(monkeypatch, 99), LlavaNext.answer_each, []
+    room, answer, groups = Room(monkeypatch, 99), LlavaNext.answer_batch, []
 
     def small(self, films, **options):
         groups.append(len(films))
@@ -258,7 +258,7 @@ def test_memory_too_small_for_the_answers_of_a_group_is_learned(models, videos, 
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return answer(self, films, **options)
 
-    monkeypatch.setattr(LlavaNext, "answer_each", small)
+    monkeypatch.setattr(LlavaNext, "answer_batch", small)
     assert plain(read_rows(run(models(), benchmark, tmp_path / "run").path)) == whole
     assert groups[:2] == [6, 3] and max(groups[2:]) <= 2 and len(room.decoded) == 12
     assert len(room.encoded) <= 12 + 6

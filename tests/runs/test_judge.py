@@ -28,7 +28,7 @@ def test_every_prediction_gets_one_verdict(server, tmp_path):
     run = write_run(tmp_path / "run", open_rows(40))
     done = go(run)
     rows = verdicts(run)
-    assert done.complete and (done.judged, done.requests) == (40, 40) and done.served == ("judge-served-2026",)
+    assert done.complete and (done.judged, done.requests) == (40, 40) and done.response_models == ("judge-served-2026",)
     assert len({(r["key"], r["setting"], r["rubric"]) for r in rows}) == 40
     assert [r["correct"] for r in sorted(rows, key=lambda r: int(r["key"].split("/")[1]))] == [
         i % 10 < 6 for i in range(40)

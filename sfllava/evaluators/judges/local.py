@@ -61,7 +61,7 @@ class LocalJudge(Judge):
         about: dict[str, Any] = {
             "reply": reply[0][:2000],
             "tokens": reply[1:],
-            "served": self._text.about["sha256_sampled"],
+            "response_model": self._text.about["sha256_sampled"],
         }
         try:
             correct, score = read_reply(reply[0], ask.rubric.decides)

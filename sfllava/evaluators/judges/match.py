@@ -36,7 +36,7 @@ class MatchJudge(Judge):
 
     async def grade(self, asks: Sequence[JudgeRequest]) -> list[Verdict]:
         said = [judge_match(Question(a.questions[0], answer=a.reference), a.predictions[0])[self._rule] for a in asks]
-        return [replace(verdict, judge=self.name, model=self._rule, served=self._rule) for verdict in said]
+        return [replace(verdict, judge=self.name, model=self._rule, response_model=self._rule) for verdict in said]
 
     async def close(self) -> None:
         return None

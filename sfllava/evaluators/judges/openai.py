@@ -197,7 +197,12 @@ class OpenAIJudge(Judge):
         usage = usage if isinstance(usage, dict) else {}
         spent = tuple(_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
         tokens = (used[0] + spent[0], used[1] + spent[1])
-        about = {"tokens": tokens, "cost": self.cost(tokens), "tries": tries, "served": hide(str(reply["model"]))[:200]}
+        about = {
+            "tokens": tokens,
+            "cost": self.cost(tokens),
+            "tries": tries,
+            "response_model": hide(str(reply["model"]))[:200],
+        }
         choice = reply["choices"][0]
         message = choice["message"]
         text = message.get("content")
