@@ -8,30 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
-from sfllava.files import (
-    Row,
-    RunError,
-    as_line,
-    log_to,
-    partial_path,
-    printable,
-    read_lines,
-    read_object,
-    write_file,
-    write_json,
-)
+from sfllava.files import Row, RunError, log_to, printable, read_object, write_json
 from sfllava.runs.identity import asked_sha256, changes, union
-from sfllava.runs.journal import append_rows, lock
+from sfllava.runs.journal import Journal, hold, read_rows_once
 from sfllava.types import Question
 
-log = logging.getLogger(__name__)
+PREDICTIONS = "predictions.jsonl"
 # what is read of a row and of run.json anywhere
 _ROW = {
     "key": str,
@@ -79,28 +66,26 @@ class RunFolder:
             for path in (self.path, *self.path.glob("*.json*")):
                 if not os.access(path, os.W_OK):
                     raise RunError(f"{path}: cannot be used as a run folder: not writable")
-            if (held := self.path / ".lock").exists():
-                with held.open("a+") as file:
-                    self._hold(file)
+            if (self.path / ".lock").exists():
+                with self._hold():
+                    pass
             self._run()
-            self._check_rows()
+            for _ in self.rows():  # reading checks each
+                pass
         except OSError as error:
             raise RunError(f"{self.path}: cannot be used as a run folder: {error.strerror}") from error
 
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("a+")
         except OSError as error:
             raise RunError(f"{self.path}: cannot be used as a run folder: {error.strerror}") from error
         self._stack = contextlib.ExitStack()
-        self._stack.callback(self._lock.close)
         try:
-            self._hold(self._lock)
+            self._stack.enter_context(self._hold())
             write_json(self.path / "run.json", self._run())
             self._stack.enter_context(log_to(self.path / "log.txt"))
-            self._repair()
-            self._file = (self.path / "predictions.jsonl").open("ab", buffering=0)
+            self._journal = self._stack.enter_context(Journal(self.path / PREDICTIONS, _read))
         except BaseException as error:
             self._stack.close()
             if isinstance(error, OSError):
@@ -109,45 +94,38 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
         self._stack.close()
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write rows; where that fails (a full disk) the file is as it was before, and RunError says so."""
-        append_rows(self._file.fileno(), self.path / "predictions.jsonl", rows)
+        """Write rows, whole and synced; RunError where that fails, and then the file is as it was before."""
+        self._journal.append(rows)
 
     def rows(self) -> Iterator[Row]:
         """All rows, in the order of writing."""
         return read_rows(self.path)
 
     def drop_failed(self) -> int:
-        """Take rows with an error out, so that their questions are asked again; how many there were."""
+        """Remove the rows that failed, so that their questions are asked again; returns how many there were."""
         rows = list(self.rows())
         kept = [row for row in rows if not row["error"] and row["prediction"] is not None]
         if len(kept) < len(rows):
-            self._file.close()
-            write_file(self.path / "predictions.jsonl", b"".join(map(as_line, kept)))
-            self._file = (self.path / "predictions.jsonl").open("ab", buffering=0)
+            self._journal.replace(kept)
         return len(rows) - len(kept)
 
     def write_scores(self, scores: Row) -> None:
         """Replace scores.json."""
         write_json(self.path / "scores.json", scores)
 
-    def _hold(self, file: IO[str]) -> None:
-        try:
-            lock(file)
-        except OSError as error:
-            raise RunError(
-                f"{self.path}: another process is writing this run; wait for it or use another folder"
-            ) from error
+    def _hold(self) -> contextlib.AbstractContextManager[None]:
+        busy = f"{self.path}: another process is writing this run; wait for it or use another folder"
+        return hold(self.path / ".lock", busy)
 
     def _run(self) -> Row:
         """The run.json to be; RunError where the folder holds another run."""
         session = self._facts | {"started": datetime.now(UTC).isoformat(timespec="seconds")}
         new = {"identity": self._identity, "sessions": [session]}
         if not (self.path / "run.json").exists():
-            if (self.path / "predictions.jsonl").exists():
+            if (self.path / PREDICTIONS).exists():
                 raise RunError(f"{self.path}: predictions.jsonl without run.json: not a run folder of ours")
             return new
         before = self._upgrade(read_run(self.path))
@@ -158,23 +136,6 @@ class RunFolder:
             )
         identity = union(before["identity"], self._identity)
         return {"identity": identity, "sessions": [*before["sessions"], session]}
-
-    def _repair(self) -> None:
-        path = self.path / "predictions.jsonl"
-        partial_path(path).unlink(missing_ok=True)  # of a `drop_failed` that was killed
-        if not path.exists():
-            return
-        data = path.read_bytes()
-        end = data.rfind(b"\n") + 1
-        if end < len(data):
-            log.warning("%s: cut off a half-written last line of %d bytes", path, len(data) - end)
-            with path.open("r+b") as file:
-                file.truncate(end)
-        self._check_rows()
-
-    def _check_rows(self) -> None:
-        for _ in self.rows():  # reading checks each
-            pass
 
 
 def read_run(path: str | Path) -> Row:
@@ -204,18 +165,18 @@ def asked_questions(path: str | Path) -> AskedQuestions:
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
-    """The rows of a run folder's predictions.jsonl; a half-written last line is passed over.
+    """The rows of a run folder's predictions.jsonl; a half-written last line is skipped.
 
-    Raises RunError, with the line, for a row that lacks a field or has NaN for a number, and for a second row of a
-    question at a setting.
+    Raises:
+        RunError: A line lacks a field or has NaN for a number, or repeats a question at a setting; the message has the
+            line's number.
     """
-    file = Path(path) / "predictions.jsonl"
-    seen: set[int] = set()  # hashes: a set of a million pairs of texts would take more memory than the rest
-    for i, row in enumerate(read_lines(file, "row of predictions", _ROW), 1):
-        at = hash((row["key"], row["setting"]))
-        if at in seen:
-            raise RunError(f"{file}, line {i}: a second row for question {row['key']} at {row['setting']}")
-        seen.add(at)
-        if row["error"]:  # it may name a file whose name is no characters, which no table or figure could show
+    return _read(Path(path) / PREDICTIONS)
+
+
+def _read(file: Path) -> Iterator[Row]:
+    again = "a second row for question {} at {}"
+    for row in read_rows_once(file, "row of predictions", _ROW, lambda row: (row["key"], row["setting"]), again):
+        if row["error"]:  # it may name a file whose name is no text, which no table or figure could show
             row["error"] = printable(row["error"])
         yield row

@@ -17,8 +17,8 @@ from typing import Any
 
 from sfllava.benchmarks.base import load_spec
 from sfllava.evaluators.judges.base import JudgeRequest, load_rubric
-from sfllava.files import RunError, as_line, log_to, read_lines, read_object, write_file, write_json
-from sfllava.runs.journal import append_rows, lock
+from sfllava.files import RunError, as_line, log_to, read_object, write_file, write_json
+from sfllava.runs.journal import Journal, hold, read_rows_once
 from sfllava.runs.json_diff import describe_changes
 from sfllava.runs.run_folder import read_rows, read_run
 
@@ -113,15 +113,12 @@ class VerdictFile:
     def __enter__(self) -> VerdictFile:
         self._stack = contextlib.ExitStack()
         try:
-            held = self._stack.enter_context((self.run / f".lock-{self.path.stem}").open("a+"))
-            try:
-                lock(held)
-            except OSError as error:
-                raise RunError(f"{self.path}: another process is writing these verdicts; wait for it") from error
+            busy = f"{self.path}: another process is writing these verdicts; wait for it"
+            self._stack.enter_context(hold(self.run / f".lock-{self.path.stem}", busy))
             self._stack.enter_context(log_to(self.run / "log.txt"))
             self._check_identity()
-            self._tidy()
-            self._file = self._stack.enter_context(self.path.open("ab", buffering=0))
+            self._journal = self._stack.enter_context(Journal(self.path, read_verdicts))
+            self._drop_failed_and_stale()
         except BaseException as error:
             self._stack.close()
             if isinstance(error, OSError):
@@ -134,7 +131,7 @@ class VerdictFile:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows, synced; where that fails the file is as it was before, and RunError says so."""
-        append_rows(self._file.fileno(), self.path, rows)
+        self._journal.append(rows)
 
     def rows(self) -> Iterator[Row]:
         """All rows, in the order of writing."""
@@ -163,27 +160,18 @@ class VerdictFile:
         self.state["sessions"].append(self._facts)
         self.save()
 
-    def _tidy(self) -> None:
-        """Cut off a half-written last line, and take out what failed and what was said of other predictions."""
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
-        if tail := len(data) - (data.rfind(b"\n") + 1):
-            log.warning("%s: cut off a half-written last line of %d bytes", self.path, tail)
+    def _drop_failed_and_stale(self) -> None:
+        """Remove verdicts that failed, and those on other predictions than the run has now."""
         rows = list(self.rows())
-        seen = set()
-        for i, row in enumerate(rows, 1):
-            if (at := verdict_key(row)) in seen:
-                raise RunError(f"{self.path}, line {i}: a second verdict on {' '.join(at)}")
-            seen.add(at)
-        stale = [row for row in rows if not row["error"] and row["content"] != self._contents.get(verdict_key(row))]
-        if stale:  # they were paid for: kept aside, and used again where such a prediction comes back
+        given = [row for row in rows if not row["error"]]
+        kept = [row for row in given if row["content"] == self._contents.get(verdict_key(row))]
+        if stale := [row for row in given if row["content"] != self._contents.get(verdict_key(row))]:
+            # they were paid for: kept aside, and used again if such a prediction comes back
             before = self.aside.read_bytes() if self.aside.exists() else b""
             write_file(self.aside, before + b"".join(map(as_line, stale)))
-            log.warning("%s: %d verdicts on predictions that this run has not: put aside", self.path, len(stale))
-        kept = [row for row in rows if not row["error"] and row["content"] == self._contents.get(verdict_key(row))]
-        if tail or len(kept) < len(rows):
-            write_file(self.path, b"".join(map(as_line, kept)))
+            log.warning("%s: %d verdicts on predictions that this run no longer has: put aside", self.path, len(stale))
+        if len(kept) < len(rows):
+            self._journal.replace(kept)
 
 
 def verdicts_path(run: str | Path, name: str) -> Path:
@@ -202,8 +190,12 @@ def verdict_key(row: Row) -> tuple[str, str, str]:
 
 
 def read_verdicts(path: Path) -> Iterator[Row]:
-    """The rows of a file of verdicts; a half-written last line is passed over."""
-    return read_lines(path, "row of verdicts", _NEEDED)
+    """The rows of a file of verdicts; a half-written last line is skipped.
+
+    Raises:
+        RunError: A line is no verdict, or repeats one; the message has the line's number.
+    """
+    return read_rows_once(path, "row of verdicts", _NEEDED, verdict_key, "a second verdict on {} {} {}")
 
 
 def waiting_contents(about: Row) -> set[str]:

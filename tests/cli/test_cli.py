@@ -11,7 +11,7 @@ from shell import sfllava
 
 from sfllava.aggregators.slowfast import slow_indices
 from sfllava.cli import main
-from sfllava.runs.journal import lock
+from sfllava.runs.journal import hold
 from sfllava.sampler.sampling import sample_indices
 
 DATA = Path(__file__).parents[1] / "data"
@@ -148,8 +148,7 @@ def test_what_is_wrong_with_the_last_benchmark_stops_before_the_first(
     shutil.copy(DATA / "run-0.1.0/run.json", tmp_path / "old/egoschema")
     (tmp_path / "file").mkdir()
     (tmp_path / "file/egoschema").touch()
-    with (tmp_path / "busy/egoschema/.lock").open("w") as held:
-        lock(held)
+    with hold(tmp_path / "busy/egoschema/.lock", "busy"):
         names = "egoschema,msvd" if options == ("--read", "logits") else "msvd,egoschema"
         common = ["--root", ".", "--model", "tiny", "--frames", "4", "--out", "run"]
         assert main(["evaluate", names, *common, *options]) == 1
