@@ -61,7 +61,7 @@ def main() -> None:
                 heads = {"num_key_value_heads": 2 if family == "mistral" else 8}
                 folder = write_random_checkpoint(Path(name) / family, family=family, text=TEXT | heads, vision=VISION)
                 models[family] = load_model(folder, "cpu")
-                models[family]._eos = set()  # every answer is as long as planned
+                models[family].language_model.eos_ids = set()  # every answer is as long as planned
             model, setting = models[family], Setting(frames, aggregation)
             questions = [Question(f"what is the {w} of the raft?", video="v") for w in range(count)]
             pixels = np.random.default_rng(0).integers(0, 255, (frames, 336, 336, 3), np.uint8)

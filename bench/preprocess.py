@@ -16,7 +16,7 @@ from common import sample_video, save
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from sfllava.models.llava_next import pixel_values
+from sfllava.models.families.llava_next import pixel_values
 from sfllava.sampler.reading import read_video
 from sfllava.sampler.resizing import resize_frames
 

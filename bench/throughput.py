@@ -32,12 +32,14 @@ from transformers import LlavaNextForConditionalGeneration
 from sfllava.benchmarks import load_benchmark
 from sfllava.models import attention
 from sfllava.models.checkpoint import CLIP_L_336
-from sfllava.models.llava_next import LlavaNext
+from sfllava.models.families.llava_next import FAMILY
+from sfllava.models.load import assemble
 from sfllava.models.operations import Shape
 from sfllava.models.packed_decoding import PackedBatch, PrefixGroup, StaticDecodeLoop, decode_steps
-from sfllava.models.sizes import KNOWN, configure
+from sfllava.models.sizes import KNOWN
 from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
 from sfllava.models.tokenizer import Tokenizer
+from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.planning.roofline import measure
 from sfllava.runs.evaluate import evaluate
 from sfllava.runs.run_folder import read_rows
@@ -59,18 +61,22 @@ def build(name: str, folder: Path, device: str, dtype: torch.dtype) -> Any:
     """A network with random weights, or on "meta" with none, in a shape of KNOWN or in the small one."""
     text, vision = (SMALL_TEXT, SMALL_VISION) if name == "small" else (KNOWN[name], CLIP_L_336)
     found = {"model_type": "llava_next", "text_config": dict(text), "vision_config": dict(vision)}
-    config, _, keep = configure(found, folder, 2.0)
-    config.vision_config.num_hidden_layers = keep
+    made = FAMILY.configure(found, folder, 2.0)
+    config: Any = made.config
+    config.vision_config.num_hidden_layers = made.shape.vision.count
     with torch.device(device):
         network: Any = LlavaNextForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation="sdpa")
     network.model.language_model.config._attn_implementation = attention.NAME
     return network
 
 
-def wrap(network: Any, folder: Path) -> LlavaNext:
+def wrap(network: Any, folder: Path) -> TransformersVideoLM:
     """The network as a model whose answers are all as long as may be."""
-    model = LlavaNext(network, Tokenizer(folder), path=folder, layout="", context=8192, fingerprint="")
-    model._eos = set()
+    model = assemble(
+        network, Tokenizer(folder), FAMILY, FAMILY.configure(network.config.to_dict(), folder, None),
+        path=folder, layout="", context=8192, fingerprint="",
+    )  # fmt: skip
+    model.language_model.eos_ids = set()
     network.generation_config.eos_token_id = None
     return model
 
@@ -186,7 +192,7 @@ class Clock:
         return row | ({"peak_gb": round(self.peak / 1e9, 2)} if self.peak else {})
 
 
-def timed(model: LlavaNext, video: Path, n: int, new: int, repeats: int) -> dict[str, Any]:
+def timed(model: TransformersVideoLM, video: Path, n: int, new: int, repeats: int) -> dict[str, Any]:
     """Both ways at `n` questions about one video; the fastest of some repeats."""
     suffixes = [[5 + i % 90] * SUFFIX for i in range(n)]
     side = (model.info.image_size, model.info.image_size)
@@ -215,7 +221,7 @@ def timed(model: LlavaNext, video: Path, n: int, new: int, repeats: int) -> dict
         for suffix in suffixes:
             visual = tokens(clock)
             with clock.stage("prefill and generate"):
-                embeds = model._embed([1] * BEFORE, visual, suffix)
+                embeds = model.language_model.embed([1] * BEFORE, visual, suffix)
                 said.append(model._generate_alone(embeds, new))
         return said
 
@@ -225,7 +231,7 @@ def timed(model: LlavaNext, video: Path, n: int, new: int, repeats: int) -> dict
         ways["sfllava, CUDA graph"] = shared
     said = {}
     for way, run in ways.items():
-        model.graphs = way.endswith("graph")
+        model.language_model.graphs = way.endswith("graph")
         best: Clock | None = None
         for _ in range(repeats):
             clock = Clock(model.info.device)
@@ -233,7 +239,7 @@ def timed(model: LlavaNext, video: Path, n: int, new: int, repeats: int) -> dict
             best = clock if best is None or sum(clock.seconds.values()) < sum(best.seconds.values()) else best
         assert best is not None
         found[way] = best.row(n)
-        model.graphs = False
+        model.language_model.graphs = False
     found["ratio"] = round(found["per question"]["total"] / found["sfllava"]["total"], 2)
     found["answers that differ"] = {way: sum(a != b for a, b in zip(ids, said["sfllava"])) for way, ids in said.items()}
     return found
@@ -250,7 +256,7 @@ def floor(shape: Shape, speed: float, memory: float, width: int, n: int, new: in
     return {name: round(seconds, 4) for name, seconds in (row | {"total": sum(row.values())}).items()}
 
 
-def many_videos(model: LlavaNext, videos: int, new: int) -> dict[str, Any]:
+def many_videos(model: TransformersVideoLM, videos: int, new: int) -> dict[str, Any]:
     """As many videos with one question each: answered one after another, and together."""
     noise = torch.Generator().manual_seed(0)
     shape = (SETTING.token_count(*model.info.grid), model.info.shape.language.width)
@@ -271,7 +277,7 @@ def many_videos(model: LlavaNext, videos: int, new: int) -> dict[str, Any]:
     return found | {"answers that differ": sum(a != b for a, b in zip(*said.values()))}
 
 
-def pipeline(model: LlavaNext, video: Path, videos: int, new: int) -> dict[str, Any]:
+def pipeline(model: TransformersVideoLM, video: Path, videos: int, new: int) -> dict[str, Any]:
     """`evaluate` over as many videos with 4 questions each: what share of the time the model was at work."""
     folder = Path(tempfile.mkdtemp(dir=video.parent))
     rows = ["video_name,question,answer"]

@@ -58,7 +58,7 @@ FAMILIES = ("detail", "moment")
 
 def text_only(model: Any, questions: list[Question]) -> dict[str, bool]:
     """Question key -> right, of a model that gets no visual tokens at all."""
-    width = model.network.config.text_config.hidden_size
+    width = model.language_model.network.config.text_config.hidden_size
     found = {}
     for answer in model.answer(torch.zeros(0, width), questions, max_new_tokens=8):
         evaluator = EVALUATORS[answer.question.task]

@@ -180,9 +180,9 @@ def _make_judge(a: argparse.Namespace) -> Any:
             price=tuple(a.price) if a.price else None, **more,
         )  # fmt: skip
     from sfllava.models.load import load_model
-    from sfllava.models.text import LlavaText, load_text_model
+    from sfllava.models.text import VideoLMText, load_text_model
 
-    text = LlavaText(load_model(a.model, a.device)) if a.judge == "llava" else load_text_model(a.model, a.device)
+    text = VideoLMText(load_model(a.model, a.device)) if a.judge == "llava" else load_text_model(a.model, a.device)
     return LocalJudge(text, a.name, **({"max_reply_tokens": a.max_reply_tokens} if a.max_reply_tokens else {}))
 
 

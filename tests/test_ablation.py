@@ -12,7 +12,8 @@ from sfllava.ablation import ablate, load_ablation
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs
 from sfllava.benchmarks import BenchmarkError, load_benchmark
-from sfllava.models.llava_next import LlavaNext
+from sfllava.models.language_model import LanguageModel
+from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.notebooks import run_batch, run_notebook
 from sfllava.runs.evaluate import evaluate
 from sfllava.runs.run_folder import read_rows
@@ -120,10 +121,10 @@ def test_answers_of_the_plain_way_on_a_real_video(models, shared, tmp_path, mine
 
 def test_a_sweep_decodes_encodes_and_prefills_once(models, benchmark, mine, tmp_path, monkeypatch):
     encoded, prefilled = [], []
-    encode, forward = LlavaNext.encode, LlavaNext._forward
-    monkeypatch.setattr(LlavaNext, "encode", lambda self, f: encoded.append(len(f)) or encode(self, f))
+    encode, forward = TransformersVideoLM.encode, LanguageModel.forward
+    monkeypatch.setattr(TransformersVideoLM, "encode", lambda self, f: encoded.append(len(f)) or encode(self, f))
     monkeypatch.setattr(
-        LlavaNext, "_forward", lambda self, e, **o: prefilled.append(e.shape[1]) or forward(self, e, **o)
+        LanguageModel, "forward", lambda self, e, **o: prefilled.append(e.shape[1]) or forward(self, e, **o)
     )
     ablate(mine, models(), benchmark, tmp_path / "run", max_new_tokens=1, progress=False, measure=False)
     union = [len(set(sample_indices(n, 6)) | set(sample_indices(n, 4))) for n in (20, 21, 22)]
@@ -178,14 +179,14 @@ def test_a_benchmark_by_its_name(models, videos, tmp_path):
 
 
 def test_a_setting_that_fails_costs_its_own_questions_only(models, benchmark, mine, tmp_path, monkeypatch):
-    answer = LlavaNext.answer_batch
+    answer = TransformersVideoLM.answer_batch
 
     def fails(self, films, **options):
         if any(len(tokens) == 3 * 144 + 6 * 9 for tokens, _ in films):
             raise MemoryError("too large")
         return answer(self, films, **options)
 
-    monkeypatch.setattr(LlavaNext, "answer_batch", fails)
+    monkeypatch.setattr(TransformersVideoLM, "answer_batch", fails)
     run = ablate(mine, models(), benchmark, tmp_path / "run", max_new_tokens=2, progress=False, measure=False)
     failed = {name: s["failed"] for name, s in run.scores.items() if s["failed"]}
     assert failed == {"slow 3 fast 3": 6} and run.scores["slow 3 fast 3"]["reasons"] == {"MemoryError: too large": 6}

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from sfllava.models.kv_cache import Prefix
+from sfllava.models.language_model import LanguageModel
 from sfllava.models.operations import Shape
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import Prompt, pack_prompt
 from sfllava.types import Answer, Question, SfllavaError
-
-if TYPE_CHECKING:
-    from sfllava.models.packed_decoding import Prefix
 
 
 def check_generation(answer_mode: str, max_new_tokens: int, questions: Iterable[Question]) -> None:
@@ -76,6 +75,7 @@ class VideoLM(Protocol):
     """A model that answers questions about videos; whoever asks, runs, plans or explains speaks to this."""
 
     info: ModelInfo
+    language_model: LanguageModel
 
     def encode(self, frames: Any, batch: int | None = None) -> Tensor: ...
 
@@ -115,3 +115,52 @@ class VideoLM(Protocol):
     def new_prefixes(self, n: int) -> list[Prefix]: ...
 
     def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix: ...
+
+
+class VisionEncoder(Protocol):
+    """The vision tower and projector of a family."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """One batch of uint8 frames (T H W 3), of the model's size -> patch grid (T h w D)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A checked config: transformers' object, the shape it makes, and how long and how large its inputs are."""
+
+    config: Any
+    shape: Shape
+    positions: int
+    image_size: int
+
+
+class Family(Protocol):
+    """A family of backbones: one file of sfllava/models/families, named as `model_type` in its configs.
+
+    The file exposes one object, `FAMILY`, with all that is special to the family.
+    """
+
+    network: Any
+    """The transformers class that is loaded; it has `lm_head` and `model.language_model`"""
+    unused_tensors: tuple[str, ...]
+    """Ends of names of tensors that a checkpoint may lack"""
+
+    def configure(self, config: dict[str, Any], folder: Path, rope_factor: float | None) -> Configuration:
+        """Check the JSON of a config, before anything is built; CheckpointError where it cannot be used."""
+        ...
+
+    def prompt_family(self, config: Any, tokenizer: Tokenizer | None) -> str:
+        """The prompt templates that suit the language model."""
+        ...
+
+    def encoder(self, network: Any, configuration: Configuration) -> VisionEncoder:
+        """The vision encoder of a loaded network."""
+        ...
+
+    def unused_ids(self, config: Any) -> list[int]:
+        """Token ids that are never generated, besides the tokenizer's placeholders."""
+        ...

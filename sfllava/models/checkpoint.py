@@ -63,6 +63,20 @@ _RENAMES = (
 _BUFFERS = ("rotary_emb.inv_freq", "embeddings.position_ids")  # computed, though old checkpoints store them
 
 
+# Above what any real checkpoint has, by far: a damaged or hostile config would take all memory before its weights fail
+_LARGEST = {
+    "num_hidden_layers": 1_000,
+    "hidden_size": 65_536,
+    "intermediate_size": 1 << 20,
+    "vocab_size": 1 << 22,
+    "num_attention_heads": 4_096,
+    "num_key_value_heads": 4_096,
+    "head_dim": 65_536,
+    "image_size": 4_096,
+    "patch_size": 4_096,
+}
+
+
 class CheckpointError(SfllavaError):
     """A checkpoint folder that cannot be loaded; the message names the folder, file or tensors."""
 
@@ -268,3 +282,11 @@ def fingerprint(folder: Path, weights: dict[str, Tensor]) -> str:
         if path.suffix in (".json", ".model") and not path.name.endswith(".index.json"):
             digest.update(f"{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def check_sizes(given: dict[str, Any], where: str) -> None:
+    """Raise CheckpointError for a part of a config whose sizes no model has."""
+    for field, most in _LARGEST.items():
+        value = given.get(field)
+        if isinstance(value, int) and not 1 <= value <= most:
+            raise CheckpointError(f"{where}: {field} must be from 1 to {most:,}, got {value:,}")

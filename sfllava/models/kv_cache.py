@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class _Layer(DynamicLayer):
 
 
 class PrefixCache(DynamicCache):
-    """A view of a `Shelf`: one of its prompts, or all of them from one position on."""
+    """A view of a `BatchKVCache`: one of its prompts, or all of them from one position on."""
 
     def __init__(self, rooms: list[_LayerStorage], rows: slice, length: int = 0) -> None:
         super().__init__()
@@ -100,6 +101,28 @@ class BatchKVCache:
         """Give the memory back; what was cached is lost."""
         for room in self._rooms:
             room.spaces, room.capacity = (), 0
+
+
+@dataclass
+class Prefix:
+    """A text and visual prefix whose keys and values are computed; `LanguageModel.prefill` reuses it for the next."""
+
+    before: tuple[int, ...]
+    tokens: Tensor
+    storage: BatchKVCache
+    cache: PrefixCache
+    reused: int = 0
+    """Visual tokens that the last prefill reused from the one before it"""
+
+    @property
+    def length(self) -> int:
+        return len(self.before) + len(self.tokens)
+
+    def forget(self) -> None:
+        """Give its memory back, and that of all prefixes in the same storage."""
+        self.before, self.tokens, self.reused = (), self.tokens[:0], 0
+        self.cache = self.cache.emptied()
+        self.storage.clear()
 
 
 def packed_mask(lengths: Tensor, start: int, owners: Tensor, queries: Tensor, causal: bool = True) -> Tensor:

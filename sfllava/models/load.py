@@ -1,24 +1,25 @@
-"""A checkpoint folder, or a hub name -> a `LlavaNext`."""
+"""A checkpoint folder or a hub name -> a model, of whatever family."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LlavaNextForConditionalGeneration
+from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from sfllava.files import is_url
 from sfllava.models import attention
+from sfllava.models.base import Configuration, Family, ModelInfo
 from sfllava.models.checkpoint import CheckpointError, fingerprint, read_checkpoint
-from sfllava.models.llava_next import LlavaNext
-from sfllava.models.operations import shape_of
-from sfllava.models.sizes import configure
+from sfllava.models.families import find_family
+from sfllava.models.language_model import LanguageModel
 from sfllava.models.tokenizer import Tokenizer
+from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.types import SfllavaError
 
 # parameters; those that a checkpoint lacks would be made in memory, only to be refused
@@ -35,7 +36,7 @@ def load_model(
     vision_tower: str | Path | None = None,
     rope_factor: float | None = 2.0,
     context: int = 8192,
-) -> LlavaNext:
+) -> TransformersVideoLM:
     """Load a LLaVA-NeXT checkpoint: a folder in either layout, a hub name, or `tiny`, the one in the package.
 
     device: auto (a GPU where there is one), cpu, cuda, cuda:1. dtype: auto (float32 on CPU, the checkpoint's half
@@ -50,12 +51,14 @@ def load_model(
     except (SfllavaError, MemoryError):
         raise
     except torch.OutOfMemoryError as error:
-        raise CheckpointError(f"{folder}: the model does not fit the memory of {device}: {_line(error)}") from error
+        raise CheckpointError(
+            f"{folder}: the model does not fit the memory of {device}: {first_line(error)}"
+        ) from error
     except Exception as error:  # a damaged folder can fail anywhere in three libraries
-        raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {_line(error)}") from error
+        raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
@@ -67,34 +70,79 @@ def _load(
     vision_tower: str | Path | None,
     rope_factor: float | None,
     context: int,
-) -> LlavaNext:
+) -> TransformersVideoLM:
     device = device_of(device)
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
-    config, positions, keep = configure(config_dict, folder, rope_factor)
-    needed, there = shape_of(config, keep).parameters, sum(tensor.numel() for tensor in weights.values())
+    family = find_family(config_dict["model_type"])
+    made = family.configure(config_dict, folder, rope_factor)
+    needed, there = made.shape.parameters, sum(tensor.numel() for tensor in weights.values())
     if needed > _MUCH and needed > 16 * there:  # weights of 4 bits are packed into fewer numbers
         raise CheckpointError(
             f"{folder}: the weights do not fit the config: it declares {needed:,} parameters, and there are {there:,}"
         )
     mark = fingerprint(folder, weights)  # before loading, which takes the tensors over
     on_cpu = device == "cpu" and device_map is None
-    torch_dtype = _dtype(dtype, on_cpu, config_dict, weights)
-    with _quiet():
-        loaded: Any = LlavaNextForConditionalGeneration.from_pretrained(
+    torch_dtype = dtype_of(dtype, on_cpu, config_dict, weights)
+    network = _network(folder, family, made.config, weights, torch_dtype, device_map or {"": device})
+    network.model.language_model.config._attn_implementation = attention.NAME
+    if (folder / "generation_config.json").exists():
+        network.generation_config = GenerationConfig.from_pretrained(str(folder))
+    tokenizer, context = Tokenizer(folder), min(context, made.positions)
+    return assemble(network, tokenizer, family, made, path=folder, layout=layout, context=context, fingerprint=mark)
+
+
+def assemble(
+    network: Any,
+    tokenizer: Tokenizer,
+    family: Family,
+    configuration: Configuration,
+    *,
+    path: Path,
+    layout: str,
+    context: int,
+    fingerprint: str,
+) -> TransformersVideoLM:
+    """The model that a loaded network of a family makes; the rest is as in `ModelInfo`."""
+    config, shape = configuration.config, configuration.shape
+    encoder = family.encoder(network, configuration)
+    language_model = LanguageModel(network.eval(), tokenizer, context, family.unused_ids(config))
+    info = ModelInfo(
+        path=path,
+        layout=layout,
+        family=family.prompt_family(config, tokenizer),
+        tokenizer=tokenizer,
+        context=context,
+        image_size=configuration.image_size,
+        grid=shape.grid,
+        shape=shape,
+        rope=config.get_text_config().rope_parameters,
+        device=language_model.device,
+        dtype=language_model.dtype,
+        fingerprint=fingerprint,
+    )
+    return TransformersVideoLM(info, encoder, language_model)
+
+
+def _network(
+    folder: Path, family: Family, config: Any, weights: dict[str, Tensor], dtype: torch.dtype, device_map: Any
+) -> Any:
+    """The network of a config with these weights; CheckpointError where they do not fit."""
+    with quiet():
+        network, info = family.network.from_pretrained(
             None,
             config=config,
             state_dict=weights,
-            dtype=torch_dtype,
+            dtype=dtype,
             attn_implementation="sdpa",
-            device_map=device_map or {"": device},
+            device_map=device_map,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    network, info = loaded
+    missing = [key for key in info["missing_keys"] if not key.endswith(family.unused_tensors)]
     problems = [
         f"{label}: {', '.join(sorted(map(str, keys))[:12])}" + (f" and {len(keys) - 12} more" if len(keys) > 12 else "")
         for label, keys in (
-            ("missing tensors", _wanted(info["missing_keys"])),
+            ("missing tensors", missing),
             ("unexpected tensors", info["unexpected_keys"]),
             ("wrong shapes (name, in the file, needed)", info["mismatched_keys"]),
         )
@@ -102,19 +150,7 @@ def _load(
     ]
     if problems:
         raise CheckpointError(f"{folder}: the weights do not fit the config: {'; '.join(problems)}")
-    network.model.language_model.config._attn_implementation = attention.NAME
-    # hidden state -2 of 24 layers is what layer 23 gives; the rest would be computed in vain
-    del network.model.vision_tower.encoder.layers[keep:]
-    if (folder / "generation_config.json").exists():
-        network.generation_config = GenerationConfig.from_pretrained(str(folder))
-    return LlavaNext(
-        network, Tokenizer(folder), path=folder, layout=layout, context=min(context, positions), fingerprint=mark
-    )
-
-
-def _wanted(missing: Iterable[str]) -> list[str]:
-    # neither is used: newlines belong to tiles, the last norm to the pooled output
-    return [k for k in missing if not k.endswith(("image_newline", "post_layernorm.weight", "post_layernorm.bias"))]
+    return network
 
 
 def _folder(path_or_name: str | Path) -> Path:
@@ -154,7 +190,7 @@ def device_of(device: str) -> str:
     return device
 
 
-def _dtype(dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], weights: dict[str, Tensor]) -> torch.dtype:
+def dtype_of(dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], weights: dict[str, Tensor]) -> torch.dtype:
     names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if isinstance(dtype, torch.dtype):
         return dtype
@@ -169,7 +205,7 @@ def _dtype(dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], weigh
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     # the loading report repeats, over many lines, what CheckpointError says in one
     level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

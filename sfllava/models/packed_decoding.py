@@ -4,45 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from sfllava.models.finite import greedy
-from sfllava.models.kv_cache import BatchKVCache, PrefixCache, packed_mask
-
-if TYPE_CHECKING:
-    from sfllava.models.llava_next import LlavaNext
-
+from sfllava.models.kv_cache import Prefix, packed_mask
+from sfllava.models.language_model import LanguageModel
 
 # Cache positions that questions may take beside their prefixes: 2 GB in half precision for 7B
 PACKED_POSITIONS = 4096
 # New tokens from which a CUDA graph, whose making costs some steps, is worth while
 GRAPH_TOKENS = 12
 T = TypeVar("T")
-
-
-@dataclass
-class Prefix:
-    """A prefilled text and visual prefix; `prefill` makes it another's, computing only what differs."""
-
-    before: tuple[int, ...]
-    tokens: Tensor
-    shelf: BatchKVCache
-    cache: PrefixCache
-    reused: int = 0
-    """Visual tokens that the last prefill took over from the one before it"""
-
-    @property
-    def length(self) -> int:
-        return len(self.before) + len(self.tokens)
-
-    def forget(self) -> None:
-        """Give the memory of its shelf back; whoever forgets one prefix of a shelf forgets them all."""
-        self.before, self.tokens, self.reused = (), self.tokens[:0], 0
-        self.cache = self.cache.emptied()
-        self.shelf.clear()
 
 
 @dataclass
@@ -59,11 +34,11 @@ class PackedBatch:
     Questions are numbered through, lane by lane. Whoever is done with it crops nothing: the prefixes stay as they are.
     """
 
-    def __init__(self, model: LlavaNext, lanes: Sequence[PrefixGroup]) -> None:
+    def __init__(self, model: LanguageModel, lanes: Sequence[PrefixGroup]) -> None:
         self.model = model
         self.start = max(lane.prefix.length for lane in lanes)
         """The position behind the longest prefix, where the questions' begin"""
-        self.cache = lanes[0].prefix.shelf.together(self.start)
+        self.cache = lanes[0].prefix.storage.together(self.start)
         self.lengths = self.tensor([lane.prefix.length for lane in lanes])
         self.lane = [b for b, lane in enumerate(lanes) for _ in lane.suffixes]
         self.next = [lane.prefix.length + len(ids) for lane in lanes for ids in lane.suffixes]
@@ -93,18 +68,18 @@ class PackedBatch:
     def _forward(self, rows: list[list[tuple[int, int, int]]], questions: list[int], ends: list[int]) -> Tensor:
         queries, tokens, positions = self.tensor(pad_rows(rows, (-1, 0, 0))).unbind(-1)
         self.owners = torch.cat([self.owners, queries], 1)
-        with self.model.still_rope():
-            hidden = self.model._forward(
-                self.model._embed_ids(tokens),
+        with self.model.static_rope():
+            hidden = self.model.forward(
+                self.model.embed_ids(tokens),
                 cache=self.cache,
                 position_ids=positions,
                 attention_mask=packed_mask(self.lengths, self.start, self.owners, queries),
             )
         at = self.tensor([[self.lane[question] for question in questions], ends])
-        return self.model._logits(hidden[at[0], at[1]])
+        return self.model.logits(hidden[at[0], at[1]])
 
     def tensor(self, values: Any) -> Tensor:
-        return torch.tensor(values).to(self.model.info.device)
+        return torch.tensor(values).to(self.model.device)
 
 
 class StaticDecodeLoop:
@@ -133,14 +108,14 @@ class StaticDecodeLoop:
     def step(self) -> None:
         """Say the tokens, and put what follows them in their place."""
         tokens, positions, at = self._state
-        with self._model.still_rope():
-            hidden = self._model._forward(
-                self._model._embed_ids(tokens.clamp(min=0)),
+        with self._model.static_rope():
+            hidden = self._model.forward(
+                self._model.embed_ids(tokens.clamp(min=0)),
                 cache=self._cache,
                 position_ids=positions,
                 attention_mask=self._own & (self._order <= at[:, None]),
             )
-        tokens.copy_(greedy(self._model._logits(hidden)))
+        tokens.copy_(greedy(self._model.logits(hidden)))
         positions += 1
         at += self._width
 
@@ -167,7 +142,7 @@ class StaticDecodeLoop:
 
 
 def decode_steps(
-    model: LlavaNext, lanes: Sequence[PrefixGroup], new: int, ends: set[int]
+    model: LanguageModel, lanes: Sequence[PrefixGroup], new: int, ends: set[int]
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Each step's questions that are still being answered, and the token that each says, the ends included.
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from sfllava.models.kv_cache import PrefixCache
-from sfllava.models.llava_next import LlavaNext, Prefix
+from sfllava.models.base import VideoLM
+from sfllava.models.kv_cache import Prefix, PrefixCache
+from sfllava.models.language_model import LanguageModel
 from sfllava.prompts import Prompt
 from sfllava.types import Question, SfllavaError
 
@@ -21,7 +22,7 @@ ROWS = 32
 
 @torch.inference_mode()
 def log_likelihoods(
-    model: LlavaNext,
+    model: VideoLM,
     tokens: Tensor,
     question: Question,
     said: Sequence[int],
@@ -33,13 +34,13 @@ def log_likelihoods(
     Over the tokens that the model may say; the end of the answer is not part of it.
     """
     rows = torch.cat(list(_replay(model, tokens, question, said, prompt, prefix)))
-    logits = model._logits(rows).float()
+    logits = model.language_model.logits(rows).float()
     return logits.log_softmax(-1).gather(1, torch.tensor(list(said), device=logits.device)[:, None])[:, 0]
 
 
 @torch.inference_mode()
 def attention_weights(
-    model: LlavaNext,
+    model: VideoLM,
     tokens: Tensor,
     question: Question,
     said: Sequence[int],
@@ -51,14 +52,14 @@ def attention_weights(
     Mean over all heads and layers of the softmax's own weights; a row sums to the share of the visual tokens, the
     rest went to text. Of each layer only these rows are computed beside the forward, and added up at once.
     """
-    total = torch.zeros(len(said), len(tokens), device=model.info.device)
+    total = torch.zeros(len(said), len(tokens), device=model.language_model.device)
     for _ in _replay(model, tokens, question, said, prompt, prefix, total):
         pass
-    return total / len(_attentions(model))
+    return total / len(model.language_model.attention_modules)
 
 
 def _replay(
-    model: LlavaNext,
+    model: VideoLM,
     tokens: Tensor,
     question: Question,
     said: Sequence[int],
@@ -72,25 +73,30 @@ def _replay(
     before, after = model.info.prompt_ids(question, prompt)
     length = len(before) + len(tokens) + len(after)
     model.info.check_context(len(tokens), len(before) + len(after) + len(said) - 1, question.text)
-    alone = length + len(said) > model._shared_limit
+    alone = length + len(said) > model.language_model.shared_limit
     if not alone:
         ids = [*after, *said[:-1]]
-        shared = model.prefill(before, tokens, len(ids), prefix)
-        parts = [(model._embed(ids), len(said))]
+        shared = model.language_model.prefill(before, tokens, len(ids), prefix)
+        parts = [(model.language_model.embed(ids), len(said))]
     else:
         # past the limit the rotation depends on the length, so the tokens follow one by one, as they were said
-        model._fresh_rope()
-        shared = model.new_prefixes(1)[0]
-        shared.shelf.reserve(length + len(said))
-        parts = [(model._embed(before, tokens, after), 1), *((model._embed([token]), 1) for token in said[:-1])]
+        model.language_model.fresh_rope()
+        shared = model.language_model.new_prefixes(1)[0]
+        shared.storage.reserve(length + len(said))
+        parts = [
+            (model.language_model.embed(before, tokens, after), 1),
+            *((model.language_model.embed([token]), 1) for token in said[:-1]),
+        ]
     done = 0
     for embeds, rows in parts:
-        with _watching(model, shared.cache, len(before), None if total is None else total[done : done + rows]):
+        with _watching(
+            model.language_model, shared.cache, len(before), None if total is None else total[done : done + rows]
+        ):
             start = shared.cache.get_seq_length()
-            hidden = model._forward(
+            hidden = model.language_model.forward(
                 embeds,
                 cache=shared.cache,
-                position_ids=torch.arange(start, start + embeds.shape[1], device=model.info.device)[None],
+                position_ids=torch.arange(start, start + embeds.shape[1], device=model.language_model.device)[None],
             )
         done += rows
         yield hidden[0, -rows:]
@@ -98,12 +104,8 @@ def _replay(
         shared.cache.crop_to(shared.length)
 
 
-def _attentions(model: LlavaNext) -> list[Any]:
-    return [layer.self_attn for layer in model.network.model.language_model.layers]
-
-
 @contextmanager
-def _watching(model: LlavaNext, cache: PrefixCache, start: int, total: Tensor | None) -> Iterator[None]:
+def _watching(model: LanguageModel, cache: PrefixCache, start: int, total: Tensor | None) -> Iterator[None]:
     """Add to `total` (A N), layer by layer, the attention of the last A positions of the forward inside."""
 
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
@@ -111,7 +113,7 @@ def _watching(model: LlavaNext, cache: PrefixCache, start: int, total: Tensor | 
         keys: Any = cache.layers[module.layer_idx].keys
         _add_rows(module, hidden[:, -len(total) :], kwargs["position_embeddings"], keys, start, total)  # type: ignore[arg-type]
 
-    watched = [] if total is None else _attentions(model)
+    watched = [] if total is None else model.attention_modules
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in watched]
     try:
         yield

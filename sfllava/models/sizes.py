@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import LlavaNextConfig
-
-from sfllava.models.checkpoint import CLIP_L_336, CheckpointError, read_config
-from sfllava.models.operations import Shape, shape_of
+from sfllava.models.checkpoint import CLIP_L_336, read_config
+from sfllava.models.families import find_family
+from sfllava.models.language_model import sharing_limits
+from sfllava.models.operations import Shape
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.types import SfllavaError
 
@@ -32,18 +32,6 @@ KNOWN: dict[str, dict[str, Any]] = {
     | {"num_attention_heads": 56, "num_key_value_heads": 8, "head_dim": 128},
 }
 _HUB = re.compile(r"(?:llava-hf|liuhaotian)/llava-v1\.6-(?:vicuna-)?(7b|13b|mistral-7b|34b)(?:-hf)?")
-# Above what any real checkpoint has, by far: a damaged or hostile config would take all memory before its weights fail
-_MOST = {
-    "num_hidden_layers": 1_000,
-    "hidden_size": 65_536,
-    "intermediate_size": 1 << 20,
-    "vocab_size": 1 << 22,
-    "num_attention_heads": 4_096,
-    "num_key_value_heads": 4_096,
-    "head_dim": 65_536,
-    "image_size": 4_096,
-    "patch_size": 4_096,
-}
 # English in the published vocabularies; for a plan of a checkpoint whose tokenizer is not at hand
 _CHARACTERS_PER_TOKEN = 4
 
@@ -92,46 +80,15 @@ def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int
         config_dict, _ = read_config(folder)
         if any((folder / file).exists() for file in ("tokenizer.model", "tokenizer.json")):
             tokenizer = Tokenizer(folder)
-    config, positions, keep = configure(config_dict, folder, rope_factor)
-    text = config.text_config
-    limits = [text.max_position_embeddings] if (text.rope_parameters or {}).get("rope_type") == "dynamic" else []
-    limits += [text.sliding_window] if getattr(text, "sliding_window", None) else []
-    chatml = known == "34b" or (tokenizer is not None and tokenizer.token_id("<|im_start|>") is not None)
-    own = "mistral" if text.model_type == "mistral" else "chatml" if chatml else "vicuna"
+    family = find_family(config_dict["model_type"])
+    made = family.configure(config_dict, folder, rope_factor)
+    limits = sharing_limits(made.config.text_config)
+    own = "chatml" if known == "34b" else family.prompt_family(made.config, tokenizer)
     return Sizes(
         known or name,
-        shape_of(config, keep),
-        min(context, positions),
+        made.shape,
+        min(context, made.positions),
         min(limits) if limits else None,
-        getattr(config, "sfllava_family", None) or own,
+        own,
         tokenizer,
     )
-
-
-def configure(config_dict: dict[str, Any], folder: Path, rope_factor: float | None) -> tuple[Any, int, int]:
-    """(LlavaNextConfig with dynamic RoPE, positions, layers of the vision tower that are used) of a config's JSON."""
-    for part in ("text_config", "vision_config"):
-        if isinstance(given := config_dict.get(part), dict):
-            _check_sizes(given, f"{folder / 'config.json'}: {part}")
-    try:
-        config: Any = LlavaNextConfig.from_dict(config_dict)
-    except Exception as error:  # transformers raises many kinds for bad fields
-        raise CheckpointError(f"{folder / 'config.json'}: {' '.join(str(error).split())[:300]}") from error
-    text, selected, layers = config.text_config, config.vision_feature_layer, config.vision_config.num_hidden_layers
-    if config.vision_feature_select_strategy != "default" or not isinstance(selected, int):
-        raise CheckpointError(f"{folder / 'config.json'}: needed one vision_feature_layer without CLS")
-    keep = selected if selected >= 0 else layers + 1 + selected
-    if not 1 <= keep <= layers:
-        raise CheckpointError(f"{folder}: vision_feature_layer {selected} is none of the tower's {layers} layers")
-    positions = text.max_position_embeddings
-    if rope_factor and (text.rope_parameters or {}).get("rope_type", "default") == "default":
-        text.rope_parameters = {**(text.rope_parameters or {}), "rope_type": "dynamic", "factor": float(rope_factor)}
-        positions = int(positions * rope_factor)
-    return config, positions, keep
-
-
-def _check_sizes(given: dict[str, Any], where: str) -> None:
-    for field, most in _MOST.items():
-        value = given.get(field)
-        if isinstance(value, int) and not 1 <= value <= most:
-            raise CheckpointError(f"{where}: {field} must be from 1 to {most:,}, got {value:,}")

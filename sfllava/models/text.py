@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessorList
 
+from sfllava.models.base import VideoLM
 from sfllava.models.checkpoint import CheckpointError, fingerprint
 from sfllava.models.finite import FiniteLogitsWatch, LogitsError, not_finite
-from sfllava.models.llava_next import LlavaNext
-from sfllava.models.load import _dtype, _line, _quiet, device_of
+from sfllava.models.load import device_of, dtype_of, first_line, quiet
 from sfllava.prompts import Prompt
 from sfllava.types import Question, SfllavaError
 
@@ -89,19 +89,19 @@ class CausalText:
         return text
 
 
-class LlavaText:
+class VideoLMText:
     """The language model of a loaded LLaVA, asked without a video; questions share the rubric as their prefix."""
 
     batch = 8
 
-    def __init__(self, model: LlavaNext) -> None:
+    def __init__(self, model: VideoLM) -> None:
         self._model, self.name = model, str(model.info.path)
         self.about = {
             "sha256_sampled": model.info.fingerprint,
             "dtype": str(model.info.dtype),
             "family": model.info.family,
         }
-        self._none = torch.zeros(0, model.network.config.text_config.hidden_size)
+        self._none = torch.zeros(0, model.language_model.width)
 
     def replies(self, asks: Sequence[tuple[str, str]], max_new_tokens: int) -> list[Reply | SfllavaError]:
         """Greedy replies to (system, user) texts."""
@@ -138,16 +138,16 @@ def load_text_model(folder: str | Path, device: str = "auto", dtype: str = "auto
         raise CheckpointError(f"{folder}: no such checkpoint folder of a language model; needed config.json")
     device = device_of(device)
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             network: Any = AutoModelForCausalLM.from_pretrained(
                 folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype="auto"
             )
         weights = network.state_dict()
         mark = fingerprint(folder, weights)
-        network = network.to(device, _dtype(dtype, device == "cpu", network.config.to_dict(), weights))
+        network = network.to(device, dtype_of(dtype, device == "cpu", network.config.to_dict(), weights))
     except (SfllavaError, MemoryError):
         raise
     except Exception as error:  # a damaged folder can fail anywhere in three libraries
-        raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {_line(error)}") from error
+        raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
     return CausalText(network, tokenizer, str(folder.resolve()), mark)

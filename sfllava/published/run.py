@@ -45,7 +45,7 @@ def load_choice(
         rope_factor=choice.rope_factor,
         context=choice.context,
     )
-    rope = model.network.config.text_config.rope_parameters or {}
+    rope = model.language_model.network.config.text_config.rope_parameters or {}
     if choice.rope_factor and (rope.get("rope_type"), rope.get("factor")) != ("dynamic", choice.rope_factor):
         # the published code overwrites a checkpoint's own scaling; here it stays, which is another model
         raise SfllavaError(

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from sfllava.evaluators.judges.local import LocalJudge
 from sfllava.models.checkpoint import CheckpointError
 from sfllava.models.load import load_model
-from sfllava.models.text import LlavaText, load_text_model
+from sfllava.models.text import VideoLMText, load_text_model
 from sfllava.runs.judge import judge
 from sfllava.runs.run_folder import RunError
 
@@ -109,8 +109,8 @@ def test_a_prompt_that_does_not_fit_is_a_failure(tmp_path):
 
 def test_logits_that_are_not_finite_are_a_failure(tmp_path, checkpoints):
     text = load_text_model(write_judge(tmp_path / "j", '{"score": 4}'))
-    llava = LlavaText(load_model(checkpoints()))
-    for network in (text._network, llava._model.network):
+    llava = VideoLMText(load_model(checkpoints()))
+    for network in (text._network, llava._model.language_model.network):
         with torch.no_grad():
             network.lm_head.weight.fill_(torch.inf)
         network.lm_head.weight.requires_grad_(False)
@@ -138,7 +138,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path, spoil):
 def test_the_llava_s_own_language_model_judges(checkpoints, models, tmp_path):
     """A random checkpoint gives no verdicts, but the replies that it gives without a video, each in its row."""
     run = write_run(tmp_path / "run", vcgbench_rows(2), "vcgbench")
-    judging = LocalJudge(LlavaText(models()), "llava", max_reply_tokens=6)
+    judging = LocalJudge(VideoLMText(models()), "llava", max_reply_tokens=6)
     done = judge(run, judging, progress=False)
     rows = verdicts(run, "llava")
     assert (done.judged, done.failed) == (0, 10) and all(row["error"].startswith("unreadable reply") for row in rows)

@@ -364,7 +364,7 @@ def test_the_image_placeholder_is_text(models, copy):
     tokenizer = Tokenizer(folder)
     assert placeholder not in tokenizer.encode("an <image> here")
     assert tokenizer.encode("an <image> here") == models("vicuna", "original").tokenizer.encode("an <image> here")
-    assert placeholder in load_model(folder)._never
+    assert placeholder in load_model(folder).language_model.suppressed_ids
 
 
 def test_tokenizer_json_serves_where_there_is_no_sentencepiece_model(copy, videos):

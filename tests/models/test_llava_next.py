@@ -17,14 +17,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.aggregators.pools import Pool
 from sfllava.aggregators.slowfast import SlowFast
-from sfllava.models import llava_next
+from sfllava.models import answering
 from sfllava.models import packed_decoding as packed
 from sfllava.models.attention import grouped_attention
 from sfllava.models.base import ContextError
+from sfllava.models.families.llava_next import FAMILY
 from sfllava.models.finite import LogitsError, not_finite
 from sfllava.models.kv_cache import packed_mask
-from sfllava.models.llava_next import LlavaNext
-from sfllava.models.load import load_model
+from sfllava.models.load import assemble, load_model
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import LETTERS, Prompt
 from sfllava.sampler.reading import read_video
@@ -67,7 +67,9 @@ def test_features_are_transformers_own(models, checkpoints, frames):
         wanted = plain.model.multi_modal_projector(hidden).reshape(6, 24, 24, -1)
     got = model.encode(frames[:6])
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
-    assert len(model.network.model.vision_tower.encoder.layers) == 2, "the layer behind hidden state -2 is in vain"
+    assert len(model.language_model.network.model.vision_tower.encoder.layers) == 2, (
+        "the layer behind hidden state -2 is in vain"
+    )
     torch.testing.assert_close(model.encode(frames[:6], batch=1), got, atol=1e-5, rtol=1e-5)
 
 
@@ -106,8 +108,8 @@ def test_some_end_early(checkpoints, frames):
     free = model.answer(tokens, QUESTIONS, max_new_tokens=24)
     # let tokens that some of them say early be the end: the third of one, the sixth of another
     ends = {free[1].token_ids[3], free[3].token_ids[6]}
-    model._eos = ends
-    model.network.generation_config.eos_token_id = sorted(ends)
+    model.language_model.eos_ids = ends
+    model.language_model.network.generation_config.eos_token_id = sorted(ends)
     together = model.answer(tokens, QUESTIONS, max_new_tokens=24)
     assert ids(together) == ids(model.answer(tokens, QUESTIONS, max_new_tokens=24, share_prefix=False))
     lengths = [len(a.token_ids) for a in together]
@@ -129,7 +131,7 @@ def test_groups_bound_the_memory(models, frames, monkeypatch):
             sizes.append((len(lanes[0].suffixes), room, layer.room.spaces[0].data_ptr()))
 
     monkeypatch.setattr(packed, "PackedBatch", Watched)
-    monkeypatch.setattr(llava_next, "PACKED_POSITIONS", 250)
+    monkeypatch.setattr(answering, "PACKED_POSITIONS", 250)
     assert ids(model.answer(tokens, QUESTIONS * 3, max_new_tokens=8)) == ids(whole)
     assert len(sizes) > 3 and sum(n for n, _, _ in sizes) == 15
     assert all(room <= 250 or n == 1 for n, room, _ in sizes)
@@ -224,9 +226,9 @@ def test_steps_in_fixed_shapes_say_the_same(checkpoints, frames, monkeypatch, fa
         (parse_aggregation("slowfast-slow_0frms_concat-fast_3x3")(model.encode(frames[:5])), QUESTIONS[2:]),
     ]
     free = model.answer_batch(sides, max_new_tokens=24)
-    model._eos = {free[0][1].token_ids[3], free[1][0].token_ids[6]}  # some end early
+    model.language_model.eos_ids = {free[0][1].token_ids[3], free[1][0].token_ids[6]}  # some end early
     plain = model.answer_batch(sides, max_new_tokens=24)
-    model.graphs = True
+    model.language_model.graphs = True
     # in a CUDA graph's place the same step, in the same fixed shapes
     monkeypatch.setattr(packed.StaticDecodeLoop, "captured", lambda steps: types.SimpleNamespace(replay=steps.step))
     assert [ids(answers) for answers in model.answer_batch(sides, max_new_tokens=24)] == [ids(a) for a in plain]
@@ -244,7 +246,9 @@ def test_nothing_on_the_way_waits_for_the_device(checkpoints, family):
     with FakeTensorMode(allow_non_fake_inputs=True):
         network.to_empty(device="meta")
         tokenizer = Tokenizer(checkpoints(family))
-        model = LlavaNext(network, tokenizer, path=Path(), layout="", context=8192, fingerprint="")
+        made = FAMILY.configure(config.to_dict(), Path(), None)
+        facts = {"path": Path(), "layout": "", "context": 8192, "fingerprint": ""}
+        model = assemble(network, tokenizer, FAMILY, made, **facts)
         grid = model.encode(np.zeros((4, 336, 336, 3), np.uint8))
         assert grid.device.type == "meta" and grid.shape == (4, 24, 24, config.text_config.hidden_size)
         prefixes = model.new_prefixes(2)
@@ -253,7 +257,7 @@ def test_nothing_on_the_way_waits_for_the_device(checkpoints, family):
             model.prefill([1, 5, 6], grid.flatten(0, 2)[:n], 100, prefix)
             lanes.append(packed.PrefixGroup(prefix, [[4, 5, 6], [7, 8]]))
         with torch.inference_mode():
-            pack = packed.PackedBatch(model, lanes)
+            pack = packed.PackedBatch(model.language_model, lanes)
             assert pack.say([(0, 5), (3, 6)]).shape == (2, config.text_config.vocab_size)
             steps = packed.StaticDecodeLoop(pack, [4, 5, 6, 7], 10)
             steps.step()
@@ -269,7 +273,7 @@ def spoilt(checkpoints):
     model = load_model(checkpoints())
     mine, *others = (set(model.info.prompt_ids(Question(q))[1]) for q in (QUESTIONS[3], *QUESTIONS[:3], QUESTIONS[4]))
     with torch.no_grad():
-        model.network.model.language_model.embed_tokens.weight[max(mine.difference(*others))] = torch.nan
+        model.language_model.network.model.language_model.embed_tokens.weight[max(mine.difference(*others))] = torch.nan
     return model
 
 
@@ -278,10 +282,10 @@ def test_a_question_whose_logits_are_not_finite_fails_by_itself(models, spoilt, 
     """NaN spreads to the questions that are decoded with it, and to what is cached; their answers stay the same."""
     tokens, other = SlowFast()(spoilt.encode(frames)), SlowFast(2, "concat", (1, 1))(spoilt.encode(frames[:5]))
     if way == "in fixed shapes":
-        spoilt.graphs = True
+        spoilt.language_model.graphs = True
         monkeypatch.setattr(packed.StaticDecodeLoop, "captured", lambda steps: types.SimpleNamespace(replay=steps.step))
     if way == "in two packs":
-        monkeypatch.setattr(llava_next, "PACKED_POSITIONS", 400)
+        monkeypatch.setattr(answering, "PACKED_POSITIONS", 400)
     options = {"max_new_tokens": 16, "share_prefix": way != "one at a time"}
     sides = [(other, QUESTIONS), (tokens, QUESTIONS)]
     prefixes = spoilt.new_prefixes(2)
@@ -381,21 +385,21 @@ def test_a_long_prompt_leaves_later_ones_alone(checkpoints, frames, share_prefix
 
 
 def test_rope_is_dynamic_with_factor_two(models, checkpoints):
-    assert models().network.config.text_config.rope_parameters == {
+    assert models().language_model.network.config.text_config.rope_parameters == {
         "rope_type": "dynamic",
         "factor": 2.0,
         "rope_theta": 10000.0,
     }
     assert models("mistral").context == 8192 and models().context == 8192
     plain = load_model(checkpoints(), rope_factor=None)
-    assert plain.info.context == 4096 and plain.shared_positions is None
+    assert plain.info.context == 4096 and plain.language_model.shared_positions is None
     assert load_model(checkpoints("mistral"), context=32768).context == 32768
 
 
 def test_too_many_tokens_are_refused_before_any_compute(models, frames, monkeypatch):
     model = models()
     tokens = Pool("concat")(model.encode(frames[:15]))
-    monkeypatch.setattr(model, "_forward", lambda *a, **k: pytest.fail("computed"))
+    monkeypatch.setattr(model.language_model, "forward", lambda *a, **k: pytest.fail("computed"))
     with pytest.raises(ContextError, match=r"8640 visual and \d+ text tokens do not fit the context of 8192"):
         model.answer(tokens, ["what?"])
     with pytest.raises(ContextError, match="do not fit"):
@@ -454,7 +458,9 @@ def test_letters_from_logits(models, frames, caplog):
         # the plain way: one forward of the whole prompt, the letters' own rows
         before, after = model.info.prompt_ids(question)
         with torch.no_grad():
-            logits = model._logits(model._forward(model._embed(before, tokens, after))[0, -1])
+            logits = model.language_model.logits(
+                model.language_model.forward(model.language_model.embed(before, tokens, after))[0, -1]
+            )
         rows = [model.info.tokenizer._sentencepiece.piece_to_id(x) for x in answer.letters]
         torch.testing.assert_close(
             torch.tensor(list(answer.letters.values())), logits[rows].softmax(-1), atol=1e-5, rtol=1e-4
@@ -482,7 +488,7 @@ def test_a_sliding_window_is_respected(tmp_path, frames):
     from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
 
     model = load_model(write_random_checkpoint(tmp_path, "original", "mistral", text={"sliding_window": 256}))
-    assert model.shared_positions == 256
+    assert model.language_model.shared_positions == 256
     tokens = SlowFast(2, "spatial_2d_avg_pool", (2, 2))(model.encode(frames[:8]))
     said = model.answer(tokens, QUESTIONS[:2], max_new_tokens=6)
     assert ids(said) == ids(model.answer(tokens, QUESTIONS[:2], max_new_tokens=6, share_prefix=False))

@@ -38,7 +38,7 @@ def crossing(checkpoints):
 
     def load(positions: int):
         model = load_model(checkpoints())
-        model.shared_positions = positions
+        model.language_model.shared_positions = positions
         return model
 
     return load
@@ -47,18 +47,20 @@ def crossing(checkpoints):
 def plain(model, tokens, question, said):
     """Logits and attentions of one eager forward over prompt and answer, all layers and heads kept."""
     before, after = model.info.prompt_ids(question)
-    embed = model.network.model.language_model.embed_tokens
+    embed = model.language_model.network.model.language_model.embed_tokens
     parts = [embed(torch.tensor(before)), tokens, embed(torch.tensor([*after, *said[:-1]]))]
-    used = model.network.config.text_config._attn_implementation
-    model.network.set_attn_implementation("eager")
-    model._fresh_rope()
+    used = model.language_model.network.config.text_config._attn_implementation
+    model.language_model.network.set_attn_implementation("eager")
+    model.language_model.fresh_rope()
     try:
         with torch.inference_mode():
-            out = model.network.model.language_model(inputs_embeds=torch.cat(parts)[None], output_attentions=True)
+            out = model.language_model.network.model.language_model(
+                inputs_embeds=torch.cat(parts)[None], output_attentions=True
+            )
             rows = slice(len(before) + len(tokens) + len(after) - 1, None)
-            logits = model.network.lm_head(out.last_hidden_state[0, rows])
+            logits = model.language_model.network.lm_head(out.last_hidden_state[0, rows])
     finally:
-        model.network.set_attn_implementation(used)
+        model.language_model.network.set_attn_implementation(used)
     seen = torch.stack(out.attentions)[:, 0, :, rows, len(before) : len(before) + len(tokens)]
     return logits.clone(), seen.mean((0, 1)).clone()
 
@@ -92,7 +94,7 @@ def test_a_stream_refuses_what_does_not_fit(model, tokens):
 def test_scores_and_attention_are_those_of_an_eager_forward(model, tokens, question):
     said = model.answer(tokens, [question], max_new_tokens=9)[0].token_ids
     logits, seen = plain(model, tokens, question, said)
-    logits[:, model._never] = -torch.inf
+    logits[:, model.language_model.suppressed_ids] = -torch.inf
     wanted = logits.log_softmax(-1)[range(len(said)), list(said)]
     torch.testing.assert_close(replay.log_likelihoods(model, tokens, question, said), wanted, atol=1e-4, rtol=1e-4)
     assert logits.argmax(-1).tolist() == list(said), "greedy, so the answer is likeliest at each step"
@@ -150,24 +152,26 @@ def test_past_the_limit_the_answer_is_still_the_likeliest(checkpoints):
     """Really past the checkpoint's positions, where dynamic RoPE turns keys by the length: as it was said."""
     model = load_model(checkpoints())
     tokens = torch.randn(
-        model.shared_positions + 40, model.info.shape.language.width, generator=torch.Generator().manual_seed(0)
+        model.language_model.shared_positions + 40,
+        model.info.shape.language.width,
+        generator=torch.Generator().manual_seed(0),
     )
     question = Question("what?")
     said = model.answer(tokens, [question], max_new_tokens=4)[0].token_ids
     assert tuple(model.stream(tokens, question, max_new_tokens=4)) == said
     rows = torch.cat(list(replay._replay(model, tokens, question, said, None, None)))
-    assert model._logits(rows).argmax(-1).tolist() == list(said)
+    assert model.language_model.logits(rows).argmax(-1).tolist() == list(said)
 
 
 def test_a_kept_prefix_is_as_it_was(model, tokens):
     question, prefix = QUESTIONS[0], model.new_prefixes(1)[0]
-    hooks = [len(module._forward_hooks) for module in model.network.modules()]
+    hooks = [len(module._forward_hooks) for module in model.language_model.network.modules()]
     said = model.answer(tokens, [question], max_new_tokens=9, prefix=prefix)[0].token_ids
     first = replay.log_likelihoods(model, tokens, question, said, prefix=prefix)
     replay.attention_weights(model, tokens, question, said, prefix=prefix)
     assert torch.equal(replay.log_likelihoods(model, tokens, question, said, prefix=prefix), first)
     assert model.answer(tokens, [question], max_new_tokens=9, prefix=prefix)[0].token_ids == said
-    assert [len(module._forward_hooks) for module in model.network.modules()] == hooks
+    assert [len(module._forward_hooks) for module in model.language_model.network.modules()] == hooks
     assert math.isfinite(first.sum())
 
 

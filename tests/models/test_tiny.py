@@ -14,7 +14,7 @@ from sfllava import Setting, load_model
 from sfllava.aggregators.slowfast import SlowFast
 from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
-from sfllava.models.llava_next import LlavaNext
+from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.runs.evaluate import evaluate
 from sfllava.runs.scoring import EVALUATORS
 from sfllava.sampler.reading import read_video
@@ -70,7 +70,7 @@ def films_of(root: Path) -> list[Film]:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> LlavaNext:
+def tiny() -> TransformersVideoLM:
     return load_model("tiny", device="cpu")
 
 
@@ -80,7 +80,7 @@ def is_right(question: Question, prediction: str) -> bool:
     return evaluator(question, prediction)[RULES[question.task]].correct
 
 
-def accuracy(model: LlavaNext, films: list[Film]) -> dict[str, float]:
+def accuracy(model: TransformersVideoLM, films: list[Film]) -> dict[str, float]:
     """Percent right by family, by the strict rules."""
     verdicts: dict[str, list[bool]] = {family: [] for family in LEAST}
     for film in films:
@@ -92,32 +92,32 @@ def accuracy(model: LlavaNext, films: list[Film]) -> dict[str, float]:
     return {family: 100 * float(np.mean(right)) for family, right in verdicts.items()}
 
 
-def reversed_frames(model: LlavaNext, patch: pytest.MonkeyPatch) -> None:
+def reversed_frames(model: TransformersVideoLM, patch: pytest.MonkeyPatch) -> None:
     encode = model.encode
     patch.setattr(model, "encode", lambda frames: encode(frames).flip(0))
 
 
-def shifted_index(model: LlavaNext, patch: pytest.MonkeyPatch) -> None:
+def shifted_index(model: TransformersVideoLM, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         "sfllava.sampler.sampling.sample_indices", lambda total, n: (sample_indices(total, n) + 1).clip(max=total - 1)
     )
 
 
-def transposed_grid(model: LlavaNext, patch: pytest.MonkeyPatch) -> None:
+def transposed_grid(model: TransformersVideoLM, patch: pytest.MonkeyPatch) -> None:
     encode = model.encode
     patch.setattr(model, "encode", lambda frames: encode(frames).transpose(1, 2))
 
 
-def transposed_pixels(model: LlavaNext, patch: pytest.MonkeyPatch) -> None:
+def transposed_pixels(model: TransformersVideoLM, patch: pytest.MonkeyPatch) -> None:
     encode = model.encode
     patch.setattr(model, "encode", lambda frames: encode(np.ascontiguousarray(frames.transpose(0, 2, 1, 3))))
 
 
-def dropped_bos(model: LlavaNext, patch: pytest.MonkeyPatch) -> None:
+def dropped_bos(model: TransformersVideoLM, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(model.info.tokenizer, "bos_id", None)
 
 
-def video_behind_question(model: LlavaNext, patch: pytest.MonkeyPatch) -> None:
+def video_behind_question(model: TransformersVideoLM, patch: pytest.MonkeyPatch) -> None:
     prompt_ids = model.info.prompt_ids
 
     def wrong(question: Question, prompt: object = None) -> tuple[list[int], list[int]]:
@@ -127,12 +127,12 @@ def video_behind_question(model: LlavaNext, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(model, "prompt_ids", wrong)
 
 
-def bgr(model: LlavaNext, patch: pytest.MonkeyPatch) -> None:
+def bgr(model: TransformersVideoLM, patch: pytest.MonkeyPatch) -> None:
     encode = model.encode
     patch.setattr(model, "encode", lambda frames: encode(np.ascontiguousarray(frames[..., ::-1])))
 
 
-MUTATIONS: dict[Callable[[LlavaNext, pytest.MonkeyPatch], None], tuple[str, ...]] = {
+MUTATIONS: dict[Callable[[TransformersVideoLM, pytest.MonkeyPatch], None], tuple[str, ...]] = {
     reversed_frames: ("moment",),
     shifted_index: ("moment",),
     transposed_grid: ("top",),
@@ -143,21 +143,21 @@ MUTATIONS: dict[Callable[[LlavaNext, pytest.MonkeyPatch], None], tuple[str, ...]
 }
 
 
-def test_answers_well(tiny: LlavaNext, films: list[Film]) -> None:
+def test_answers_well(tiny: TransformersVideoLM, films: list[Film]) -> None:
     found = accuracy(tiny, films)
     assert all(found[family] >= LEAST[family] for family in LEAST), found
 
 
 @pytest.mark.parametrize("mutation", list(MUTATIONS), ids=lambda mutation: mutation.__name__)
 def test_accuracy_falls_when_the_chain_is_wrong(
-    tiny: LlavaNext, films: list[Film], mutation: Callable, monkeypatch: pytest.MonkeyPatch
+    tiny: TransformersVideoLM, films: list[Film], mutation: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutation(tiny, monkeypatch)
     found = accuracy(tiny, films)
     assert all(found[family] < LEAST[family] for family in MUTATIONS[mutation]), found
 
 
-def test_evaluate_gives_the_same(tiny: LlavaNext, films: list[Film], root: Path, tmp_path: Path) -> None:
+def test_evaluate_gives_the_same(tiny: TransformersVideoLM, films: list[Film], root: Path, tmp_path: Path) -> None:
     benchmark = load_benchmark("shapesqa", root=root)
     run = evaluate(tiny, benchmark, SLOWFAST, tmp_path / "run", limit=40, max_new_tokens=6, progress=False)
     scores = run.scores[SLOWFAST.name]
@@ -165,8 +165,8 @@ def test_evaluate_gives_the_same(tiny: LlavaNext, films: list[Film], root: Path,
     assert scores["rules"]["match-exact"]["accuracy"] >= 0.9, scores
 
 
-def test_a_model_that_sees_nothing_guesses(tiny: LlavaNext, films: list[Film]) -> None:
+def test_a_model_that_sees_nothing_guesses(tiny: TransformersVideoLM, films: list[Film]) -> None:
     questions = [q for film in films for family in ("detail", "moment") for q in film.questions[family]]
-    width = tiny.network.config.text_config.hidden_size
+    width = tiny.language_model.network.config.text_config.hidden_size
     answers = tiny.answer(torch.zeros(0, width), questions, max_new_tokens=6)
     assert np.mean([is_right(answer.question, answer.text) for answer in answers]) < 0.35

@@ -20,9 +20,10 @@ from transformers import LlavaNextForConditionalGeneration
 from sfllava.benchmarks import load_benchmark
 from sfllava.cli import main
 from sfllava.models.checkpoint import CLIP_L_336
-from sfllava.models.llava_next import LlavaNext
+from sfllava.models.families.llava_next import FAMILY
 from sfllava.models.packed_decoding import PACKED_POSITIONS, PackedBatch, PrefixGroup, split_to_fit
-from sfllava.models.sizes import KNOWN, configure, sizes_of
+from sfllava.models.sizes import KNOWN, sizes_of
+from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.planning import plan, probes, stages
 from sfllava.planning.fitting import memory, ways
 from sfllava.planning.roofline import Roofline, load_roofline, measure, rate
@@ -68,13 +69,14 @@ def test_the_default_setting_of_7b_by_hand():
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_shapes_have_the_parameters_of_the_real_ones(name):
-    config, _, keep = configure(
-        {"model_type": "llava_next", "text_config": KNOWN[name], "vision_config": CLIP_L_336}, Path(name), 2.0
-    )
+    config = {"model_type": "llava_next", "text_config": KNOWN[name], "vision_config": CLIP_L_336}
+    made = FAMILY.configure(config, Path(name), 2.0)
     with torch.device("meta"):
-        network = LlavaNextForConditionalGeneration(config)
-    del network.model.vision_tower.encoder.layers[keep:]
-    assert keep == 23 and sizes_of(name).shape.parameters == sum(p.numel() for p in network.parameters())
+        network = LlavaNextForConditionalGeneration(made.config)
+    FAMILY.encoder(network, made)
+    assert made.shape.vision.count == 23 and sizes_of(name).shape.parameters == sum(
+        p.numel() for p in network.parameters()
+    )
 
 
 def test_known_shapes_are_the_published_ones():
@@ -240,13 +242,13 @@ def test_videos_are_grouped_as_a_run_groups_them(models, videos, tmp_path, monke
     asked = [f"v{i:02},what {n}?,x" for i, count in enumerate(counts) for n in range(count)]
     (tmp_path / "q.csv").write_text("\n".join(["video_name,question,answer", *asked]) + "\n")
     benchmark = load_benchmark("open", tmp_path / "q.csv", tmp_path)
-    answer, groups = LlavaNext.answer_batch, []
+    answer, groups = TransformersVideoLM.answer_batch, []
 
     def watched(self, films, **options):
         groups.append([len(questions) for _, questions in films])
         return answer(self, films, **options)
 
-    monkeypatch.setattr(LlavaNext, "answer_batch", watched)
+    monkeypatch.setattr(TransformersVideoLM, "answer_batch", watched)
     evaluate(models(), benchmark, Setting(1, "temporal_global_pool"), tmp_path / "run", max_new_tokens=1)
     assert [[counts[i] for i in group] for group in workload_of(benchmark).groups(MAX_BATCH_QUESTIONS)] == groups
     assert list(map(len, groups)) == together
@@ -343,10 +345,10 @@ def test_the_command_needs_the_config_alone(checkpoints, tmp_path, capsys, layou
 def test_parameters_of_a_loaded_model(models):
     for family in ("vicuna", "mistral", "chatml"):
         model = models(family)
-        assert model.info.shape.parameters == sum(p.numel() for p in model.network.parameters())
+        assert model.info.shape.parameters == sum(p.numel() for p in model.language_model.network.parameters())
         sizes = sizes_of(model.info.path)
         assert (sizes.shape, sizes.context, sizes.family) == (model.info.shape, model.info.context, model.info.family)
-        assert sizes.shared_positions == model.shared_positions
+        assert sizes.shared_positions == model.language_model.shared_positions
     assert sizes_of("tiny").family == "tiny"
 
 

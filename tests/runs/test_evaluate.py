@@ -19,8 +19,9 @@ from sfllava.aggregators.slowfast import SlowFast
 from sfllava.benchmarks import BenchmarkError, load_benchmark
 from sfllava.files import as_line
 from sfllava.models.base import ContextError
-from sfllava.models.llava_next import LlavaNext
+from sfllava.models.language_model import LanguageModel
 from sfllava.models.load import load_model
+from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.runs import worker
 from sfllava.runs.evaluate import evaluate as evaluate_function
 from sfllava.runs.run_folder import RunError, read_rows
@@ -63,8 +64,10 @@ def test_answers_are_those_of_one_question_at_a_time(models, benchmark, tmp_path
 
 def test_each_frame_is_encoded_once_for_all_settings(models, benchmark, tmp_path, monkeypatch):
     calls = []
-    encode = LlavaNext.encode
-    monkeypatch.setattr(LlavaNext, "encode", lambda self, frames: calls.append(len(frames)) or encode(self, frames))
+    encode = TransformersVideoLM.encode
+    monkeypatch.setattr(
+        TransformersVideoLM, "encode", lambda self, frames: calls.append(len(frames)) or encode(self, frames)
+    )
     run(models(), benchmark, tmp_path / "run", SETTINGS)
     # 6 frames and 4 of each of three videos, of which some are the same
     wanted = [len(set(sample_indices(n, 6)) | set(sample_indices(n, 4))) for n in (20, 21, 22)]
@@ -144,13 +147,13 @@ def test_videos_with_few_questions_are_answered_together(models, videos, tmp_pat
     """Of equal length and not (b has one frame), with settings that share a front, and one that tiles frames."""
     settings = [*SETTINGS, Setting(6, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_1x1"), Setting(6, "image_grid-2x3")]
     benchmark = load_benchmark("open", questions_csv(tmp_path / "q.csv", each=1), videos)
-    forward, steps = LlavaNext._forward, []
+    forward, steps = LanguageModel.forward, []
 
     def counted(self, embeds, **options):
         steps.append(embeds.shape[:2])
         return forward(self, embeds, **options)
 
-    monkeypatch.setattr(LlavaNext, "_forward", counted)
+    monkeypatch.setattr(LanguageModel, "forward", counted)
     run(models(), benchmark, tmp_path / "together", settings)
     together = len(steps)
     assert (3, 1) in steps, "no step said a token for three videos"
@@ -165,9 +168,9 @@ def test_one_question_a_video_is_answered_twelve_at_a_time(models, videos, tmp_p
     for i in range(30):
         os.link(videos / "a.mp4", tmp_path / f"v{i}.mp4")
     benchmark = load_benchmark("open", questions_csv(tmp_path / "q.csv", [f"v{i}" for i in range(30)], 1), tmp_path)
-    answer, sizes = LlavaNext.answer_batch, []
+    answer, sizes = TransformersVideoLM.answer_batch, []
     spy = lambda self, films, **options: sizes.append(len(films)) or answer(self, films, **options)  # noqa: E731
-    monkeypatch.setattr(LlavaNext, "answer_batch", spy)
+    monkeypatch.setattr(TransformersVideoLM, "answer_batch", spy)
     run(models(), benchmark, tmp_path / "run")
     assert sizes == [12, 12, 6] and len(list(read_rows(tmp_path / "run"))) == 30
 
@@ -180,7 +183,7 @@ def test_a_damaged_video_is_noted_in_its_rows(models, clip, tmp_path):
 
 
 def test_tokens_that_do_not_fit_are_refused_before_any_compute(models, benchmark, tmp_path, monkeypatch):
-    monkeypatch.setattr(LlavaNext, "encode", lambda *a: pytest.fail("computed"))
+    monkeypatch.setattr(TransformersVideoLM, "encode", lambda *a: pytest.fail("computed"))
     with pytest.raises(ContextError, match=r"28800 visual and .* do not fit the context of 8192"):
         run(models(), benchmark, tmp_path / "run", [SMALL, Setting(50, "concat")])
     assert not (tmp_path / "run").exists()
@@ -221,7 +224,7 @@ def test_logits_that_are_not_finite_are_failed_rows(checkpoints, videos, tmp_pat
     """As where half precision overflows: at one word of one question, and then everywhere."""
     (tmp_path / "q.csv").write_text("video_name,question,answer,a0,a1\na,what?,y,x,y\na,whose animals?,x,x,y\n")
     benchmark, model = load_benchmark("choice", tmp_path / "q.csv", videos), load_model(checkpoints())
-    weight = model.network.model.language_model.embed_tokens.weight
+    weight = model.language_model.network.model.language_model.embed_tokens.weight
     with torch.no_grad():
         one, other = ({i for ids in model.info.prompt_ids(q) for i in ids} for q in benchmark.questions)
         weight[sorted(other - one)] = torch.nan

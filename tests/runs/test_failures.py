@@ -14,8 +14,9 @@ from small_runs import SETTINGS, SMALL, Own, command, log_of, plain, questions_c
 
 from sfllava import cli
 from sfllava.benchmarks import load_benchmark
-from sfllava.models.llava_next import LlavaNext
+from sfllava.models.language_model import LanguageModel
 from sfllava.models.load import load_model
+from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.runs import worker
 from sfllava.runs.failures import Outcome, Streak, outcome_of_error
 from sfllava.runs.run_folder import RunError, read_rows
@@ -54,7 +55,7 @@ def test_no_question_leaves_the_denominator(models, videos, tmp_path):
 @pytest.mark.parametrize(("fails", "answered"), [((2,), 12), ((2, 4, 5), 8), ((1, 2, 3), 12)])
 def test_a_video_that_fails_is_tried_again(models, benchmark, tmp_path, monkeypatch, fails, answered):
     """The three videos are answered together; one that fails is tried by itself, and once more."""
-    encode, tries = LlavaNext.encode, []
+    encode, tries = TransformersVideoLM.encode, []
 
     def flaky(self, frames):
         tries.append(1)
@@ -62,7 +63,7 @@ def test_a_video_that_fails_is_tried_again(models, benchmark, tmp_path, monkeypa
             raise RuntimeError("CUDA error:\n  an illegal memory access")
         return encode(self, frames)
 
-    monkeypatch.setattr(LlavaNext, "encode", flaky)
+    monkeypatch.setattr(TransformersVideoLM, "encode", flaky)
     scores = run(models(), benchmark, tmp_path / "run").scores[SMALL.name]
     assert (scores["answered"], scores["failed"]) == (answered, 12 - answered)
     assert scores["reasons"] == ({"RuntimeError: CUDA error: an illegal memory access": 4} if answered < 12 else {})
@@ -70,7 +71,7 @@ def test_a_video_that_fails_is_tried_again(models, benchmark, tmp_path, monkeypa
 
 def broken_from(monkeypatch, call: int, message="CUDA error: device-side assert triggered at 0x7f%x"):
     """From this call on the model raises, as a GPU does after an assertion on the device."""
-    encode, calls = LlavaNext.encode, []
+    encode, calls = TransformersVideoLM.encode, []
 
     def broken(self, frames):
         calls.append(1)
@@ -78,7 +79,7 @@ def broken_from(monkeypatch, call: int, message="CUDA error: device-side assert 
             raise RuntimeError(message % len(calls))
         return encode(self, frames)
 
-    monkeypatch.setattr(LlavaNext, "encode", broken)
+    monkeypatch.setattr(TransformersVideoLM, "encode", broken)
     return calls
 
 
@@ -187,7 +188,7 @@ def test_a_broken_device_is_an_exit_status(checkpoints, benchmark, videos, tmp_p
 
 def test_memory_that_is_too_small_for_a_group(checkpoints, benchmark, tmp_path, monkeypatch, caplog):
     """Three videos do not fit together, nor four questions: two do, and nothing is lost."""
-    model, forward, packs = load_model(checkpoints()), LlavaNext._forward, []
+    model, forward, packs = load_model(checkpoints()), LanguageModel.forward, []
 
     def watched(self, embeds, **options):
         packs.append(embeds.shape[1] if options.get("attention_mask") is not None else 0)
@@ -198,10 +199,10 @@ def test_memory_that_is_too_small_for_a_group(checkpoints, benchmark, tmp_path, 
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return forward(self, embeds, **options)
 
-    monkeypatch.setattr(LlavaNext, "_forward", watched)
+    monkeypatch.setattr(LanguageModel, "forward", watched)
     run(model, benchmark, tmp_path / "whole", SETTINGS)
 
-    monkeypatch.setattr(LlavaNext, "_forward", small)
+    monkeypatch.setattr(LanguageModel, "forward", small)
     run(model, benchmark, tmp_path / "parts", SETTINGS)
     assert plain(read_rows(tmp_path / "parts")) == plain(read_rows(tmp_path / "whole"))
     assert "going on with 2 questions at a time" in caplog.text and "CUDA out of memory" in log_of(tmp_path / "parts")
@@ -214,7 +215,7 @@ class Room:
 
     def __init__(self, monkeypatch, most):
         self.encoded, self.decoded, self.grids = [], [], []
-        encode, decode = LlavaNext.encode, worker.VideoWorker._decode
+        encode, decode = TransformersVideoLM.encode, worker.VideoWorker._decode
 
         def limited(model, frames):
             self.encoded.append(len(frames))
@@ -229,7 +230,7 @@ class Room:
             self.decoded.append(job.video)
             return decode(desk, job, *decoder)
 
-        monkeypatch.setattr(LlavaNext, "encode", limited)
+        monkeypatch.setattr(TransformersVideoLM, "encode", limited)
         monkeypatch.setattr(worker.VideoWorker, "_decode", counted)
 
 
@@ -250,7 +251,7 @@ def test_memory_too_small_for_the_answers_of_a_group_is_learned(models, videos, 
         "open", questions_csv(csv, [f"{name}{i}" for i in range(4) for name in "abc"], 2), folder
     )
     whole = plain(read_rows(run(models(), benchmark, tmp_path / "whole").path))
-    room, answer, groups = Room(monkeypatch, 99), LlavaNext.answer_batch, []
+    room, answer, groups = Room(monkeypatch, 99), TransformersVideoLM.answer_batch, []
 
     def small(self, films, **options):
         groups.append(len(films))
@@ -258,7 +259,7 @@ def test_memory_too_small_for_the_answers_of_a_group_is_learned(models, videos, 
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return answer(self, films, **options)
 
-    monkeypatch.setattr(LlavaNext, "answer_batch", small)
+    monkeypatch.setattr(TransformersVideoLM, "answer_batch", small)
     assert plain(read_rows(run(models(), benchmark, tmp_path / "run").path)) == whole
     assert groups[:2] == [6, 3] and max(groups[2:]) <= 2 and len(room.decoded) == 12
     assert len(room.encoded) <= 12 + 6
@@ -288,14 +289,14 @@ def test_a_full_disk_is_told_by_the_rows_that_it_did_not_take(models, benchmark,
 
 
 def test_a_prompt_too_large_for_the_memory_is_a_failed_row(models, benchmark, tmp_path, monkeypatch):
-    forward = LlavaNext._forward
+    forward = LanguageModel.forward
 
     def small(self, embeds, **options):
         if embeds.shape[1] > 100 and options.get("attention_mask") is None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return forward(self, embeds, **options)
 
-    monkeypatch.setattr(LlavaNext, "_forward", small)
+    monkeypatch.setattr(LanguageModel, "forward", small)
     scores = run(models(), benchmark, tmp_path / "run", [SMALL, SETTINGS[1]]).scores
     assert (
         scores[SMALL.name]["failed"] == 12

@@ -10,8 +10,8 @@ from small_runs import SETTINGS, SMALL, plain, questions_csv, run
 from sfllava.aggregators.slowfast import SlowFast
 from sfllava.analysis.compare import compare
 from sfllava.benchmarks import load_benchmark
-from sfllava.models.llava_next import LlavaNext
 from sfllava.models.load import load_model
+from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.prompts import Prompt
 from sfllava.runs.run_folder import RunError, read_rows
 from sfllava.settings import Setting
@@ -70,8 +70,10 @@ def test_the_same_questions_are_the_same_run_however_they_were_chosen(models, be
 def test_a_setting_is_added_to_a_finished_run(models, benchmark, tmp_path, monkeypatch):
     run(models(), benchmark, tmp_path / "run", SETTINGS[:2])
     before = (tmp_path / "run" / "predictions.jsonl").read_bytes()
-    encode, encoded = LlavaNext.encode, []
-    monkeypatch.setattr(LlavaNext, "encode", lambda self, frames: encoded.append(len(frames)) or encode(self, frames))
+    encode, encoded = TransformersVideoLM.encode, []
+    monkeypatch.setattr(
+        TransformersVideoLM, "encode", lambda self, frames: encoded.append(len(frames)) or encode(self, frames)
+    )
     scores = run(models(), benchmark, tmp_path / "run", [SETTINGS[2], *SETTINGS[:2]]).scores
     assert encoded == [4, 4, 4] and all(s["answered"] == 12 for s in scores.values())
     assert (tmp_path / "run" / "predictions.jsonl").read_bytes().startswith(before)

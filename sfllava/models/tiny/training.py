@@ -26,7 +26,7 @@ from torch import Tensor
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from sfllava.benchmarks.shapesqa.scenes import CELLS, SIDE
-from sfllava.models.llava_next import pixel_values
+from sfllava.models.families.llava_next import pixel_values
 from sfllava.models.tiny.card import write_card
 from sfllava.models.tiny.data import BOS, CONTENTS, Batch, Diet, make_batch, write_tokenizer
 from sfllava.models.tiny.random_checkpoint import rename

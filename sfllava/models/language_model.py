@@ -1,0 +1,210 @@
+"""The causal language model of a video LLM, on its own: embed, forward, logits, and its rotary positions.
+
+What answers many questions at a time (`packed_decoding`), keeps keys and values (`kv_cache`) or reads an answer again
+(`replay`) knows this class, and no model family.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList
+
+from sfllava.models.finite import FiniteLogitsWatch, greedy
+from sfllava.models.kv_cache import BatchKVCache, Prefix, PrefixCache
+from sfllava.models.tokenizer import Tokenizer
+
+
+class LanguageModel:
+    """The decoder layers and the output layer of a loaded network.
+
+    Args:
+        network: A transformers model for generation, with `lm_head`, and the decoder at `model.language_model`.
+        tokenizer: Its tokenizer, which knows the end of an answer and placeholders.
+        context: Positions of the longest prompt with its answer.
+        unused_ids: Token ids that are never generated, besides placeholders and the rows that pad the vocabulary.
+    """
+
+    def __init__(self, network: Any, tokenizer: Tokenizer, context: int, unused_ids: Sequence[int] = ()) -> None:
+        self.network: Any = network
+        self._decoder, text = network.model.language_model, network.config.get_text_config()
+        self.layers, self.width = text.num_hidden_layers, text.hidden_size
+        self.context = context
+        ends = {tokenizer.eos_id, *_ids(text.eos_token_id), *_ids(network.generation_config.eos_token_id)}
+        self.eos_ids = {i for i in ends if i is not None}
+        # the rows that pad the vocabulary and the placeholders of images were never trained
+        suppressed = {*range(tokenizer.vocabulary, text.vocab_size), *tokenizer.placeholders}
+        suppressed |= {i for i in unused_ids if i < text.vocab_size}
+        suppressed -= self.eos_ids
+        self.suppressed_ids = torch.tensor(sorted(suppressed), dtype=torch.long).to(network.lm_head.weight.device)
+        network.generation_config = GenerationConfig(
+            do_sample=False,
+            eos_token_id=sorted(self.eos_ids),
+            pad_token_id=min(self.eos_ids, default=0),
+            suppress_tokens=sorted(suppressed) or None,
+        )
+        limits = sharing_limits(text)
+        self.shared_positions: int | None = min(limits) if limits else None
+        """Positions up to which a shared prefix is exact: past them dynamic RoPE rotates keys by the prompt's length"""
+        self.graphs = False
+        """Whether decoding is replayed as a CUDA graph: one launch per token instead of hundreds, on one GPU only"""
+        # renamed in transformers 5.24
+        known = inspect.signature(type(self._decoder).forward).parameters
+        self._cache_name = "cache" if "cache" in known else "past_key_values"
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens enter."""
+        return self._decoder.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @property
+    def shared_limit(self) -> int:
+        """Positions that a prompt with its answer may have to share its prefix with others."""
+        return min(self.shared_positions or self.context, self.context)
+
+    @property
+    def attention_modules(self) -> list[Any]:
+        """The attention of each layer."""
+        return [layer.self_attn for layer in self._decoder.layers]
+
+    def embed_ids(self, ids: Tensor) -> Tensor:
+        """Token ids (...) -> embeddings (... D)."""
+        return self._decoder.embed_tokens(ids)
+
+    def embed(self, before: Sequence[int], tokens: Tensor | None = None, after: Sequence[int] = ()) -> Tensor:
+        """Text ids, visual tokens (N D) and text ids again -> one prompt (1 L D)."""
+
+        def embed(ids: Sequence[int]) -> Tensor:
+            return self.embed_ids(torch.tensor(list(ids), dtype=torch.long).to(self.device))
+
+        visual = [] if tokens is None else [tokens.to(self.device, self.dtype)]
+        return torch.cat([embed(before), *visual, embed(after)])[None]
+
+    def forward(self, embeds: Tensor, cache: PrefixCache | None = None, **options: Any) -> Tensor:
+        """Embeddings (B L D) -> hidden states (B L D); `options` are the decoder's, such as position_ids."""
+        if cache is not None:
+            options |= {self._cache_name: cache, "use_cache": True}
+        return self._decoder(inputs_embeds=embeds, **options).last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (... D) -> logits (... V), -inf for what is never generated."""
+        return self.network.lm_head(hidden).index_fill_(-1, self.suppressed_ids, -torch.inf)
+
+    def new_prefixes(self, n: int) -> list[Prefix]:
+        """Empty prefixes, one for each of `n` videos whose questions are answered together."""
+        cache, nothing = BatchKVCache(self.layers, n), torch.zeros(0, self.width, device=self.device, dtype=self.dtype)
+        return [Prefix((), nothing, cache, cache.row(i)) for i in range(n)]
+
+    @torch.inference_mode()
+    def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix:
+        """Compute the keys and values of text and visual tokens once.
+
+        Args:
+            before: Ids of the text before the video.
+            tokens: Visual tokens (N D).
+            room: Positions to keep free after them.
+            prefix: An earlier prefix; what it has in common with this one at the front is not computed again.
+
+        Returns:
+            The prefix, the same object where one was given.
+        """
+        self.fresh_rope()
+        prefix = prefix or self.new_prefixes(1)[0]
+        tokens, before = tokens.to(self.device, self.dtype), tuple(before)
+        # 1) find what is the same at the front, counted in positions
+        same = before == prefix.before
+        kept = _equal_rows(prefix.tokens, tokens) if same else 0
+        # a forward needs a position: where all are kept, the last is computed again
+        first = min(len(before) + kept, len(before) + len(tokens) - 1) if same else 0
+        # 2) forget the rest; nothing is known of the new prefix until its forward has succeeded
+        prefix.before, prefix.tokens, prefix.reused = (), tokens[:0], kept
+        prefix.cache.crop_to(first)
+        prefix.storage.reserve(len(before) + len(tokens) + room)
+        # 3) compute what is new
+        embeds = self.embed(before, tokens)[:, first:]
+        positions = torch.arange(first, first + embeds.shape[1], device=self.device)[None]
+        with self.static_rope() if len(before) + len(tokens) <= self.shared_limit else nullcontext():
+            self.forward(embeds, cache=prefix.cache, position_ids=positions)
+        prefix.before, prefix.tokens = before, tokens
+        return prefix
+
+    def generate(self, embeds: Tensor, max_new_tokens: int) -> list[int] | None:
+        """Answer one prompt (1 L D) greedily, the plain way: transformers' `generate`.
+
+        Returns:
+            The ids before the end of the answer, or None where logits were not finite.
+        """
+        self.fresh_rope()
+        mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+        watch = FiniteLogitsWatch()
+        ids = self.network.generate(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            max_new_tokens=min(max_new_tokens, self.context - embeds.shape[1]),
+            logits_processor=LogitsProcessorList([watch]),
+        )
+        return self.until_end(ids[0].tolist()) if watch.finite else None
+
+    def stream(self, embeds: Tensor, max_new_tokens: int) -> Iterator[int]:
+        """`generate`, one id at a time, the end of the answer included; -1 where logits are not finite."""
+        self.fresh_rope()
+        empty = self.new_prefixes(1)[0]
+        empty.storage.reserve(embeds.shape[1] + max_new_tokens)
+        for _ in range(max_new_tokens):
+            start = empty.cache.get_seq_length()
+            positions = torch.arange(start, start + embeds.shape[1], device=self.device)[None]
+            hidden = self.forward(embeds, cache=empty.cache, position_ids=positions)
+            token = int(greedy(self.logits(hidden[0, -1])))
+            yield token
+            embeds = self.embed([max(token, 0)])
+
+    def until_end(self, ids: list[int]) -> list[int]:
+        """The ids before the first that ends an answer."""
+        end = next((k for k, i in enumerate(ids) if i in self.eos_ids), len(ids))
+        return ids[:end]
+
+    @contextmanager
+    def static_rope(self) -> Iterator[None]:
+        """Dynamic RoPE as it is below its limit, without reading the positions, which would synchronize the host."""
+        rope = self._decoder.rotary_emb
+        kind = rope.rope_type
+        rope.rope_type = "default" if kind == "dynamic" else kind
+        try:
+            yield
+        finally:
+            rope.rope_type = kind
+
+    def fresh_rope(self) -> None:
+        """Reset dynamic RoPE, which remembers the longest prompt and would rotate later, shorter ones differently."""
+        rope = self._decoder.rotary_emb
+        if hasattr(rope, "original_inv_freq"):
+            rope.register_buffer("inv_freq", rope.original_inv_freq.to(rope.inv_freq.device), persistent=False)
+            rope.max_seq_len_cached = rope.original_max_seq_len
+
+
+def sharing_limits(text: Any) -> list[int]:
+    """Positions up to which a language model of this config may share a prefix, one for each reason."""
+    limits = [text.max_position_embeddings] if (text.rope_parameters or {}).get("rope_type") == "dynamic" else []
+    return limits + ([text.sliding_window] if getattr(text, "sliding_window", None) else [])
+
+
+def _equal_rows(one: Tensor, two: Tensor) -> int:
+    """How many rows at the front of (N D) and (M D) are the same, bit for bit."""
+    n = min(len(one), len(two))
+    if not n:  # without a comparison, which would synchronize the host
+        return 0
+    different = (one[:n] != two[:n]).any(1)
+    return int(different.int().argmax()) if different.any() else n
+
+
+def _ids(value: int | list[int] | None) -> list[int]:
+    return [] if value is None else value if isinstance(value, list) else [value]
