@@ -54,7 +54,7 @@ def test_every_ablation_asks_something_and_fits_the_model(models, name):
     ablation = load_ablation(name)
     assert ablation.question.endswith("?") and ablation.benchmark == "egoschema"
     model = models()
-    settings = ablation.settings(model, "choice")
+    settings = ablation.settings(model.info, "choice")
     assert 2 <= len(settings) == len({setting.name for setting in settings})
     assert set(ablation.paper) <= {setting.name for setting in settings}
     for setting in settings:
@@ -69,15 +69,15 @@ def test_the_papers_tokens_are_those_of_its_settings():
 
 
 def test_a_budget_is_for_ablations_that_match_one(models):
-    sizes = [s.token_count() for s in load_ablation("methods").settings(models(), "choice", 1200)]
+    sizes = [s.token_count() for s in load_ablation("methods").settings(models().info, "choice", 1200)]
     assert len(sizes) == 7 and all(500 < size <= 1200 for size in sizes)
     with pytest.raises(SfllavaError, match="fast_grid has settings of its own and takes no token budget"):
-        load_ablation("fast_grid").settings(models(), "choice", 1200)
+        load_ablation("fast_grid").settings(models().info, "choice", 1200)
 
 
 def test_prompt_parts(models):
     for family in ("vicuna", "mistral"):
-        settings = load_ablation("prompt_parts").settings(models(family), "choice")
+        settings = load_ablation("prompt_parts").settings(models(family).info, "choice")
         texts = {s.name: s.prompt for s in settings}
         assert "The right option is (" in texts["whole prompt"] and "The right" not in texts["no start of the reply"]
         assert "Reply with" not in texts["no instruction"] and "in order" not in texts["no word on the frames"]

@@ -42,8 +42,8 @@ def copy(checkpoints, tmp_path):
 @pytest.mark.parametrize("family", ["vicuna", "mistral", "chatml"])
 def test_both_layouts_say_the_same(models, videos, family):
     one, other = models(family, "transformers"), models(family, "original")
-    assert (one.layout, other.layout) == ("transformers", "original")
-    assert one.family == other.family == family
+    assert (one.info.layout, other.info.layout) == ("transformers", "original")
+    assert one.info.family == other.info.family == family
     said = token_ids(one, videos / "a.mp4")
     assert said == token_ids(other, videos / "a.mp4")
     assert said != token_ids(other, videos / "b.mp4"), "a model that does not see would pass any test"
@@ -54,7 +54,7 @@ def test_what_transformers_itself_saves_loads_too(models, videos, copy, tmp_path
     folder = copy("vicuna", "transformers")
     edited = json.loads((folder / "config.json").read_text())
     (folder / "model.safetensors").unlink()
-    weights = load_file(str(models("vicuna", "transformers").path / "model.safetensors"))
+    weights = load_file(str(models("vicuna", "transformers").info.path / "model.safetensors"))
     renames = (
         ("language_model.lm_head.", "lm_head."),
         ("language_model.model.", "model.language_model."),
@@ -218,8 +218,8 @@ def test_a_hub_name_without_a_network():
 
 
 def test_dtypes(checkpoints):
-    assert load_model(checkpoints()).dtype == torch.float32
-    assert load_model(checkpoints(), dtype="bfloat16").dtype == torch.bfloat16
+    assert load_model(checkpoints()).info.dtype == torch.float32
+    assert load_model(checkpoints(), dtype="bfloat16").info.dtype == torch.bfloat16
     with pytest.raises(SfllavaError, match="dtype must be auto, float32, float16, bfloat16, got 'int8'"):
         load_model(checkpoints(), dtype="int8")
 
@@ -242,12 +242,12 @@ def test_device_map(models, checkpoints, videos):
 
 def test_fingerprints_tell_checkpoints_apart(copy, models, tmp_path):
     folder = copy()
-    before = load_model(folder).fingerprint
-    assert before == models("vicuna", "original").fingerprint != models("mistral", "original").fingerprint
+    before = load_model(folder).info.fingerprint
+    assert before == models("vicuna", "original").info.fingerprint != models("mistral", "original").info.fingerprint
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"][5] += 1
     save_file(weights, folder / "model.safetensors")
-    assert load_model(folder).fingerprint != before
+    assert load_model(folder).info.fingerprint != before
     # the vision tower's own weights are part of what runs
     prefix = "model.vision_tower.vision_tower."
     tower = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
@@ -256,7 +256,7 @@ def test_fingerprints_tell_checkpoints_apart(copy, models, tmp_path):
     for shift in (0.0, 0.1):
         own = shutil.copytree(folder / "clip", tmp_path / f"tower{shift}")
         save_file({n: t + shift if t.is_floating_point() else t for n, t in tower.items()}, own / "model.safetensors")
-        marks.add(load_model(folder, vision_tower=own).fingerprint)
+        marks.add(load_model(folder, vision_tower=own).info.fingerprint)
     assert len(marks) == 2
 
 
@@ -363,7 +363,7 @@ def test_the_image_placeholder_is_text(models, copy):
     (folder / "added_tokens.json").write_text(json.dumps({"<image>": placeholder, "<pad>": placeholder + 1}))
     tokenizer = Tokenizer(folder)
     assert placeholder not in tokenizer.encode("an <image> here")
-    assert tokenizer.encode("an <image> here") == models("vicuna", "original").tokenizer.encode("an <image> here")
+    assert tokenizer.encode("an <image> here") == models("vicuna", "original").info.tokenizer.encode("an <image> here")
     assert placeholder in load_model(folder).language_model.suppressed_ids
 
 

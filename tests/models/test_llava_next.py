@@ -378,7 +378,7 @@ def test_a_long_prompt_leaves_later_ones_alone(checkpoints, frames, share_prefix
     tokens = SlowFast()(grid)
     assert ids(used.answer(tokens, QUESTIONS, **rows)) == ids(fresh.answer(tokens, QUESTIONS, **rows))
     # a prompt of exactly the limit, behind a longer one
-    before, after = (len(part) for part in used.prompt_ids(Question("what?")))
+    before, after = (len(part) for part in used.info.prompt_ids(Question("what?")))
     edge = longer[: 4096 - before - after]
     used.answer(longer, ["what?"], max_new_tokens=1)
     assert ids(used.answer(edge, ["what?"], max_new_tokens=1)) == ids(fresh.answer(edge, ["what?"], max_new_tokens=1))
@@ -390,10 +390,10 @@ def test_rope_is_dynamic_with_factor_two(models, checkpoints):
         "factor": 2.0,
         "rope_theta": 10000.0,
     }
-    assert models("mistral").context == 8192 and models().context == 8192
+    assert models("mistral").info.context == 8192 and models().info.context == 8192
     plain = load_model(checkpoints(), rope_factor=None)
     assert plain.info.context == 4096 and plain.language_model.shared_positions is None
-    assert load_model(checkpoints("mistral"), context=32768).context == 32768
+    assert load_model(checkpoints("mistral"), context=32768).info.context == 32768
 
 
 def test_too_many_tokens_are_refused_before_any_compute(models, frames, monkeypatch):
@@ -419,11 +419,11 @@ def test_answers_stop_at_the_end_of_the_context(models, frames, family):
 
 def test_bos_stands_once_in_front(models):
     question = Question("what?")
-    before, after = models().prompt_ids(question)
+    before, after = models().info.prompt_ids(question)
     assert before[0] == 1 and 1 not in before[1:] + after
-    assert models().prompt_ids(question, Prompt("<s>USER: <video>{question}"))[0].count(1) == 1
-    before, _ = models("chatml").prompt_ids(question)
-    assert before[0] == models("chatml").tokenizer.token_id("<|im_start|>") and 1 not in before
+    assert models().info.prompt_ids(question, Prompt("<s>USER: <video>{question}"))[0].count(1) == 1
+    before, _ = models("chatml").info.prompt_ids(question)
+    assert before[0] == models("chatml").info.tokenizer.token_id("<|im_start|>") and 1 not in before
 
 
 def test_pieces_are_tokenized_by_themselves(models):
@@ -479,7 +479,7 @@ def test_no_questions_and_bad_arguments(models, frames):
     assert model.answer(tokens, []) == []
     with pytest.raises(SfllavaError, match="max_new_tokens must be at least 1, got 0"):
         model.answer(tokens, ["?"], max_new_tokens=0)
-    with pytest.raises(SfllavaError, match="read must be generate or logits, got 'guess'"):
+    with pytest.raises(SfllavaError, match="answer_mode must be generate or logits, got 'guess'"):
         model.answer(tokens, ["?"], answer_mode="guess")
 
 

@@ -79,7 +79,7 @@ def test_a_stream_is_the_answer(model, tokens, question):
 
 def test_a_stream_past_the_shared_limit_is_the_answer(crossing, tokens, models):
     long = crossing(50)
-    answer = long.answer(tokens[:, : long.shape.language.width], ["what?"], max_new_tokens=12)[0]
+    answer = long.answer(tokens[:, : long.info.shape.language.width], ["what?"], max_new_tokens=12)[0]
     assert tuple(long.stream(tokens, "what?", max_new_tokens=12)) == answer.token_ids
 
 

@@ -124,7 +124,7 @@ def video_behind_question(model: TransformersVideoLM, patch: pytest.MonkeyPatch)
         before, after = prompt_ids(question, None)
         return before + after[:-2], after[-2:]
 
-    patch.setattr(model, "prompt_ids", wrong)
+    patch.setattr(model.info, "prompt_ids", wrong)
 
 
 def bgr(model: TransformersVideoLM, patch: pytest.MonkeyPatch) -> None:

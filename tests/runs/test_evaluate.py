@@ -42,7 +42,7 @@ def test_a_run_folder(models, benchmark, tmp_path):
     first = {"name": SMALL.name, "frames": 6, "aggregation": str(SMALL.aggregation), "budget": 312}
     assert about["identity"]["settings"][0] == first and about["identity"]["questions"] == 12
     assert about["sessions"][0]["questions_sha256"] == benchmark.fingerprint
-    assert about["identity"]["model"]["sha256_sampled"] == models().fingerprint
+    assert about["identity"]["model"]["sha256_sampled"] == models().info.fingerprint
     assert {"torch", "transformers", "python"} <= about["sessions"][0]["versions"].keys()
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores == result.scores and scores[SMALL.name]["questions"] == 12
