@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sfllava.sampler import IMAGE_SUFFIXES
 from sfllava.sampler.container import MAX_FRAME_PIXELS, first_line
 from sfllava.sampler.sampling import union_indices
-from sfllava.sampler.video import IMAGE_SUFFIXES, Video, VideoError
+from sfllava.sampler.video import Video, VideoError
 
 RESIZE_BYTES = 1 << 28  # decoders keep up to so many bytes of frames before they resize them
 _MAX_FOLDER_PIXELS = 1 << 30  # of the sampled images together, where they keep their size: 3 GiB

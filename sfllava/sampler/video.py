@@ -10,8 +10,6 @@ import numpy as np
 from sfllava.sampler.sampling import sample_indices
 from sfllava.types import SfllavaError
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 Decoder = Literal["auto", "decord", "pyav"]
 
 

@@ -135,14 +135,14 @@ CHOICE = "video_name,question,answer,a0,a1\n"
         ("open", OPEN + "a,q,x,1\na,q,y,1\n", "row 2: the same video_name, question_id and question as row 1"),
         ("open", OPEN + 'a,q,"x,1\na,q2,y,2\n', r"q\.csv, line \d: not readable as CSV"),
         ("choice", "video_name,question,answer,candidates\na,q,x,x|y\n", "row 1: candidates must be a list, got"),
-        ("choice", CHOICE.replace("a1", "a1,a2") + "a,q,y,x,,y\n", "row 1: option a1 is empty, and a later one is not"),
+        ("choice", CHOICE.replace("a1", "a1,a2") + "a,q,y,x,,y\n", "row 1: option a1 is empty, but a later one is not"),
         ("open", OPEN + "../a,q,x,1\n", "row 1: video_name '../a' does not name a video inside"),
         ("open", OPEN + "/etc/a,q,x,1\n", "row 1: video_name '/etc/a' does not name"),
         ("open", OPEN + "a\\..\\b,q,x,1\n", "does not name a video inside"),
         ("open", OPEN + "a,,x,1\n", "row 1: question is empty"),
         ("open", OPEN + "a,q,x\n", "row 1: needed 4 fields as in the header, got another number"),
         ("open", OPEN + "a,q,x,1,2\n", "row 1: needed 4 fields"),
-        ("open", "answer,answer\n", "column 'answer' stands twice in the header"),
+        ("open", "answer,answer\n", "column 'answer' occurs twice in the header"),
         ("choice", CHOICE + "a,q,z,x,y\n", "row 1: answer 'z' is none of the options 'x', 'y'"),
         ("choice", CHOICE.replace("a1", "a1,answer_number") + "a,q,y,x,y,0\n", "answer_number 0 is not the option 'y'"),
         (
@@ -177,9 +177,9 @@ def test_bad_question_files(tmp_path, name, text, message):
     [
         ({"val_q.json": "{"}, r"val_q\.json: not readable as JSON"),
         ({"val_q.json": "{}"}, "needed a list of objects"),
-        ({"val_q.json": '[{"question": 1, "question": 2}]'}, "key 'question' stands twice in one object"),
+        ({"val_q.json": '[{"question": 1, "question": 2}]'}, "key 'question' occurs twice in one object"),
         ({"val_q.json": "[]"}, r"val_a\.json: cannot read the question file"),
-        ({"val_q.json": "[{}]", "val_a.json": "[]"}, r"val_a\.json: needed 1 answers as there are questions, got 0"),
+        ({"val_q.json": "[{}]", "val_a.json": "[]"}, r"val_a\.json: needed 1 answers, one per question, got 0"),
         (
             {"val_q.json": '[{"question_id": "1"}]', "val_a.json": '[{"question_id": "2"}]'},
             "row 1: needed question_id '1', got '2'",

@@ -22,7 +22,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from sfllava.sampler.video import IMAGE_SUFFIXES
+from sfllava.sampler import IMAGE_SUFFIXES
 
 FRAMES, WIDTH, HEIGHT, RATE = 16, 64, 48, 8
 _UNEVEN = (0, 1, 2, 7, 8, 12, 13, 20, 21, 22, 23, 40, 44, 45, 60, 61)  # in eighths of a second
