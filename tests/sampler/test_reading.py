@@ -17,7 +17,7 @@ from sfllava.sampler.video import VideoError
 from sfllava.sampler.writing import write_video
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-from corpus import encode, make_items
+from corpus import make_items
 
 
 @pytest.mark.parametrize(
@@ -215,5 +215,11 @@ def test_an_address_is_no_file(tmp_path):
 
 
 def test_a_long_matroska_file_declares_its_end_in_hours(tmp_path):
-    encode(tmp_path / "long.mkv", frames=moving_square(2), ticks=[0, 8 * 3723 + 4])
-    assert probe_container(tmp_path / "long.mkv").end_seconds == pytest.approx(3723.5, abs=0.2)
+    path = write_video(tmp_path / "long.mkv", moving_square(16))
+    path.write_bytes(path.read_bytes().replace(b"00:00:02.000000000", b"01:02:03.500000000"))
+    assert probe_container(path).end_seconds == 3723.5
+    assert read_video(path, 4).damage == "it ends after 2.0 of 3723.5 s"
+
+
+def test_fifty_frames_are_read_where_nothing_else_is_asked_for(clip):
+    assert read_video(clip, size=(24, 32)).frames.shape == (50, 24, 32, 3)
