@@ -168,3 +168,11 @@ def test_a_count_of_frames_that_no_file_has_is_not_given_to_decord(path):
         read_with_decord(path, ContainerInfo(size + 1, 8.0, 2.5, 1), 5, None)
     with pytest.raises(VideoError, match=f"only 20 of {size} declared frames"):
         read_with_decord(path, ContainerInfo(size, 8.0, 2.5, 1), 5, None)
+
+
+def test_frames_that_are_lost_between_counting_and_reading_are_an_error(path, monkeypatch):
+    whole = pyav._read_frames(path, {2, 7, 12, 16}, None)
+    pixels = {i: whole[0][i] for i in (2, 7, 12)}
+    monkeypatch.setattr(pyav, "_read_frames", lambda *_: (pixels, *whole[1:]))
+    with pytest.raises(VideoError, match=r"a\.mp4: 20 frames were counted, then only 3 of 4 could be read"):
+        read_with_pyav(path, INFO, 4, None)
