@@ -47,14 +47,9 @@ def read_video(
     if not (isinstance(frames, int) or len(frames)) or min([frames] if isinstance(frames, int) else frames) < 1:
         raise SfllavaError(f"frames must be at least 1, got {frames}")
     try:
-        if not path.exists():
-            raise VideoError(f"{path}: no such video")
         if path.is_dir():
             return read_image_folder(path, frames, size)
-        if not path.is_file():
-            raise VideoError(f"{path}: needed a file, got a pipe, socket or device")
-        if path.stat().st_size == 0:
-            raise VideoError(f"{path}: the file is empty (0 bytes)")
+        _check_file(path)
     except OSError as error:
         raise VideoError(f"{path}: cannot be read: {error.strerror}") from error
     info = probe_container(path)
@@ -67,3 +62,12 @@ def read_video(
             raise VideoError(f"{path}: decord cannot read it: {first_line(error)}") from error
         log.info("%s: decord cannot read it (%s), trying PyAV", path, first_line(error))
     return read_with_pyav(path, info, frames, size)
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise VideoError(f"{path}: no such video")
+    if not path.is_file():
+        raise VideoError(f"{path}: needed a file, got a pipe, socket or device")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: the file is empty (0 bytes)")
