@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
@@ -79,15 +78,20 @@ def said(out: Path) -> str:
     return said_path(out).read_text(errors="replace")
 
 
-@functools.cache
+_made: dict[tuple[Any, ...], Path] = {}  # what is made once for the tests of all modules
+
+
 def make_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the commands read, made once: six videos (shapes), a run on them (run) and an ablation."""
+    if ("inputs",) in _made:
+        return _made["inputs",]
     folder = tmp_path_factory.mktemp("inputs")
     write_shapesqa(folder / "shapes", 6)
     words = ["--root", str(folder / "shapes"), "--model", "tiny", "--max-new-tokens", "6", "--out", str(folder / "run")]
     assert main(["evaluate", "shapesqa", *words, "--frames", "8", "16", "32"]) == 0
     (folder / "grids.py").write_text(ABLATION)
     write_run(folder / "predictions", open_rows(300))
+    _made["inputs",] = folder
     return folder
 
 
@@ -121,18 +125,15 @@ def make_commands(tmp_path_factory: pytest.TempPathFactory, server: Server) -> d
     return {command.name: command for command in commands}
 
 
-_undisturbed: dict[tuple, Path] = {}
-
-
 def undisturbed(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a command that nothing disturbed, made once for the tests of all modules."""
     key = (command.name, *sorted(command.env.items()))
-    if key not in _undisturbed:
+    if key not in _made:
         out = tmp_path_factory.mktemp("undisturbed") / command.name
         command.prepare(out)
         assert command.run(out) == 0, said(out)
-        _undisturbed[key] = out
-    return _undisturbed[key]
+        _made[key] = out
+    return _made[key]
 
 
 def evaluated(out: Path) -> Any:
