@@ -10,9 +10,11 @@ import os
 import platform
 from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
 from sfllava.runs.evaluate import versions
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 FULL = bool(os.environ.get("SFLLAVA_FAULTS"))
 _PAGE = """# Faults
@@ -28,7 +30,7 @@ is wrong. *Lost*: answers, verdicts or files that were there before and were not
 """
 
 
-def some(few: int, full: int) -> int:
+def some(few: T, full: T) -> T:
     """How often to try: `full` under `make faults`, `few` otherwise."""
     return full if FULL else few
 

@@ -1,9 +1,9 @@
 """Command lines of the tests without four seconds of imports each: processes forked from one that has imported all.
 
-`install` makes `subprocess` start `python -m sfllava.cli ...` by asking a small server, one for each test process, that
-imported torch, transformers and the rest once. What it forks is a process of its own: its pid, its signals, its working
-directory, environment, standard streams and exit status are those of the command. A command is started cold, as ever,
-where its environment has something that only a new interpreter reads.
+`install` makes `subprocess` start `python -m sfllava.cli ...`, and the kernels of notebooks, by asking a small server,
+one for each test process, that imported torch, transformers and the rest once. What it forks is a process of its own:
+its pid, its signals, its working directory, environment, standard streams and exit status are those of the command. A
+command is started cold, as ever, where its environment has something that only a new interpreter reads.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from typing import Any
 
 COLD = "SFLLAVA_COLD"
 """Set in a command's environment: start it cold"""
-_COMMAND = [sys.executable, "-m", "sfllava.cli"]
+_COMMAND, _MODULES = [sys.executable, "-m"], ("sfllava.cli", "ipykernel_launcher")
 # what the commands import; a module that is missing here costs time only
 _IMPORTS = (
     "torch", "transformers.models.llava_next.modeling_llava_next", "transformers.generation", "pandas", "scipy.stats",
     "openai", "tqdm.auto", "yaml", "sfllava.cli", "sfllava.models.load", "sfllava.runs.evaluate", "sfllava.runs.ask",
-    "sfllava.runs.judge", "sfllava.ablation", "sfllava.report",
+    "sfllava.runs.judge", "sfllava.ablation", "sfllava.report", "ipykernel.kernelapp", "ipywidgets", "plotly.io",
 )  # fmt: skip
 _Popen = subprocess.Popen
 
 
 class WarmPopen(_Popen):
-    """`subprocess.Popen`, whose processes are forked by the server where they run `sfllava.cli`."""
+    """`subprocess.Popen`, whose processes are forked by the server where they run one of these modules."""
 
     _status: socket.socket | None = None
 
@@ -46,9 +46,9 @@ class WarmPopen(_Popen):
         words = None if isinstance(args, str | bytes | os.PathLike) else [os.fspath(word) for word in args]
         environment = dict(os.environ if env is None else env)
         plain = not (shell or executable or preexec_fn or pass_fds) and close_fds
-        if not (plain and words and words[:3] == _COMMAND and _is_warm(environment)):
+        if not (plain and words and words[:2] == _COMMAND and words[2] in _MODULES and _is_warm(environment)):
             return super()._execute_child(args, executable, preexec_fn, *rest)  # type: ignore[misc]
-        task = {"words": words[3:], "cwd": os.fspath(cwd or Path.cwd()), "env": environment, "session": new_session}
+        task = {"words": words[2:], "cwd": os.fspath(cwd or os.getcwd()), "env": environment, "session": new_session}
         streams = [own if own != -1 else default for own, default in ((stdin, 0), (stdout, 1), (stderr, 2))]
         self.pid, self._status = _server().start(task, streams)  # type: ignore[misc]
         self._child_created = True
@@ -150,11 +150,15 @@ def _serve(connection: socket.socket) -> None:
         pid = os.fork()
         if not pid:
             signal.set_wakeup_fd(-1)
-            _run(json.loads(data), fds, [connection, status, *running.values()], [read, write])
+            task = json.loads(data)
+            if task["session"]:
+                os.setsid()
+            # only now, since the kernel's manager at once asks for its process group
+            status.send(str(os.getpid()).encode())
+            _run(task, fds, [connection, status, *running.values()], [read, write])
         for fd in fds:
             os.close(fd)
         running[pid] = status
-        status.send(str(pid).encode())
 
 
 def _reap(running: dict[int, socket.socket]) -> None:
@@ -175,23 +179,23 @@ def _run(task: dict[str, Any], streams: list[int], sockets: list[socket.socket],
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for one in sockets:
             one.close()
-        if task["session"]:
-            os.setsid()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         for fd in [*streams, *pipes]:
             os.close(fd)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: PTH123, SIM115
         os.chdir(task["cwd"])
         os.environ.clear()
         os.environ.update(task["env"])
         sys.path[:0] = [folder for folder in task["env"].get("PYTHONPATH", "").split(os.pathsep) if folder]
-        sys.argv = ["sfllava", *task["words"]]
-        from sfllava.cli import main
-
-        code = main()
+        sys.argv = task["words"]
+        if sys.argv[0] == "ipykernel_launcher":
+            from ipykernel.kernelapp import launch_new_instance as main
+        else:
+            from sfllava.cli import main
+        code = main() or 0
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from conftest import ROOT
 from judged_runs import open_rows, write_run
 from openai_server import Server
 from small_runs import plain
 
+from sfllava.benchmarks.shapesqa import write_shapesqa
+from sfllava.cli import main
 from sfllava.files import partial_path
 from sfllava.runs.run_folder import read_rows
 from sfllava.runs.verdicts import read_verdicts
@@ -75,12 +78,28 @@ def said(out: Path) -> str:
     return said_path(out).read_text(errors="replace")
 
 
-def make_commands(folder: Path, server: Server) -> dict[str, Command]:
-    """The commands by name, on six rendered videos in `folder`; render and evaluate are run once for it."""
+_made: dict[tuple[Any, ...], Path] = {}  # what is made once for the tests of all modules
+
+
+def make_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the commands read, made once: six videos (shapes), a run on them (run) and an ablation."""
+    if ("inputs",) in _made:
+        return _made["inputs",]
+    folder = tmp_path_factory.mktemp("inputs")
+    write_shapesqa(folder / "shapes", 6)
+    words = ["--root", str(folder / "shapes"), "--model", "tiny", "--max-new-tokens", "6", "--out", str(folder / "run")]
+    assert main(["evaluate", "shapesqa", *words, "--frames", "8", "16", "32"]) == 0
+    (folder / "grids.py").write_text(ABLATION)
+    write_run(folder / "predictions", open_rows(300))
+    _made["inputs",] = folder
+    return folder
+
+
+def make_commands(tmp_path_factory: pytest.TempPathFactory, server: Server) -> dict[str, Command]:
+    """The commands by name."""
+    folder = make_inputs(tmp_path_factory)
     ablation, common = folder / "grids.py", ["--root", str(folder / "shapes"), "--model", "tiny"]
-    ablation.write_text(ABLATION)
     common += ["--max-new-tokens", "6"]
-    predictions = write_run(folder / "predictions", open_rows(300))
     commands = [
         Command("render", lambda out: ["render", str(out), "--videos", "6"], rendered),
         Command(
@@ -98,15 +117,23 @@ def make_commands(folder: Path, server: Server) -> dict[str, Command]:
             lambda out: ["judge", str(out), "--judge", "openai", "--model", "judge-2026-01-01", "--yes"],
             judged,
             f"verdicts-{JUDGE}.jsonl",
-            lambda out: shutil.copytree(predictions, out, dirs_exist_ok=True),
+            lambda out: shutil.copytree(folder / "predictions", out, dirs_exist_ok=True),
             {k: v for k, v in server.environment().items() if k.startswith("OPENAI_")},
         ),
         Command("figures", lambda out: ["figures", str(folder / "run"), "--out", str(out)], files),
     ]  # fmt: skip
-    by_name = {command.name: command for command in commands}
-    for name, out in (("render", "shapes"), ("evaluate", "run")):
-        assert by_name[name].run(folder / out) == 0, said(folder / out)
-    return by_name
+    return {command.name: command for command in commands}
+
+
+def undisturbed(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a command that nothing disturbed, made once for the tests of all modules."""
+    key = (command.name, *sorted(command.env.items()))
+    if key not in _made:
+        out = tmp_path_factory.mktemp("undisturbed") / command.name
+        command.prepare(out)
+        assert command.run(out) == 0, said(out)
+        _made[key] = out
+    return _made[key]
 
 
 def evaluated(out: Path) -> Any:

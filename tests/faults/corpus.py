@@ -1,8 +1,4 @@
-"""A corpus of odd, damaged and false videos, made by rule and seeded; each frame says by its grey which one it is.
-
-The frames of a source are `level(i)` all over, with a white corner at the top left: so the number, the order and the
-way up of what comes back can be read from the pixels, whatever a lossy codec did to them.
-"""
+"""A corpus of odd, damaged and false videos, made by rule and seeded."""
 
 from __future__ import annotations
 
@@ -11,152 +7,36 @@ import os
 import random
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import accumulate, pairwise, zip_longest
 from pathlib import Path
-from typing import Any, Literal
 
-import av
 import numpy as np
 from PIL import Image
+from source_videos import (
+    FRAMES,
+    HEIGHT,
+    RATE,
+    UNEVEN,
+    WIDTH,
+    Item,
+    Plan,
+    Truth,
+    Write,
+    cut_by_edit_list,
+    encode,
+    encode_audio,
+    even_seconds,
+    hundredths,
+    patch_box,
+    render,
+    turn,
+    write_gif,
+)
 
-from sfllava.sampler.video import IMAGE_SUFFIXES
+from sfllava.sampler import IMAGE_SUFFIXES
 
-FRAMES, WIDTH, HEIGHT, RATE = 16, 64, 48, 8
-_UNEVEN = (0, 1, 2, 7, 8, 12, 13, 20, 21, 22, 23, 40, 44, 45, 60, 61)  # in eighths of a second
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What must come back: how many frames, (height, width) upright, quarter turns clockwise, seconds where known."""
-
-    frames: int = FRAMES
-    size: tuple[int, int] = (HEIGHT, WIDTH)
-    turns: int = 0
-    seconds: tuple[float, ...] = ()
-    first: int = 0
-    """Which frame of the source comes first"""
-    loose: bool = False
-    """A codec that keeps the corner, but no exact grey (a picture of very few pixels)"""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A file of the corpus. `truth` of a whole video, or of the one that a damaged one was made of."""
-
-    rule: str
-    name: str
-    """Its path below the folder, as a question file would name it"""
-    expect: Literal["whole", "damaged", "error", "other"]
-    """All of the truth; a part of it or an error; an error; whatever ends"""
-    truth: Truth = Truth()
-    intact: bool = False
-    """Only what is around the pictures was damaged: a frame that comes is as it was"""
-
-
-Write = Callable[[Path], None]
-Plan = tuple[Item, Write]
-
-
-def level(i: int) -> int:
-    """The grey of a frame."""
-    return 20 + 14 * i
-
-
-def render(frames: int = FRAMES, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """(T H W 3): each frame its grey, with a white quarter at the top left where there is room."""
-    out = np.empty((frames, height, width, 3), np.uint8)
-    for i in range(frames):
-        out[i] = level(i)
-        out[i, : height // 4, : width // 4] = 255
-    return out
-
-
-def encode(
-    path: Path,
-    codec: str = "libx264",
-    pix_fmt: str = "yuv420p",
-    frames: np.ndarray | None = None,
-    *,
-    ticks: Sequence[int] | None = None,
-    audio: bool = False,
-    options: dict[str, str] | None = None,
-    container: dict[str, str] | None = None,
-) -> None:
-    """Write a video; `ticks` are the frames' times in eighths of a second."""
-    frames = render() if frames is None else frames
-    formats = {".m4v": "mp4", ".gif": "gif", ".mkv": "matroska"}
-    suffix = path.suffix.lower()
-    with av.open(str(path), "w", format=formats.get(suffix, suffix[1:]), options=container or {}) as out:
-        sound = _sound(out) if audio else []
-        if codec == "libx265" and len(frames) < 3:  # with B-frames x265 leaves their times of decoding unset
-            options = {"x265-params": "bframes=0", **(options or {})}
-        stream: Any = out.add_stream(codec, rate=RATE, options=options or {})
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = pix_fmt
-        stream.codec_context.time_base = Fraction(1, RATE)
-        for packet in sound:
-            out.mux(packet)
-        for i, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame.pts, frame.time_base = (ticks[i] if ticks else i), Fraction(1, RATE)
-            for packet in stream.encode(frame):
-                out.mux(packet)
-        for packet in stream.encode():
-            out.mux(packet)
-
-
-def _sound(out: Any, seconds: int = 1) -> list[Any]:
-    stream = out.add_stream("aac", rate=8000, layout="mono")
-    frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000 * seconds), np.float32), "fltp", "mono")
-    frame.sample_rate = 8000
-    return [*stream.encode(frame), *stream.encode()]
-
-
-def _audio_only(path: Path) -> None:
-    with av.open(str(path), "w", format=path.suffix[1:].replace("mkv", "matroska")) as out:
-        for packet in _sound(out):
-            out.mux(packet)
-
-
-def _gif(path: Path, frames: np.ndarray | None = None, ticks: Sequence[int] | None = None) -> None:
-    """With a palette of its own for each frame, so that no grey is lost."""
-    # in hundredths of a second, as a GIF counts
-    images = [Image.fromarray(f).convert("P", palette=Image.Palette.ADAPTIVE) for f in (render() if frames is None else frames)]  # fmt: skip
-    steps = [_cs(b - a) * 10 for a, b in pairwise(ticks)] if ticks else [120] * (len(images) - 1)
-    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=[*steps, 120], loop=0)
-
-
-def _cs(ticks: int) -> int:
-    return ticks * 100 // RATE
-
-
-def turn(data: bytes, turns: int) -> bytes:
-    """An mp4 whose track header says that it is to be shown turned clockwise."""
-    a, b = {1: (0, 1), 2: (-1, 0), 3: (0, -1)}[turns]
-    return _patch(data, b"tkhd", 40, struct.pack(">9i", a << 16, b << 16, 0, -b << 16, a << 16, 0, 0, 0, 1 << 30))
-
-
-def _edited(data: bytes, skipped: int, dropped: int) -> bytes:
-    """An mp4 whose edit list shows only a part of it, as a phone or ffmpeg cuts one without encoding it anew."""
-    (timescale,) = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)
-    (duration, start) = struct.unpack_from(">Ii", data, data.index(b"elst") + 12)
-    duration -= (skipped + dropped) * 1000 // RATE
-    return _patch(data, b"elst", 8, struct.pack(">Ii", duration, start + skipped * timescale // RATE))
-
-
-def _patch(data: bytes, box: bytes, offset: int, value: bytes) -> bytes:
-    at = data.index(box) + 4 + offset
-    return data[:at] + value + data[at + len(value) :]
-
-
-def _even(frames: int = FRAMES) -> tuple[float, ...]:
-    return tuple(i / RATE for i in range(frames))
-
-
-# --- whole ones -------------------------------------------------------------------------------------------------
+# --- intact ones ------------------------------------------------------------------------------------------------
 
 # (codec, pixel format, suffixes that can hold it); lossless ones keep the smallest pictures exactly
 _CODECS = [
@@ -201,11 +81,11 @@ _NAMES = [
 def _wholes() -> Iterator[Plan]:
     for codec, pix_fmt, suffixes in _CODECS:
         for suffix in suffixes.split():
-            item = Item("codec and container", f"codecs/{codec}.{suffix}", "whole", Truth(seconds=_even()))
+            item = Item("codec and container", f"codecs/{codec}.{suffix}", "whole", Truth(seconds=even_seconds()))
             yield item, lambda path, c=codec, p=pix_fmt: encode(path, c, p)
-    yield Item("codec and container", "codecs/still.gif", "whole", Truth()), _gif
+    yield Item("codec and container", "codecs/still.gif", "whole", Truth()), write_gif
     for codec, pix_fmt, suffix in _DEEP:
-        item = Item("depth and chroma", f"depths/{codec}-{pix_fmt}.{suffix}", "whole", Truth(seconds=_even()))
+        item = Item("depth and chroma", f"depths/{codec}-{pix_fmt}.{suffix}", "whole", Truth(seconds=even_seconds()))
         yield item, lambda path, c=codec, p=pix_fmt: encode(path, c, p)
     for codec, pix_fmt, suffix in _SMALL:
         for w, h in _SIZES:
@@ -215,12 +95,12 @@ def _wholes() -> Iterator[Plan]:
         for codec, pix_fmt, suffix in [(c, p, s.split()[0]) for c, p, s in _CODECS[:8]] + [("gif", "", "gif")]:
             item = Item("few frames", f"few/{codec}-{count}.{suffix}", "whole", Truth(count))
             yield item, lambda path, c=codec, p=pix_fmt, n=count: _any(path, c, p, render(n))
-    seconds = tuple(tick / RATE for tick in _UNEVEN)
+    seconds = tuple(tick / RATE for tick in UNEVEN)
     for codec, suffix in (("libx264", "mp4"), ("libvpx-vp9", "webm"), ("gif", "gif"), ("libx264", "mkv"), ("libx265", "mov"), ("libsvtav1", "mp4")):  # fmt: skip
-        steps = [_cs(b - a) / 100 for a, b in pairwise(_UNEVEN)]
+        steps = [hundredths(b - a) / 100 for a, b in pairwise(UNEVEN)]
         times = (0.0, *accumulate(steps)) if codec == "gif" else seconds
         item = Item("variable rate", f"rates/{codec}.{suffix}", "whole", Truth(seconds=times))
-        yield item, lambda path, c=codec: _any(path, c, "yuv420p", render(), _UNEVEN)
+        yield item, lambda path, c=codec: _any(path, c, "yuv420p", render(), UNEVEN)
     late = [800 + i for i in range(FRAMES)]
     for suffix in ("mkv", "mp4"):  # an mp4 has an edit list for it
         item = Item("variable rate", f"rates/late.{suffix}", "whole", Truth())
@@ -229,23 +109,28 @@ def _wholes() -> Iterator[Plan]:
         for codec, suffix in (("libx264", "mp4"), ("libx265", "mp4"), ("libx264", "mov")):
             size = (WIDTH, HEIGHT) if turns % 2 else (HEIGHT, WIDTH)
             item = Item(
-                "rotated", f"turned/{codec}-{90 * turns}.{suffix}", "whole", Truth(FRAMES, size, turns, _even())
+                "rotated", f"turned/{codec}-{90 * turns}.{suffix}", "whole", Truth(FRAMES, size, turns, even_seconds())
             )
             yield item, lambda path, c=codec, t=turns: _changed(path, lambda data: turn(data, t), c)
     for skipped, dropped in ((4, 0), (0, 4), (5, 3)):
         left = range(skipped, FRAMES - dropped)
-        truth = Truth(len(left), seconds=_even(len(left)), first=skipped)
+        truth = Truth(len(left), seconds=even_seconds(len(left)), first=skipped)
         for suffix, codec in (("mp4", "libx264"), ("mov", "libx265")):
             item = Item("cut by an edit list", f"edited/{skipped}-{dropped}.{suffix}", "whole", truth)
-            yield item, lambda path, c=codec, s=skipped, d=dropped: _changed(path, lambda data: _edited(data, s, d), c)
+            yield (
+                item,
+                lambda path, c=codec, s=skipped, d=dropped: _changed(
+                    path, lambda data: cut_by_edit_list(data, s, d), c
+                ),
+            )
     for name, options in (
         ("b-frames", {"bf": "3", "g": "300"}), ("open-gop", {"x264-params": "open-gop=1:keyint=4:bframes=2"}),
         ("all-key", {"g": "1"}), ("refresh", {"x264-params": "intra-refresh=1:keyint=8"}),
     ):  # fmt: skip
-        item = Item("order of frames", f"order/{name}.mp4", "whole", Truth(seconds=_even()))
+        item = Item("order of frames", f"order/{name}.mp4", "whole", Truth(seconds=even_seconds()))
         yield item, lambda path, o=options: encode(path, options=o)
     for suffix in ("mp4", "mkv", "mov"):
-        item = Item("with sound", f"sound/first.{suffix}", "whole", Truth(seconds=_even()))
+        item = Item("with sound", f"sound/first.{suffix}", "whole", Truth(seconds=even_seconds()))
         yield item, lambda path: encode(path, audio=True)
     frag = {"movflags": "frag_keyframe+empty_moov"}
     yield Item("order of frames", "order/fragments.mp4", "whole"), lambda path: encode(path, container=frag)
@@ -254,7 +139,7 @@ def _wholes() -> Iterator[Plan]:
         item = Item("wrong suffix", f"suffix/{true}-is-no.{false}", "whole")
         yield item, lambda path, c=codec, t=true: _as(path, t, c)
     for name in _NAMES:
-        write = _gif if name.endswith("gif") else encode
+        write = write_gif if name.endswith("gif") else encode
         yield Item("odd name", name, "whole"), write
     for name in ("a/b/c/deep.mp4", "nested/1.mp4", "nested/\n/1.mp4", "no/suffix/v_x.y.mp4", " / .mp4", "-/-.mp4"):
         yield Item("nested folder", f"{name}", "whole"), encode
@@ -266,7 +151,7 @@ def _wholes() -> Iterator[Plan]:
 
 def _any(path: Path, codec: str, pix_fmt: str, frames: np.ndarray, ticks: Sequence[int] | None = None) -> None:
     if codec == "gif":
-        _gif(path, frames, ticks)
+        write_gif(path, frames, ticks)
     else:
         encode(path, codec, pix_fmt, frames, ticks=ticks)
 
@@ -335,8 +220,8 @@ def _false() -> Iterator[Plan]:
     for name, data in _FALSE:
         yield Item("no video", f"false/{name}", "error"), lambda path, d=data: _bytes(path, d)
     for suffix in ("mp4", "mkv", "mov"):
-        yield Item("sound only", f"sound/only.{suffix}", "error"), _audio_only
-    for kind in ("PNG", "JPEG"):  # one picture: ffmpeg takes it for a film of one frame
+        yield Item("sound only", f"sound/only.{suffix}", "error"), encode_audio
+    for kind in ("PNG", "JPEG"):  # an image: ffmpeg takes it for a video of one frame
         item = Item("one picture", f"false/{kind}.mp4", "other")
         yield item, lambda path, k=kind: Image.fromarray(render(1)[0]).save(path, k)
     special: list[tuple[str, Write]] = [
@@ -380,10 +265,10 @@ _PARTS = (0.5, 0.98, 0.05, 0.8, 0.3, 0.9, 0.999)
 def _source(folder: Path, suffix: str, codec: str, container: dict[str, str]) -> bytes:
     path = folder / f".source.{suffix}"
     if codec == "gif":
-        _gif(path)
+        write_gif(path)
     else:
         pix_fmt = {"mjpeg": "yuvj420p", "ffv1": "yuv444p"}.get(codec, "yuv420p")
-        # each frame by itself costs some bytes, so that there is something to damage
+        # a key frame every 4 frames, so that there are enough bytes to damage
         encode(path, codec, pix_fmt, options={"g": "4"}, container=container)
     data = path.read_bytes()
     path.unlink()
@@ -435,15 +320,15 @@ def _damaged() -> Iterator[Plan]:
     ]
     for name, box, offset, value in edits:
         item = Item("huge or false numbers", f"huge/{name.replace(' ', '-')}.mp4", "damaged", intact=True)
-        yield item, _spoil("fast.mp4", "libx264", {"movflags": "faststart"}, lambda d, b=box, o=offset, v=value: _patch(d, b, o, v))  # fmt: skip
+        yield item, _spoil("fast.mp4", "libx264", {"movflags": "faststart"}, lambda d, b=box, o=offset, v=value: patch_box(d, b, o, v))  # fmt: skip
     little = struct.pack("<II", 65000, 65000)
     for name, suffix, codec, change in (
         ("screen.gif", "gif", "gif", lambda d: d[:6] + struct.pack("<HH", 15000, 15000) + d[10:]),
         ("screen-most.gif", "gif", "gif", lambda d: d[:6] + most + d[10:]),
-        ("frames.avi", "avi", "mjpeg", lambda d: _patch(d, b"avih", 20, b"\xff\xff\xff\x7f")),
-        ("size.avi", "avi", "mjpeg", lambda d: _patch(_patch(d, b"avih", 36, little), b"strf", 8, little)),
-        ("rate.avi", "avi", "mjpeg", lambda d: _patch(d, b"strh", 24, bytes(8))),
-        ("length.mkv", "mkv", "ffv1", lambda d: _patch(d, b"\x44\x89", -2, struct.pack(">d", 1e300))),
+        ("frames.avi", "avi", "mjpeg", lambda d: patch_box(d, b"avih", 20, b"\xff\xff\xff\x7f")),
+        ("size.avi", "avi", "mjpeg", lambda d: patch_box(patch_box(d, b"avih", 36, little), b"strf", 8, little)),
+        ("rate.avi", "avi", "mjpeg", lambda d: patch_box(d, b"strh", 24, bytes(8))),
+        ("length.mkv", "mkv", "ffv1", lambda d: patch_box(d, b"\x44\x89", -2, struct.pack(">d", 1e300))),
     ):
         item = Item("huge or false numbers", f"huge/{name}", "damaged", intact=True)
         yield item, _spoil(suffix, codec, {}, change)
@@ -470,11 +355,19 @@ def _hole(data: bytes, seed: int) -> bytes:
 
 
 def make_corpus(folder: Path, count: int) -> list[Item]:
-    """Write up to `count` files below a folder, taking turns among the rules; what stands there then."""
+    """Write up to `count` files below a folder, taking turns among the rules, and return what they are."""
     rules: dict[str, list[Plan]] = {}
-    for item, write in (*_wholes(), *_false(), *_damaged()):
-        rules.setdefault(item.rule, []).append((item, write))
-    plans = [plan for row in zip_longest(*rules.values()) for plan in row if plan][:count]
+    for plan in (*_wholes(), *_false(), *_damaged()):
+        rules.setdefault(plan[0].rule, []).append(plan)
+    return _write(folder, [plan for row in zip_longest(*rules.values()) for plan in row if plan][:count])
+
+
+def make_items(folder: Path, names: Collection[str]) -> list[Item]:
+    """Write the files of these names below a folder, and return what they are."""
+    return _write(folder, [plan for plan in (*_wholes(), *_false(), *_damaged()) if plan[0].name in names])
+
+
+def _write(folder: Path, plans: list[Plan]) -> list[Item]:
     for item, write in plans:
         path = folder / item.name
         path.parent.mkdir(parents=True, exist_ok=True)

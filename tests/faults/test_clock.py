@@ -6,12 +6,12 @@ import os
 import re
 
 import pytest
-from commands import FAULTS, Command, make_commands, said
+from commands import FAULTS, Command, make_commands, said, undisturbed
 from conftest import ROOT
-from fault_table import record
+from fault_table import record, some
 from openai_server import Server
 
-DAY, YEAR = 86_400, 31_536_000
+BACK, ON = ("back by a day", -86_400), ("on by a year", 31_536_000)
 # each process of the command imports this at its start; the clock jumps with the first row on disk
 JUMPING = """
 import os, time
@@ -33,24 +33,23 @@ def commands(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clock")
     (folder / "sitecustomize.py").write_text(JUMPING)
     with Server(faults=FAULTS, delay=0.02, retry_after=0.1, seed=3) as server:
-        yield folder, make_commands(folder, server)
+        yield folder, make_commands(tmp_path_factory, server)
 
 
-@pytest.mark.parametrize("name", ["evaluate", "judge"])
-def test_a_clock_that_is_set_on_the_way(commands, tmp_path, name):
+@pytest.mark.parametrize(("name", "jump"), [("evaluate", BACK), ("judge", ON)])
+def test_a_clock_that_is_set_on_the_way(commands, tmp_path, tmp_path_factory, name, jump):
     folder, by_name = commands
     command: Command = by_name[name]
-    command.prepare(tmp_path / "whole")
-    assert command.run(tmp_path / "whole") == 0, said(tmp_path / "whole")
-    whole, problems, lost = command.result(tmp_path / "whole"), [], 0
-    for jump, by in (("back by a day", -DAY), ("on by a year", YEAR)):
+    whole, problems, lost = undisturbed(command, tmp_path_factory), [], 0
+    jumps = some([jump], [BACK, ON])
+    for jump, by in jumps:
         out = tmp_path / jump.replace(" ", "-")
         command.prepare(out)
         env = {"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT))), "TQDM_MININTERVAL": "0"}
         code = command.run(out, env=env | {"JUMP_BY": str(by), "JUMP_WITH": str(out / command.rows)})
-        lost += len(command.lines(tmp_path / "whole")) - len(command.lines(out))
+        lost += len(command.lines(whole)) - len(command.lines(out))
         text = said(out)
-        if code or command.result(out) != whole:
+        if code or command.result(out) != command.result(whole):
             problems.append(f"{jump}: exit status {code}, or other results: {text[-500:]}")
         days = re.findall(r"^\d{4}-\d\d-\d\d", (out / "log.txt").read_text(), re.MULTILINE)
         if days[0] == days[-1]:
@@ -60,5 +59,5 @@ def test_a_clock_that_is_set_on_the_way(commands, tmp_path, name):
         if len(shown) < 5 or re.search(r"\d:\d\d:\d\d", text.split("\n/")[0]):
             problems.append(f"{jump}: the bar showed {sorted(shown)}: {text[-500:]}")
     told = "results as undisturbed, the bar goes on; back by a day and on by a year, with the first row on disk"
-    record(f"clock set: {name}", 2, 2 - len(problems), lost, told)
+    record(f"clock set: {name}", len(jumps), len(jumps) - len(problems), lost, told)
     assert (problems, lost) == ([], 0)

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from commands import Command, make_commands, parts, said
+from commands import Command, make_commands, parts, said, undisturbed
 from fault_table import record, some
 from openai_server import Server
 
@@ -22,22 +22,7 @@ NAMES = ["evaluate", "ablate", "judge", "render", "figures"]
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory):
     with Server() as server:
-        yield make_commands(tmp_path_factory.mktemp("disk"), server)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(commands, tmp_path_factory):
-    """undisturbed(name) -> the folder of a command that nothing disturbed, made once."""
-    made: dict[str, Path] = {}
-
-    def get(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("whole") / name
-            commands[name].prepare(made[name])
-            assert commands[name].run(made[name]) == 0, said(made[name])
-        return made[name]
-
-    return get
+        yield make_commands(tmp_path_factory, server)
 
 
 @pytest.fixture
@@ -76,9 +61,10 @@ def written(command: Command, out: Path, before: set[Path]) -> list[int]:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("way", ["file limit", "small file system"])
-def test_a_full_disk(commands, undisturbed, small_disk, tmp_path, name, way):
+def test_a_full_disk(commands, small_disk, tmp_path, tmp_path_factory, name, way):
     """Ever more room, never enough; then enough. RLIMIT_FSIZE cuts one file off, a small file system any of them."""
-    command, whole = commands[name], undisturbed(name)
+    command = commands[name]
+    whole = undisturbed(command, tmp_path_factory)
     command.prepare(tmp_path / "fresh")
     there = {whole / p.relative_to(tmp_path / "fresh") for p in (tmp_path / "fresh").rglob("*")}
     new = written(command, whole, there)

@@ -26,7 +26,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory, server) -> dict[str, Command]:
-    return make_commands(tmp_path_factory.mktemp("kills"), server)
+    return make_commands(tmp_path_factory, server)
 
 
 class Watch:

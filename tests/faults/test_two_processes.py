@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import Command, make_commands, said
+from commands import Command, make_commands, said, undisturbed
 from fault_table import record
 from openai_server import Server
 
@@ -15,7 +15,7 @@ from openai_server import Server
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory):
     with Server(delay=0.05) as server:
-        yield make_commands(tmp_path_factory.mktemp("two"), server)
+        yield make_commands(tmp_path_factory, server)
 
 
 def stopped_on_the_way(command: Command, folder: Path, n: int):
@@ -35,11 +35,10 @@ def stopped_on_the_way(command: Command, folder: Path, n: int):
 
 
 @pytest.mark.parametrize("name", ["evaluate", "ablate", "judge"])
-def test_the_second_is_refused_and_the_first_is_undisturbed(commands, tmp_path, name):
+def test_the_second_is_refused_and_the_first_is_undisturbed(commands, tmp_path, tmp_path_factory, name):
     command = commands[name]
-    command.prepare(tmp_path / "whole")
-    assert command.run(tmp_path / "whole") == 0, said(tmp_path / "whole")
-    first, out = stopped_on_the_way(command, tmp_path, len(command.lines(tmp_path / "whole")))
+    whole = undisturbed(command, tmp_path_factory)
+    first, out = stopped_on_the_way(command, tmp_path, len(command.lines(whole)))
     try:
         first_said, before = said(out), command.lines(out)
         code = command.run(out)
@@ -49,7 +48,7 @@ def test_the_second_is_refused_and_the_first_is_undisturbed(commands, tmp_path, 
     finally:
         first.send_signal(signal.SIGCONT)
         code = first.wait()
-    undisturbed = code == 0 and command.result(out) == command.result(tmp_path / "whole")
+    same = code == 0 and command.result(out) == command.result(whole)
     told = "the second refused with one line, the first as undisturbed"
-    record(f"two processes on one folder: {name}", 1, int(refused and undisturbed), lost, told)
-    assert refused and undisturbed and not lost, (last, first_said, code)
+    record(f"two processes on one folder: {name}", 1, int(refused and same), lost, told)
+    assert refused and same and not lost, (last, first_said, code)

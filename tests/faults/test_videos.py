@@ -1,4 +1,4 @@
-"""Odd, damaged and false videos: what is whole comes back as it is, all else is told, and no question is lost."""
+"""Odd, damaged and false videos: intact ones are read exactly, all else is reported, and no question is lost."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from corpus import Item, encode, level, make_corpus
+from corpus import make_corpus
 from fault_table import record, some
 from published_layout import sfllava
+from source_videos import Item, encode, level
 
 from sfllava.runs.run_folder import read_rows
 from sfllava.sampler.pool import DecodePool
@@ -36,7 +37,7 @@ class Corpus:
         return [item for item in self.items if item.expect in expects]
 
     def read(self, items: list[Item], decoder="auto") -> list[tuple[Item, Video | str]]:
-        """Each item, and its video or the reason why there is none; anything else fails the test."""
+        """Each item with its video, or with the reason why there is none; anything else fails the test."""
         with DecodePool(2, seconds=60) as pool:
             futures = [pool.submit(self.folder / item.name, 50, None, decoder) for item in items]
             return [(item, self._result(item, future)) for item, future in zip(items, futures)]
@@ -60,18 +61,18 @@ def corpus(tmp_path_factory) -> Corpus:
 
 
 def names(message: str, path: Path) -> bool:
-    """One line, with the file in it."""
+    """Whether a message is one line that names the file."""
     return "\n" not in message and " ".join(str(path).split()) in message
 
 
 def greys(frames: np.ndarray) -> np.ndarray:
-    """Which frame of the source each is, as a number with a fraction."""
+    """The index in the source of each frame, as far as its grey tells: a number with a fraction."""
     h, w = frames.shape[1:3]
     return (frames[:, h // 2 :, w // 2 :].mean((1, 2, 3)) - level(0)) / (level(1) - level(0))
 
 
 def wrong(item: Item, video: Video) -> str:
-    """What is not as it was in the source; empty where all is."""
+    """What differs from the source; empty if nothing does."""
     truth = item.truth
     if (video.total, video.size) != (truth.frames, truth.size):
         return f"total and size {(video.total, video.size)}"
@@ -89,8 +90,8 @@ def wrong(item: Item, video: Video) -> str:
 
 
 @pytest.mark.parametrize("decoder", ["auto", "pyav"])
-def test_what_is_odd_but_whole_comes_back(corpus, decoder):
-    """Sizes, codecs, containers, rates, rotation, edits, names: every frame, in its place, at its time."""
+def test_odd_but_intact_videos_are_read_exactly(corpus, decoder):
+    """Sizes, codecs, containers, rates, rotation, edit lists, names: every frame at its index and time."""
     found = corpus.read(corpus.of("whole"), decoder)
     problems = {item.name: v if isinstance(v, str) else wrong(item, v) for item, v in found}
     problems = {name: problem for name, problem in problems.items() if problem}
@@ -105,14 +106,14 @@ def test_what_is_no_video_is_an_error(corpus):
     taken = [item.name for item, video in found if isinstance(video, Video)]
     record("no video at all", len(found), len(found) - len(taken), len(taken), "an error of one line that names it")
     assert not taken and len(found) > 4
-    pictures = corpus.of("other")  # one picture is a film of one frame
-    assert all(isinstance(v, Video) and v.total == 1 for _, v in corpus.read(pictures)) and pictures
+    images = corpus.of("other")  # an image is a video of one frame
+    assert all(isinstance(v, Video) and v.total == 1 for _, v in corpus.read(images)) and images
 
 
 def test_damaged_videos_end_in_frames_or_an_error(corpus):
-    """What comes has the source's size; where only a part is gone, the rest is the source's, and the gap is told.
+    """Frames have the source's size; where a part is lost, the rest equals the source's, and the loss is reported.
 
-    Nobody can tell a picture whose damage the decoder hid: of flipped bytes only the count of frames is held.
+    A frame whose damage the decoder concealed cannot be recognised: after flipped bytes only the count is checked.
     """
     found = corpus.read(corpus.of("damaged"))
     errors = [item for item, video in found if isinstance(video, str)]
@@ -130,7 +131,7 @@ def test_damaged_videos_end_in_frames_or_an_error(corpus):
 
 
 def misleading(item: Item, video: Video) -> str:
-    """What a damaged video's frames pretend without a word."""
+    """What is wrong with the frames of a damaged video and not reported; empty if nothing is."""
     truth = item.truth
     if video.frames.shape != (len(video.indices), *truth.size, 3) and not video.damage and item.intact:
         return f"size {video.size}"
@@ -140,18 +141,18 @@ def misleading(item: Item, video: Video) -> str:
         return f"{video.total} frames, where the source had {truth.frames}"
     if not item.intact:
         return ""
-    # a GIF does not say how many frames it has, and the last of what is left of it may be torn
+    # a GIF does not declare its number of frames, and the last that is left may be incomplete
     gif = item.name.endswith(".gif")
     shown, at = greys(video.frames), video.indices
     if gif:
         shown, at = shown[at < video.total - 1], at[at < video.total - 1]
     if np.abs(shown - at).max(initial=0) > 0.4:
         return f"frames {shown.round(1)}"
-    return "" if video.total == truth.frames or video.damage or gif else f"{video.total} frames, and no word"
+    return "" if video.total == truth.frames or video.damage or gif else f"{video.total} frames, and no damage reported"
 
 
 def test_every_question_about_them_is_a_row(corpus, tmp_path):
-    """The corpus as a benchmark: checked and scored by the command line, which ends, and counts every question."""
+    """The corpus as a benchmark: the command line checks and evaluates it, ends, and counts every question."""
     absent = ["not there.mp4", "not\nthere\neither"]
     names_ = [item.name for item in corpus.items] + absent
     (corpus.folder / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"beside the others")
@@ -168,7 +169,7 @@ def test_every_question_about_them_is_a_row(corpus, tmp_path):
     unreadable = [line for line in checked.stdout.splitlines() if line.startswith("  unreadable: ")]
     readable = len(names_) - len(missing) - len(unreadable)
     assert f"found and readable {readable:,}, missing {len(missing)}, unreadable {len(unreadable)}" in checked.stdout
-    assert len(checked.stdout.splitlines()) == 4 + len(missing) + len(unreadable), "one line a video"
+    assert len(checked.stdout.splitlines()) == 4 + len(missing) + len(unreadable), "one line per video"
 
     done = sfllava("evaluate", *where, *TINY, "--max-new-tokens", 4, "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -188,12 +189,12 @@ def test_every_question_about_them_is_a_row(corpus, tmp_path):
     told = f"a row each: {len(names_) - failed} answered, {failed} failed with a reason; all in the denominator"
     record("evaluate on odd and damaged videos", len(names_), len(names_) - len(problems), len(problems), told)
     assert not problems
-    # what check could not read failed here too, and nothing else did
+    # exactly the videos that `check` could not read failed
     assert failed == len(missing) + len(unreadable)
 
 
-def test_relative_names_are_names_and_no_addresses(tmp_path, monkeypatch):
-    """From within the folder, where a name can look like a protocol, an option or a pattern."""
+def test_relative_names_are_not_addresses(tmp_path, monkeypatch):
+    """Relative to the folder, a name can look like a protocol, an option or a pattern."""
     monkeypatch.chdir(tmp_path)
     wanted = ["12:30:05.mp4", "http:x.mp4", "concat:a|b.mp4", "file:y.mp4", "-i.mp4", "--help.mp4", "%03d.mp4", "pipe:0.mp4", "~.mp4"]  # fmt: skip
     for name in wanted:
