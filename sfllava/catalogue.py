@@ -16,7 +16,7 @@ Kind = Literal["ablations", "figures", "notebooks"]
 def folder(kind: Kind) -> Path:
     """Where a kind's files are: beside the package in a checkout, inside it when installed from a wheel."""
     beside = _PACKAGE.parent / kind
-    return beside if (_PACKAGE.parent / "pyproject.toml").exists() and beside.is_dir() else _PACKAGE / "beside" / kind
+    return beside if (_PACKAGE.parent / "pyproject.toml").exists() and beside.is_dir() else _PACKAGE / "bundled" / kind
 
 
 def names(kind: Kind) -> list[str]:

@@ -15,7 +15,7 @@ from sfllava.models.sizes import Sizes
 from sfllava.planning import stages
 from sfllava.planning.roofline import Roofline
 from sfllava.planning.stages import Cost
-from sfllava.prompts import Prompt, pack_prompt
+from sfllava.prompts import pack_prompt
 from sfllava.runs.jobs import group_videos
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError, Task
@@ -166,7 +166,7 @@ class PlannedQuestions:
 
 def planned_questions(setting: Setting, sizes: Sizes, load: Workload) -> PlannedQuestions:
     """The questions of a load at a setting."""
-    prompt = Prompt(setting.prompt, setting.name) if setting.prompt else pack_prompt(sizes.family, load.task)
+    prompt = setting.prompt_or(pack_prompt(sizes.family, load.task))
     visual = setting.token_count(*sizes.grid)
     limit = min(sizes.shared_positions or sizes.context, sizes.context)
     fronts, suffixes, sharing, alone, failing = [], [], [], 0, 0
