@@ -24,7 +24,7 @@ from sfllava.models.llava_next import LlavaNext
 from sfllava.models.packed_decoding import PACKED_POSITIONS, PackedBatch, PrefixGroup, split_to_fit
 from sfllava.models.sizes import KNOWN, configure, sizes_of
 from sfllava.planning import plan, probes, stages
-from sfllava.planning.fitting import memory, ways
+from sfllava.planning.fitting import batch_sizes, estimate_memory
 from sfllava.planning.roofline import Roofline, load_roofline, measure, rate
 from sfllava.planning.workload import planned_questions, workload_of
 from sfllava.runs.evaluate import evaluate
@@ -48,7 +48,7 @@ def test_the_default_setting_of_7b_by_hand():
     assert one.visual_tokens == 10 * 24 * 12 + 50 * 16 == 3680
     weights = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
     before = round(one.prefill_flops / (2 * weights)) - 3680  # attention is some 3 % more
-    start = planned_questions(DEFAULT, sizes_of("7b"), workload_of("nextqa")).start
+    start = planned_questions(DEFAULT, sizes_of("7b"), workload_of("nextqa")).prefix_tokens
     assert 0 < start - 3680 <= before
     assert one.prefill_flops == 2 * start * weights + 4 * 32 * 4096 * start * (start + 1) / 2
     patches, tower = 576, 23 * (4 * 1024 * 1024 + 2 * 1024 * 4096)
@@ -276,7 +276,7 @@ def test_questions_are_cut_as_decoding_cuts_them():
     suffixes = [[0] * found.suffix] * 40
     for videos in (1, 2, 4, 12):
         cut = split_to_fit(suffixes, 128, PACKED_POSITIONS // videos, 40)
-        assert found.pack((40,) * videos, 40) == len(cut[0])
+        assert found.questions_at_a_time((40,) * videos, 40) == len(cut[0])
 
 
 def test_past_the_shared_positions_each_question_is_alone():
@@ -310,7 +310,7 @@ def test_what_does_not_fit_the_memory_says_what_does():
     small = plan("34b", DEFAULT, "nextqa", replace(GPU, free_bytes=whole.peak_bytes - 1)).settings[0]
     assert small.fits and small.peak_bytes < whole.peak_bytes and "a run falls back to" in small.note
     sizes, asked = sizes_of("34b"), planned_questions(DEFAULT, sizes_of("34b"), workload_of("nextqa"))
-    least = memory(asked, sizes, GPU, 50, ways(asked, GPU, MAX_BATCH_QUESTIONS)[-1]).peak
+    least = estimate_memory(asked, sizes, GPU, 50, batch_sizes(asked, GPU, MAX_BATCH_QUESTIONS)[-1]).peak
     assert plan("34b", DEFAULT, "nextqa", replace(GPU, free_bytes=least)).fits
     none = plan("34b", DEFAULT, "nextqa", replace(GPU, free_bytes=least - 1)).settings[0]
     assert not none.fits and "2 such GPUs (--device-map auto)" in none.note
