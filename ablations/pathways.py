@@ -11,4 +11,5 @@ TOKENS = 3680
 
 
 def settings(model, task, tokens) -> list[Setting]:
-    return [match_budget(method, tokens, 50, *model.grid) for method in ("slowfast", "slow only", "fast only")]
+    methods = ("slowfast", "slow only", "fast only")
+    return [Setting(50, match_budget(method, tokens, 50, *model.grid), method) for method in methods]

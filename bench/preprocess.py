@@ -18,7 +18,7 @@ from transformers import CLIPImageProcessor
 
 from sfllava.models.llava_next import pixel_values
 from sfllava.sampler.reading import read_video
-from sfllava.sampler.resizing import resize_frames
+from sfllava.sampler.images import resize_frames
 
 
 def main() -> None:

@@ -11,12 +11,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+import warm
 
 from sfllava.benchmarks import load_benchmark
 from sfllava.models.load import load_model
 from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
 from sfllava.sampler.writing import write_video
 
+warm.install()
 ROOT = Path(__file__).parents[1]
 CLIPS = ("QzulzuWr0Zw_20_45", "rlQ2kW-FvMk_66_79", "ysTmUTQ5wZE_17_45")
 

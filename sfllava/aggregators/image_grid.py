@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from sfllava.aggregators.base import check_counts, check_grid
-from sfllava.sampler.resizing import resize_frames
+from sfllava.sampler.images import resize_frames
 
 
 def tile(frames: np.ndarray, rows: int, columns: int) -> np.ndarray:

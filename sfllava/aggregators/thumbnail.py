@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfllava.aggregators.base import check_counts, check_grid
 from sfllava.aggregators.image_grid import tile
-from sfllava.sampler.resizing import resize_frames
+from sfllava.sampler.images import resize_frames
 
 
 @dataclass(frozen=True)

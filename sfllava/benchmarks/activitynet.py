@@ -1,4 +1,4 @@
-"""ActivityNet-QA (Yu et al., 2019): minutes of activities."""
+"""ActivityNet-QA (Yu et al., 2019): minutes-long videos of activities."""
 
 from __future__ import annotations
 

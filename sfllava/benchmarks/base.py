@@ -1,32 +1,35 @@
-"""What a benchmark is, finding its files, and finding its videos."""
+"""What a benchmark is, and loading one by name."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-import os
-import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from sfllava.benchmarks.files import BenchmarkError, read_questions
+from sfllava.benchmarks.question_files import BenchmarkError, read_questions
+from sfllava.benchmarks.video_files import VideoIndex, index_videos
 from sfllava.files import is_url
-from sfllava.sampler.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from sfllava.types import Question, SfllavaError, Task
-
-_NOT_BENCHMARKS = {"base", "files"}
-_SUFFIXES = {suffix: i for i, suffix in enumerate(VIDEO_SUFFIXES)}
-
-
-class LinkError(SfllavaError):
-    """A link that leads out of the folder of videos, and that is not to be followed."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One benchmark: `questions` and `videos` are where its files lie under a root, the first that exists counts."""
+    """What is fixed about a benchmark.
+
+    Args:
+        name: its name, that of its module.
+        task: how its questions are asked and scored.
+        questions: where its question file or folder may be below a root; the first that exists counts.
+        videos: where its folder of videos may be below a root; the first that exists counts.
+        question_count: the number of questions as published.
+        video_count: the number of videos as published.
+        read: (file or folder, name, task) -> the questions, and the files that they were read from.
+        types: what the codes for types of question in its file mean.
+    """
 
     name: str
     task: Task
@@ -35,23 +38,28 @@ class Spec:
     question_count: int | None = None
     video_count: int | None = None
     read: Callable[[Path, str, Task], tuple[list[Question], list[Path]]] = read_questions
-    """(file or folder, name, task) -> (questions, the files that were read)."""
     types: Mapping[str, str] = field(default_factory=dict)
-    """What the question file's codes for types of question mean"""
 
 
 @dataclass
 class Benchmark:
-    """Loaded questions, and where their videos are."""
+    """Loaded questions, and where their videos are.
+
+    Args:
+        spec: what is fixed about the benchmark.
+        questions: its questions, in the order of the file.
+        videos_dir: the folder of videos, None if there is none.
+        files: the question files.
+        looked_at: the places below a root where the folder of videos could have been.
+        follow_links: links that lead out of the folder of videos are followed.
+    """
 
     spec: Spec
     questions: list[Question]
     videos_dir: Path | None
     files: list[Path] = field(default_factory=list)
     looked_at: list[Path] = field(default_factory=list)
-    """Where the folder of videos was looked for, under a root."""
     follow_links: bool = False
-    """Links that lead out of the folder of videos are followed."""
 
     @property
     def name(self) -> str:
@@ -59,50 +67,39 @@ class Benchmark:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the question files."""
+        """SHA-256 of the question files, in hexadecimal."""
         digest = hashlib.sha256()
         for path in self.files:
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
     def find_video(self, name: str) -> Path:
-        """The file or frame folder of a video name: nested or not, with or without suffix and `v_` prefix.
+        """Find the file or folder of frame images of a video.
 
-        Raises BenchmarkError where there is none, and LinkError where it is, or may be, behind a link that leads out
-        of the folder of videos and is not to be followed.
+        Args:
+            name: the name in the question file. The file may be in a subfolder, and have or lack the suffix and the
+                prefix `v_`.
+
+        Returns:
+            Its path.
+
+        Raises:
+            BenchmarkError: there is no such video, more than one, or no folder of videos.
+            LinkError: it is, or may be, behind a link that leads out of the folder of videos.
         """
         self.require_videos()
-        stem = _stem(name)
-        index, links = self._index
-        for wanted in (name, stem, f"v_{stem}", stem.removeprefix("v_")):
-            found = index.get(wanted, [])
-            # a whole path below the folder names one file, whatever else has its last part as name
-            found = [path for path in found if wanted in _inside(path, self.videos_dir)] or found
-            if len({path.parent for path in found}) > 1:
-                raise BenchmarkError(f"{name}: more than one such video: {', '.join(map(str, found[:4]))}")
-            if found:  # of equal names in one folder the first suffix of the list
-                path = min(found, key=lambda path: _SUFFIXES.get(path.suffix.lower(), len(_SUFFIXES)))
-                links = [] if self.follow_links else _links_out(path, self.videos_dir)
-                if not links:
-                    return path
-                break
-        if links:
-            raise LinkError(
-                f"{name}: {links[0]} leads out of the folder of videos, to {os.path.realpath(links[0])}; such links "
-                "are followed with --follow-links (follow_links=True)"
-            )
-        raise BenchmarkError(f"{name}: no such video under {self.videos_dir}")
+        return self._index.find(name)
 
     def require_videos(self) -> None:
-        """Raise BenchmarkError where there is no folder of videos."""
+        """Raise BenchmarkError if there is no folder of videos."""
         if self.videos_dir is None:
             looked = f"; looked at {', '.join(map(str, self.looked_at))}" if self.looked_at else ""
             raise BenchmarkError(f"{self.name}: no folder of videos was given or found{looked}")
 
     @cached_property
-    def _index(self) -> tuple[dict[str, list[Path]], list[Path]]:
+    def _index(self) -> VideoIndex:
         assert self.videos_dir is not None
-        return _index(self.videos_dir, self.follow_links)
+        return index_videos(self.videos_dir, self.follow_links)
 
 
 def load_benchmark(
@@ -113,22 +110,34 @@ def load_benchmark(
     root: str | Path | None = None,
     follow_links: bool = False,
 ) -> Benchmark:
-    """A benchmark by name, with its question file (or folder) and folder of videos, or both found under `root`.
+    """Load a benchmark's questions and find its folder of videos.
 
-    `open` and `choice` take any question file in those layouts. follow_links: also links inside the folder of videos
-    that lead out of it; the folder itself may always be a link. Without a folder of videos (`videos_dir` is None)
-    questions can be counted, not answered. Raises BenchmarkError, which names file and row.
+    Args:
+        name: its name; `open` and `choice` take any question file with those columns.
+        questions: its question file, or a folder that has it; by default it is looked for below `root`.
+        videos: its folder of videos; by default it is looked for below `root`. Without one, questions can be counted,
+            not answered.
+        root: a folder with the published layout.
+        follow_links: also follow links inside the folder of videos that lead out of it; that folder itself may always
+            be a link.
+
+    Returns:
+        The benchmark; its `videos_dir` is None if there is no folder of videos.
+
+    Raises:
+        BenchmarkError: a file or folder is missing, or a question file is malformed; the message names file and row.
+        SfllavaError: there is no benchmark of that name.
     """
     spec = load_spec(name)
     for path, what in ((questions, "a question file"), (videos, "a folder of videos"), (root, "a folder")):
         if is_url(path):
             raise BenchmarkError(f"{path}: needed {what} on this machine, got a URL: download it first")
-    found = Path(questions) if questions else _question_file(root, spec)
+    question_file = Path(questions) if questions else _find_question_file(root, spec)
     if videos and not Path(videos).is_dir():
         raise BenchmarkError(f"{videos}: no such folder of videos")
     places = [] if videos else _places(root, spec.videos, "data")
-    videos_dir = Path(videos) if videos else _first(places)
-    read, files = spec.read(found, name, spec.task)
+    videos_dir = Path(videos) if videos else _first_existing(places)
+    read, files = spec.read(question_file, name, spec.task)
     return Benchmark(spec, read, videos_dir, files, places, follow_links)
 
 
@@ -140,7 +149,18 @@ def find_benchmark(
     *,
     follow_links: bool = False,
 ) -> Benchmark:
-    """A benchmark with its videos: a loaded one, or by name, as `load_benchmark` finds it. Raises BenchmarkError."""
+    """Return a benchmark that has its videos.
+
+    Args:
+        benchmark: a loaded one, or the name of one that `load_benchmark` loads with the other arguments.
+        questions, videos, root, follow_links: as in `load_benchmark`, for a benchmark by name.
+
+    Returns:
+        The benchmark.
+
+    Raises:
+        BenchmarkError: as in `load_benchmark`; there is no folder of videos; or arguments for a loaded benchmark.
+    """
     if isinstance(benchmark, str):
         benchmark = load_benchmark(benchmark, questions, videos, root=root, follow_links=follow_links)
     elif questions or videos or root:
@@ -152,81 +172,44 @@ def find_benchmark(
 
 
 def load_spec(name: str) -> Spec:
-    """The `SPEC` of a benchmark's module."""
+    """Return the `SPEC` of a benchmark's module.
+
+    Args:
+        name: the benchmark's name.
+
+    Returns:
+        Its spec.
+
+    Raises:
+        SfllavaError: there is no benchmark of that name; the message lists all.
+    """
     if name not in benchmark_names():
         raise SfllavaError(f"no benchmark is called {name!r}; there are {', '.join(benchmark_names())}")
     return importlib.import_module(f"sfllava.benchmarks.{name}").SPEC
 
 
 def benchmark_names() -> list[str]:
-    """The names of the modules in this folder."""
-    folder = str(Path(__file__).parent)
-    return sorted(m.name for m in pkgutil.iter_modules([folder]) if m.name not in _NOT_BENCHMARKS)
+    """Return the names of all benchmarks: the modules in this folder that define SPEC. None of them is imported."""
+    folder = Path(__file__).parent
+    modules = {path.stem: path for path in folder.glob("*.py")}
+    modules |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
+    return sorted(name for name, path in modules.items() if re.search(r"^SPEC\b", path.read_text("utf-8"), re.M))
 
 
-def _places(root: str | Path | None, paths: tuple[str, ...], folder: str) -> list[Path]:
-    return [Path(root) / part / path for part in ("", folder) for path in paths] if root else []
-
-
-def _first(places: list[Path]) -> Path | None:
-    return next((place for place in places if place.exists()), None)
-
-
-def _question_file(root: str | Path | None, spec: Spec) -> Path:
+def _find_question_file(root: str | Path | None, spec: Spec) -> Path:
     if root is None:
         raise BenchmarkError(f"{spec.name}: needed a question file, or a root folder that has it")
     places = _places(root, spec.questions, "gt_qa_files")
-    if found := _first(places):
+    if found := _first_existing(places):
         return found
-    listed = ", ".join(map(str, places)) or f"nowhere, for {spec.name} has no standard place"
+    listed = ", ".join(map(str, places)) or f"nowhere, since {spec.name} has no standard place"
     raise BenchmarkError(f"{spec.name}: no question file under {root}; looked at {listed}")
 
 
-def _stem(name: str) -> str:
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else str(path)
+def _places(root: str | Path | None, paths: tuple[str, ...], folder: str) -> list[Path]:
+    """The paths below a root, and below the folder that the published code expects there."""
+    return [Path(root) / part / path for part in ("", folder) for path in paths] if root else []
 
 
-def _inside(path: Path, folder: Path | None) -> tuple[str, str]:
-    inside = path.relative_to(folder or "").as_posix()
-    return inside, _stem(inside)
-
-
-def _index(folder: Path, follow_links: bool) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Each video's name and relative path, with and without suffix -> the files of that name.
-
-    And the links to folders outside, where those are not to be followed.
-    """
-    found: dict[str, list[Path]] = {}
-    folders_of_frames: dict[str, list[Path]] = {}
-    links: list[Path] = []
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link back up
-            folders.clear()
-            continue
-        seen.add(real)
-        out = set() if follow_links else {name for name in folders if _leads_out(Path(parent, name), folder)}
-        links += [Path(parent, name) for name in sorted(out)]
-        folders[:] = sorted(set(folders) - out)
-        relative = Path(parent).relative_to(folder).as_posix()
-        for name in sorted(files):
-            path = Path(parent, name)
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                for key in {name, path.stem, *_inside(path, folder)}:
-                    found.setdefault(key, []).append(path)
-        if relative != "." and any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files):
-            for key in {Path(parent).name, relative}:
-                folders_of_frames.setdefault(key, []).append(Path(parent))
-    return {**folders_of_frames, **found}, links  # a file beats a folder of frame images of the same name
-
-
-def _links_out(path: Path, folder: Path | None) -> list[Path]:
-    """The links by which a video, a file or a folder of frame images, leads out of the folder of videos."""
-    assert folder is not None
-    return [each for each in (sorted(path.iterdir()) if path.is_dir() else [path]) if _leads_out(each, folder)]
-
-
-def _leads_out(path: Path, folder: Path) -> bool:
-    return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+def _first_existing(places: list[Path]) -> Path | None:
+    return next((place for place in places if place.exists()), None)

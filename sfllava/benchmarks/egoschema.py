@@ -1,4 +1,4 @@
-"""EgoSchema, its 500 public answers (Mangalam et al., 2023): three minutes seen by the wearer."""
+"""EgoSchema (Mangalam et al., 2023), the 500 questions with public answers: three-minute first-person videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IntentQA (Li et al., 2023): the reasons of what people do; videos of NExT-QA."""
+"""IntentQA (Li et al., 2023): why people do what they do, on videos of NExT-QA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NExT-QA, multiple choice (Xiao et al., 2021): causes, order and description."""
+"""NExT-QA, multiple choice (Xiao et al., 2021): cause, order and description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TGIF-QA, the FrameQA part (Jang et al., 2017). Its question_id is one per video: rows are told apart by position."""
+"""TGIF-QA, the FrameQA part (Jang et al., 2017). Its question_id is one per video; rows are keyed by position."""
 
 from __future__ import annotations
 

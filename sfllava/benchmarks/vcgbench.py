@@ -1,19 +1,20 @@
 """VCGBench (Maaz et al., 2023): descriptions of ActivityNet videos.
 
-Generic and temporal questions, and consistency pairs: two wordings of one question, whose predictions are judged
-together. A pair is two questions here, whose keys end in /1 and /2.
+It has generic questions, temporal questions and consistency pairs: two wordings of one question, whose predictions are
+judged together. A pair is two questions here, whose keys end in /1 and /2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sfllava.benchmarks.base import BenchmarkError, Spec
-from sfllava.benchmarks.files import read_rows, to_question
+from sfllava.benchmarks.base import Spec
+from sfllava.benchmarks.question_files import BenchmarkError, Row, read_rows, to_question
 from sfllava.types import Question, Task
 
-# type -> its CSV files, or the one JSON file of the published code's preparation
+# type -> its CSV files, and the one JSON file that the published code prepares
 _FILES = {
     "generic": (("Generic_QA.csv",), "Video-ChatGPT-generic_val_qa.json"),
     "temporal": (("Temporal_QA.csv",), "Video-ChatGPT-temporal_understanding_val_qa.json"),
@@ -22,7 +23,19 @@ _FILES = {
 
 
 def read_vcgbench(folder: Path, name: str, task: Task) -> tuple[list[Question], list[Path]]:
-    """The questions of a folder that has all of the benchmark's files."""
+    """Read the questions of a folder that has all of the benchmark's files.
+
+    Args:
+        folder: the folder; for each type of question its JSON file counts before its CSV files.
+        name: the benchmark's name, with which each key begins.
+        task: the questions' task.
+
+    Returns:
+        The questions, and the files that were read.
+
+    Raises:
+        BenchmarkError: a file is missing or malformed.
+    """
     if not folder.is_dir():
         raise BenchmarkError(f"{folder}: needed the folder with VCGBench's question files")
     questions, files = [], []
@@ -30,21 +43,26 @@ def read_vcgbench(folder: Path, name: str, task: Task) -> tuple[list[Question], 
         paths = [folder / prepared] if (folder / prepared).exists() else [folder / table for table in tables]
         read = [read_rows(path) for path in paths]
         files += [file for _, part in read for file in part]
-        if len({len(rows) for rows, _ in read}) != 1:
-            raise BenchmarkError(
-                f"{paths[1]}: needed {len(read[0][0])} rows as in {paths[0].name}, got {len(read[1][0])}"
-            )
-        for i, rows in enumerate(zip(*(rows for rows, _ in read))):
-            where = f"{paths[-1]}, row {i + 1}"
-            if kind == "consistency":
-                rows = _pair(rows, where)
-            for j, row in enumerate(rows, 1):
-                key = f"{name}/{kind}/{i}" + (f"/{j}" if kind == "consistency" else "")
-                questions.append(replace(to_question(row, key, task, where), type=kind))
+        for key, row, where in _keyed_rows(f"{name}/{kind}", [rows for rows, _ in read], paths):
+            questions.append(replace(to_question(row, key, task, where), type=kind))
     return questions, files
 
 
-def _pair(rows: tuple[dict, ...], where: str) -> tuple[dict, ...]:
+def _keyed_rows(prefix: str, tables: list[list[Row]], paths: list[Path]) -> Iterator[tuple[str, Row, str]]:
+    """Yield key, row and place (for errors) of each question of one type."""
+    if len(tables[0]) != len(tables[-1]):
+        raise BenchmarkError(f"{paths[-1]}: needed {len(tables[0])} rows as in {paths[0].name}, got {len(tables[-1])}")
+    for i, rows in enumerate(zip(*tables)):
+        where = f"{paths[-1]}, row {i + 1}"
+        if not prefix.endswith("/consistency"):
+            yield f"{prefix}/{i}", rows[0], where
+            continue
+        for j, row in enumerate(_pair(rows, where), 1):
+            yield f"{prefix}/{i}/{j}", row, where
+
+
+def _pair(rows: tuple[Row, ...], where: str) -> tuple[Row, ...]:
+    """The two rows of a consistency pair: one of each CSV file, or made of the pair of texts in a JSON row."""
     if len(rows) == 1:
         texts = rows[0].get("question")
         if not isinstance(texts, list) or len(texts) != 2:

@@ -15,7 +15,7 @@ from sfllava.aggregators.pools import SLOW_POOLS
 from sfllava.aggregators.slowfast import SlowFast
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.explorer.pages import name_of_video
-from sfllava.sampler.video import VIDEO_SUFFIXES
+from sfllava.sampler import VIDEO_SUFFIXES
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 

@@ -33,7 +33,7 @@ from sfllava.models.packed_decoding import (
 )
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import LETTERS, Prompt, pack_prompt
-from sfllava.sampler.resizing import resize_frames
+from sfllava.sampler.images import resize_frames
 from sfllava.types import Answer, Question, SfllavaError
 
 # CLIP's own statistics of RGB in 0..1; all LLaVA-NeXT checkpoints use them

@@ -195,7 +195,7 @@ def _check_context(
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that a result may depend on."""
-    packages = ("sfllava", "torch", "transformers", "decord", "av", "pillow", "numpy", "sentencepiece")
+    packages = ("sfllava", "torch", "transformers", "decord2", "av", "pillow", "numpy", "sentencepiece")
     found = {"python": platform.python_version()}
     for package in packages:
         try:

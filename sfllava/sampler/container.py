@@ -10,44 +10,62 @@ from typing import Any
 
 from sfllava.sampler.video import VideoError
 
-# What is opened as a video. Playlists (HLS, DASH, concat) are not: they would bring other files in its place
+# Playlists (HLS, DASH, concat) are missing on purpose: they would open other files
 _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg,apng,mxf,nut,rm,dv,ivf,av1,obu,h264,hevc,m4v,mpegvideo,"
     "mjpeg,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe"
 )
-MAX_FRAME_PIXELS = 1 << 26  # 8192 x 8192; a damaged header can declare frames that no memory holds
-
-
-def first_line(error: BaseException) -> str:
-    """The last line that says something: decord puts a native stack around it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]
+MAX_FRAME_PIXELS = 1 << 26  # 8192 x 8192; a damaged header can declare frames that exceed any memory
 
 
 @dataclass(frozen=True)
 class ContainerInfo:
-    """What a file says of itself.
+    """What a video file declares about its video stream.
 
-    turns: the quarter turns counter-clockwise that bring its frames upright. frames: how many it declares, 0 where it
-    does not. ends: when its last frame should end, in seconds, NaN where it does not say.
+    Args:
+        frames: the number of frames, 0 if the file does not say.
+        fps: the average frame rate, None if the file does not say.
+        end_seconds: when the last frame ends, NaN if the file does not say.
+        pixels: the number of pixels per frame.
     """
 
-    codec: str
-    turns: int
     frames: int
     fps: float | None
-    ends: float
+    end_seconds: float
     pixels: int
+
+    @property
+    def earliest_end(self) -> float:
+        """The earliest time at which the last frame of an intact file can end, in seconds; NaN if unknown."""
+        return self.end_seconds - max(0.1, 1.5 / (self.fps or 1))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, without the native stack trace that decord appends."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]
 
 
 def open_container(path: Path) -> Any:
+    """Open a video file with PyAV; playlists are refused."""
     import av
 
-    # absolute: 12:30.mp4 would be a protocol's address
+    # an absolute path, since ffmpeg would take 12:30.mp4 for an address
     return av.open(str(path.absolute()), metadata_errors="replace", options={"format_whitelist": _CONTAINERS})
 
 
 def probe_container(path: Path) -> ContainerInfo:
+    """Read what a video file declares about itself; no frame is decoded.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The declarations of its first video stream.
+
+    Raises:
+        VideoError: it is not a video, has no video stream, or declares frames of more than MAX_FRAME_PIXELS pixels.
+    """
     import av
 
     try:
@@ -57,32 +75,21 @@ def probe_container(path: Path) -> ContainerInfo:
                 raise VideoError(f"{path}: needed a video stream, got {kinds} streams only")
             stream = container.streams.video[0]
             if stream.codec_context is None:
-                raise VideoError(f"{path}: no decoder knows how its video is coded")
+                raise VideoError(f"{path}: no decoder for its video codec")
             if (pixels := stream.width * stream.height) > MAX_FRAME_PIXELS:
                 raise VideoError(
                     f"{path}: needed frames of at most {MAX_FRAME_PIXELS:,} pixels, got {stream.width}x{stream.height}"
                 )
-            ends = _ends(container, stream)
-            frame = None
-            with contextlib.suppress(av.FFmpegError):
-                frame = next(container.decode(stream), None)
-            # ffmpeg's angle is counter-clockwise, as numpy's rot90
-            turns = round((frame.rotation if frame else 0) / 90) % 4
             fps = float(stream.average_rate) if stream.average_rate else None
-            return ContainerInfo(stream.codec_context.name, turns, stream.frames, fps, ends, pixels)
+            return ContainerInfo(stream.frames, fps, _end_seconds(stream), pixels)
     except av.FFmpegError as error:
         raise VideoError(f"{path}: not a readable video: {first_line(error)}") from error
 
 
-def _ends(container: Any, stream: Any) -> float:
+def _end_seconds(stream: Any) -> float:
     if stream.duration:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    with contextlib.suppress(KeyError, ValueError):  # Matroska's 00:00:02.000000000
+    with contextlib.suppress(KeyError, ValueError):  # Matroska writes 00:00:02.000000000
         hours, minutes, seconds = stream.metadata["DURATION"].split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     return math.nan
-
-
-def earliest_end(about: ContainerInfo) -> float:
-    """When the last frame must have ended, at least, if the file is whole; NaN where nobody knows."""
-    return about.ends - max(0.1, 1.5 / (about.fps or 1))

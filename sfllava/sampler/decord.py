@@ -1,4 +1,8 @@
-"""Reading frames with decord."""
+"""Reading frames with decord (the package decord2).
+
+decord raises an error on rotated files of some widths, on frames of a few pixels and on some damaged files, and gives
+wrong frames or times where a file has an edit list or is cut off; those files are left to PyAV.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +12,45 @@ from typing import Any
 
 import numpy as np
 
-from sfllava.sampler.container import ContainerInfo, earliest_end
-from sfllava.sampler.resizing import RESIZE_BYTES, resize_frames
+from sfllava.sampler.container import ContainerInfo
+from sfllava.sampler.images import RESIZE_BYTES, resize_frames
 from sfllava.sampler.sampling import union_indices
 from sfllava.sampler.video import Video, VideoError
 
 
 def read_with_decord(
-    path: Path, about: ContainerInfo, frames: int | Sequence[int], size: tuple[int, int] | None
+    path: Path, info: ContainerInfo, frames: int | Sequence[int], size: tuple[int, int] | None
 ) -> Video:
+    """Sample frames of a video file with decord.
+
+    Args:
+        path: the file.
+        info: what `probe_container` read from it.
+        frames: the number of frames to sample, or of each of several samples.
+        size: (height, width) to resize the frames to, None to keep them.
+
+    Returns:
+        The sampled frames, never from a file that is known to be damaged.
+
+    Raises:
+        VideoError: decord's frames or times are not those of the file.
+        Exception: decord cannot read it; its own errors have no common class.
+    """
     import decord
 
-    if about.frames > path.stat().st_size:  # it would take memory for all of them
-        raise VideoError(f"{about.frames} declared frames are more than it has bytes")
+    if info.frames > path.stat().st_size:  # decord would allocate memory for all of them
+        raise VideoError(f"{info.frames} declared frames are more than it has bytes")
     reader: Any = decord.VideoReader(str(path.absolute()), num_threads=1)
     total = len(reader)
-    if total < about.frames:
-        raise VideoError(f"only {total} of {about.frames} declared frames")
+    if total < info.frames:
+        raise VideoError(f"only {total} of {info.frames} declared frames")
     indices = union_indices(total, frames)
     seconds = reader.get_frame_timestamp([*indices.tolist(), 0, total - 1]).astype(np.float64)
-    (first, _), (last, end) = seconds[-2:]
-    # it counts frames that an edit list cuts away (clips cut without encoding anew), and repeats others for them
-    if first < 0 or last > about.ends - 1e-3:
-        raise VideoError("some of its frames are not to be shown")
-    if (np.diff(seconds[:-2, 0]) < 0).any() or end < earliest_end(about):
-        raise VideoError("its times are not those of its frames")
-    at_once = max(1, RESIZE_BYTES // (3 * about.pixels or 1)) if size else total
-    parts = []
-    for i in range(0, len(indices), at_once):
-        parts.append(reader.get_batch(indices[i : i + at_once].tolist()).asnumpy())
-        source = parts[-1].shape[1:3]
-        if size:
-            parts[-1] = resize_frames(parts[-1], size)
+    _check_times(seconds[:-2, 0], seconds[-2, 0], seconds[-1], info)
+    pixels, source = _read_batches(reader, indices, info, size)
     return Video(
         path=str(path),
-        frames=np.concatenate(parts) if len(parts) > 1 else parts[0],
+        frames=pixels,
         indices=indices,
         pts_seconds=seconds[:-2, 0],
         fps=float(reader.get_avg_fps()),
@@ -50,3 +58,26 @@ def read_with_decord(
         total=total,
         decoder="decord",
     )
+
+
+def _check_times(sampled: np.ndarray, first_start: float, last: np.ndarray, info: ContainerInfo) -> None:
+    """Raise VideoError where the times show that decord's frames are not those that a player would show."""
+    last_start, last_end = last
+    # decord counts frames that an edit list cuts away, and repeats others in their place
+    if first_start < 0 or last_start > info.end_seconds - 1e-3:
+        raise VideoError("some of its frames are hidden by an edit list")
+    if (np.diff(sampled) < 0).any() or last_end < info.earliest_end:
+        raise VideoError("its times are not those of its frames")
+
+
+def _read_batches(
+    reader: Any, indices: np.ndarray, info: ContainerInfo, size: tuple[int, int] | None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """(T H W 3) frames, resized a batch at a time to bound the memory, and the (height, width) of the source."""
+    batch = max(1, RESIZE_BYTES // (3 * info.pixels or 1)) if size else len(indices)
+    parts, source = [], (0, 0)
+    for i in range(0, len(indices), batch):
+        pixels = reader.get_batch(indices[i : i + batch].tolist()).asnumpy()
+        source = pixels.shape[1:3]
+        parts.append(resize_frames(pixels, size) if size else pixels)
+    return (np.concatenate(parts) if len(parts) > 1 else parts[0]), source

@@ -1,39 +1,56 @@
-"""Reading a folder of frame images as a video."""
+"""Reading a folder of frame images as a video, and resizing frames, with PIL."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from sfllava.sampler import IMAGE_SUFFIXES
 from sfllava.sampler.container import MAX_FRAME_PIXELS, first_line
-from sfllava.sampler.resizing import resize_frames
 from sfllava.sampler.sampling import union_indices
-from sfllava.sampler.video import IMAGE_SUFFIXES, Video, VideoError
+from sfllava.sampler.video import Video, VideoError
 
-_MOST_HELD = 1 << 30  # pixels of all images of a folder that are kept as they are, 3 GiB
+RESIZE_BYTES = 1 << 28  # decoders keep up to so many bytes of frames before they resize them
+_MAX_FOLDER_PIXELS = 1 << 30  # of the sampled images together, where they keep their size: 3 GiB
 
 
 def read_image_folder(path: Path, frames: int | Sequence[int], size: tuple[int, int] | None) -> Video:
+    """Sample frames of a folder of images, sorted by file name.
+
+    Args:
+        path: the folder.
+        frames: the number of frames to sample, or of each of several samples.
+        size: (height, width) to resize the images to, None to keep them; then all must have the same size.
+
+    Returns:
+        The sampled frames, without times.
+
+    Raises:
+        VideoError: the folder has no image, or an image cannot be read, is too large or has another size.
+    """
     files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=lambda f: f.name)
     if not files:
         raise VideoError(f"{path}: needed a folder of frame images ({' '.join(IMAGE_SUFFIXES)}), found none")
     indices = union_indices(len(files), frames)
-    pixels, source = [], (0, 0)
+    images, source = [], (0, 0)
     for i in indices.tolist():
         image = _read_image(files[i], 1 if size else len(indices))[None]
-        source = source if pixels else image.shape[1:3]
-        pixels.append(resize_frames(image, size) if size else image)
-        if pixels[-1].shape != pixels[0].shape:
+        source = source if images else image.shape[1:3]
+        images.append(resize_frames(image, size) if size else image)
+        if images[-1].shape != images[0].shape:
             raise VideoError(
                 f"{files[i]}: needed {source[1]}x{source[0]} pixels as the first image, got "
                 f"{image.shape[2]}x{image.shape[1]}"
             )
     return Video(
         path=str(path),
-        frames=np.concatenate(pixels),
+        frames=np.concatenate(images),
         indices=indices,
         pts_seconds=np.full(len(indices), np.nan),
         fps=None,
@@ -43,23 +60,51 @@ def read_image_folder(path: Path, frames: int | Sequence[int], size: tuple[int, 
     )
 
 
-def _read_image(file: Path, held: int) -> np.ndarray:
-    """(H W 3) uint8 of an image file, of which so many as large are `held` in memory together. Raises VideoError."""
+def _read_image(file: Path, count: int) -> np.ndarray:
+    """(H W 3) uint8 of an image file; `count` images of its size must fit into memory together."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():  # its limit is above ours
+        with warnings.catch_warnings():  # PIL warns below our own limit
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(file)
-        with opened:  # so far only the header was read: a small file can declare a picture that no memory holds
-            declared, got = opened.width * opened.height, f"{opened.width}x{opened.height}"
-            if declared > MAX_FRAME_PIXELS:
+        with opened:  # only the header was read so far: a small file can declare an image that exceeds any memory
+            pixels, got = opened.width * opened.height, f"{opened.width}x{opened.height}"
+            if pixels > MAX_FRAME_PIXELS:
                 raise VideoError(f"{file}: needed an image of at most {MAX_FRAME_PIXELS:,} pixels, got {got}")
-            if declared * held > _MOST_HELD:
+            if pixels * count > _MAX_FOLDER_PIXELS:
                 raise VideoError(
-                    f"{file}: needed at most {_MOST_HELD:,} pixels in all images together, got {held} of {got}; "
-                    "a size to resize them to keeps them small"
+                    f"{file}: needed at most {_MAX_FOLDER_PIXELS:,} pixels in all images together, got {count} of "
+                    f"{got}; pass a size to resize each image as it is read"
                 )
             return np.asarray(opened.convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise VideoError(f"{file}: not a readable image: {first_line(error)}") from error
+
+
+def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize frames with PIL's default filter, regardless of their aspect ratio.
+
+    Args:
+        frames: (T H W 3) uint8.
+        size: (h, w).
+
+    Returns:
+        (T h w 3) uint8; `frames` itself if it has that size.
+    """
+    from PIL import Image
+
+    if frames.shape[1:3] == size:
+        return frames
+    out = np.empty((len(frames), *size, 3), np.uint8)
+
+    def resize(i: int) -> None:  # PIL releases the GIL meanwhile
+        out[i] = np.asarray(Image.fromarray(frames[i]).resize((size[1], size[0])))
+
+    list(_threads().map(resize, range(len(frames))))
+    return out
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(16, os.cpu_count() or 1), "sfllava-resize")

@@ -1,9 +1,9 @@
 """Decoding in worker processes: a decoder that hangs or crashes costs one video, never the run.
 
-decord can spin for ever in native code while it holds the GIL, so no thread or Python signal stops it. Each
-worker therefore asks the kernel to end it (SIGALRM at its default action) when a video takes too long; the
-parent sees the pipe close, reports the video and starts another worker. Workers are plain subprocesses that
-speak lines of JSON and raw pixels, so a script needs no `if __name__ == "__main__"` and nothing is pickled.
+decord can hang in native code while it holds the GIL, so no thread and no Python signal handler can stop it. Each
+worker therefore asks the kernel to end it (SIGALRM with its default action) when a video takes too long. The parent
+sees the pipe close, reports the video and starts another worker. Workers are plain subprocesses that exchange lines of
+JSON and raw pixels: a script needs no `if __name__ == "__main__"`, and nothing is pickled.
 """
 
 from __future__ import annotations
@@ -16,30 +16,36 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sfllava.sampler.reading import read_video
 from sfllava.sampler.video import Decoder, Video, VideoError
 
+_Process = subprocess.Popen[bytes]
+
 
 class DecodePool:
-    """Reads videos in `decoders` processes; each video may take `seconds` (wall clock).
+    """Reads videos in worker processes; use it as a context manager.
 
-    Use as a context manager. `submit` returns a Future of a Video, whose exception is a VideoError.
+    Args:
+        decoders: the number of processes.
+        seconds: the longest time that one video may take (wall clock).
+        allocate: shape -> the uint8 array that receives the frames; `np.empty` by default.
     """
 
     def __init__(
-        self, decoders: int = 2, seconds: float = 120.0, empty: Callable[[tuple[int, ...]], np.ndarray] | None = None
+        self, decoders: int = 2, seconds: float = 120.0, allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None
     ) -> None:
         self.seconds = seconds
-        self._empty = empty or (lambda shape: np.empty(shape, np.uint8))
+        self._allocate = allocate or (lambda shape: np.empty(shape, np.uint8))
         self._threads = ThreadPoolExecutor(decoders, "sfllava-decode")
         self._local = threading.local()
-        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._processes: set[_Process] = set()
 
     def submit(
         self,
@@ -48,56 +54,67 @@ class DecodePool:
         size: tuple[int, int] | None = None,
         decoder: Decoder = "auto",
     ) -> Future[Video]:
-        """`read_video(path, frames, size=size, decoder=decoder)`, in a worker."""
-        return self._threads.submit(self._read, str(path), frames, size, decoder)
+        """Run `read_video` in a worker.
 
-    def _read(self, path: str, frames: int | Sequence[int], size: tuple[int, int] | None, decoder: Decoder) -> Video:
-        process: subprocess.Popen[bytes] | None = getattr(self._local, "process", None)
+        Args:
+            path, frames, size, decoder: as in `read_video`.
+
+        Returns:
+            A future of the video. Its exception is a VideoError, also where the decoder hung or crashed.
+        """
+        task = {"path": str(path), "frames": frames, "size": size, "decoder": decoder, "seconds": self.seconds}
+        return self._threads.submit(self._read, task)
+
+    def _read(self, task: dict[str, Any]) -> Video:
+        """Have a video read by this thread's process."""
+        process: _Process | None = getattr(self._local, "process", None)
         if process is None or process.poll() is not None:
             self._local.process = process = self._start()
         assert process.stdin is not None and process.stdout is not None
-        task = {"path": path, "frames": frames, "size": size, "decoder": decoder, "seconds": self.seconds}
         try:
             process.stdin.write(json.dumps(task).encode() + b"\n")
             process.stdin.flush()
-            head = json.loads(process.stdout.readline())
-            if "error" in head:
-                raise VideoError(head["error"])
-            pixels = self._empty(tuple(head["shape"]))
+            reply = json.loads(process.stdout.readline())
+            if "error" in reply:
+                raise VideoError(reply["error"])
+            pixels = self._allocate(tuple(reply["shape"]))
             if process.stdout.readinto(pixels.reshape(-1)) < pixels.size:  # type: ignore[attr-defined]
                 raise EOFError
         except (BrokenPipeError, EOFError, json.JSONDecodeError) as error:
-            process.kill()
-            code = process.wait()
-            self._processes.discard(process)
-            if code == -signal.SIGALRM:
-                raise VideoError(f"{path}: decoding took longer than {self.seconds:g} s and was ended") from error
-            reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            raise VideoError(f"{path}: the decoder process died ({reason})") from error
-        video = head["video"]
+            raise self._death(process, task["path"]) from error
+        fields = reply["video"]
         return Video(
-            **{**video, "size": tuple(video["size"])},
+            **{**fields, "size": tuple(fields["size"])},
             frames=pixels,
-            indices=np.array(head["indices"], np.int64),
-            pts_seconds=np.array([np.nan if t is None else t for t in head["pts_seconds"]], np.float64),
+            indices=np.array(reply["indices"], np.int64),
+            pts_seconds=np.array([np.nan if t is None else t for t in reply["pts_seconds"]], np.float64),
         )
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _death(self, process: _Process, path: str) -> VideoError:
+        """Remove a process that no longer answers; the error says why it died."""
+        process.kill()
+        code = process.wait()
+        self._processes.discard(process)
+        if code == -signal.SIGALRM:
+            return VideoError(f"{path}: decoding took longer than {self.seconds:g} s and was ended")
+        reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return VideoError(f"{path}: the decoder process died ({reason})")
+
+    def _start(self) -> _Process:
         process = subprocess.Popen(
             # -P: a file called decord.py in the current folder must not be run
             [sys.executable, "-P", "-m", "sfllava.sampler.pool", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            # an interrupt from the keyboard is the parent's to handle
-            start_new_session=True,
+            start_new_session=True,  # only the parent handles an interrupt from the keyboard
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         self._processes.add(process)
         return process
 
     def close(self) -> None:
-        """Drop what is not started yet and end the workers."""
+        """Cancel the videos that have not been started and end the workers."""
         for process in list(self._processes):
             process.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -118,44 +135,53 @@ class DecodePool:
 
 
 def _serve(parent: int) -> None:
-    """The worker: a task a line on stdin; a line of JSON, then raw pixels, on stdout."""
+    """Run a worker: read one task per line from stdin; write a line of JSON, then raw pixels, to stdout."""
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # decord prints pieces of bad files; they must not land among the pixels
+    os.dup2(2, 1)  # decord prints to stdout; its messages must not mix with the pixels
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives its parent
         if os.getppid() != parent:
             return
-        with contextlib.suppress(
-            OSError
-        ):  # where a video takes all memory, the kernel ends this one and not the parent
+        with contextlib.suppress(OSError):
+            # if a video exhausts the memory, the kernel kills this process, not the parent
             Path("/proc/self/oom_score_adj").write_text("1000")
-    timed = hasattr(signal, "SIGALRM")
     for line in sys.stdin.buffer:
         task = json.loads(line)
-        size = tuple(task["size"]) if task["size"] else None
-        if timed:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_REAL, task["seconds"])
-        try:
-            video = read_video(task["path"], task["frames"], size=size, decoder=task["decoder"])
-        except Exception as error:
-            text = str(error) if isinstance(error, VideoError) else f"{task['path']}: {type(error).__name__}: {error}"
-            video, head = None, {"error": " ".join(text.split())}
-        else:
-            plain = {k: getattr(video, k) for k in ("path", "fps", "size", "total", "decoder", "damage")}
-            seconds = [None if np.isnan(t) else float(t) for t in video.pts_seconds]
-            head = {
-                "video": plain,
-                "shape": video.frames.shape,
-                "indices": video.indices.tolist(),
-                "pts_seconds": seconds,
-            }
-        if timed:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        out.write(json.dumps(head).encode() + b"\n")
-        if video is not None:
-            out.write(np.ascontiguousarray(video.frames).data)
+        with _time_limit(task["seconds"]):
+            reply, pixels = _read_task(task)
+        out.write(json.dumps(reply).encode() + b"\n")
+        if pixels is not None:
+            out.write(np.ascontiguousarray(pixels).data)
         out.flush()
+
+
+def _read_task(task: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray | None]:
+    """The reply to a task, and the frames that follow it."""
+    size = tuple(task["size"]) if task["size"] else None
+    try:
+        video = read_video(task["path"], task["frames"], size=size, decoder=task["decoder"])
+    except Exception as error:
+        text = str(error) if isinstance(error, VideoError) else f"{task['path']}: {type(error).__name__}: {error}"
+        return {"error": " ".join(text.split())}, None
+    reply = {
+        "video": {k: getattr(video, k) for k in ("path", "fps", "size", "total", "decoder", "damage")},
+        "shape": video.frames.shape,
+        "indices": video.indices.tolist(),
+        "pts_seconds": [None if np.isnan(t) else float(t) for t in video.pts_seconds],
+    }
+    return reply, video.frames
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """End this process if the block takes longer, where the system can."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from sfllava.sampler.pyav import read_with_pyav
 from sfllava.sampler.video import Decoder, Video, VideoError
 from sfllava.types import SfllavaError
 
-_PYAV_ONLY = {"av1", "libdav1d", "gif"}  # decord has no AV1, and reads GIFs frame by frame with wrong counts
 log = logging.getLogger(__name__)
 
 
@@ -25,11 +24,22 @@ def read_video(
     size: tuple[int, int] | None = None,
     decoder: Decoder = "auto",
 ) -> Video:
-    """Sample `frames` frames of a video file, or of a folder of frame images sorted by name.
+    """Sample frames of a video file, or of a folder of frame images sorted by name.
 
-    Of several numbers the frames of all samples are read together, each once; `Video.positions` tells them apart.
-    With `size` (height, width) each is resized as the model will see it. decord decodes; PyAV takes over for
-    what decord cannot (AV1, GIF, rotation, edit lists, damaged containers). Raises VideoError, which names the file.
+    Args:
+        path: the file or folder.
+        frames: the number of frames to sample. Of several numbers, the frames of all samples are read together, each
+            once; `Video.positions` finds those of one sample.
+        size: (height, width) to resize each frame to, regardless of its aspect ratio; None to keep the frames.
+        decoder: `decord`, `pyav`, or `auto`: decord, then PyAV for what decord cannot read (some rotated files, edit
+            lists, damaged files).
+
+    Returns:
+        The sampled frames, with their indices and times.
+
+    Raises:
+        VideoError: there is no video at `path`, or no frame of it can be read; the message names the file.
+        SfllavaError: `frames` is below 1.
     """
     if is_url(path):
         raise VideoError(f"{path}: needed a file on this machine, got a URL: download it first")
@@ -47,13 +57,13 @@ def read_video(
             raise VideoError(f"{path}: the file is empty (0 bytes)")
     except OSError as error:
         raise VideoError(f"{path}: cannot be read: {error.strerror}") from error
-    about = probe_container(path)
-    # decord turns frames for some containers' rotation metadata and not for others': those files go to PyAV
-    if decoder == "decord" or (decoder == "auto" and about.codec not in _PYAV_ONLY and not about.turns):
-        try:
-            return read_with_decord(path, about, frames, size)
-        except Exception as error:
-            if decoder == "decord":
-                raise VideoError(f"{path}: decord cannot read it: {first_line(error)}") from error
-            log.info("%s: decord cannot read it (%s), trying PyAV", path, first_line(error))
-    return read_with_pyav(path, about, frames, size)
+    info = probe_container(path)
+    if decoder == "pyav":
+        return read_with_pyav(path, info, frames, size)
+    try:
+        return read_with_decord(path, info, frames, size)
+    except Exception as error:
+        if decoder == "decord":
+            raise VideoError(f"{path}: decord cannot read it: {first_line(error)}") from error
+        log.info("%s: decord cannot read it (%s), trying PyAV", path, first_line(error))
+    return read_with_pyav(path, info, frames, size)

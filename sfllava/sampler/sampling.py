@@ -10,7 +10,20 @@ from sfllava.types import SfllavaError
 
 
 def sample_indices(total: int, frames: int) -> np.ndarray:
-    """Indices (min(total, frames)) of the middles of equal segments (arXiv 2407.15841's published sampling)."""
+    """Return the middle frame of each of several equal segments of a video.
+
+    This is the rule of the published SlowFast-LLaVA code (arXiv 2407.15841).
+
+    Args:
+        total: the number of frames in the video.
+        frames: the number of frames to sample.
+
+    Returns:
+        (min(total, frames)) int64, in ascending order. Very short videos repeat an index.
+
+    Raises:
+        SfllavaError: `total` or `frames` is below 1.
+    """
     if frames < 1:
         raise SfllavaError(f"frames must be at least 1, got {frames}")
     if total < 1:
@@ -21,7 +34,18 @@ def sample_indices(total: int, frames: int) -> np.ndarray:
 
 
 def union_indices(total: int, frames: int | Sequence[int]) -> np.ndarray:
-    """The indices of one sample, or of several together."""
+    """Return the indices of one sample, or of several samples together.
+
+    Args:
+        total: the number of frames in the video.
+        frames: the number of frames of the sample, or of each sample.
+
+    Returns:
+        int64, in ascending order; of several samples each index once.
+
+    Raises:
+        SfllavaError: a number is below 1.
+    """
     if isinstance(frames, int):
         return sample_indices(total, frames)
     return np.unique(np.concatenate([sample_indices(total, n) for n in frames]))

@@ -10,22 +10,27 @@ import numpy as np
 from sfllava.sampler.sampling import sample_indices
 from sfllava.types import SfllavaError
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 Decoder = Literal["auto", "decord", "pyav"]
 
 
 class VideoError(SfllavaError):
-    """A video that cannot be read; the message names the file."""
+    """A video cannot be read; the message names the file."""
 
 
 @dataclass(frozen=True)
 class Video:
     """Frames sampled from one video.
 
-    frames: (T H W 3) uint8, RGB, upright. indices: (T) which frames of the `total`. pts_seconds: (T) when
-    each is shown, NaN where the source has no clock (a folder of images). fps: frames a second, or None.
-    size: (height, width) of the source, upright. total: frames that the source has (that can be decoded).
+    Args:
+        path: the file or folder.
+        frames: (T H W 3) uint8, RGB, upright.
+        indices: (T) int64, the index of each frame in the source.
+        pts_seconds: (T) float64, when each frame is shown; NaN where the source has no clock (a folder of images).
+        fps: frames per second of the source, None if it has none.
+        size: (height, width) of the source, upright.
+        total: the number of frames in the source that can be decoded.
+        decoder: what decoded it: `decord`, `pyav` or `images`.
+        damage: what is wrong with the file, where only a part of it could be decoded; else empty.
     """
 
     path: str
@@ -37,10 +42,19 @@ class Video:
     total: int
     decoder: str
     damage: str = ""
-    """What is wrong with the file, where only a part of it could be decoded."""
 
     def positions(self, frames: int) -> np.ndarray:
-        """Which of the frames at hand (T) a sample of `frames` frames has. Raises SfllavaError if it has others."""
+        """Return the positions in `self.frames` of a sample of `frames` frames.
+
+        Args:
+            frames: the number of frames of the sample.
+
+        Returns:
+            (min(total, frames)) int64.
+
+        Raises:
+            SfllavaError: the video was not read for such a sample.
+        """
         wanted = sample_indices(self.total, frames)
         found = np.searchsorted(self.indices, wanted).clip(max=len(self.indices) - 1)
         if not np.array_equal(self.indices[found], wanted):

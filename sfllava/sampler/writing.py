@@ -11,7 +11,21 @@ from sfllava.files import atomic_write
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: int = 8, codec: str = "libx264", **options: str) -> Path:
-    """Encode (T H W 3) uint8 RGB frames to a video file; the suffix picks the container. `options` go to the codec."""
+    """Encode frames to a video file.
+
+    Args:
+        path: the file; its suffix picks the container.
+        frames: (T H W 3) uint8, RGB.
+        fps: frames per second.
+        codec: ffmpeg's name of the encoder.
+        **options: options of the encoder.
+
+    Returns:
+        The path.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
     import av
 
     path = Path(path)

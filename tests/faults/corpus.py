@@ -11,7 +11,7 @@ import os
 import random
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise, zip_longest
@@ -22,7 +22,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from sfllava.sampler.video import IMAGE_SUFFIXES
+from sfllava.sampler import IMAGE_SUFFIXES
 
 FRAMES, WIDTH, HEIGHT, RATE = 16, 64, 48, 8
 _UNEVEN = (0, 1, 2, 7, 8, 12, 13, 20, 21, 22, 23, 40, 44, 45, 60, 61)  # in eighths of a second
@@ -470,11 +470,19 @@ def _hole(data: bytes, seed: int) -> bytes:
 
 
 def make_corpus(folder: Path, count: int) -> list[Item]:
-    """Write up to `count` files below a folder, taking turns among the rules; what stands there then."""
+    """Write up to `count` files below a folder, taking turns among the rules, and return what they are."""
     rules: dict[str, list[Plan]] = {}
-    for item, write in (*_wholes(), *_false(), *_damaged()):
-        rules.setdefault(item.rule, []).append((item, write))
-    plans = [plan for row in zip_longest(*rules.values()) for plan in row if plan][:count]
+    for plan in (*_wholes(), *_false(), *_damaged()):
+        rules.setdefault(plan[0].rule, []).append(plan)
+    return _write(folder, [plan for row in zip_longest(*rules.values()) for plan in row if plan][:count])
+
+
+def make_items(folder: Path, names: Collection[str]) -> list[Item]:
+    """Write the files of these names below a folder, and return what they are."""
+    return _write(folder, [plan for plan in (*_wholes(), *_false(), *_damaged()) if plan[0].name in names])
+
+
+def _write(folder: Path, plans: list[Plan]) -> list[Item]:
     for item, write in plans:
         path = folder / item.name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""ShapesQA: rendered videos on which spatial resolution and the number of frames matter, each for its own questions.
+"""ShapesQA: rendered videos with questions that need spatial resolution, and others that need many frames.
 
-*Detail* questions ask for small things that stay all along; *moment* questions for flashes of a few frames. Unlike
-the other benchmarks it is written here: `write_shapesqa`, then load it with that folder as root.
+*Detail* questions ask about small things that are always visible; *moment* questions about flashes of a few frames.
+Unlike the files of the other benchmarks, these are rendered: call `write_shapesqa`, then load that folder as root.
 """
 
 from __future__ import annotations
@@ -32,23 +32,37 @@ from sfllava.sampler.writing import write_video
 from sfllava.types import SfllavaError
 
 SPEC = Spec(name="shapesqa", task="open", questions=("shapesqa_open.csv",), videos=("videos",))
-FRAMES, FLASH, APART = 64, 2, 4  # frames of a video, of a flash, and from one flash's start to the next at least
+FRAMES, FLASH, GAP = 64, 2, 4  # frames in a video, frames in a flash, least frames between the starts of two flashes
 _SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
-class _Film:
-    """A scene, and the frames at which its flashes start."""
+class _Script:
+    """What happens in one video: its scene, and the frames at which the flashes start."""
 
     scene: Scene
     starts: tuple[int, ...]
 
 
 def write_shapesqa(folder: str | Path, videos: int = 40, seed: int = 0, split: str = "test") -> Path:
-    """Render `videos` videos into folder/videos, with shapesqa_open.csv and shapesqa_choice.csv beside them.
+    """Render videos, and write their questions as open-ended and as multiple-choice questions.
 
-    The same arguments give the same videos and questions. Each video has two or three questions of each family;
-    right answers are spread evenly, so that a guess is right in 20 to 25 % of cases.
+    The same arguments give the same videos and questions. Each video has two or three questions of each kind (detail
+    and moment). Right answers are distributed evenly: a guess is right in 20 to 25 % of cases.
+
+    Args:
+        folder: where to write videos/, shapesqa_open.csv and shapesqa_choice.csv.
+        videos: the number of videos.
+        seed: the seed of the random choices.
+        split: `train` or `test`; the splits share no random choices.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: there is no such split.
+        SfllavaError: `videos` is below 1, or `seed` below 0.
+        RunError: a file cannot be written.
     """
     if split not in _SPLITS:
         raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
@@ -58,39 +72,42 @@ def write_shapesqa(folder: str | Path, videos: int = 40, seed: int = 0, split: s
     (folder / "videos").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([seed, _SPLITS.index(split)])
     tables: dict[str, list[dict[str, str]]] = {"open": [], "choice": []}
-    letters = _even(rng, 4, 8 * videos)
-    for i, film in enumerate(_films(rng, videos)):
+    letters = _spread_evenly(rng, 4, 8 * videos)
+    for i, script in enumerate(_write_scripts(rng, videos)):
         name = f"{split}_{seed}_{i:04d}"
-        # a high quality, since colour has half the resolution of light and the marks are 10 pixels wide
-        write_video(folder / "videos" / f"{name}.mp4", _shoot(film, rng), crf="10", preset="veryfast")
-        for asked in _choose(film.scene, i):
-            row = {"video_name": name, "question_id": f"{name}_{len(tables['open'])}", "question_type": asked.type}
-            row |= {"question": asked.text, "answer": asked.answer}
-            options = choose_options(asked, rng, letters[len(tables["open"])])
+        # high quality, since colour has half the resolution of brightness and the marks are only 10 pixels wide
+        write_video(folder / "videos" / f"{name}.mp4", _render(script, rng), crf="10", preset="veryfast")
+        for question in _choose_questions(script.scene, i):
+            row = {"video_name": name, "question_id": f"{name}_{len(tables['open'])}", "question_type": question.type}
+            row |= {"question": question.text, "answer": question.answer}
+            options = choose_options(question, rng, letters[len(tables["open"])])
             tables["open"].append(row)
             tables["choice"].append(row | {f"a{k}": option for k, option in enumerate(options)})
     for form, rows in tables.items():
-        with (
-            atomic_write(folder / f"shapesqa_{form}.csv") as part,
-            part.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        _write_csv(folder / f"shapesqa_{form}.csv", rows)
     return folder
 
 
-def _even(rng: np.random.Generator, kinds: int, n: int) -> list[int]:
-    """`n` numbers below `kinds`, each as often as the others, in a random order."""
+def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _spread_evenly(rng: np.random.Generator, kinds: int, n: int) -> list[int]:
+    """`n` numbers below `kinds`, all equally often, in random order."""
     return rng.permutation(np.arange(n) % kinds).tolist()
 
 
-def _films(rng: np.random.Generator, videos: int) -> list[_Film]:
+def _write_scripts(rng: np.random.Generator, videos: int) -> list[_Script]:
     colours, places = list(COLOURS), list(PLACES)
-    marks, spots = ([_even(rng, k, videos) for _ in range(n)] for k, n in ((len(colours), 2), (len(places), 3)))
-    firsts = _even(rng, len(colours), videos)
-    digits, counts = _even(rng, len(DIGITS), videos), _even(rng, len(COUNTS), videos)
-    films = []
+    marks, spots = (
+        [_spread_evenly(rng, k, videos) for _ in range(n)] for k, n in ((len(colours), 2), (len(places), 3))
+    )
+    firsts = _spread_evenly(rng, len(colours), videos)
+    digits, counts = _spread_evenly(rng, len(DIGITS), videos), _spread_evenly(rng, len(COUNTS), videos)
+    scripts = []
     for i in range(videos):
         n = counts[i] + 1
         later = [k for k in rng.permutation(len(colours)) if k != firsts[i]]
@@ -101,30 +118,30 @@ def _films(rng: np.random.Generator, videos: int) -> list[_Film]:
             (places[spots[0][i]], places[spots[1][i]], places[spots[2][i]]),
             tuple(colours[k] for k in (firsts[i], *later[: n - 1])),
         )
-        films.append(_Film(scene, _starts(rng, n, opens=i // 4 % 2 == 0)))
-    return films
+        scripts.append(_Script(scene, _choose_starts(rng, n, at_start=i // 4 % 2 == 0)))
+    return scripts
 
 
-def _starts(rng: np.random.Generator, n: int, opens: bool) -> tuple[int, ...]:
-    """Where `n` flashes start: anywhere, APART from one another; half of the videos open with their first."""
-    free = FRAMES - FLASH - APART * (n - 1)
-    starts = np.sort(rng.integers(0, free + 1, n)) + APART * np.arange(n)
-    if opens:
+def _choose_starts(rng: np.random.Generator, n: int, at_start: bool) -> tuple[int, ...]:
+    """The frames at which `n` flashes start, at least GAP apart; the first can be put at the start of the video."""
+    free = FRAMES - FLASH - GAP * (n - 1)
+    starts = np.sort(rng.integers(0, free + 1, n)) + GAP * np.arange(n)
+    if at_start:
         starts[0] = 0
     return tuple(starts.tolist())
 
 
-def _shoot(film: _Film, rng: np.random.Generator) -> np.ndarray:
-    """The film's frames (FRAMES SIDE SIDE 3) uint8."""
+def _render(script: _Script, rng: np.random.Generator) -> np.ndarray:
+    """The frames of a video, (FRAMES SIDE SIDE 3) uint8."""
     frames = np.empty((FRAMES, SIDE, SIDE, 3), np.uint8)
     for t in range(FRAMES):
-        k = next((k for k, start in enumerate(film.starts) if start <= t < start + FLASH), None)
-        frames[t] = draw_scene(film.scene, rng, t / FRAMES, None if k is None else film.scene.flashes[k])
+        k = next((k for k, start in enumerate(script.starts) if start <= t < start + FLASH), None)
+        frames[t] = draw_scene(script.scene, rng, t / FRAMES, None if k is None else script.scene.flashes[k])
     return frames
 
 
-def _choose(scene: Scene, i: int) -> list[SceneQuestion]:
-    """As many detail questions as moment questions, the kinds taking turns from video to video."""
+def _choose_questions(scene: Scene, i: int) -> list[SceneQuestion]:
+    """As many detail questions as moment questions; the types of detail take turns from video to video."""
     moment, detail = ask_moment(scene), ask_detail(scene)
     kinds = [[a for a in detail if a.type == kind] for kind in ("detail-colour", "detail-digit", "detail-place")]
     chosen = [kind[i % len(kind)] for kind in kinds]

@@ -1,7 +1,8 @@
-"""Scenes of shapes, drawn with numpy alone: what ShapesQA films and what the tiny model learned from.
+"""Scenes of shapes, drawn with numpy: the content of ShapesQA and the training data of the tiny model.
 
-A scene has small things that stay (a square, a cross, a sign with a digit, one 14-pixel cell each) and flashes:
-a disc of one colour that hides most of the frame for a moment. No two flashes of a scene have the same colour.
+A scene has small things that are always visible (a square, a cross and a sign with a digit, each in a cell of 14
+pixels) and flashes: a disc of one colour that covers most of the frame for a moment. No two flashes of a scene have the
+same colour.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ COLOURS = {
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 COUNTS = ("one", "two", "three", "four")
 MARKS = ("square", "cross")
-# 3 x 5 bitmaps, a row a number, the left pixel its highest bit; drawn at twice the size
+# 3 x 5 bitmaps, one number per row with the left pixel as its highest bit; drawn at twice that size
 _BITMAPS = {
     "1": (2, 6, 2, 2, 7),
     "2": (7, 1, 7, 4, 7),
@@ -36,7 +37,14 @@ _Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
 
 @dataclass(frozen=True)
 class Thing:
-    """A small thing: its name, its colour or digit, and its (row, column) cell."""
+    """A small thing.
+
+    Args:
+        name: square, cross or sign.
+        value: its colour, or the digit on the sign.
+        cell: its (row, column) cell.
+        jitter: pixels (down, right) from the cell's top left corner.
+    """
 
     name: str
     value: str
@@ -45,25 +53,39 @@ class Thing:
 
     @property
     def place(self) -> str:
-        """The quarter of the frame, in words."""
+        """The quarter of the frame that it is in, in words."""
         half = CELLS // 2
         return PLACES[2 * (self.cell[0] >= half) + (self.cell[1] >= half)]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What there is to see: things that stay, the flashes' colours in order, and the look of the background."""
+    """What a video shows.
+
+    Args:
+        things: the things that are always visible.
+        flashes: the colours of the flashes, in order.
+        background: (SIDE SIDE 3) float32.
+        clutter: (N 6) of each distractor: left, top, size, grey, and the pixels that it drifts right and down in the
+            course of the video.
+    """
 
     things: tuple[Thing, ...]
     flashes: tuple[str, ...]
     background: np.ndarray
     clutter: np.ndarray = field(repr=False)
-    """(N 6) left, top, size, grey, and the pixels it drifts right and down from the first still to the last."""
 
 
 @dataclass(frozen=True)
 class SceneQuestion:
-    """A question about a scene, with its answer and what else could have been the answer."""
+    """A question about a scene.
+
+    Args:
+        type: its kind, such as `detail-colour`.
+        text: the question.
+        answer: the right answer.
+        others: the wrong answers that are possible.
+    """
 
     type: str
     text: str
@@ -78,14 +100,25 @@ def make_scene(
     places: tuple[str, str, str],
     flashes: tuple[str, ...],
 ) -> Scene:
-    """A scene with its square and cross in `colours` and its square, cross and sign at `places`, the rest by chance."""
+    """Make a scene; what the arguments leave open is random.
+
+    Args:
+        rng: the source of randomness.
+        colours: of the square and the cross.
+        digit: on the sign.
+        places: of the square, the cross and the sign.
+        flashes: the colours of the flashes, in order.
+
+    Returns:
+        The scene.
+    """
     half, taken, things = CELLS // 2, set(), []
     for name, value, place in zip((*MARKS, "sign"), (*colours, digit), places):
         down, right = divmod(PLACES.index(place), 2)
         while (cell := (int(rng.integers(half)) + half * down, int(rng.integers(half)) + half * right)) in taken:
             continue
         taken.add(cell)
-        # a mark is 10 x 10 pixels and a sign 10 x 12, so that with its jitter each stays in its cell
+        # a mark has 10 x 10 pixels and a sign 10 x 12: with its jitter each stays in its cell
         things.append(Thing(name, value, cell, (int(rng.integers(3)), int(rng.integers(5)))))
     level, tint = rng.uniform(60, 150), rng.uniform(-12, 12, 3)
     slope = rng.uniform(-0.25, 0.25, 2)
@@ -106,7 +139,15 @@ def make_scene(
 
 
 def random_scene(rng: np.random.Generator, flashes: int) -> Scene:
-    """A scene with everything by chance but the number of flashes."""
+    """Make a scene that is random except for the number of flashes.
+
+    Args:
+        rng: the source of randomness.
+        flashes: how many.
+
+    Returns:
+        The scene.
+    """
     names = list(COLOURS)
     return make_scene(
         rng,
@@ -120,7 +161,18 @@ def random_scene(rng: np.random.Generator, flashes: int) -> Scene:
 def draw_scene(
     scene: Scene, rng: np.random.Generator, when: float, flash: str | None = None, radius: float = 60
 ) -> np.ndarray:
-    """One still (112 112 3) uint8 at time `when` in 0..1, with a disc of `radius` pixels where a colour flashes."""
+    """Draw one frame of a scene.
+
+    Args:
+        scene: the scene.
+        rng: the source of the noise, and of where a flash is.
+        when: the time, from 0 (first frame) to 1.
+        flash: the colour that flashes at this time, None if none does.
+        radius: of the flash, in pixels.
+
+    Returns:
+        (112 112 3) uint8.
+    """
     image = scene.background.copy()
     for i, (left, top, size, grey, right, down) in enumerate(scene.clutter):
         x, y = left + when * right, top + when * down
@@ -151,53 +203,83 @@ def _draw_thing(image: np.ndarray, thing: Thing) -> None:
 
 
 def ask_detail(scene: Scene) -> list[SceneQuestion]:
-    """All detail questions: the colours of the marks, the digit, and where each thing is."""
-    asked = []
+    """Return all detail questions: the colours of the marks, the digit, and where each thing is.
+
+    Args:
+        scene: the scene.
+
+    Returns:
+        Two questions per thing.
+    """
+    questions = []
     for thing in scene.things:
         if thing.name == "sign":
-            asked.append(_asked("detail-digit", "Which digit is on the sign?", thing.value, DIGITS))
+            questions.append(_question("detail-digit", "Which digit is on the sign?", thing.value, DIGITS))
         else:
             text = f"What colour is the small {thing.name}?"
-            asked.append(_asked("detail-colour", text, thing.value, tuple(COLOURS)))
+            questions.append(_question("detail-colour", text, thing.value, tuple(COLOURS)))
         name = thing.name if thing.name == "sign" else f"small {thing.name}"
-        asked.append(_asked("detail-place", f"Where is the {name}?", thing.place, PLACES))
-    return asked
+        questions.append(_question("detail-place", f"Where is the {name}?", thing.place, PLACES))
+    return questions
 
 
 def ask_moment(scene: Scene) -> list[SceneQuestion]:
-    """All moment questions: how many colours flashed, and which, or which came first and last."""
+    """Return all moment questions: how many colours flashed, and which, or which came first and last.
+
+    Args:
+        scene: the scene.
+
+    Returns:
+        Three questions, two of a scene with one flash, none of a scene without flashes.
+    """
     count, colours = len(scene.flashes), tuple(COLOURS)
     if not count:
         return []
-    asked = [_asked("moment-count", "How many colours flashed?", COUNTS[count - 1], COUNTS)]
+    questions = [_question("moment-count", "How many colours flashed?", COUNTS[count - 1], COUNTS)]
     if count == 1:
-        return [*asked, _asked("moment-flash", "Which colour flashed?", scene.flashes[0], colours)]
-    # the other colours that flashed stand first among the wrong options, so that order alone decides
+        return [*questions, _question("moment-flash", "Which colour flashed?", scene.flashes[0], colours)]
+    # the other colours that flashed come first among the wrong options, so that only their order decides
     first = (*scene.flashes, *(c for c in colours if c not in scene.flashes))
     last = (*scene.flashes[::-1], *(c for c in colours if c not in scene.flashes))
     return [
-        *asked,
-        _asked("moment-order", "Which colour flashed first?", scene.flashes[0], first),
-        _asked("moment-order", "Which colour flashed last?", scene.flashes[-1], last),
+        *questions,
+        _question("moment-order", "Which colour flashed first?", scene.flashes[0], first),
+        _question("moment-order", "Which colour flashed last?", scene.flashes[-1], last),
     ]
 
 
-def _asked(kind: str, text: str, answer: str, possible: tuple[str, ...]) -> SceneQuestion:
+def _question(kind: str, text: str, answer: str, possible: tuple[str, ...]) -> SceneQuestion:
     return SceneQuestion(kind, text, answer, tuple(p for p in possible if p != answer))
 
 
-def choose_options(asked: SceneQuestion, rng: np.random.Generator, right: int) -> tuple[str, ...]:
-    """Four options with the answer at position `right`; of an order question's, those that did flash stay in."""
-    others = list(asked.others)
-    if asked.type != "moment-order":
+def choose_options(question: SceneQuestion, rng: np.random.Generator, right: int) -> tuple[str, ...]:
+    """Choose four options for a question.
+
+    Args:
+        question: the question; for one about the order of flashes, colours that did flash are preferred.
+        rng: the source of randomness.
+        right: the position of the right answer.
+
+    Returns:
+        The options.
+    """
+    others = list(question.others)
+    if question.type != "moment-order":
         others = [others[i] for i in rng.permutation(len(others))]
     options = [others[i] for i in rng.permutation(3)]
-    options.insert(right, asked.answer)
+    options.insert(right, question.answer)
     return tuple(options)
 
 
 def describe(scene: Scene) -> str:
-    """The scene in words."""
+    """Return a scene in words.
+
+    Args:
+        scene: the scene.
+
+    Returns:
+        One line.
+    """
     marks = [f"a {t.value} {t.name} {t.place}" for t in scene.things if t.name != "sign"]
     sign = next(t for t in scene.things if t.name == "sign")
     flashes = " then ".join(scene.flashes)

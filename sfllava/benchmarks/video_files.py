@@ -1,0 +1,117 @@
+"""Finding the videos of a benchmark by the names in its question file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sfllava.benchmarks.question_files import BenchmarkError
+from sfllava.sampler import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from sfllava.types import SfllavaError
+
+_SUFFIX_ORDER = {suffix: i for i, suffix in enumerate(VIDEO_SUFFIXES)}
+
+
+class LinkError(SfllavaError):
+    """A link leads out of the folder of videos and must not be followed."""
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """The videos below a folder, by name.
+
+    Args:
+        folder: the folder of videos.
+        videos: file name, stem and relative path, with and without suffix -> the video files or folders of frame
+            images of that name.
+        links: the links to folders outside that were not searched.
+        follow_links: links that lead out of the folder are followed.
+    """
+
+    folder: Path
+    videos: dict[str, list[Path]]
+    links: list[Path]
+    follow_links: bool
+
+    def find(self, name: str) -> Path:
+        """Find the video of a name, as `Benchmark.find_video` does."""
+        path = self._match(name)
+        links = self.links if path is None else self._outward_links(path)
+        if links:
+            raise LinkError(
+                f"{name}: {links[0]} leads out of the folder of videos, to {os.path.realpath(links[0])}; pass "
+                "--follow-links (follow_links=True) to follow such links"
+            )
+        if path is None:
+            raise BenchmarkError(f"{name}: no such video under {self.folder}")
+        return path
+
+    def _match(self, name: str) -> Path | None:
+        stem = _stem(name)
+        for key in (name, stem, f"v_{stem}", stem.removeprefix("v_")):
+            found = self.videos.get(key, [])
+            # a relative path names one file, even where another file has its last part as name
+            found = [path for path in found if key in _relative_names(path, self.folder)] or found
+            if len({path.parent for path in found}) > 1:
+                raise BenchmarkError(f"{name}: more than one such video: {', '.join(map(str, found[:4]))}")
+            if found:  # same folder, same stem: the first suffix in the list wins
+                return min(found, key=lambda path: _SUFFIX_ORDER.get(path.suffix.lower(), len(_SUFFIX_ORDER)))
+        return None
+
+    def _outward_links(self, path: Path) -> list[Path]:
+        """The links by which a video, a file or a folder of frame images, leads out of the folder of videos."""
+        if self.follow_links:
+            return []
+        parts = sorted(path.iterdir()) if path.is_dir() else [path]
+        return [part for part in parts if _leads_out(part, self.folder)]
+
+
+def index_videos(folder: Path, follow_links: bool) -> VideoIndex:
+    """Search a folder and its subfolders for videos.
+
+    Args:
+        folder: the folder of videos, which may itself be a link.
+        follow_links: also search folders behind links that lead out of it.
+
+    Returns:
+        Its videos by name. A file takes precedence over a folder of frame images of the same name.
+    """
+    files: dict[str, list[Path]] = {}
+    image_folders: dict[str, list[Path]] = {}
+    links: list[Path] = []
+    seen: set[str] = set()
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link to a folder that was searched already, or to one of its own parents
+            subfolders.clear()
+            continue
+        seen.add(real)
+        outside = set() if follow_links else {name for name in subfolders if _leads_out(Path(parent, name), folder)}
+        links += [Path(parent, name) for name in sorted(outside)]
+        subfolders[:] = sorted(set(subfolders) - outside)
+        relative = Path(parent).relative_to(folder).as_posix()
+        for name in sorted(names):
+            path = Path(parent, name)
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                for key in {name, path.stem, *_relative_names(path, folder)}:
+                    files.setdefault(key, []).append(path)
+        if relative != "." and any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
+            for key in {Path(parent).name, relative}:
+                image_folders.setdefault(key, []).append(Path(parent))
+    return VideoIndex(folder, {**image_folders, **files}, links, follow_links)
+
+
+def _stem(name: str) -> str:
+    """A name without the suffix of a video; other dots stay."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else str(path)
+
+
+def _relative_names(path: Path, folder: Path) -> tuple[str, str]:
+    relative = path.relative_to(folder).as_posix()
+    return relative, _stem(relative)
+
+
+def _leads_out(path: Path, folder: Path) -> bool:
+    return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

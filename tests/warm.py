@@ -1,0 +1,220 @@
+"""Command lines of the tests without four seconds of imports each: processes forked from one that has imported all.
+
+`install` makes `subprocess` start `python -m sfllava.cli ...` by asking a small server, one for each test process, that
+imported torch, transformers and the rest once. What it forks is a process of its own: its pid, its signals, its working
+directory, environment, standard streams and exit status are those of the command. A command is started cold, as ever,
+where its environment has something that only a new interpreter reads.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+COLD = "SFLLAVA_COLD"
+"""Set in a command's environment: start it cold"""
+_COMMAND = [sys.executable, "-m", "sfllava.cli"]
+# what the commands import; a module that is missing here costs time only
+_IMPORTS = (
+    "torch", "transformers.models.llava_next.modeling_llava_next", "transformers.generation", "pandas", "scipy.stats",
+    "openai", "tqdm.auto", "yaml", "sfllava.cli", "sfllava.models.load", "sfllava.runs.evaluate", "sfllava.runs.ask",
+    "sfllava.runs.judge", "sfllava.ablation", "sfllava.report",
+)  # fmt: skip
+_Popen = subprocess.Popen
+
+
+class WarmPopen(_Popen):
+    """`subprocess.Popen`, whose processes are forked by the server where they run `sfllava.cli`."""
+
+    _status: socket.socket | None = None
+
+    def _execute_child(self, args: Any, executable: Any, preexec_fn: Any, *rest: Any) -> None:
+        (close_fds, pass_fds, cwd, env, _, _, shell, stdin, p2cwrite, c2pread, stdout, errread, stderr, *_) = rest
+        new_session = rest[-2]
+        words = None if isinstance(args, str | bytes | os.PathLike) else [os.fspath(word) for word in args]
+        environment = dict(os.environ if env is None else env)
+        plain = not (shell or executable or preexec_fn or pass_fds) and close_fds
+        if not (plain and words and words[:3] == _COMMAND and _is_warm(environment)):
+            return super()._execute_child(args, executable, preexec_fn, *rest)  # type: ignore[misc]
+        task = {"words": words[3:], "cwd": os.fspath(cwd or os.getcwd()), "env": environment, "session": new_session}
+        streams = [own if own != -1 else default for own, default in ((stdin, 0), (stdout, 1), (stderr, 2))]
+        self.pid, self._status = _server().start(task, streams)  # type: ignore[misc]
+        self._child_created = True
+        self._close_pipe_fds(stdin, p2cwrite, c2pread, stdout, errread, stderr)  # type: ignore[attr-defined]
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        if self._status is None:
+            return super()._try_wait(wait_flags)  # type: ignore[misc]
+        if wait_flags == os.WNOHANG and not select.select([self._status], [], [], 0)[0]:
+            return 0, 0
+        said = self._status.recv(64)
+        self._status.close()
+        return self.pid, int(said) if said else signal.SIGKILL
+
+    def _internal_poll(self, *args: Any, **options: Any) -> int | None:
+        if self._status is None:
+            return super()._internal_poll(*args, **options)  # type: ignore[misc]
+        if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+            try:
+                if self.returncode is None:
+                    pid, status = self._try_wait(os.WNOHANG)
+                    if pid == self.pid:
+                        self._handle_exitstatus(status)  # type: ignore[attr-defined]
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        return self.returncode
+
+
+def _is_warm(environment: dict[str, str]) -> bool:
+    folders = environment.get("PYTHONPATH", "").split(os.pathsep)
+    seeded = environment.get("PYTHONHASHSEED") != os.environ.get("PYTHONHASHSEED")
+    return not (COLD in environment or seeded or any((Path(f) / "sitecustomize.py").exists() for f in folders if f))
+
+
+class _Server:
+    def __init__(self) -> None:
+        self._connection, theirs = socket.socketpair()
+        self._lock = threading.Lock()
+        command = [sys.executable, __file__, str(theirs.fileno()), str(os.getpid())]
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        self._process = _Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": path})
+        theirs.close()
+        atexit.register(self.stop)
+
+    def start(self, task: dict[str, Any], streams: list[int]) -> tuple[int, socket.socket]:
+        """The pid of a command, and where its status will be read."""
+        mine, theirs = socket.socketpair()
+        with self._lock:
+            data = json.dumps(task).encode()
+            fds = array.array("i", [*streams, theirs.fileno()])
+            self._connection.sendmsg([len(data).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+            self._connection.sendall(data)
+            theirs.close()
+            pid = int(mine.recv(64))
+        return pid, mine
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+_servers: dict[int, _Server] = {}
+
+
+def _server() -> _Server:
+    # a process that was forked has none
+    return _servers.setdefault(os.getpid(), _Server()) if os.getpid() not in _servers else _servers[os.getpid()]
+
+
+def install() -> None:
+    """Let `subprocess` start commands by the server, where the system can."""
+    if sys.platform == "linux":
+        subprocess.Popen = WarmPopen  # type: ignore[misc]
+
+
+def _serve(connection: socket.socket) -> None:
+    for name in _IMPORTS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    running: dict[int, socket.socket] = {}
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(write)
+    while True:
+        ready, _, _ = select.select([connection, read], [], [])
+        if read in ready:
+            os.read(read, 4096)
+        _reap(running)
+        if connection not in ready:
+            continue
+        head, fds, _, _ = socket.recv_fds(connection, 8, 4)
+        if not head:
+            return
+        data, size = b"", int.from_bytes(head, "big")
+        while len(data) < size:
+            data += connection.recv(size - len(data))
+        status = socket.socket(fileno=fds.pop())
+        pid = os.fork()
+        if not pid:
+            signal.set_wakeup_fd(-1)
+            _run(json.loads(data), fds, [connection, status, *running.values()], [read, write])
+        for fd in fds:
+            os.close(fd)
+        running[pid] = status
+        status.send(str(pid).encode())
+
+
+def _reap(running: dict[int, socket.socket]) -> None:
+    for pid, status in list(running.items()):
+        done, code = os.waitpid(pid, os.WNOHANG)
+        if done:
+            with contextlib.suppress(OSError):
+                status.send(str(code).encode())
+            status.close()
+            del running[pid]
+
+
+def _run(task: dict[str, Any], streams: list[int], sockets: list[socket.socket], pipes: list[int]) -> None:
+    """In the forked process: be the command, and end."""
+    code = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for one in sockets:
+            one.close()
+        if task["session"]:
+            os.setsid()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        for fd in [*streams, *pipes]:
+            os.close(fd)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: PTH123, SIM115
+        os.chdir(task["cwd"])
+        os.environ.clear()
+        os.environ.update(task["env"])
+        sys.path[:0] = [folder for folder in task["env"].get("PYTHONPATH", "").split(os.pathsep) if folder]
+        sys.argv = ["sfllava", *task["words"]]
+        from sfllava.cli import main
+
+        code = main()
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive the tests
+    if os.getppid() == int(sys.argv[2]):
+        _serve(socket.socket(fileno=int(sys.argv[1])))
