@@ -327,7 +327,7 @@ def test_what_cannot_be_honoured_names_the_line(small, changes, message):
     [
         ("", "x.yaml: needed KEY: value lines, got something else"),
         ("- SCRIPT\n", "line 1: needed KEY: value lines"),
-        ("SCRIPT: a\nCONFIG_NAME: auto\nSCRIPT: b\n", "line 3: SCRIPT stands twice; first on line 1"),
+        ("SCRIPT: a\nCONFIG_NAME: auto\nSCRIPT: b\n", "line 3: SCRIPT occurs twice; first on line 1"),
         ("SCRIPT: a\n", "needed CONFIG_NAME; there are SCRIPT"),
         ("CONFIG_NAME: auto\n", "needed SCRIPT; there are CONFIG_NAME"),
         ("CONFIG_NAME: auto\nSCRIPT: [a\nNUM_FRAMES: 8\n", "line 3: not readable as YAML: "),
