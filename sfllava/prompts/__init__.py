@@ -70,7 +70,7 @@ def options_text(options: tuple[str, ...]) -> str:
 
 
 def check_placeholders(text: str, source: str, known: Sequence[str] = PROMPT_FIELDS) -> None:
-    """Raise SfllavaError if a text has a placeholder, such as {subtitles}, that is not known and would stay as it is."""
+    """Raise SfllavaError if a text has a placeholder, such as {subtitles}, that is not known."""
     if unknown := [name for name in _PLACEHOLDER.findall(text) if name not in known]:
         listed = ", ".join(f"{{{name}}}" for name in known)
         raise SfllavaError(f"{source}: nothing fills in {{{unknown[0]}}}; the placeholders are {listed}")

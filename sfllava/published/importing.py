@@ -61,26 +61,19 @@ def import_outputs(
     judged: str | Path | None = None,
     judge: str | None = None,
 ) -> Imported:
-    """Read `merge.jsonl`, and a judge's files, of the published code into a run folder.
-
-    Every question of the benchmark gets a row; one that the output lacks is a failed one. Called again, it changes
-    nothing.
+    """Read `merge.jsonl`, and a judge's files, into a run folder. Called again, it changes nothing.
 
     Args:
         folder: The folder of merge.jsonl, or its OUTPUT_DIR.
-        benchmark: The questions that were asked.
+        benchmark: The questions; each gets a row, a failed one if the output lacks it.
         out: The run folder to write.
         setting: The setting it was run with, if known; else its CONFIG_NAME is the setting's name.
         config_name: Which CONFIG_NAME, if there are several.
         judged: Its TEMP_DIR, or the folder of one judge.
         judge: Which judge, or what to call it.
 
-    Returns:
-        What was imported.
-
     Raises:
-        OutputError: An output folder cannot be read.
-        RunError: The run folder cannot be written, or has another run.
+        OutputError, RunError: The output folder cannot be read, or the run folder cannot be written.
     """
     files = find_outputs(Path(folder), benchmark.name, config_name)
     config = config_name or next(iter(files.values())).absolute().parent.name

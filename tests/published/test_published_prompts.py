@@ -11,8 +11,8 @@ from published_layout import sfllava
 
 from sfllava.evaluators.judges.base import JudgeRequest, load_rubric
 from sfllava.prompts import load_prompt, pack_prompt
-from sfllava.published.templates import Gap, Unreadable, fill, parse_file, read_template, render
 from sfllava.published.judge_wordings import RUBRICS
+from sfllava.published.templates import Gap, Unreadable, fill, parse_file, read_template, render
 from sfllava.published.wordings import read_wordings, write_pack
 from sfllava.types import Question, SfllavaError
 

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
-
 Layout = Literal["transformers", "original"]
 _CORPUS = (
     "the frames of a video show people on a raft on the river and a woman in a gym with a panda on the grass",
