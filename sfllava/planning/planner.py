@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sfllava.ablation import Ablation, load_ablation
-from sfllava.aggregators.base import identity_key
-from sfllava.aggregators.slowfast import SlowFast, prefix_key
+from sfllava.aggregators.base import identity_key, image_count, makes_images, prefix_key, shared_tokens
 from sfllava.benchmarks import Benchmark
 from sfllava.models.sizes import Sizes, sizes_of
 from sfllava.planning import stages
@@ -146,29 +145,20 @@ def _at_a_time(asked: PlannedQuestions, way: Way) -> str:
 
 def _reused(earlier: Setting | None, setting: Setting, sizes: Sizes) -> int:
     """Visual tokens that two settings of one front, asked one after the other, have in common."""
-    one = earlier.aggregation if earlier else None
-    other = setting.aggregation
-    if earlier is None or not isinstance(one, SlowFast) or not isinstance(other, SlowFast):
+    if earlier is None or (earlier.prompt, earlier.frames) != (setting.prompt, setting.frames):
         return 0
-    if (earlier.prompt, earlier.frames, prefix_key(one)) != (setting.prompt, setting.frames, prefix_key(other)):
-        return 0
-    fast = setting.frames * other.fast[0] * other.fast[1]
-    return setting.token_count(*sizes.grid) - (0 if one.fast == other.fast else fast)
-
-
-def _is_tiled(setting: Setting) -> bool:
-    return getattr(setting.aggregation, "make_images", None) is not None
+    return shared_tokens(earlier.aggregation, setting.aggregation, setting.frames, *sizes.grid)
 
 
 def _count(setting: Setting) -> int:
     """Images that the vision tower sees of a video."""
-    return len(setting.images(np.zeros((setting.frames, 4, 4, 3), np.uint8)))
+    return image_count(setting.aggregation, setting.frames)
 
 
 def _images(settings: Sequence[Setting], video_frames: int) -> tuple[int, list[int]]:
     """Frames that all settings together sample of a video; and images that those which tile make, each of its own."""
-    plain = {s.frames for s in settings if not _is_tiled(s)}
-    tiled = {(s.frames, identity_key(s.aggregation)): _count(s) for s in settings if _is_tiled(s)}
+    plain = {s.frames for s in settings if not makes_images(s.aggregation)}
+    tiled = {(s.frames, identity_key(s.aggregation)): _count(s) for s in settings if makes_images(s.aggregation)}
     # a run encodes all frames that it decoded, also those that only a tiled setting sampled
     counts = {s.frames for s in settings} if plain else set()
     total = max([video_frames, *counts])
