@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sfllava.ablation import Ablation, load_ablation
-from sfllava.aggregators.base import identity_key
-from sfllava.aggregators.slowfast import SlowFast, prefix_key
+from sfllava.aggregators.base import identity_key, image_count, makes_images, prefix_key, shared_tokens
 from sfllava.benchmarks import Benchmark
 from sfllava.models.sizes import Sizes, sizes_of
 from sfllava.planning import stages
@@ -93,12 +92,9 @@ def _choose_settings(
         raise SfllavaError(f"needed settings with different names, got {names}")
     groups: dict[object, list[Setting]] = {}
     for setting in wanted:
-        groups.setdefault(_prefix(setting), []).append(setting)
+        prefix = setting.prompt, setting.frames, prefix_key(setting.aggregation)
+        groups.setdefault(prefix, []).append(setting)
     return [setting for group in groups.values() for setting in group]
-
-
-def _prefix(setting: Setting) -> tuple[object, ...]:
-    return setting.prompt, setting.frames, prefix_key(setting.aggregation)
 
 
 def _plan(chosen: Sequence[PlannedQuestions], sizes: Sizes, device: Roofline, workers: int, video_frames: int) -> Plan:
@@ -134,7 +130,7 @@ def _plan_setting(
     found = largest_fitting(questions, sizes, device, images, group_questions) if questions.answered else None
     batch = found or full
     memory = estimate_memory(questions, sizes, device, images, batch)
-    encode = stages.encode_cost(shape, device, _image_count(setting), batch.images)
+    encode = stages.encode_cost(shape, device, image_count(setting.aggregation, setting.frames), batch.images)
     prefill = questions.prefill(shape, device)
     batches = questions.batches(questions.workload.groups(batch.group_questions))
     decode = questions.decode(shape, device, batches, batch.questions)
@@ -180,28 +176,16 @@ def _at_a_time(questions: PlannedQuestions, batch: BatchSizes) -> str:
 
 def _reused_tokens(earlier: Setting | None, setting: Setting, sizes: Sizes) -> int:
     """Return how many visual tokens a setting has in common with the one asked before it."""
-    if earlier is None or _prefix(earlier) != _prefix(setting):
+    if earlier is None or (earlier.prompt, earlier.frames) != (setting.prompt, setting.frames):
         return 0
-    one, other = earlier.aggregation, setting.aggregation
-    if not isinstance(one, SlowFast) or not isinstance(other, SlowFast):
-        return 0
-    fast = setting.frames * other.fast[0] * other.fast[1]
-    return setting.token_count(*sizes.grid) - (0 if one.fast == other.fast else fast)
-
-
-def _makes_images(setting: Setting) -> bool:
-    return getattr(setting.aggregation, "make_images", None) is not None
-
-
-def _image_count(setting: Setting) -> int:
-    """Return how many images of a video the vision tower encodes."""
-    return len(setting.images(np.zeros((setting.frames, 4, 4, 3), np.uint8)))
+    return shared_tokens(earlier.aggregation, setting.aggregation, setting.frames, *sizes.grid)
 
 
 def _count_images(settings: Sequence[Setting], video_frames: int) -> list[int]:
     """Return how many images of a video are encoded: frames for all settings, then those that some make of frames."""
-    made = {(s.frames, identity_key(s.aggregation)): _image_count(s) for s in settings if _makes_images(s)}
-    if all(_makes_images(setting) for setting in settings):
+    making = [setting for setting in settings if makes_images(setting.aggregation)]
+    made = {(s.frames, identity_key(s.aggregation)): image_count(s.aggregation, s.frames) for s in making}
+    if len(making) == len(settings):
         return [0, *made.values()]
     # a run encodes all frames that it decoded, also those that only a setting with images of its own sampled
     counts = {setting.frames for setting in settings}
