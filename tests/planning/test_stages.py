@@ -76,7 +76,7 @@ class Alive(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("family", ["vicuna", "mistral"])
-def test_memory_beside_weights_against_the_real_code(models, family):
+def test_activations_against_the_real_code(models, family):
     model = models(family)
     shape, tracked = model.info.shape, {}
 

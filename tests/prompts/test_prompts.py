@@ -19,7 +19,7 @@ def test_a_question_stays_text():
 
 
 @pytest.mark.parametrize("text", ["no {question} video", "{question} <video> and <video>"])
-def test_the_video_stands_once(text):
+def test_the_video_occurs_once(text):
     with pytest.raises(SfllavaError, match="a prompt needs <video> once"):
         Prompt(text)
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_layout import sfllava
+from shell import sfllava
 
 from sfllava.evaluators.judges.base import JudgeRequest, load_rubric
 from sfllava.prompts import load_prompt, pack_prompt
