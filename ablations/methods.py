@@ -6,7 +6,7 @@ has no setting that small is left out, with a warning.
 
 import logging
 
-from sfllava.aggregators.matching import CANDIDATES, match_budget
+from sfllava.aggregators.matching import budget_methods, match_budget
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
@@ -16,7 +16,7 @@ TOKENS = 3680
 
 def settings(model, task, tokens) -> list[Setting]:
     found = []
-    for method in CANDIDATES:
+    for method in budget_methods():
         try:
             found.append(Setting(50, match_budget(method, tokens, 50, *model.grid), method))
         except SfllavaError as error:

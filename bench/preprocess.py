@@ -17,8 +17,8 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from sfllava.models.families.llava_next import pixel_values
-from sfllava.sampler.reading import read_video
 from sfllava.sampler.images import resize_frames
+from sfllava.sampler.reading import read_video
 
 
 def main() -> None:

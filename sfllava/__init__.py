@@ -4,6 +4,8 @@ frames = read_video(path, setting.frames).frames   # T H W 3, uint8
 grid = model.encode(frames)                         # T h w D
 tokens = setting.tokens(grid)                       # N D
 answers = model.answer(tokens, questions)           # one visual prefix, many questions
+
+Names and modules are loaded on first use, so that importing the package needs no torch.
 """
 
 from __future__ import annotations
@@ -14,52 +16,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sfllava.ablation import ablate
-    from sfllava.aggregators.naming import parse_aggregation
-    from sfllava.aggregators.pools import Pool
     from sfllava.aggregators.slowfast import SlowFast
     from sfllava.analysis.loading import load_results
     from sfllava.benchmarks import load_benchmark
     from sfllava.explorer import explore
     from sfllava.models.load import load_model
     from sfllava.notebooks import run_notebook
-    from sfllava.prompts import Prompt, load_prompt
+    from sfllava.prompts import load_prompt
     from sfllava.runs.ask import ask
     from sfllava.runs.check import check
     from sfllava.runs.evaluate import evaluate
     from sfllava.runs.judge import judge
     from sfllava.sampler.reading import read_video
     from sfllava.settings import Setting
-    from sfllava.types import Answer, Question, SfllavaError
+    from sfllava.types import Question, SfllavaError
 
     __version__: str
 
-# name -> its module; loaded on first use, so that importing the package needs no torch
-_HOMES = {
+# name -> its module
+_MODULES = {
+    "Question": "types",
+    "Setting": "settings",
+    "SfllavaError": "types",
+    "SlowFast": "aggregators.slowfast",
     "ablate": "ablation",
     "ask": "runs.ask",
-    "load_benchmark": "benchmarks",
     "check": "runs.check",
     "evaluate": "runs.evaluate",
     "explore": "explorer",
     "judge": "runs.judge",
+    "load_benchmark": "benchmarks",
     "load_model": "models.load",
-    "load_results": "analysis.loading",
-    "run_notebook": "notebooks",
-    "Prompt": "prompts",
     "load_prompt": "prompts",
+    "load_results": "analysis.loading",
     "read_video": "sampler.reading",
-    "Pool": "aggregators.pools",
-    "SlowFast": "aggregators.slowfast",
-    "parse_aggregation": "aggregators.naming",
-    "Answer": "types",
-    "Question": "types",
-    "Setting": "settings",
-    "SfllavaError": "types",
+    "run_notebook": "notebooks",
 }
 __all__ = [
-    "Answer",
-    "Pool",
-    "Prompt",
     "Question",
     "Setting",
     "SfllavaError",
@@ -75,15 +68,14 @@ __all__ = [
     "load_model",
     "load_prompt",
     "load_results",
-    "parse_aggregation",
     "read_video",
     "run_notebook",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"sfllava.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"sfllava.{_MODULES[name]}"), name)
     if name == "__version__":
         return _version()
     if not name.startswith("_") and importlib.util.find_spec(f"sfllava.{name}"):

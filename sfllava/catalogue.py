@@ -1,4 +1,4 @@
-"""Finding the files that lie beside the package: ablations, figures, notebooks. Each is looked up by its name."""
+"""Find ablations, figures and notebooks by name: files next to the package in a checkout, inside it in a wheel."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ Kind = Literal["ablations", "figures", "notebooks"]
 
 
 def folder(kind: Kind) -> Path:
-    """Where a kind's files are: beside the package in a checkout, inside it when installed from a wheel."""
-    beside = _PACKAGE.parent / kind
-    return beside if (_PACKAGE.parent / "pyproject.toml").exists() and beside.is_dir() else _PACKAGE / "beside" / kind
+    """Return the folder of the files of one kind."""
+    checkout = _PACKAGE.parent
+    in_checkout = (checkout / "pyproject.toml").exists() and (checkout / kind).is_dir()
+    return (checkout if in_checkout else _PACKAGE / "bundled") / kind
 
 
 def names(kind: Kind) -> list[str]:
-    """All names of a kind."""
+    """Return all names of a kind."""
     suffix = ".ipynb" if kind == "notebooks" else ".py"
     return sorted(path.stem for path in folder(kind).glob(f"*{suffix}") if not path.stem.startswith("_"))
 
 
 def find(kind: Kind, name: str | Path) -> Path:
-    """The file of a name, or of a path to a file of the user's own. Raises SfllavaError, with all names."""
+    """Return the file of a name, or of a path to a file of your own; else raise SfllavaError with all names."""
     suffix = ".ipynb" if kind == "notebooks" else ".py"
     if str(name).endswith(suffix):
         path = Path(name)
@@ -39,7 +40,7 @@ def find(kind: Kind, name: str | Path) -> Path:
 
 
 def load(kind: Kind, name: str | Path) -> ModuleType:
-    """The Python module of a name or path. It is run, so a path must be to code that you trust."""
+    """Return the Python module of a name or path. It is executed, so pass only paths to code that you trust."""
     path = find(kind, name)
     spec = importlib.util.spec_from_file_location(f"sfllava_{kind}_{path.stem}", path)
     assert spec is not None and spec.loader is not None

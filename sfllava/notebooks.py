@@ -1,6 +1,6 @@
-"""Run a notebook with parameters, through papermill, and what notebooks read their parameters with.
+"""Run notebooks with parameters, through papermill, and read those parameters inside them.
 
-papermill alone only warns of a parameter that the notebook lacks.
+papermill on its own only warns of a parameter that the notebook does not have.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
@@ -23,12 +24,23 @@ from sfllava.files import RunError, write_file
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
+# 1) read parameters inside a notebook
+
 
 def values_of(value: Any, name: str, kind: type[str] | type[int] = str, *, commas: bool = True) -> list[Any]:
-    """A parameter of a notebook as a list, in whatever form it was given: 8, "8", [8, 16], "[8, 16]", "8,16".
+    """Return a notebook parameter as a list.
 
-    A text in brackets is read as JSON. commas: whether other texts with commas are several. kind: of each value.
-    Raises SfllavaError, which names the parameter.
+    Args:
+        value: In any of the forms 8, "8", [8, 16], "[8, 16]" or "8,16". Text in brackets is read as JSON.
+        name: The parameter's name, for errors.
+        kind: The type of each value.
+        commas: Whether commas separate values in other text.
+
+    Returns:
+        The values, at least one.
+
+    Raises:
+        SfllavaError: There is no value, or one is not of that kind.
     """
     wanted = "whole numbers, such as 8, [8, 16] or 8,16" if kind is int else "a text, or a JSON list of texts"
     found = value
@@ -54,32 +66,32 @@ def _read_json(text: str) -> Any:
 
 
 def settings_of(frames: Any, aggregation: Any) -> list[Setting]:
-    """The settings of a notebook's parameters: every pair of frames and aggregation, each one or several."""
+    """Return every combination of frames and aggregation, each a parameter with one or several values."""
     names = values_of(aggregation, "aggregation")
     return [Setting(n, name) for n in values_of(frames, "frames", int) for name in names]
 
 
 def run_paths(runs: Any) -> list[str]:
-    """The run folders of a notebook's parameter: a path that exists is one, whatever commas it has."""
+    """Return the run folders of a parameter. An existing path is one folder, even with commas in it."""
     return [str(runs)] if isinstance(runs, str | Path) and Path(runs).exists() else values_of(runs, "runs")
 
 
 def load_or_render(name: str, questions: str = "", videos: str = "", root: str = "") -> Benchmark:
-    """A benchmark by a notebook's parameters, where "" is none; ShapesQA is rendered into `samples` without them."""
+    """Load a benchmark by a notebook's parameters, where "" is none; ShapesQA without them is rendered to `samples`."""
     if name == "shapesqa" and not (questions or videos or root):
-        root = str(_render())
+        root = str(_render_samples())
     return find_benchmark(name, questions or None, videos or None, root or None)
 
 
 def sample_video() -> str:
-    """A small rendered video, in the folder `samples`."""
-    return str(min((_render() / "videos").glob("*.mp4")))
+    """Return the path of a small rendered video in the folder `samples`."""
+    return str(min((_render_samples() / "videos").glob("*.mp4")))
 
 
-def _render() -> Path:
+def _render_samples() -> Path:
     folder = Path("samples")
     if not (folder / "shapesqa_choice.csv").exists():
-        # elsewhere first, since a batch of notebooks may do this at the same time
+        # rendered elsewhere and renamed, since several notebooks may do this at the same time
         with tempfile.TemporaryDirectory(prefix=".samples-", dir=".") as part:
             made = write_shapesqa(Path(part) / "samples", videos=4)
             try:
@@ -90,18 +102,30 @@ def _render() -> Path:
     return folder
 
 
+# 2) run one notebook
+
+
 def run_notebook(
     notebook: str | Path, out: str | Path, parameters: Mapping[str, Any] | None = None, *, progress: bool = True
 ) -> Path:
-    """Execute `notebook`, a path or one of the package's by name, with `parameters`; its outputs go to `out`.
+    """Execute a notebook with parameters.
 
-    Raises SfllavaError for a parameter that the notebook does not have, before anything runs, and where a cell
-    fails (`out` then shows where).
+    Args:
+        notebook: A path, or the name of one in the package.
+        out: The executed notebook to write.
+        parameters: Values by name; the notebook's own where not given.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SfllavaError: The notebook has no such parameter, before anything runs; or a cell failed, and `out` shows where.
     """
     import papermill
 
     notebook, out, parameters = catalogue.find("notebooks", notebook), Path(out), dict(parameters or {})
-    _parameters(notebook, parameters.keys())
+    _check_parameters(notebook, parameters.keys())
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(str(notebook), str(out), parameters, progress_bar=progress, log_output=False)
@@ -112,13 +136,13 @@ def run_notebook(
     return out
 
 
-def _parameters(notebook: Path, given: Iterable[str]) -> list[str]:
-    """The names of a notebook's parameters; SfllavaError where one that is given is none of them."""
+def _check_parameters(notebook: Path, given: Iterable[str]) -> list[str]:
+    """Return the names of a notebook's parameters, or raise if a given one is not among them."""
     import papermill
 
     try:
         known = papermill.inspect_notebook(str(notebook))
-    except Exception as error:  # nbformat has several
+    except Exception as error:  # nbformat raises several
         raise SfllavaError(f"{notebook}: not a notebook: {type(error).__name__}") from error
     if unknown := sorted(set(given) - known.keys()):
         raise SfllavaError(f"{notebook}: no parameter is called {', '.join(unknown)}; there are {', '.join(known)}")
@@ -126,7 +150,7 @@ def _parameters(notebook: Path, given: Iterable[str]) -> list[str]:
 
 
 def to_html(notebook: str | Path, *, code: bool = True) -> Path:
-    """An executed notebook as HTML beside it, with or without its code."""
+    """Write an executed notebook as HTML next to it, with or without its code, and return the path."""
     from nbconvert import HTMLExporter
 
     notebook = Path(notebook)
@@ -136,8 +160,11 @@ def to_html(notebook: str | Path, *, code: bool = True) -> Path:
     return out
 
 
+# 3) run a notebook for many parameters
+
+
 def grid(parameters: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """All combinations of values, the last name changing fastest."""
+    """Return all combinations of values, the last name changing fastest."""
     return [dict(zip(parameters, values)) for values in itertools.product(*parameters.values())]
 
 
@@ -149,49 +176,72 @@ def run_batch(
     jobs: int = 1,
     devices: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Execute a notebook once for each of `runs` (its parameters), `jobs` at a time, each in a process of its own.
+    """Execute a notebook once for each set of parameters, each in its own process and folder.
 
-    Each has a folder of its own under `out`, named after its parameters: the executed notebook, log.txt, and, where
-    the notebook has a parameter `out`, the run folder. devices: of each job in turn, as CUDA_VISIBLE_DEVICES has
-    them. Called again, jobs go on or are done at once, as their notebooks do. Folder -> "done", or what failed.
+    A folder is named after its parameters. It has the executed notebook, log.txt, and, if the notebook has a parameter
+    `out`, the run folder. Called again, jobs continue or finish at once, as their notebooks do.
+
+    Args:
+        notebook: A path, or the name of one in the package.
+        out: Folder for the folders.
+        runs: The parameters of each execution.
+        jobs: Executions at a time.
+        devices: The GPU of each of these jobs, as in CUDA_VISIBLE_DEVICES; empty for all GPUs.
+
+    Returns:
+        Folder name -> "done", or what failed.
+
+    Raises:
+        SfllavaError: The arguments do not go together; nothing has run then.
     """
     if jobs < 1 or not runs:
         raise SfllavaError(f"needed at least one job at a time and one run, got {jobs} and {len(runs)}")
     path = catalogue.find("notebooks", notebook)
-    known = _parameters(path, {name for run in runs for name in run})
+    known = _check_parameters(path, {name for run in runs for name in run})
     if devices and len(devices) < jobs:
         raise SfllavaError(f"needed a device for each of {jobs} jobs, got {', '.join(devices)}")
+    folders = [Path(out) / name for name in _folder_names(path, runs)]
+    free: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    for device in devices or [None] * jobs:
+        free.put(device)
+
+    def execute(folder: Path, parameters: Mapping[str, Any]) -> str:
+        own = {"out": str(folder / "run")} if "out" in known else {}
+        device = free.get()
+        try:
+            return _execute(path, folder, own | dict(parameters), device)
+        finally:
+            free.put(device)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return dict(zip((folder.name for folder in folders), pool.map(execute, folders, runs)))
+
+
+def _folder_names(notebook: Path, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a folder name for each run, made of the parameters that differ between runs."""
     outs = [str(run["out"]) for run in runs if "out" in run]
     if len(set(outs)) < len(outs):
         raise SfllavaError(f"needed a folder of its own for each run, got out = {outs[0]} for several; do not set out")
     given = dict.fromkeys(name for run in runs for name in run)
     varied = [name for name in given if len({json.dumps(run.get(name)) for run in runs}) > 1]
-    names = ["-".join(_slug(run.get(name)) for name in varied) or path.stem for run in runs]
+    names = ["-".join(_slug(run.get(name)) for name in varied) or notebook.stem for run in runs]
     if len(set(names)) < len(names):
         raise SfllavaError(f"needed runs that differ in their parameters, got {', '.join(names)}")
-    free = list(devices)
+    return names
 
-    def one(name: str, parameters: Mapping[str, Any]) -> str:
-        folder = Path(out) / name
-        folder.mkdir(parents=True, exist_ok=True)
-        given = {**parameters, **({"out": str(folder / "run")} if "out" in known and "out" not in parameters else {})}
-        pairs = [part for key, value in given.items() for part in ("-p", f"{key}={json.dumps(value)}")]
-        device = free.pop() if free else None
-        env = dict(os.environ) if device is None else os.environ | {"CUDA_VISIBLE_DEVICES": device}
-        command = [sys.executable, "-m", "sfllava.cli", "notebook", str(path), str(folder / path.name), *pairs]
-        try:
-            with (folder / "log.txt").open("ab") as log:
-                code = subprocess.run(command, stdout=log, stderr=log, env=env).returncode
-        finally:
-            if device is not None:
-                free.append(device)
-        if code:
-            lines = (folder / "log.txt").read_text("utf-8", "replace").strip().splitlines()
-            return f"failed: {lines[-1] if lines else f'exit status {code}'}"
+
+def _execute(notebook: Path, folder: Path, parameters: Mapping[str, Any], device: str | None) -> str:
+    """Execute a notebook in a process, and return "done" or what failed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = [part for name, value in parameters.items() for part in ("-p", f"{name}={json.dumps(value)}")]
+    command = [sys.executable, "-m", "sfllava.cli", "notebook", str(notebook), str(folder / notebook.name), *pairs]
+    environment = dict(os.environ) if device is None else os.environ | {"CUDA_VISIBLE_DEVICES": device}
+    with (folder / "log.txt").open("ab") as log:
+        status = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode
+    if not status:
         return "done"
-
-    with ThreadPoolExecutor(jobs) as pool:
-        return dict(zip(names, pool.map(one, names, runs)))
+    lines = (folder / "log.txt").read_text("utf-8", "replace").strip().splitlines()
+    return f"failed: {lines[-1] if lines else f'exit status {status}'}"
 
 
 def _slug(value: Any) -> str:

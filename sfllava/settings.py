@@ -1,27 +1,34 @@
-"""A setting: frames, aggregation and prompt; what a run varies."""
+"""A setting: what a run varies. Sampling, aggregation and prompt."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from sfllava.aggregators.base import Aggregation, name_of
+from sfllava.aggregators.base import Aggregator, make_images, name_of, token_count
+from sfllava.aggregators.naming import parse_aggregation
 from sfllava.prompts import Prompt, check_placeholders
 from sfllava.types import SfllavaError
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a video becomes tokens: `frames` sampled frames, then an aggregation (or the name of one).
+    """How a video becomes visual tokens, and how a question is asked.
 
-    A video of fewer frames gives all it has.
+    Attributes:
+        frames: frames to sample; a shorter video gives all that it has.
+        aggregation: an aggregator, or the name of one, such as `slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4`.
+        label: its name in rows and figures; by default made of frames and aggregation.
+        prompt: text with <video>, {question} and {options}, used in this setting in place of the model family's own.
+
+    Raises:
+        SfllavaError: a value is impossible; the message names it.
     """
 
     frames: int = 50
-    aggregation: Aggregation | str = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
+    aggregation: Aggregator | str = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
     label: str = ""
     prompt: str = ""
-    """Text with <video>, {question} and {options} that takes the place of the prompt, for this setting alone"""
 
     def __post_init__(self) -> None:
         if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
@@ -29,32 +36,39 @@ class Setting:
         if self.prompt:
             check_placeholders(self.prompt, self.label or "prompt")
         if isinstance(self.aggregation, str):
-            from sfllava.aggregators.naming import parse_aggregation  # parsing needs torch; importing types must not
-
             object.__setattr__(self, "aggregation", parse_aggregation(self.aggregation))
 
     def prompt_or(self, default: Prompt | None) -> Prompt | None:
-        """The setting's own prompt, or `default` where it has none."""
+        """Return the setting's own prompt, or `default` where it has none."""
         return Prompt(self.prompt, self.name) if self.prompt else default
 
     def images(self, frames: Any) -> Any:
-        """Frames (T H W 3) -> what the vision tower is to see of them: themselves, or images tiled of them."""
-        compose = getattr(self.aggregation, "make_images", None)
-        return compose(frames) if compose else frames
+        """Return what the vision tower encodes of frames (T H W 3): the frames, or images made of them."""
+        return make_images(self.aggregation, frames)
 
     def tokens(self, grid: Any) -> Any:
-        """Patch grid (T h w D) -> visual tokens (N D)."""
+        """Aggregate a patch grid (T h w D) into visual tokens (N D)."""
         assert callable(self.aggregation)
         return self.aggregation(grid)
 
     def token_count(self, h: int = 24, w: int = 24, total: int | None = None) -> int:
-        """Visual tokens in frames of h x w patches; of a video of `total` frames, or of any that has enough."""
-        from sfllava.aggregators.base import token_count
+        """Count the visual tokens without computing them.
 
-        assert callable(self.aggregation)
-        return token_count(self.aggregation, self.frames if total is None else min(self.frames, total), h, w)
+        Args:
+            h: rows of patches in an image.
+            w: columns of patches in an image.
+            total: frames of the video; None for a video that has enough.
+
+        Returns:
+            The number of tokens.
+        """
+        return token_count(self.aggregation, self.frames_of(total), h, w)
+
+    def frames_of(self, total: int | None) -> int:
+        """Return how many frames are sampled of a video of `total` frames, or of one that has enough (None)."""
+        return self.frames if total is None else min(self.frames, total)
 
     @property
     def name(self) -> str:
-        """`label`, or frames and aggregation, as rows and figures call this setting."""
+        """The label, or frames and aggregation."""
         return self.label or f"{self.frames}frms-{name_of(self.aggregation)}"

@@ -1,13 +1,10 @@
-"""Small question files, videos and experiment files in the layout of the published code, from real question files."""
+"""Write small question files, videos and experiment files in the layout of the published code."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 OPEN = {
@@ -26,7 +23,7 @@ BENCHMARKS = (*OPEN, *CHOICE, "vcgbench")
 
 
 def rows_of(path: Path, count: int, videos: list[str]) -> list[dict[str, str]]:
-    """The first rows of a real question file, about other videos in turn."""
+    """Return the first rows of a real question file, asked about other videos in turn."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row, _ in zip(csv.DictReader(file), range(count))]
     return [{**row, "video_name": videos[i % len(videos)]} for i, row in enumerate(rows)]
@@ -44,7 +41,7 @@ def copy_videos(data: Path, clips: list[Path]) -> None:
 
 
 def write_csv_root(root: Path, qa: Path, clips: list[Path], count: int) -> None:
-    """The benchmarks' own CSV files, remapped, and their videos, all under one root."""
+    """Write the benchmarks' own CSV files, about other videos, and those videos, under one root."""
     names = [clip.stem for clip in clips]
     for kind, files in (
         ("open_ended_qa", [name for name, *_ in OPEN.values()]),
@@ -63,7 +60,7 @@ def write_csv_root(root: Path, qa: Path, clips: list[Path], count: int) -> None:
 
 
 def write_playground(root: Path, qa: Path, clips: list[Path], count: int) -> None:
-    """playground/gt_qa_files as the published preparation writes it, and playground/data."""
+    """Write playground/gt_qa_files as the published preparation does, and playground/data."""
     gt, names = root / "playground" / "gt_qa_files", [clip.stem for clip in clips]
     for file, place, _ in OPEN.values():
         rows = rows_of(qa / "open_ended_qa" / file, count, names)
@@ -94,7 +91,7 @@ def write_playground(root: Path, qa: Path, clips: list[Path], count: int) -> Non
 
 
 def write_experiment(path: Path, **changes: object) -> Path:
-    """An experiment file with every key, each list over several lines and with comments, as people write them."""
+    """Write an experiment file with every key; lists go over several lines and have comments."""
     values = {
         "SCRIPT": [
             "bash scripts/run_eval_videoqabench.sh",
@@ -132,21 +129,10 @@ def dump(path: Path, value: object) -> None:
 
 
 def write_outputs(folder: Path, rows: list[dict], parts: int = 2) -> None:
-    """merge.jsonl, and beside it the files of the processes that it was put together from."""
+    """Write merge.jsonl, and next to it the files of the processes that it was merged from."""
     folder.mkdir(parents=True, exist_ok=True)
     size = -(-len(rows) // parts)
     for i in range(parts):
         lines = [json.dumps(row) + "\n" for row in rows[i * size : (i + 1) * size]]
         (folder / f"{parts}_{i}.json").write_text("".join(lines))
     (folder / "merge.jsonl").write_text("".join((folder / f"{parts}_{i}.json").read_text() for i in range(parts)))
-
-
-def sfllava(*arguments, cwd):
-    """The command line, as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "sfllava.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )

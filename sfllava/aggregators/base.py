@@ -1,10 +1,16 @@
-"""What every aggregator is: a callable from patch grid to tokens, and what else can be asked of it."""
+"""What the package asks of an aggregator, with the answers for a plain callable.
+
+An aggregator makes visual tokens (N D) of a patch grid (T h w D). Any callable will do. Where the default answer of a
+function below is wrong for it, an aggregator defines a method of that name: `make_images`, `image_count`,
+`token_parts`, `prefix_key`, `detailed_frames`, `needs_features`, and `token_sources` (see `sources.py`). No other
+module asks for an aggregator's class.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,35 +18,127 @@ from torch import Tensor
 
 from sfllava.types import SfllavaError
 
-Aggregation = Callable[[Any], Any]
-"""Patch grid (T h w D) -> visual tokens (N D): a `SlowFast`, a `Pool`, or a callable of your own."""
+
+class Aggregator(Protocol):
+    """Patch grid (T h w D) -> visual tokens (N D): a `SlowFast`, a `Pool`, or a callable of your own."""
+
+    def __call__(self, grid: Tensor, /) -> Tensor: ...
 
 
-def name_of(aggregation: object) -> str:
-    """The name of an aggregation or pool; of a user's own, one that is the same in the next process."""
-    name = getattr(aggregation, "__qualname__", None)
-    return name.split("<locals>.")[-1] if isinstance(name, str) else re.sub(r" at 0x[0-9a-f]+", "", str(aggregation))
+def name_of(aggregator: object) -> str:
+    """Return the name of an aggregator; for a user's own, one that is the same in the next process."""
+    name = getattr(aggregator, "__qualname__", None)
+    return name.split("<locals>.")[-1] if isinstance(name, str) else re.sub(r" at 0x[0-9a-f]+", "", str(aggregator))
 
 
-def identity_key(value: object) -> object:
-    """A key that tells an aggregation or pool from others: its value, or the object itself where it has no hash."""
+def identity_key(aggregator: object) -> object:
+    """Return a key that is equal for equal aggregators: by value, or by object where it cannot be hashed."""
     try:
-        hash(value)
+        hash(aggregator)
     except TypeError:
-        return _Itself(value)
-    return type(value), value
+        return _ById(aggregator)
+    return type(aggregator), aggregator
 
 
-class _Itself:
-    # holds the object: the id of one that is gone may become another's
+class _ById:
+    """Holds its object, because the id of a deleted object may be reused."""
+
     def __init__(self, value: object) -> None:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Itself) and other.value is self.value
+        return isinstance(other, _ById) and other.value is self.value
 
     def __hash__(self) -> int:
         return id(self.value)
+
+
+def makes_images(aggregator: object) -> bool:
+    """Return whether the vision tower encodes images made of the frames instead of the frames themselves."""
+    return hasattr(aggregator, "make_images")
+
+
+def make_images(aggregator: Any, frames: Any) -> Any:
+    """Return the images that the vision tower encodes.
+
+    Args:
+        aggregator: any aggregator.
+        frames: (T H W 3), uint8.
+
+    Returns:
+        (T' H W 3), uint8; by default `frames` itself.
+    """
+    return aggregator.make_images(frames) if makes_images(aggregator) else frames
+
+
+def image_count(aggregator: Any, frames: int) -> int:
+    """Return how many images the vision tower encodes for `frames` frames."""
+    if hasattr(aggregator, "image_count"):
+        return aggregator.image_count(frames)
+    if makes_images(aggregator):  # a user's own, which does not say: try it on tiny frames
+        return len(aggregator.make_images(np.zeros((frames, 4, 4, 3), np.uint8)))
+    return frames
+
+
+def token_parts(aggregator: Any, grid: Tensor) -> Mapping[str, Tensor]:
+    """Return the visual tokens of a patch grid (T h w D) by part, in order: "slow" and "fast", or one part."""
+    return aggregator.token_parts(grid) if hasattr(aggregator, "token_parts") else {"all frames": aggregator(grid)}
+
+
+def part_counts(aggregator: Any, frames: int, h: int = 24, w: int = 24) -> dict[str, int]:
+    """Count the visual tokens of each part without computing them.
+
+    Args:
+        aggregator: any aggregator.
+        frames: sampled frames.
+        h: rows of patches in an image.
+        w: columns of patches in an image.
+
+    Returns:
+        Tokens by part, in the order of the tokens.
+
+    Raises:
+        SfllavaError: `frames` is below 1, or the aggregator refuses this grid.
+    """
+    if frames < 1:
+        raise SfllavaError(f"frames must be at least 1, got {frames}")
+    shape = (image_count(aggregator, frames), h, w, 1)
+    try:
+        parts = token_parts(aggregator, torch.empty(shape, device="meta"))
+        return {name: len(tokens) for name, tokens in parts.items()}
+    except SfllavaError:
+        raise
+    except Exception:  # an aggregator that looks at values cannot run on shapes alone
+        return {name: len(tokens) for name, tokens in token_parts(aggregator, torch.zeros(shape)).items()}
+
+
+def token_count(aggregator: Any, frames: int, h: int = 24, w: int = 24) -> int:
+    """Count the visual tokens that `part_counts` lists by part."""
+    return sum(part_counts(aggregator, frames, h, w).values())
+
+
+def prefix_key(aggregator: Any) -> object:
+    """Return a key that is equal for aggregators whose first parts are equal on the same frames."""
+    return aggregator.prefix_key() if hasattr(aggregator, "prefix_key") else identity_key(aggregator)
+
+
+def shared_tokens(one: Any, other: Any, frames: int, h: int = 24, w: int = 24) -> int:
+    """Count the leading visual tokens that two aggregators have in common on the same frames."""
+    if identity_key(one) == identity_key(other):
+        return token_count(other, frames, h, w)
+    if prefix_key(one) != prefix_key(other):
+        return 0
+    return next(iter(part_counts(other, frames, h, w).values()))
+
+
+def detailed_frames(aggregator: Any, frames: int) -> list[int]:
+    """Return which of `frames` frames get more tokens than the others: those of a Slow pathway; by default none."""
+    return aggregator.detailed_frames(frames) if hasattr(aggregator, "detailed_frames") else []
+
+
+def needs_features(aggregator: Any) -> bool:
+    """Return whether where tokens come from depends on the features of the frames; by default not."""
+    return bool(getattr(aggregator, "needs_features", False))
 
 
 def check_grid(grid: Tensor) -> None:
@@ -49,20 +147,7 @@ def check_grid(grid: Tensor) -> None:
         raise SfllavaError(f"needed a patch grid of shape (T h w D) with no empty axis, got {tuple(grid.shape)}")
 
 
-def token_count(aggregation: Callable[[Tensor], Tensor], frames: int, h: int = 24, w: int = 24) -> int:
-    """Visual tokens that `aggregation` makes of `frames` frames of `h` x `w` patches, by running it on shapes alone."""
-    if frames < 1:
-        raise SfllavaError(f"frames must be at least 1, got {frames}")
-    if compose := getattr(aggregation, "make_images", None):
-        frames = len(compose(np.zeros((frames, 4, 4, 3), np.uint8)))
-    try:
-        return aggregation(torch.empty(frames, h, w, 1, device="meta")).shape[0]
-    except SfllavaError:
-        raise
-    except Exception:  # one that looks at values
-        return aggregation(torch.zeros(frames, h, w, 1)).shape[0]
-
-
-def check_counts(method: object, name: str, *counts: int) -> None:
+def check_counts(aggregator: object, name: str, *counts: int) -> None:
+    """Raise SfllavaError unless all counts are at least 1."""
     if min(counts) < 1:
-        raise SfllavaError(f"{type(method).__name__}: {name} needs numbers of at least 1, got {counts}")
+        raise SfllavaError(f"{type(aggregator).__name__}: {name} needs numbers of at least 1, got {counts}")

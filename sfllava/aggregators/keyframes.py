@@ -9,20 +9,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfllava.aggregators.base import check_counts, check_grid
-from sfllava.aggregators.pools import SLOW_POOLS, Pool
+from sfllava.aggregators.methods import COUNT, Candidates, Method
+from sfllava.aggregators.pools import BUDGET_POOLS, SLOW_POOLS, Pool
+from sfllava.aggregators.sources import TokenSource, markers, sources_of_parts
 from sfllava.types import SfllavaError
 
 
 @dataclass(frozen=True)
 class Keyframes:
-    """The frames nearest to the centres of `keyframes` clusters of frame features, in time's order, then a pool.
+    """The frames nearest to the centres of clusters of frame features, in temporal order, then a pool.
 
     The choice does not depend on the question. Source: KTV, arXiv 2602.03615, which finds that better than choosing
-    by similarity to the question; it clusters another vision model's features, this one the projected patches' mean.
+    by similarity to the question. KTV clusters the features of another vision model; this clusters the mean of the
+    projected patches.
+
+    Attributes:
+        keyframes: clusters, and so frames.
+        pool: name of the pool.
     """
 
     keyframes: int = 6
     pool: str = "concat"
+    needs_features = True
 
     def __post_init__(self) -> None:
         check_counts(self, "keyframes", self.keyframes)
@@ -30,33 +38,71 @@ class Keyframes:
             raise SfllavaError(f"no pool is called {self.pool!r}; there are {', '.join(SLOW_POOLS)}")
 
     def __call__(self, grid: Tensor) -> Tensor:
+        return Pool(self.pool)(grid[self._choose(grid)])
+
+    def token_sources(self, grid: Tensor, frames: int) -> list[TokenSource]:
+        """Map each token to the frames that were chosen for these features."""
+        return sources_of_parts({"key frames": Pool(self.pool)(markers(grid)[self._choose(grid)])}, grid)
+
+    def _choose(self, grid: Tensor) -> list[int]:
         check_grid(grid)
-        return Pool(self.pool)(grid[keyframes(grid.flatten(1, 2).mean(1), self.keyframes)])
+        return keyframes(grid.flatten(1, 2).mean(1), self.keyframes)
 
     def __str__(self) -> str:
         return f"keyframes-{self.keyframes}frms_{self.pool}"
 
 
 def keyframes(features: Tensor, n: int, rounds: int = 20) -> list[int]:
-    """Indices, in order, of the frames nearest to n k-means centres of (T D) features; the same at every call."""
+    """Choose the frames nearest to the centres of k-means clusters; the same ones at every call.
+
+    Args:
+        features: (T D).
+        n: clusters.
+        rounds: at most so many rounds of k-means.
+
+    Returns:
+        `n` indices of frames in order, or all where there are no more.
+    """
     x = F.normalize(features.float(), dim=-1)
     if len(x) <= n:
         return list(range(len(x)))
-    # centres start far from one another: first the frame that is least like the mean, then the farthest in turn
-    distances = (x - x.mean(0)).norm(dim=-1)
-    centres = x[distances.argmax()][None]
-    for _ in range(n - 1):
+    centres = _cluster(x, _first_centres(x, n), rounds)
+    chosen: list[int] = []
+    for distances in torch.cdist(centres, x):
+        distances[chosen] = torch.inf
+        chosen.append(int(distances.argmin()))
+    return sorted(chosen)
+
+
+def _first_centres(x: Tensor, n: int) -> Tensor:
+    """Start far apart: the frame that is least like the mean, then always the one farthest from those chosen."""
+    centres = x[(x - x.mean(0)).norm(dim=-1).argmax()][None]
+    while len(centres) < n:
         centres = torch.cat([centres, x[torch.cdist(x, centres).amin(1).argmax()][None]])
+    return centres
+
+
+def _cluster(x: Tensor, centres: Tensor, rounds: int) -> Tensor:
+    """Move each centre to the mean of the frames that are nearest to it, until none moves."""
     for _ in range(rounds):
         owner = torch.cdist(x, centres).argmin(1)
-        counts = owner.bincount(minlength=n)[:, None]
+        counts = owner.bincount(minlength=len(centres))[:, None]
         means = torch.zeros_like(centres).index_add_(0, owner, x) / counts.clamp(min=1)
-        means = torch.where(counts > 0, means, centres)
+        means = torch.where(counts > 0, means, centres)  # a cluster without frames stays where it is
         if torch.equal(means, centres):
             break
         centres = means
-    chosen: list[int] = []
-    for row in torch.cdist(centres, x):
-        row[chosen] = torch.inf
-        chosen.append(int(row.argmin()))
-    return sorted(chosen)
+    return centres
+
+
+METHOD = Method(
+    pattern=rf"keyframes-{COUNT}frms_([a-z0-9_]+)",
+    usage="keyframes-{FRAMES}frms_{POOL}",
+    make=lambda frames, pool: Keyframes(int(frames), pool),
+    budgets={
+        "keyframes": Candidates(
+            lambda tokens, frames, patches: [Keyframes(k, pool) for k in range(1, frames + 1) for pool in BUDGET_POOLS]
+        )
+    },
+    rank=4,
+)

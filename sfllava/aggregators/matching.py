@@ -3,61 +3,50 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
 
-from sfllava.aggregators.base import Aggregation, token_count
-from sfllava.aggregators.image_grid import ImageGrid
-from sfllava.aggregators.keyframes import Keyframes
-from sfllava.aggregators.merged import Merged
-from sfllava.aggregators.slowfast import SlowFast
-from sfllava.aggregators.thumbnail import Thumbnail
+from sfllava.aggregators.base import Aggregator, token_count
+from sfllava.aggregators.methods import Candidates, methods
 from sfllava.types import SfllavaError
 
-_POOLED = ("spatial_1d_max_pool", "spatial_2d_avg_pool", "concat")
-_FAST = ((1, 1), (1, 2), (2, 2), (2, 4), (3, 6), (4, 4), (6, 6), (8, 8))
-_SLOW_SHARE = 2880 / 3680  # of the tokens, in the paper's default
-# name -> (tokens wanted, frames, patches of a frame) -> what may fit
-CANDIDATES: dict[str, Callable[[int, int, int], Iterable[Aggregation]]] = {
-    "slowfast": lambda n, frames, patches: [
-        SlowFast(slow, pool, fast) for slow in range(1, frames + 1) for pool in _POOLED for fast in _FAST
-    ],
-    "slow only": lambda n, frames, patches: [
-        SlowFast(slow, pool, (0, 0)) for slow in range(1, frames + 1) for pool in _POOLED
-    ],
-    "fast only": lambda n, frames, patches: [
-        SlowFast(0, fast=(rows, columns)) for rows in range(1, 25) for columns in (rows, 2 * rows)
-    ],
-    "image grid": lambda n, frames, patches: [
-        ImageGrid((2, 3), tiles) for tiles in ((0, 0), (1, 2), (2, 2), (2, 3), (3, 3))
-    ],
-    "thumbnail": lambda n, frames, patches: [Thumbnail((2, 3), n - patches)] if n > patches else [],
-    "merged": lambda n, frames, patches: [Merged(n)],
-    "keyframes": lambda n, frames, patches: [Keyframes(k, pool) for k in range(1, frames + 1) for pool in _POOLED],
-}
+_NEARLY = 0.95  # of the largest candidate: those above it count as equally large
 
 
-def match_budget(method: str, tokens: int, frames: int = 50, h: int = 24, w: int = 24) -> Aggregation:
-    """The aggregator of a method that comes nearest to `tokens` visual tokens from below.
+def budget_methods() -> dict[str, Candidates]:
+    """Return the candidates for a token budget by name, such as "slowfast", "slow only" or "merged"."""
+    return {name: candidates for method in methods() for name, candidates in method.budgets.items()}
 
-    Among SlowFast's that come within 5 % of the nearest, the one whose Slow pathway has the share that it has in the
-    paper's default. Raises SfllavaError where none is small enough.
+
+def match_budget(method: str, tokens: int, frames: int = 50, h: int = 24, w: int = 24) -> Aggregator:
+    """Choose the aggregator of a method that comes nearest to a token budget from below.
+
+    Args:
+        method: a name in `budget_methods()`.
+        tokens: visual tokens that it may have.
+        frames: sampled frames.
+        h: rows of patches in an image.
+        w: columns of patches in an image.
+
+    Returns:
+        The largest that fits. For "slowfast", among those within 5 % of the largest, the one in which the Slow
+        pathway's share of the tokens is nearest to that in the paper's default.
+
+    Raises:
+        SfllavaError: there is no such method, or none of its candidates is small enough.
     """
-    if method not in CANDIDATES:
-        raise SfllavaError(f"no method is called {method!r}; there are {', '.join(CANDIDATES)}")
-    sizes: list[tuple[int, Aggregation]] = []
-    for aggregation in CANDIDATES[method](tokens, frames, h * w):
+    known = budget_methods()
+    if method not in known:
+        raise SfllavaError(f"no method is called {method!r}; there are {', '.join(known)}")
+    sizes: list[tuple[int, Aggregator]] = []
+    for aggregator in known[method].make(tokens, frames, h * w):
         with contextlib.suppress(SfllavaError):  # a pool that this grid does not allow
-            sizes.append((token_count(aggregation, frames, h, w), aggregation))
-    small = [(size, aggregation) for size, aggregation in sizes if size <= tokens]
-    if not small:
-        least = f"; its smallest has {min(size for size, _ in sizes)}" if sizes else ""
-        raise SfllavaError(f"{method} has no setting of at most {tokens} tokens at {h}x{w} patches a frame{least}")
-    most, largest = max(small, key=lambda found: found[0])
-    if method != "slowfast":
-        return largest
-    shares = [
-        (1 - frames * a.fast[0] * a.fast[1] / size, a)
-        for size, a in small
-        if size >= 0.95 * most and isinstance(a, SlowFast)
-    ]
-    return min(shares, key=lambda found: abs(found[0] - _SLOW_SHARE))[1]
+            sizes.append((token_count(aggregator, frames, h, w), aggregator))
+    fitting = [(size, aggregator) for size, aggregator in sizes if size <= tokens]
+    if not fitting:
+        smallest = f"; its smallest has {min(size for size, _ in sizes)}" if sizes else ""
+        raise SfllavaError(f"{method} has no setting of at most {tokens} tokens at {h}x{w} patches a frame{smallest}")
+    largest, choice = max(fitting, key=lambda entry: entry[0])
+    distance = known[method].distance
+    if distance is None:
+        return choice
+    large = [(size, aggregator) for size, aggregator in fitting if size >= _NEARLY * largest]
+    return min(large, key=lambda entry: distance(entry[1], entry[0], frames))[1]

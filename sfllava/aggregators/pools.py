@@ -1,72 +1,70 @@
-"""Pools: patch grid (T h w D) -> tokens (N D)."""
+"""Pools: patch grid (T h w D) -> visual tokens (N D)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from sfllava.aggregators.base import check_grid, token_count
+from sfllava.aggregators.methods import Method
 from sfllava.types import SfllavaError
 
 
-def _concat(grid: Tensor) -> Tensor:
-    return grid.flatten(0, 2)
+def _pool_pairs(pool: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+    """Pool pairs of the flattened row-major patches; at an odd width a pair crosses the end of a row."""
+    return lambda grid: pool(grid.flatten(1, 2).transpose(1, 2), 2, 2).transpose(1, 2).flatten(0, 1)
 
 
-def _first_frame(grid: Tensor) -> Tensor:
-    return grid[0].flatten(0, 1)
-
-
-def _pairs(pool: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
-    # Pairs run along the flattened row-major patches, so at an odd width they cross the ends of rows.
-    def run(grid: Tensor) -> Tensor:
-        return pool(grid.flatten(1, 2).transpose(1, 2), kernel_size=2, stride=2).transpose(1, 2).flatten(0, 1)
-
-    return run
-
-
-def _windows(pool: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
-    def run(grid: Tensor) -> Tensor:
-        return pool(grid.permute(0, 3, 1, 2), kernel_size=2, stride=2).permute(0, 2, 3, 1).flatten(0, 2)
-
-    return run
+def _pool_windows(pool: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+    """Pool windows of 2x2 patches."""
+    return lambda grid: pool(grid.permute(0, 3, 1, 2), 2, 2).permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def _spatial_temporal(grid: Tensor) -> Tensor:
     return F.adaptive_avg_pool3d(grid.permute(3, 0, 1, 2)[None], (16, 12, 12))[0].permute(1, 2, 3, 0).flatten(0, 2)
 
 
-def _temporal_mean(grid: Tensor) -> Tensor:
-    return grid.mean(dim=0).flatten(0, 1)
+class _Entry(NamedTuple):
+    run: Callable[[Tensor], Tensor]
+    needed: str = ""
+    allows: Callable[[int, int], bool] = lambda h, w: True
 
 
-# name -> (function, what the patch grid must be, as a test and in words)
-_ANY = (lambda h, w: True, "any patch grid")
-_PAIRS = (lambda h, w: h * w % 2 == 0, "an even number of patches")
-_WINDOWS = (lambda h, w: h % 2 == 0 and w % 2 == 0, "an even height and an even width")
+def _even_count(h: int, w: int) -> bool:
+    return h * w % 2 == 0
+
+
+def _even_sides(h: int, w: int) -> bool:
+    return h % 2 == 0 and w % 2 == 0
+
+
+_COUNT, _SIDES = ("an even number of patches", _even_count), ("an even height and an even width", _even_sides)
 POOLS = {
-    "concat": (_concat, *_ANY),
-    "spatial_1d_max_pool": (_pairs(F.max_pool1d), *_PAIRS),
-    "spatial_1d_avg_pool": (_pairs(F.avg_pool1d), *_PAIRS),
-    "spatial_2d_max_pool": (_windows(F.max_pool2d), *_WINDOWS),
-    "spatial_2d_avg_pool": (_windows(F.avg_pool2d), *_WINDOWS),
-    "spatial_temporal_pool": (_spatial_temporal, *_ANY),
-    "temporal_global_pool": (_temporal_mean, *_ANY),
-    "none": (_first_frame, *_ANY),
+    "concat": _Entry(lambda grid: grid.flatten(0, 2)),
+    "spatial_1d_max_pool": _Entry(_pool_pairs(F.max_pool1d), *_COUNT),
+    "spatial_1d_avg_pool": _Entry(_pool_pairs(F.avg_pool1d), *_COUNT),
+    "spatial_2d_max_pool": _Entry(_pool_windows(F.max_pool2d), *_SIDES),
+    "spatial_2d_avg_pool": _Entry(_pool_windows(F.avg_pool2d), *_SIDES),
+    "spatial_temporal_pool": _Entry(_spatial_temporal),
+    "temporal_global_pool": _Entry(lambda grid: grid.mean(dim=0).flatten(0, 1)),
+    "none": _Entry(lambda grid: grid[0].flatten(0, 1)),
 }
 SLOW_POOLS = tuple(name for name in POOLS if name != "none")
+BUDGET_POOLS = ("spatial_1d_max_pool", "spatial_2d_avg_pool", "concat")  # tried for a token budget
 
 
 @dataclass(frozen=True)
 class Pool:
-    """One pool over all frames, by name: (T h w D) -> (N D).
+    """One pool over all frames: (T h w D) -> (N D).
 
-    `concat` keeps all patches; `spatial_1d_*` pools pairs of the flattened patches, `spatial_2d_*` 2x2
-    windows; `spatial_temporal_pool` averages to 16x12x12; `temporal_global_pool` averages over frames;
-    `none` is the first frame's patches alone.
+    Attributes:
+        name: `concat` keeps all patches. `spatial_1d_*` pools pairs of the flattened patches, `spatial_2d_*` windows
+            of 2x2. `spatial_temporal_pool` averages to 16 frames of 12x12, `temporal_global_pool` over all frames.
+            `none` keeps the patches of the first frame only.
     """
 
     name: str
@@ -77,15 +75,23 @@ class Pool:
 
     def __call__(self, grid: Tensor) -> Tensor:
         check_grid(grid)
-        run, allowed, needed = POOLS[self.name]
+        pool = POOLS[self.name]
         _, h, w, _ = grid.shape
-        if not allowed(h, w):
-            raise SfllavaError(f"pool {self.name} needs {needed}, got a grid of {h}x{w} patches")
-        return run(grid)
+        if not pool.allows(h, w):
+            raise SfllavaError(f"pool {self.name} needs {pool.needed}, got a grid of {h}x{w} patches")
+        return pool.run(grid)
 
     def token_count(self, frames: int, h: int = 24, w: int = 24) -> int:
-        """Tokens for `frames` frames of `h` x `w` patches."""
+        """Count the tokens for `frames` frames of `h` x `w` patches."""
         return token_count(self, frames, h, w)
 
     def __str__(self) -> str:
         return self.name
+
+
+METHOD = Method(
+    pattern=f"({'|'.join(POOLS)})",
+    usage=f"or one of {', '.join(POOLS)} (POOL: any of these but none)",
+    make=Pool,
+    rank=90,
+)

@@ -1,1 +1,1 @@
-"""Which visual tokens an answer read, mapped back to the frames, and what leaving a part out changes."""
+"""Which visual tokens an answer attends to, mapped back to the frames; and what the answer loses without some."""

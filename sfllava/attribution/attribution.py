@@ -1,43 +1,51 @@
-"""Attention of an answer, mapped back to the frames."""
+"""The attention of an answer, mapped back to the frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sfllava.attribution.sources import TokenSource, token_sources
+from sfllava.aggregators.sources import TokenSource, token_sources
+from sfllava.models.base import VideoLM
+from sfllava.models.packed_decoding import Prefix
 from sfllava.models.replay import attention_weights, log_likelihoods
 from sfllava.prompts import Prompt
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 
-if TYPE_CHECKING:
-    from sfllava.models.base import VideoLM
-    from sfllava.models.packed_decoding import Prefix
-
-
 EXPLANATION = (
-    "Attention here is the mean over all heads and layers of the weight that the position from which a word was said "
-    "gave to each visual token, spread evenly over the frames and patches that the token was pooled from. It shows "
-    "which tokens were read, not which ones made the answer: a token can be read and not matter, later layers mix what "
-    "earlier ones read, and some tokens gather attention without content. What a part did for this answer is measured "
-    "by leaving it out: the change of the same answer's log-likelihood when those tokens are not in the prompt. That "
-    "is exact for one part at a time; parts that show the same thing can stand in for each other."
+    "Attention here is the weight that each visual token gets from the position that generated a word, averaged over "
+    "all heads and layers. It is spread evenly over the frames and patches that the token was pooled from. It shows "
+    "which tokens the model read, not which ones made the answer: the model can read a token that does not matter, "
+    "later layers mix what earlier layers read, and some tokens attract attention without content. To measure what a "
+    "part did for this answer, leave it out: the number is the change in the log-likelihood of the same answer when "
+    "those tokens are not in the prompt. It is exact for one part at a time. Parts that show the same thing can "
+    "replace each other."
 )
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """An answer and where the model looked: for each word the attention (W N) over the visual tokens.
+    """An answer, and for each of its words the attention to the visual tokens.
 
-    `left_out` has what was measured so far: "frame 3" (of the sample, from 0) or "slow" -> the change of the
-    answer's log-likelihood without it, in nats; below zero, the answer needed it.
+    Attributes:
+        video: the sampled frames (T).
+        setting: the setting of the answer.
+        question: what was asked.
+        text: the answer.
+        token_ids: the tokens of the answer.
+        words: its words (W).
+        attention: (W N) attention of each word to each visual token.
+        sources: where the visual tokens come from, by part.
+        grid: rows and columns of patches in a frame.
+        log_likelihood: of the answer, in nats.
+        left_out: part, such as "frame 3" (of the sample, from 0) or "slow" -> change of the log-likelihood without it,
+            in nats, as far as measured. Below zero, the answer needed that part.
     """
 
     video: Video
@@ -47,24 +55,34 @@ class Attribution:
     token_ids: tuple[int, ...]
     words: tuple[str, ...]
     attention: Tensor
-    pathways: list[TokenSource]
+    sources: list[TokenSource]
     grid: tuple[int, int]
     log_likelihood: float
     left_out: dict[str, float] = field(default_factory=dict)
 
-    def heat(self, pathway: str, word: int | None = None) -> np.ndarray:
-        """(T h w) attention of a word, or its mean over all words, on the frames' patches, through one pathway."""
-        found = next((p for p in self.pathways if p.name == pathway), None)
+    def heat(self, part: str, word: int | None = None) -> np.ndarray:
+        """Return the attention on the patches of the frames through one part.
+
+        Args:
+            part: the name of a source, such as "slow".
+            word: index of the word; None for the mean over all words.
+
+        Returns:
+            (T h w) attention.
+
+        Raises:
+            SfllavaError: there is no such part.
+        """
+        found = next((source for source in self.sources if source.name == part), None)
         if found is None:
-            raise SfllavaError(
-                f"no pathway is called {pathway!r}; there are {', '.join(p.name for p in self.pathways)}"
-            )
+            known = ", ".join(source.name for source in self.sources)
+            raise SfllavaError(f"no part of the visual tokens is called {part!r}; there are {known}")
         weights = self.attention.mean(0) if word is None else self.attention[word]
-        return found.heat(weights[found.tokens]).reshape(-1, *self.grid).numpy()
+        return found.heat(weights[found.tokens]).numpy()
 
     def totals(self, word: int | None = None) -> dict[str, np.ndarray]:
-        """(T) attention by frame through each pathway; together they sum to the visual tokens' share."""
-        return {pathway.name: self.heat(pathway.name, word).sum((1, 2)) for pathway in self.pathways}
+        """Return the attention on each frame (T) by part; all together sum to the visual tokens' share."""
+        return {source.name: self.heat(source.name, word).sum((1, 2)) for source in self.sources}
 
 
 def attribute(
@@ -72,45 +90,71 @@ def attribute(
     video: Video,
     setting: Setting,
     question: Question | str,
-    said: Sequence[int] | None = None,
+    generated_ids: Sequence[int] | None = None,
     *,
     grid: Tensor | None = None,
     prompt: Prompt | None = None,
     max_new_tokens: int = 256,
     prefix: Prefix | None = None,
 ) -> Attribution:
-    """Where the model looks while it answers (or says the token ids `said`), in a second pass over the answer.
+    """Compute what the model attends to while it answers, in a second pass over the answer.
 
-    `grid` is the patch grid (T h w D) of the frames where it is at hand.
+    Args:
+        model: a loaded model.
+        video: the sampled frames.
+        setting: how they become visual tokens.
+        question: what to ask.
+        generated_ids: the tokens of an answer; None lets the model answer now.
+        grid: (T h w D) the patch grid of the frames, where it has been computed already.
+        prompt: in place of the setting's or the model family's own.
+        max_new_tokens: longest answer, where `generated_ids` is None.
+        prefix: keys and values of an earlier prompt; what agrees with it is not computed again.
+
+    Returns:
+        The answer with its attention.
+
+    Raises:
+        SfllavaError: the visual tokens cannot be mapped back to frames.
     """
     question = Question(question) if isinstance(question, str) else question
-    prompt = prompt or (Prompt(setting.prompt, setting.name) if setting.prompt else None)
+    prompt = prompt or setting.prompt_or(None)
     grid = model.encode(setting.images(video.frames)) if grid is None else grid
-    parts = token_sources(setting.aggregation, grid)
+    sources = token_sources(setting.aggregation, grid, len(video.frames))
     tokens, prefix = setting.tokens(grid), prefix or model.new_prefixes(1)[0]
-    if said is None:
-        said = list(model.stream(tokens, question, max_new_tokens=max_new_tokens, prompt=prompt, prefix=prefix))
-    rows = attention_weights(model, tokens, question, said, prompt, prefix).cpu()
-    likely = float(log_likelihoods(model, tokens, question, said, prompt, prefix).sum())
-    words, owner = words_of(model, said)
-    mean = torch.zeros(len(words), len(said))
-    mean[owner, range(len(said))] = 1
-    seen = (mean / mean.sum(1, keepdim=True)) @ rows
-    text = model.info.tokenizer.decode(list(said))
-    return Attribution(video, setting, question, text, tuple(said), words, seen, parts, model.info.grid, likely)
+    if generated_ids is None:
+        stream = model.stream(tokens, question, max_new_tokens=max_new_tokens, prompt=prompt, prefix=prefix)
+        generated_ids = list(stream)
+    by_token = attention_weights(model, tokens, question, generated_ids, prompt, prefix).cpu()
+    log_likelihood = float(log_likelihoods(model, tokens, question, generated_ids, prompt, prefix).sum())
+    words, owner = words_of(model, generated_ids)
+    mean = torch.zeros(len(words), len(generated_ids))
+    mean[owner, range(len(generated_ids))] = 1
+    attention = (mean / mean.sum(1, keepdim=True)) @ by_token
+    text = model.info.tokenizer.decode(list(generated_ids))
+    return Attribution(
+        video, setting, question, text, tuple(generated_ids), words, attention, sources, model.info.grid, log_likelihood
+    )
 
 
-def words_of(model: VideoLM, said: Sequence[int]) -> tuple[tuple[str, ...], list[int]]:
-    """The words of an answer, and for each of its tokens the word that it is in."""
+def words_of(model: VideoLM, generated_ids: Sequence[int]) -> tuple[tuple[str, ...], list[int]]:
+    """Split an answer into words.
+
+    Args:
+        model: whose tokenizer decodes the answer.
+        generated_ids: the tokens of the answer.
+
+    Returns:
+        The words, and for each token the index of its word.
+    """
     words: list[str] = []
     owner: list[int] = []
     before = ""
-    for i in range(len(said)):
-        text = model.info.tokenizer.decode(list(said[: i + 1]))
+    for i in range(len(generated_ids)):
+        text = model.info.tokenizer.decode(list(generated_ids[: i + 1]))
         new = text[len(before) :] if text.startswith(before) else text
         if not words or new[:1].isspace():
             words.append(new.strip())
-        else:  # part of a word, or bytes of a character that is not whole yet
+        else:  # a part of a word, or bytes of a character that is not complete yet
             words[-1] = words[-1] + new if text.startswith(before) else " ".join(text.split()[-1:])
         owner.append(len(words) - 1)
         before = text

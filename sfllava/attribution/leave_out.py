@@ -1,37 +1,39 @@
-"""The change of an answer's log-likelihood without a part of the visual tokens."""
+"""The change of an answer's log-likelihood when a part of the visual tokens is left out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sfllava.attribution.attribution import Attribution
+from sfllava.models.base import VideoLM
+from sfllava.models.packed_decoding import Prefix
 from sfllava.models.replay import log_likelihoods
 from sfllava.prompts import Prompt
 from sfllava.types import SfllavaError
 
-if TYPE_CHECKING:
-    from sfllava.models.base import VideoLM
-    from sfllava.models.packed_decoding import Prefix
 
+def removable_parts(attribution: Attribution) -> dict[str, Tensor]:
+    """List what can be left out: each part where there are several, and each frame.
 
-def removable_parts(seen: Attribution) -> dict[str, Tensor]:
-    """What can be left out: each pathway where there are two, each frame; which visual tokens (N) stay without it.
+    A frame takes all tokens along that come from it. No frame can be left out where tokens mix several frames.
 
-    A frame takes the tokens along that it alone is in. Where tokens mix frames, no frame can be left out.
+    Args:
+        attribution: an answer and where its visual tokens come from.
+
+    Returns:
+        Part -> (N) which visual tokens stay without it.
     """
-    n = seen.attention.shape[1]
     keep = {}
-    if len(seen.pathways) > 1:
-        for pathway in seen.pathways:
-            keep[pathway.name] = torch.ones(n, dtype=torch.bool)
-            keep[pathway.name][pathway.tokens] = False
-    shares = torch.cat([pathway.frames for pathway in seen.pathways])
+    if len(attribution.sources) > 1:
+        for source in attribution.sources:
+            keep[source.name] = torch.ones(attribution.attention.shape[1], dtype=torch.bool)
+            keep[source.name][source.tokens] = False
+    shares = torch.cat([source.frames for source in attribution.sources])
     if (shares.max(1).values == 1).all():
-        # the last frame first: what stands before the first token left out is not computed again
+        # the last frame first: the tokens before the first one left out need not be computed again
         for frame in reversed(range(shares.shape[1])):
             without = shares[:, frame] == 0
             if without.any() and not without.all():
@@ -41,7 +43,7 @@ def removable_parts(seen: Attribution) -> dict[str, Tensor]:
 
 def leave_out(
     model: VideoLM,
-    seen: Attribution,
+    attribution: Attribution,
     grid: Tensor,
     parts: Sequence[str] | None = None,
     *,
@@ -49,18 +51,34 @@ def leave_out(
     prefix: Prefix | None = None,
     going: Callable[[], bool] = lambda: True,
 ) -> Iterator[tuple[str, float]]:
-    """Parts ("slow", "fast", "frame 3"; all) and the exact change of the answer's log-likelihood without them.
+    """Measure the exact change of the answer's log-likelihood without each part, one part at a time.
 
-    The tokens behind those left out move up, as in a prompt that never had them. Each is kept in `seen.left_out`.
+    The tokens after those left out move up, as in a prompt that never had them.
+
+    Args:
+        model: the model that gave the answer.
+        attribution: the answer; its `left_out` collects the results.
+        grid: (T h w D) the patch grid of the frames.
+        parts: such as "slow", "fast" or "frame 3"; None for all.
+        prompt: in place of the setting's or the model family's own.
+        prefix: keys and values of an earlier prompt; what agrees with it is not computed again.
+        going: asked before each part; False ends the measurement.
+
+    Yields:
+        Part, and the change in nats.
+
+    Raises:
+        SfllavaError: a part cannot be left out.
     """
-    prompt = prompt or (Prompt(seen.setting.prompt, seen.setting.name) if seen.setting.prompt else None)
-    possible, tokens = removable_parts(seen), seen.setting.tokens(grid)
-    for part in possible if parts is None else parts:
-        if part not in possible:
-            raise SfllavaError(f"{part!r} cannot be left out; what can: {', '.join(possible) or 'nothing here'}")
+    prompt = prompt or attribution.setting.prompt_or(None)
+    question, generated_ids = attribution.question, attribution.token_ids
+    removable, tokens = removable_parts(attribution), attribution.setting.tokens(grid)
+    for part in removable if parts is None else parts:
+        if part not in removable:
+            raise SfllavaError(f"{part!r} cannot be left out; what can: {', '.join(removable) or 'nothing here'}")
         if not going():
             return
-        rest = tokens[possible[part].to(tokens.device)]
-        without = float(log_likelihoods(model, rest, seen.question, seen.token_ids, prompt, prefix).sum())
-        seen.left_out[part] = without - seen.log_likelihood
-        yield part, seen.left_out[part]
+        rest = tokens[removable[part].to(tokens.device)]
+        without = float(log_likelihoods(model, rest, question, generated_ids, prompt, prefix).sum())
+        attribution.left_out[part] = without - attribution.log_likelihood
+        yield part, attribution.left_out[part]

@@ -20,7 +20,9 @@ from sfllava.explorer.feature_cache import FeatureCache
 from sfllava.explorer.session import Reply, Session, csv
 from sfllava.explorer.worker import Going, Work, Worker
 from sfllava.planning.budget import ContextBudget, context_budget
-from sfllava.plots.attribution import draw_budget, show_attention, show_frames
+from sfllava.plots.attribution import show_attention
+from sfllava.plots.budget import draw_budget
+from sfllava.plots.frames import show_frames
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 

@@ -11,7 +11,7 @@ from html import escape
 from sfllava.attribution.attribution import EXPLANATION, Attribution
 from sfllava.explorer.session import Reply
 from sfllava.planning.budget import ContextBudget
-from sfllava.plots.attribution import COLOURS, RED
+from sfllava.plots.canvas import COLOURS, RED
 from sfllava.types import SfllavaError
 
 # The theme's colours: JupyterLab's, VS Code's, or what reads on both black and white

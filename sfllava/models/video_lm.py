@@ -16,7 +16,7 @@ from sfllava.models.language_model import LanguageModel
 from sfllava.models.memory import retry_with_smaller_batch
 from sfllava.models.packed_decoding import PrefixGroup, decode_steps
 from sfllava.prompts import Prompt
-from sfllava.sampler.resizing import resize_frames
+from sfllava.sampler.images import resize_frames
 from sfllava.types import Answer, Question, SfllavaError
 
 

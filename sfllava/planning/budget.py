@@ -1,26 +1,29 @@
-"""What a setting would take of a model's context, memory and arithmetic, before anything is computed."""
+"""What a setting takes of a model's context, memory and arithmetic, before anything is computed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from sfllava.aggregators.slowfast import SlowFast
+from sfllava.aggregators.base import image_count, part_counts
+from sfllava.models.base import VideoLM
 from sfllava.prompts import Prompt
 from sfllava.settings import Setting
 from sfllava.types import Question
 
-if TYPE_CHECKING:
-    from sfllava.models.base import VideoLM
-
 
 @dataclass(frozen=True)
 class ContextBudget:
-    """Tokens of the context by what they hold, bytes of keys and values, and operations of the prefill and the tower.
+    """What a prompt takes.
 
-    The visual tokens of a method without pathways are `other`.
+    Attributes:
+        slow: tokens of the Slow pathway.
+        fast: tokens of the Fast pathway.
+        other: visual tokens of methods without these pathways.
+        text: text tokens.
+        context: positions of the model.
+        kv_bytes: bytes of keys and values.
+        prefill_flops: operations of the prefill.
+        encode_flops: operations of the vision tower.
     """
 
     slow: int
@@ -34,6 +37,7 @@ class ContextBudget:
 
     @property
     def visual(self) -> int:
+        """All visual tokens."""
         return self.slow + self.fast + self.other
 
     @property
@@ -43,11 +47,12 @@ class ContextBudget:
 
     @property
     def over(self) -> bool:
+        """Whether the prompt does not fit."""
         return self.rest < 1
 
     @property
     def parts(self) -> dict[str, int]:
-        """Tokens by name, without what is empty; the rest of the context last."""
+        """Tokens by name, without empty parts; the rest of the context last."""
         named = {"slow": self.slow, "fast": self.fast, "visual": self.other, "text": self.text}
         return {name: n for name, n in named.items() if n} | {"rest": max(self.rest, 0)}
 
@@ -68,27 +73,28 @@ def context_budget(
     prompt: Prompt | None = None,
     total: int | None = None,
 ) -> ContextBudget:
-    """The budget of a setting and a question; no tensor is filled.
+    """Count what a setting and a question take; no tensor is filled.
 
-    total: frames of the video, which may be fewer than the setting's; None for a video that has enough.
+    Args:
+        setting: frames, aggregation and prompt.
+        model: whose context and shape count.
+        question: what will be asked.
+        prompt: in place of the setting's or the model family's own.
+        total: frames of the video, which may be fewer than the setting's; None for a video that has enough.
+
+    Returns:
+        The budget.
     """
     question = Question(question) if isinstance(question, str) else question
-    prompt = prompt or (Prompt(setting.prompt, setting.name) if setting.prompt else None)
-    text = sum(map(len, model.info.prompt_ids(question, prompt)))
-    frames = setting.frames if total is None else min(setting.frames, total)
-    visual, aggregation = setting.token_count(*model.info.grid, total), setting.aggregation
-    slow = fast = 0
-    if isinstance(aggregation, SlowFast):
-        if aggregation.fast != (0, 0):
-            fast = frames * aggregation.fast[0] * aggregation.fast[1]
-        slow = visual - fast
-    compose = getattr(aggregation, "make_images", None)
-    images = len(compose(np.zeros((frames, 4, 4, 3), np.uint8))) if compose else frames
+    text = sum(map(len, model.info.prompt_ids(question, prompt or setting.prompt_or(None))))
+    frames = setting.frames_of(total)
+    parts = part_counts(setting.aggregation, frames, *model.info.grid)
+    slow, fast, visual = parts.get("slow", 0), parts.get("fast", 0), sum(parts.values())
     return ContextBudget(
         slow, fast, visual - slow - fast, text, model.info.context,
         kv_bytes=model.info.shape.kv_bytes(visual + text, model.info.dtype.itemsize),
         prefill_flops=model.info.shape.prefill_flops(visual + text),
-        encode_flops=model.info.shape.encode_flops(images),
+        encode_flops=model.info.shape.encode_flops(image_count(setting.aggregation, frames)),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a setting takes of a device's memory, and what would fit where it does not."""
+"""The memory that a setting needs, and what would fit where it does not."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sfllava.planning.workload import PlannedQuestions, with_frames
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by what they hold, at the moment when they are most."""
+    """Bytes by what they hold, at their peak."""
 
     weights: int
     kv: int
     """Keys and values of the prefixes that are decoded together, with room for questions and answers"""
     patches: int
-    """The patch grids of their videos, and one more while its batches are joined"""
+    """Patch grids of their videos, and one more while its batches are concatenated"""
     work: int
-    """What a batch of images or a forward of the language model takes beside those"""
+    """Activations of a batch of images, or of a forward pass of the language model"""
 
     @property
     def peak(self) -> int:
@@ -30,95 +30,111 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a run goes about it."""
+class BatchSizes:
+    """How much a run does at a time."""
 
-    together: int
-    """Questions up to which videos are answered together; with 1, each video is by itself"""
-    most: int
-    """Questions of a video at a time"""
-    batch: int
-    """Images at a time"""
+    group_questions: int
+    """Videos are answered together up to so many questions; with 1, each video on its own"""
+    questions: int
+    """Questions of one video at a time"""
+    images: int
+    """Images in a batch of the vision tower"""
 
 
-def batch_of(device: Roofline) -> int:
-    """Images that `VideoLM.encode` has in a batch."""
+def image_batch(device: Roofline) -> int:
+    """Return how many images `VideoLM.encode` puts in a batch."""
     return 64 if device.kind == "cuda" else 8
 
 
-def memory(asked: PlannedQuestions, sizes: Sizes, device: Roofline, images: int, way: Way) -> Memory:
-    """The most that a setting takes; `images` are those whose patches a video keeps."""
-    shape, size = sizes.shape, device.itemsize
-    groups = asked.load.groups(way.together)
-    kv, work, wide = 0, stages.encode_bytes(shape, size, min(way.batch, images)), 1
-    for counts in asked.counts(groups):
-        at_a_time = asked.pack(counts, way.most)
-        room = asked.start + at_a_time * (asked.suffix + asked.load.room)
-        kv = max(kv, shape.kv_bytes(len(counts) * room, size))
-        rows = max(asked.start, len(counts) * at_a_time * asked.suffix)
-        work = max(work, stages.forward_bytes(shape, size, rows, len(counts) * at_a_time))
-        wide = max(wide, len(counts))
-    if asked.alone:
-        kv = max(kv, shape.kv_bytes(asked.prompt + asked.load.room, size))
-        work = max(work, stages.forward_bytes(shape, size, asked.prompt, 1))
-    wide = max(wide, *map(len, groups))
-    patches = (wide + 1) * images * math.prod(shape.grid) * shape.language.width * size
-    return Memory(shape.parameters * size, kv, patches, work)
+def estimate_memory(
+    questions: PlannedQuestions, sizes: Sizes, device: Roofline, images: int, batch: BatchSizes
+) -> Memory:
+    """Return the most memory that a setting needs; `images` is how many images of a video have their patches kept."""
+    shape, itemsize, answer_room = sizes.shape, device.itemsize, questions.workload.answer_room
+    groups = questions.workload.groups(batch.group_questions)
+    kv, work, widest = 0, stages.encode_bytes(shape, itemsize, min(batch.images, images)), 1
+    for counts in questions.batches(groups):
+        at_a_time = questions.questions_at_a_time(counts, batch.questions)
+        positions = questions.prefix_tokens + at_a_time * (questions.suffix + answer_room)
+        kv = max(kv, shape.kv_bytes(len(counts) * positions, itemsize))
+        rows = max(questions.prefix_tokens, len(counts) * at_a_time * questions.suffix)
+        work = max(work, stages.forward_bytes(shape, itemsize, rows, len(counts) * at_a_time))
+        widest = max(widest, len(counts))
+    if questions.alone:
+        kv = max(kv, shape.kv_bytes(questions.prompt_tokens + answer_room, itemsize))
+        work = max(work, stages.forward_bytes(shape, itemsize, questions.prompt_tokens, 1))
+    widest = max(widest, *map(len, groups))
+    patches = (widest + 1) * images * math.prod(shape.grid) * shape.language.width * itemsize
+    return Memory(shape.parameters * itemsize, kv, patches, work)
 
 
-def ways(asked: PlannedQuestions, device: Roofline, together: int) -> list[Way]:
-    """All at once, then half as many videos, then half of one: as a run finds by itself what its memory holds."""
-    most, batch = max(1, *asked.sharing), batch_of(device)
-    found = [Way(together, most, batch)]
-    while together > 1:
-        together //= 2
-        found.append(Way(together, most, batch))
-    while most > 1 or batch > 1:
-        most, batch = max(1, most // 2), max(1, batch // 2)
-        found.append(Way(1, most, batch))
+def batch_sizes(questions: PlannedQuestions, device: Roofline, group_questions: int) -> list[BatchSizes]:
+    """Return the batch sizes that a run tries: the largest, then fewer videos, then fewer questions of one video."""
+    per_video, images = max(1, *questions.sharing), image_batch(device)
+    found = [BatchSizes(group_questions, per_video, images)]
+    while group_questions > 1:
+        group_questions //= 2
+        found.append(BatchSizes(group_questions, per_video, images))
+    while per_video > 1 or images > 1:
+        per_video, images = max(1, per_video // 2), max(1, images // 2)
+        found.append(BatchSizes(1, per_video, images))
     return found
 
 
-def way_that_fits(asked: PlannedQuestions, sizes: Sizes, device: Roofline, images: int, together: int) -> Way | None:
-    """The first way that the device's free memory holds."""
-    found, free = ways(asked, device, together), device.free_bytes
-    return next((w for w in found if memory(asked, sizes, device, images, w).peak <= free), None)
+def largest_fitting(
+    questions: PlannedQuestions, sizes: Sizes, device: Roofline, images: int, group_questions: int
+) -> BatchSizes | None:
+    """Return the first batch sizes that fit in the device's free memory, or None."""
+    for batch in batch_sizes(questions, device, group_questions):
+        if estimate_memory(questions, sizes, device, images, batch).peak <= device.free_bytes:
+            return batch
+    return None
 
 
-def advice(asked: PlannedQuestions, sizes: Sizes, device: Roofline, images: int) -> str:
-    """What would fit, of a setting that does not."""
-    frames = asked.setting.frames
-    if not asked.answered:
-        text = f"{asked.visual:,} visual and {asked.shortest:,} text tokens do not fit the context of {sizes.context:,}"
-        fitting = _largest(frames, lambda n: with_frames(asked, sizes, n).answered > 0)
-        return f"{text}; " + (f"at most {fitting} frames do" if fitting else "at no number of frames")
-    least = Way(1, 1, 1)
-    need = memory(asked, sizes, device, images, least)
-    text = f"{gib(need.peak)} even one question at a time, and {gib(device.free_bytes)} are free"
+def advice(questions: PlannedQuestions, sizes: Sizes, device: Roofline, images: int) -> str:
+    """Say what would fit, for a setting that does not."""
+    frames = questions.setting.frames
+    if not questions.answered:
+        fitting = _largest(frames, lambda n: with_frames(questions, sizes, n).answered > 0)
+        return (
+            f"{questions.visual_tokens:,} visual and {questions.shortest:,} text tokens do not fit the context of "
+            f"{sizes.context:,}; " + (f"at most {fitting} frames do" if fitting else "at no number of frames")
+        )
+    least = BatchSizes(1, 1, 1)
+
+    def fits(n: int) -> bool:
+        fewer = with_frames(questions, sizes, n)
+        return estimate_memory(fewer, sizes, device, min(images, n), least).peak <= device.free_bytes
+
+    need = estimate_memory(questions, sizes, device, images, least)
     options = []
-    fitting = _largest(
-        frames,
-        lambda n: memory(with_frames(asked, sizes, n), sizes, device, min(images, n), least).peak <= device.free_bytes,
-    )
-    if fitting:
+    if fitting := _largest(frames, fits):
         options.append(f"at most {fitting} frames")
     if device.dtype == "float32":
-        half = memory(asked, sizes, replace(device, dtype="float16"), images, least).peak
+        half = estimate_memory(questions, sizes, replace(device, dtype="float16"), images, least).peak
         if half <= device.free_bytes:
-            options.append(f"float16 ({gib(half)})")
+            options.append(f"float16 ({format_bytes(half)})")
     spread, each = need.weights + need.kv, need.patches + need.work
     if device.kind == "cuda" and each < device.free_bytes:
         options.append(f"{math.ceil(spread / (device.free_bytes - each))} such GPUs (--device-map auto)")
-    return f"{text}; what fits: {', or '.join(options) or 'no number of frames'}"
+    return (
+        f"{format_bytes(need.peak)} even one question at a time, and {format_bytes(device.free_bytes)} are free; "
+        f"what fits: {', or '.join(options) or 'no number of frames'}"
+    )
 
 
-def sharing_frames(asked: PlannedQuestions, sizes: Sizes) -> int:
-    """The most frames with which all questions still share a prefix; 0 for none."""
-    return _largest(asked.setting.frames, lambda n: not (a := with_frames(asked, sizes, n)).alone and not a.failing)
+def sharing_frames(questions: PlannedQuestions, sizes: Sizes) -> int:
+    """Return the most frames with which all questions share a prefix; 0 for none."""
+
+    def all_share(frames: int) -> bool:
+        fewer = with_frames(questions, sizes, frames)
+        return not fewer.alone and not fewer.failing
+
+    return _largest(questions.setting.frames, all_share)
 
 
 def _largest(frames: int, fits: Callable[[int], bool]) -> int:
-    """The largest number below `frames` that fits, where fewer frames take less; 0 for none."""
+    """Return the largest number below `frames` that fits, where fewer frames need less; 0 for none."""
     low, high = 0, frames
     while high - low > 1:
         middle = (low + high) // 2
@@ -126,6 +142,6 @@ def _largest(frames: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def gib(size: float) -> str:
-    """Bytes in words."""
+def format_bytes(size: float) -> str:
+    """Return a size in GiB or MiB, as text."""
     return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"

@@ -1,4 +1,4 @@
-"""What a run would take, before a GPU hour is spent: tokens, operations, memory, seconds, and what fits."""
+"""Plan a run before it uses a GPU: tokens, operations, memory, seconds, and what fits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from sfllava.ablation import Ablation, load_ablation
-from sfllava.aggregators.base import identity_key
-from sfllava.aggregators.slowfast import SlowFast, prefix_key
+from sfllava.aggregators.base import identity_key, image_count, makes_images, prefix_key, shared_tokens
 from sfllava.benchmarks import Benchmark
 from sfllava.models.sizes import Sizes, sizes_of
 from sfllava.planning import stages
-from sfllava.planning.fitting import Way, advice, batch_of, gib, memory, sharing_frames, way_that_fits, ways
+from sfllava.planning.fitting import (
+    BatchSizes,
+    advice,
+    batch_sizes,
+    estimate_memory,
+    format_bytes,
+    image_batch,
+    largest_fitting,
+    sharing_frames,
+)
 from sfllava.planning.plans import Plan, SettingPlan
 from sfllava.planning.roofline import Roofline, measure
 from sfllava.planning.stages import Cost
@@ -39,138 +47,147 @@ def plan(
     workers: int = 1,
     video_frames: int = 900,
 ) -> Plan:
-    """What `evaluate` or `ablate` would take of a device, without weights, videos, or anything computed on them.
+    """Predict what `evaluate` or `ablate` would take of a device, without loading weights or videos.
 
-    model: a checkpoint folder, of which only JSON is read, or a name such as `7b` (`models.sizes.KNOWN`). settings:
-    one, several, or an ablation by name, whose token budget is `budget`. benchmark: a loaded one, whose questions are
-    counted, or a name, for which the published numbers stand unless `questions` and `videos` give others. roofline: of
-    the device (`models.roofline`); None measures this one. max_new_tokens is what room is kept for, new_tokens what an
-    answer is expected to take (default: as much). workers: devices with a model each. video_frames: of a video, to
-    know which frames two samples have in common. Raises SfllavaError.
+    Args:
+        model: A checkpoint folder, of which only JSON is read, or a name such as `7b` (`models.sizes.KNOWN`).
+        settings: One, several, or an ablation by name.
+        benchmark: A loaded one, or a name; by name, the published numbers of questions and videos are planned for.
+        roofline: Measurements of the device; None measures this one.
+        videos, questions: Other numbers, for a benchmark by name.
+        budget: Visual tokens, for an ablation that matches them.
+        max_new_tokens: Positions reserved for an answer.
+        new_tokens: Expected length of an answer; None for `max_new_tokens`.
+        answer_mode: "generate" or "logits".
+        workers: Devices, each with a model.
+        video_frames: Frames of a video, which decide how many frames two samples of it have in common.
+
+    Returns:
+        The plan, which prints as a table.
+
+    Raises:
+        SfllavaError: The arguments do not go together.
     """
     sizes = model if isinstance(model, Sizes) else sizes_of(model)
     if workers < 1 or video_frames < 1:
         raise SfllavaError(f"workers and video_frames must be at least 1, got {workers} and {video_frames}")
-    load = workload_of(
+    workload = workload_of(
         benchmark, videos, questions, max_new_tokens=max_new_tokens, new_tokens=new_tokens, answer_mode=answer_mode
     )
-    # one model groups videos; of several, each is handed one video after another
-    together = MAX_BATCH_QUESTIONS if workers == 1 else 1
-    wanted = _settings(settings, sizes, load, budget)
-    device = roofline or measure()
-    shape, films = sizes.shape, len(load.asked)
-    plain, tiled = _images(wanted, video_frames)
-    kept = plain + sum(tiled)
-    planned = {s.name: _one(planned_questions(s, sizes, load), sizes, device, kept, together) for s in wanted}
-    prefill, decode, one_by_one = Cost(), Cost(), Cost()
-    earlier: Setting | None = None
-    fitting = [asked for asked, one in planned.values() if one.fits]
-    for asked in fitting:
-        one = planned[asked.setting.name][1]
-        prefill += asked.prefill(shape, device, _reused(earlier, asked.setting, sizes))
-        decode += Cost(seconds=one.decode_seconds) * films
-        one_by_one += asked.one_by_one(shape, device) + Cost(seconds=one.encode_seconds) * asked.answered
-        earlier = asked.setting if asked.videos else earlier
-    encode = Cost()
-    plain, tiled = _images([asked.setting for asked in fitting], video_frames)
-    for images in (plain, *tiled):
-        encode += stages.encode_cost(shape, device, images, batch_of(device)) * films
-    return Plan(
-        sizes.name, shape.parameters, shape.parameters * device.itemsize, load.name, films, load.questions, load.steps,
-        device, workers, tuple(planned[s.name][1] for s in wanted),
-        encode.seconds, prefill.seconds, decode.seconds, one_by_one.seconds,
-    )  # fmt: skip
+    chosen = [planned_questions(s, sizes, workload) for s in _choose_settings(settings, sizes, workload, budget)]
+    return _plan(chosen, sizes, roofline or measure(), workers, video_frames)
 
 
-def _settings(
-    settings: Setting | Iterable[Setting] | Ablation | str, sizes: Sizes, load: Workload, budget: int | None
+def _choose_settings(
+    settings: Setting | Iterable[Setting] | Ablation | str, sizes: Sizes, workload: Workload, budget: int | None
 ) -> list[Setting]:
+    """Return the settings in the order in which a run asks them: those with the same prefix one after another."""
     if isinstance(settings, str | Ablation):
         ablation = load_ablation(settings) if isinstance(settings, str) else settings
-        wanted = ablation.settings(sizes, load.task, budget)  # type: ignore[arg-type]  # it asks for grid and family
+        wanted = ablation.settings(sizes, workload.task, budget)  # type: ignore[arg-type]  # it reads grid and family
     else:
         wanted = [settings] if isinstance(settings, Setting) else list(settings)
     names = [setting.name for setting in wanted]
     if not wanted or len(set(names)) < len(names):
-        raise SfllavaError(f"needed settings with names of their own, got {names}")
-    # settings of one front side by side, as a run asks them
-    fronts: dict[object, list[Setting]] = {}
+        raise SfllavaError(f"needed settings with different names, got {names}")
+    groups: dict[object, list[Setting]] = {}
     for setting in wanted:
-        fronts.setdefault((setting.prompt, setting.frames, prefix_key(setting.aggregation)), []).append(setting)
-    return [setting for group in fronts.values() for setting in group]
+        prefix = setting.prompt, setting.frames, prefix_key(setting.aggregation)
+        groups.setdefault(prefix, []).append(setting)
+    return [setting for group in groups.values() for setting in group]
 
 
-def _one(
-    asked: PlannedQuestions, sizes: Sizes, device: Roofline, kept: int, together: int
-) -> tuple[PlannedQuestions, SettingPlan]:
-    """A setting by itself; `kept` are the images of a video whose patches the run keeps for all settings."""
-    setting, shape, films = asked.setting, sizes.shape, len(asked.load.asked)
-    full = ways(asked, device, together)[0]
-    found = way_that_fits(asked, sizes, device, kept, together) if asked.answered else None
-    way, notes = found or full, []
-    taken = memory(asked, sizes, device, kept, way)
-    if found is None:
-        notes.append(advice(asked, sizes, device, kept))
-    elif found != full:
-        notes.append(
-            f"full batches need more than the {gib(device.free_bytes)} free, so a run falls back to "
-            f"{_at_a_time(asked, way)} at a time"
-        )
-    if asked.alone:
-        some, limit = sharing_frames(asked, sizes), sizes.shared_positions or sizes.context
-        notes.append(
-            f"{asked.alone:,} questions pass {limit:,} positions with their answers, so each is answered alone"
-            + (f"; at {some} frames or fewer none does" if some else "")
-        )
-    if asked.answered and asked.failing:
-        notes.append(f"{asked.failing:,} questions do not fit the context of {sizes.context:,}")
-    encode = stages.encode_cost(shape, device, _count(setting), way.batch)
-    prefill = asked.prefill(shape, device)
-    decode = asked.decode(shape, device, asked.counts(asked.load.groups(way.together)), way.most)
-    one_by_one = asked.one_by_one(shape, device)
-    return asked, SettingPlan(
-        setting.name, setting.frames, asked.visual, asked.prompt,
-        encode.flops, prefill.flops / films, decode.flops / films,
-        taken.kv, taken.patches, taken.work, taken.peak,
-        encode.seconds, prefill.seconds / films, decode.seconds / films, one_by_one.seconds / films,
-        asked.alone, asked.failing, found is not None, "; ".join(notes),
+def _plan(chosen: Sequence[PlannedQuestions], sizes: Sizes, device: Roofline, workers: int, video_frames: int) -> Plan:
+    workload, shape = chosen[0].workload, sizes.shape
+    # a single worker groups videos; several are handed one video at a time
+    group_questions = MAX_BATCH_QUESTIONS if workers == 1 else 1
+    images = sum(_count_images([questions.setting for questions in chosen], video_frames))
+    planned = [_plan_setting(questions, sizes, device, images, group_questions) for questions in chosen]
+    prefill, decode, one_by_one = Cost(), Cost(), Cost()
+    earlier: Setting | None = None
+    fitting = [(questions, one) for questions, one in zip(chosen, planned) if one.fits]
+    for questions, one in fitting:
+        prefill += questions.prefill(shape, device, _reused_tokens(earlier, questions.setting, sizes))
+        decode += Cost(seconds=one.decode_seconds) * len(workload.videos)
+        one_by_one += questions.one_by_one(shape, device) + Cost(seconds=one.encode_seconds) * questions.answered
+        earlier = questions.setting if questions.sharing_videos else earlier
+    encode = Cost()
+    for count in _count_images([questions.setting for questions, _ in fitting], video_frames):
+        encode += stages.encode_cost(shape, device, count, image_batch(device)) * len(workload.videos)
+    return Plan(
+        sizes.name, shape.parameters, shape.parameters * device.itemsize,
+        workload.name, len(workload.videos), workload.question_count, workload.new_tokens,
+        device, workers, tuple(planned), encode.seconds, prefill.seconds, decode.seconds, one_by_one.seconds,
     )  # fmt: skip
 
 
-def _at_a_time(asked: PlannedQuestions, way: Way) -> str:
-    videos = max(map(len, asked.load.groups(way.together)))
-    counts = ((videos, "video"), (way.most, "question"), (way.batch, "image"))
+def _plan_setting(
+    questions: PlannedQuestions, sizes: Sizes, device: Roofline, images: int, group_questions: int
+) -> SettingPlan:
+    """Plan one setting on its own; `images` is how many images of a video have their patches kept for all settings."""
+    setting, shape, videos = questions.setting, sizes.shape, len(questions.workload.videos)
+    full = batch_sizes(questions, device, group_questions)[0]
+    found = largest_fitting(questions, sizes, device, images, group_questions) if questions.answered else None
+    batch = found or full
+    memory = estimate_memory(questions, sizes, device, images, batch)
+    encode = stages.encode_cost(shape, device, image_count(setting.aggregation, setting.frames), batch.images)
+    prefill = questions.prefill(shape, device)
+    batches = questions.batches(questions.workload.groups(batch.group_questions))
+    decode = questions.decode(shape, device, batches, batch.questions)
+    one_by_one = questions.one_by_one(shape, device)
+    notes = []
+    if found is None:
+        notes.append(advice(questions, sizes, device, images))
+    elif found != full:
+        notes.append(
+            f"full batches need more than the {format_bytes(device.free_bytes)} free, so a run falls back to "
+            f"{_at_a_time(questions, batch)} at a time"
+        )
+    notes += _position_notes(questions, sizes)
+    return SettingPlan(
+        setting.name, setting.frames, questions.visual_tokens, questions.prompt_tokens,
+        encode.flops, prefill.flops / videos, decode.flops / videos,
+        memory.kv, memory.patches, memory.work, memory.peak,
+        encode.seconds, prefill.seconds / videos, decode.seconds / videos, one_by_one.seconds / videos,
+        questions.alone, questions.failing, found is not None, "; ".join(notes),
+    )  # fmt: skip
+
+
+def _position_notes(questions: PlannedQuestions, sizes: Sizes) -> list[str]:
+    """Say which questions share no prefix, or do not fit the context."""
+    notes = []
+    if questions.alone:
+        frames, limit = sharing_frames(questions, sizes), sizes.shared_positions or sizes.context
+        notes.append(
+            f"{questions.alone:,} questions pass {limit:,} positions with their answers, so each is answered alone"
+            + (f"; at {frames} frames or fewer none does" if frames else "")
+        )
+    if questions.answered and questions.failing:
+        notes.append(f"{questions.failing:,} questions do not fit the context of {sizes.context:,}")
+    return notes
+
+
+def _at_a_time(questions: PlannedQuestions, batch: BatchSizes) -> str:
+    videos = max(map(len, questions.workload.groups(batch.group_questions)))
+    counts = ((videos, "video"), (batch.questions, "question"), (batch.images, "image"))
     one, two, three = (f"{n} {what}{'s' * (n > 1)}" for n, what in counts)
     return f"{one}, {two} of each and {three}" if videos > 1 else f"{one}, {two} and {three}"
 
 
-def _reused(earlier: Setting | None, setting: Setting, sizes: Sizes) -> int:
-    """Visual tokens that two settings of one front, asked one after the other, have in common."""
-    one = earlier.aggregation if earlier else None
-    other = setting.aggregation
-    if earlier is None or not isinstance(one, SlowFast) or not isinstance(other, SlowFast):
+def _reused_tokens(earlier: Setting | None, setting: Setting, sizes: Sizes) -> int:
+    """Return how many visual tokens a setting has in common with the one asked before it."""
+    if earlier is None or (earlier.prompt, earlier.frames) != (setting.prompt, setting.frames):
         return 0
-    if (earlier.prompt, earlier.frames, prefix_key(one)) != (setting.prompt, setting.frames, prefix_key(other)):
-        return 0
-    fast = setting.frames * other.fast[0] * other.fast[1]
-    return setting.token_count(*sizes.grid) - (0 if one.fast == other.fast else fast)
+    return shared_tokens(earlier.aggregation, setting.aggregation, setting.frames, *sizes.grid)
 
 
-def _is_tiled(setting: Setting) -> bool:
-    return getattr(setting.aggregation, "make_images", None) is not None
-
-
-def _count(setting: Setting) -> int:
-    """Images that the vision tower sees of a video."""
-    return len(setting.images(np.zeros((setting.frames, 4, 4, 3), np.uint8)))
-
-
-def _images(settings: Sequence[Setting], video_frames: int) -> tuple[int, list[int]]:
-    """Frames that all settings together sample of a video; and images that those which tile make, each of its own."""
-    plain = {s.frames for s in settings if not _is_tiled(s)}
-    tiled = {(s.frames, identity_key(s.aggregation)): _count(s) for s in settings if _is_tiled(s)}
-    # a run encodes all frames that it decoded, also those that only a tiled setting sampled
-    counts = {s.frames for s in settings} if plain else set()
-    total = max([video_frames, *counts])
-    samples = [sample_indices(total, n) for n in counts]
-    return (len(np.unique(np.concatenate(samples))) if samples else 0), list(tiled.values())
+def _count_images(settings: Sequence[Setting], video_frames: int) -> list[int]:
+    """Return how many images of a video are encoded: frames for all settings, then those that some make of frames."""
+    making = [setting for setting in settings if makes_images(setting.aggregation)]
+    made = {(s.frames, identity_key(s.aggregation)): image_count(s.aggregation, s.frames) for s in making}
+    if len(making) == len(settings):
+        return [0, *made.values()]
+    # a run encodes all frames that it decoded, also those that only a setting with images of its own sampled
+    counts = {setting.frames for setting in settings}
+    samples = [sample_indices(max([video_frames, *counts]), count) for count in counts]
+    return [len(np.unique(np.concatenate(samples))), *made.values()]

@@ -1,4 +1,4 @@
-"""What `plan` finds, as data and as a table."""
+"""The result of planning, as data and as a table."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sfllava.planning.fitting import gib
+from sfllava.planning.fitting import format_bytes
 from sfllava.planning.roofline import Roofline
 
-_LOSS = 1.2  # times as long as one question at a time; where nothing is shared, a batch may come to some 5 % more
+# batching is suspect if it takes so many times as long as one question at a time; with nothing shared 5 % is normal
+_SUSPECT_RATIO = 1.2
 
 
 @dataclass(frozen=True)
 class SettingPlan:
-    """What one setting takes, with nothing shared with others. Operations and seconds are of an average video."""
+    """What one setting takes on its own. Operations and seconds are for an average video."""
 
     name: str
     frames: int
@@ -23,26 +24,26 @@ class SettingPlan:
     """With a question of average length"""
     encode_flops: float
     prefill_flops: float
-    """Of the prefix, once a video; and of the whole prompts of the questions that cannot share it"""
+    """For the prefix, once per video, and for the whole prompts of questions that cannot share it"""
     decode_flops: float
-    """Of the questions behind the prefix, and of the tokens of their answers"""
+    """For the questions after the prefix, and for the tokens of their answers"""
     kv_bytes: int
     patch_bytes: int
     work_bytes: int
     peak_bytes: int
-    """Weights and the three above, as in `fitting.Memory`"""
+    """Weights plus the three above, as in `fitting.Memory`"""
     encode_seconds: float
     prefill_seconds: float
     decode_seconds: float
     one_by_one_seconds: float
     """Prefill and decode of the same questions, one at a time"""
     alone: int
-    """Questions that are answered one at a time: with their answers they pass the positions that can be shared"""
+    """Questions answered one at a time, because with their answers they pass the positions that can be shared"""
     failing: int
     """Questions that do not fit the context"""
     fits: bool
     note: str
-    """What to know: what does not fit, and what would"""
+    """What does not fit, and what would"""
 
     @property
     def seconds(self) -> float:
@@ -51,7 +52,7 @@ class SettingPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run of one or several settings takes. Prints as a table; its sums are of the settings that fit."""
+    """What a run of one or several settings takes. It prints as a table; its sums are over the settings that fit."""
 
     model: str
     parameters: int
@@ -64,11 +65,11 @@ class Plan:
     workers: int
     settings: tuple[SettingPlan, ...]
     encode_seconds: float
-    """Of the whole run on one device, like the two below: each frame encoded once, equal fronts prefilled once"""
+    """For the whole run on one device, as the two below: each frame encoded once, each shared prefix prefilled once"""
     prefill_seconds: float
     decode_seconds: float
     one_by_one_seconds: float
-    """Of the same questions one at a time: encode, prefill and generate for each"""
+    """For the same questions one at a time: encode, prefill and generate for each"""
 
     @property
     def fits(self) -> bool:
@@ -80,22 +81,22 @@ class Plan:
 
     @property
     def device_hours(self) -> float:
-        """Of all devices together"""
+        """Hours summed over devices"""
         return self.seconds / 3600
 
     @property
     def hours(self) -> float:
-        """By the clock, where the workers share the videos evenly"""
+        """Wall-clock hours if the workers share the videos evenly"""
         return self.device_hours / self.workers
 
     @property
     def warnings(self) -> list[str]:
-        """Reasons, in a line each, to doubt the seconds."""
+        """Reasons to doubt the seconds, one line each."""
         found = [self.device.warning] if self.device.warning else []
         slower = [
             s.name
             for s in self.settings
-            if s.fits and s.prefill_seconds + s.decode_seconds > _LOSS * s.one_by_one_seconds
+            if s.fits and s.prefill_seconds + s.decode_seconds > _SUSPECT_RATIO * s.one_by_one_seconds
         ]
         if slower:
             found.append(
@@ -105,13 +106,13 @@ class Plan:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, for JSON."""
+        """Return all numbers, for JSON."""
         return asdict(self) | {
             name: getattr(self, name) for name in ("fits", "seconds", "device_hours", "hours", "warnings")
         }
 
     def to_frame(self) -> Any:
-        """A DataFrame with a row for each setting."""
+        """Return a DataFrame with one row per setting."""
         import pandas as pd
 
         return pd.DataFrame([asdict(setting) for setting in self.settings])
@@ -120,42 +121,44 @@ class Plan:
         notes: dict[str, list[str]] = {}
         for setting in self.settings:
             notes.setdefault(setting.note, []).append(setting.name)
+        weights = f"{self.parameters / 1e6:,.0f} million parameters, {format_bytes(self.weight_bytes)} of weights"
+        answers = f"{self.new_tokens:,} new token{'s' * (self.new_tokens > 1)} each"
         lines = [
-            f"{self.model}: {self.parameters / 1e6:,.0f} million parameters, {gib(self.weight_bytes)} of weights",
+            f"{self.model}: {weights}",
             str(self.device),
-            f"{self.benchmark}: {self.questions:,} questions about {self.videos:,} videos, {self.new_tokens:,} new "
-            f"token{'s' * (self.new_tokens > 1)} each",
+            f"{self.benchmark}: {self.questions:,} questions about {self.videos:,} videos, {answers}",
             "",
             *_table(self.settings),
             *(f"{', '.join(names)}: {note}" for note, names in notes.items() if note),
             *(f"warning: {line}" for line in self.warnings),
             "",
+            *self._totals(),
         ]
-        done = sum(setting.fits for setting in self.settings)
-        if not done:
-            return "\n".join([*lines, "nothing fits"])
-        of = "GPU-" if self.device.kind == "cuda" else ""
-        what = "the run" if done == len(self.settings) else f"the {done} that fit"
-        clock = f", {_time(self.seconds / self.workers)} with {self.workers} workers" if self.workers > 1 else ""
-        each = (self.encode_seconds, self.prefill_seconds, self.decode_seconds)
-        shares = ", ".join(f"{stage} {s / self.seconds:.0%}" for stage, s in zip(("encode", "prefill", "decode"), each))
-        return "\n".join(
-            [
-                *lines,
-                f"{what}: {_time(self.seconds, of)}{clock} ({shares}); decoding the video files is not in it",
-                f"one question at a time: {_time(self.one_by_one_seconds, of)}, "
-                f"{self.one_by_one_seconds / self.seconds:,.1f} times as long",
-            ]
-        )
+        return "\n".join(lines)
+
+    def _totals(self) -> list[str]:
+        fitting = sum(setting.fits for setting in self.settings)
+        if not fitting:
+            return ["nothing fits"]
+        unit = "GPU-" if self.device.kind == "cuda" else ""
+        what = "the run" if fitting == len(self.settings) else f"the {fitting} that fit"
+        clock = f", {_duration(self.seconds / self.workers)} with {self.workers} workers" if self.workers > 1 else ""
+        stages = {"encode": self.encode_seconds, "prefill": self.prefill_seconds, "decode": self.decode_seconds}
+        shares = ", ".join(f"{stage} {seconds / self.seconds:.0%}" for stage, seconds in stages.items())
+        return [
+            f"{what}: {_duration(self.seconds, unit)}{clock} ({shares}); decoding the video files is not in it",
+            f"one question at a time: {_duration(self.one_by_one_seconds, unit)}, "
+            f"{self.one_by_one_seconds / self.seconds:,.1f} times as long",
+        ]
 
 
-def _time(seconds: float, of: str = "") -> str:
-    """Seconds in words."""
-    return f"{seconds / 3600:,.2f} {of}hours" if seconds >= 360 else f"{seconds:,.1f} {of}seconds"
+def _duration(seconds: float, unit: str = "") -> str:
+    """Return a duration in hours or seconds, as text."""
+    return f"{seconds / 3600:,.2f} {unit}hours" if seconds >= 360 else f"{seconds:,.1f} {unit}seconds"
 
 
 def _table(settings: Sequence[SettingPlan]) -> list[str]:
-    """A line for each setting under two of headings."""
+    """Return two lines of headings and one line per setting."""
     width = max(len("setting"), *(len(s.name) for s in settings))
     numbers = ("visual", "prompt", "encode", "prefill", "decode", "KV", "peak", "encode", "prefill", "decode")
     above = f"{'':{width}}  {'tokens':>16}  {'TFLOP a video':>27}  {'GiB':>16}  {'seconds a video':>27}"

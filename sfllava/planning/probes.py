@@ -1,4 +1,4 @@
-"""Runs of known size that measure a device; `roofline.measure` does them in rounds."""
+"""Computations of known size that measure a device; `roofline.measure` repeats them in rounds."""
 
 from __future__ import annotations
 
@@ -16,16 +16,22 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import LlamaConfig, LlamaModel
 
 Table = tuple[tuple[int, int, float], ...]
-"""(rows, width, operations a second) at every pair of some rows and some widths"""
+"""(rows, width, operations per second) for every combination of some rows and some widths"""
 _HEADS = 16
 _KEYS = 4096
 _PATCHES = 577
 LAYERS = (2, 10)
-_WINDOW = 0.005  # seconds of a repeat of what is short: the shorter, the likelier one is left alone
+_WINDOW = 0.005  # seconds of one repeat of a short computation; a shorter one is disturbed less often
 
 
 class Probes:
-    """What is measured of a device: runs of known operations or bytes, by table, rows and width, with all repeats."""
+    """Timed computations of known operations or bytes, by table, rows and width.
+
+    Args:
+        place: The device.
+        dtype: The number format.
+        clock: Returns seconds.
+    """
 
     def __init__(self, place: torch.device, dtype: torch.dtype, clock: Callable[[], float]) -> None:
         self._place, self._dtype, self._clock, self._large = place, dtype, clock, place.type == "cuda"
@@ -33,23 +39,23 @@ class Probes:
         self._seconds: dict[tuple[str, int, int], list[float]] = {}
 
     def table(self, name: str) -> Table:
-        """Operations or bytes a second at each size, in the best repeat."""
+        """Return operations or bytes per second at each size, of the best repeat."""
         found = [key for key in self._work if key[0] == name]
         return tuple(
             (rows, width, self._work[name, rows, width] / self.best(name, rows, width)) for _, rows, width in found
         )
 
     def best(self, name: str, rows: int, width: int) -> float:
-        """Seconds of the best repeat: what disturbs makes it longer, nothing makes it shorter."""
+        """Return seconds of the best repeat: a disturbance makes one longer, and nothing makes one shorter."""
         return min(self._seconds[name, rows, width])
 
     @property
     def spread(self) -> float:
-        """The median repeat to the best, of what differs most in that."""
+        """The ratio of the median repeat to the best, for the computation where it is largest"""
         return round(max(statistics.median(found) / min(found) for found in self._seconds.values()), 3)
 
     def memory(self) -> None:
-        """Weights that are read once, and tensors that are multiplied element by element."""
+        """Time weights that are read once, and elementwise products."""
         width = 16384 if self._large else 4096
         weight, row = self._new(width, 16384), self._new(1, 16384)
         self._time("read", 1, width, weight.nbytes, lambda: linear(row, weight))
@@ -58,9 +64,9 @@ class Probes:
             self._time("move", 1, size, 3 * size, lambda x=one, y=two: x * y)
 
     def products(self) -> None:
-        """(rows, width) by (width, width)."""
+        """Time products of (rows, width) and (width, width)."""
         for width in (1024, 4096, 8192) if self._large else (256, 1024, 4096):
-            # a model's weights come from memory, each once in a forward; one matrix again and again would from a cache
+            # a forward pass reads each weight from memory once; one matrix used again and again would stay in a cache
             count = max(2, (512 if self._large else 128) * 2**20 // (width**2 * self._dtype.itemsize))
             weights = cycle([self._new(width, width) for _ in range(count)])
             for rows in (1, 4, 16, 64, 512, 4096) if self._large else (1, 4, 16, 64, 512):
@@ -68,7 +74,7 @@ class Probes:
                 self._time("linear", rows, width, 2 * rows * width**2, lambda x=x, w=weights: linear(x, next(w)))
 
     def attention(self) -> None:
-        """To 4,096 keys under a mask, causal, and among the patches of images."""
+        """Time attention to 4,096 keys under a mask, causal attention, and attention among the patches of images."""
         attend = scaled_dot_product_attention
         for width in (64, 128):
             for rows in (1, 16, 256):
@@ -84,7 +90,7 @@ class Probes:
         self._time("vision", _PATCHES, 64, 4 * q.shape[0] * 16 * 64 * _PATCHES**2, lambda: attend(q, q, q))
 
     def overheads(self) -> None:
-        """Models of few and of many layers, too small to have anything to compute."""
+        """Time models of few and of many layers that have almost nothing to compute."""
         given = {
             "inputs_embeds": torch.zeros(1, 1, 8, device=self._place, dtype=self._dtype),
             "position_ids": torch.zeros(1, 1, dtype=torch.long, device=self._place),
@@ -102,10 +108,10 @@ class Probes:
         return torch.randn(shape, device=self._place, dtype=self._dtype)
 
     def _time(self, name: str, rows: int, width: int, work: float, run: Callable[[], Any]) -> None:
-        """Some repeats, after a warm-up.
+        """Time some repeats, after a warm-up.
 
-        On a GPU the clock stops when the work is done: short runs are timed as many together, so that what is measured
-        is the longer of launching them and doing them, as in a model.
+        On a GPU the clock stops when the work is done. Short computations are timed several at a time, so the result is
+        the longer of launching and executing them, as in a model.
         """
 
         def timed(times: int) -> float:
@@ -127,7 +133,7 @@ class Probes:
 
 
 def processor() -> str:
-    """Its name, and the threads that torch uses of it."""
+    """Return the name of the processor, and how many threads torch uses."""
     name = platform.processor() or platform.machine()
     if platform.system() == "Linux":
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -136,7 +142,7 @@ def processor() -> str:
 
 
 def host_memory() -> tuple[int, int]:
-    """(free, all) bytes of the memory that this machine's processes share."""
+    """Return the free and the total bytes of this machine's memory."""
     known: dict[str, int] = {}
     if platform.system() == "Linux":
         for line in Path("/proc/meminfo").read_text().splitlines():

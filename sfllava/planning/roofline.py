@@ -1,4 +1,4 @@
-"""What this device can do, measured in seconds: speed of products and attention, of memory, and a layer's overhead."""
+"""The speed of a device, measured within seconds: matrix products, attention, memory, and the overhead of a layer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +21,49 @@ from sfllava.types import SfllavaError
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _ROUNDS = 3
-_BUSY = 2.0  # a median repeat that took so many times as long as the best: something else was running
+_BUSY = 2.0  # median over best repeat above which something else was running
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """What a device did when it was measured, in operations, bytes and seconds; in one dtype."""
+    """The measurements of a device in one dtype: operations, bytes and seconds."""
 
     device: str
     kind: str
     """cpu or cuda"""
     dtype: str
     memory_bytes: int
-    """Of one device"""
+    """Memory of one device"""
     free_bytes: int
-    """Of them, what was free"""
+    """Bytes that were free"""
     read: float
-    """Bytes a second of weights that are read once, by a product with one row"""
+    """Bytes per second of weights that are read once, by a product with one row"""
     move: Table
-    """(1, bytes of the result, bytes a second read and written) of a product of two tensors, element by element"""
+    """(1, bytes of the result, bytes per second read and written) of elementwise products of two tensors"""
     linear: Table
-    """Operations a second of (rows, width) by (width, width), whose weights come from memory as in a model"""
+    """Operations per second of (rows, width) by (width, width), with weights read from memory as in a model"""
     masked: Table
-    """Of attention by so many query rows of so wide heads to 4,096 keys under a mask"""
+    """Operations per second of attention under a mask to 4,096 keys, by query rows and head width"""
     causal: Table
-    """Of causal attention of as many queries as keys; only the keys that are seen count"""
+    """Operations per second of causal attention, as many queries as keys; only visible keys count"""
     vision: float
-    """Of attention among the 577 positions of an image, heads of 64"""
+    """Operations per second of attention among the 577 positions of an image, head width 64"""
     layer_seconds: float
-    """What a layer takes where there is nothing to compute: its kernels' launches, and Python"""
+    """Overhead of a layer that has nothing to compute: kernel launches and Python"""
     forward_seconds: float
-    """What a forward takes beside its layers, likewise"""
+    """Overhead of a forward pass in addition to its layers"""
     measured: str = ""
     torch: str = ""
     cores: int = 0
     spread: float = 1.0
-    """Median to best of the repeats, of what differed most in that; 1 where it was not recorded"""
+    """The largest ratio of a median repeat to the best; 1 where it was not recorded"""
 
     @property
     def itemsize(self) -> int:
         return _DTYPES[self.dtype].itemsize
 
     def save(self, path: str | Path) -> Path:
-        """Write it as JSON."""
+        """Write the roofline as JSON, and return the path."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
@@ -79,7 +80,7 @@ class Roofline:
 
     @property
     def warning(self) -> str:
-        """One line where the device was busy with something else while it was measured; or nothing."""
+        """One line if the device was busy with something else while it was measured, else empty"""
         if self.spread < _BUSY:
             return ""
         return (
@@ -89,7 +90,11 @@ class Roofline:
 
 
 def load_roofline(path: str | Path) -> Roofline:
-    """A roofline that `save` wrote. Raises SfllavaError, which names the file and the field."""
+    """Read a roofline that `save` wrote.
+
+    Raises:
+        SfllavaError: The file is not a roofline; the message names the file and the field.
+    """
     path = Path(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -132,8 +137,9 @@ def _checked(path: Path, name: str, kind: str, value: Any) -> Any:
     raise SfllavaError(f"{path}: {name} must be {'text' if kind == 'str' else 'a number above 0'}, got {value!r}")
 
 
+@lru_cache(maxsize=65536)
 def rate(table: Table, rows: float, width: float) -> float:
-    """Operations a second at a size, between those measured (by logarithms), and at the ends beyond them."""
+    """Return operations per second at a size: interpolated in logarithms, and constant beyond the measured sizes."""
     known = {(a, b): value for a, b, value in table}
     (i, j, u), (k, m, v) = _between(sorted({a for a, _ in known}), rows), _between(sorted({b for _, b in known}), width)
     pairs = ((i, k, (1 - u) * (1 - v)), (i, m, (1 - u) * v), (j, k, u * (1 - v)), (j, m, u * v))
@@ -144,16 +150,24 @@ def _between(sizes: list[int], size: float) -> tuple[int, int, float]:
     if size <= sizes[0] or size >= sizes[-1]:
         end = sizes[0] if size <= sizes[0] else sizes[-1]
         return end, end, 0.0
-    at = bisect_right(sizes, size)
-    low, high = sizes[at - 1], sizes[at]
+    index = bisect_right(sizes, size)
+    low, high = sizes[index - 1], sizes[index]
     return low, high, math.log(size / low) / math.log(high / low)
 
 
 def measure(device: str = "auto", dtype: str = "auto", clock: Callable[[], float] = time.perf_counter) -> Roofline:
-    """Measure a device, in seconds: the best of repeats, in rounds, so that a short disturbance does not hit them all.
+    """Measure a device, which takes seconds. The best repeats of several rounds count.
 
-    device: auto (a GPU where there is one), cpu, cuda, cuda:1. dtype: auto (float32 on CPU, float16 elsewhere).
-    clock: `time.process_time` for a CPU that does other work besides, with one thread of torch.
+    Args:
+        device: auto (a GPU if there is one), cpu, cuda or cuda:1.
+        dtype: auto (float32 on a CPU, float16 elsewhere), float32, float16 or bfloat16.
+        clock: Returns seconds. `time.process_time` suits a CPU that does other work too, with one thread of torch.
+
+    Returns:
+        The measurements.
+
+    Raises:
+        SfllavaError: The device or the dtype is unknown.
     """
     from sfllava.models.load import device_of
 
@@ -162,7 +176,7 @@ def measure(device: str = "auto", dtype: str = "auto", clock: Callable[[], float
     if name not in _DTYPES:
         raise SfllavaError(f"dtype must be auto, {', '.join(_DTYPES)}, got {dtype!r}")
     if place.type == "cuda":
-        torch.cuda.synchronize(place)  # makes the context, whose memory is nobody's to use
+        torch.cuda.synchronize(place)  # creates the context, whose memory is not available
         free_bytes, memory_bytes = torch.cuda.mem_get_info(place)
         label = torch.cuda.get_device_name(place)
     else:

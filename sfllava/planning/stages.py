@@ -1,8 +1,9 @@
-"""What each stage of the work costs on a measured device: operations, bytes and seconds, product by product.
+"""The cost of each stage on a measured device: operations, bytes and seconds, one matrix product after another.
 
-A product takes the longer of its operations at the speed measured at its size, and of the bytes it must move. Passes by
-elements (norms, rotations, activations, residuals) move bytes only. What a layer takes where it has nothing to compute
-is added on a CPU; on a GPU it is hidden behind longer computation, so there the longer of both counts.
+A product takes as long as its operations at the speed measured for its size, or as the bytes that it moves, whichever
+is longer. Elementwise passes (norms, rotations, activations, residuals) move bytes only. The overhead of a layer is
+added on a CPU; on a GPU longer computation hides it, so there the longer of the two counts. Operations are those that
+the kernels execute, so a forward pass under a mask has more than `models.operations` counts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sfllava.models.operations import Layers, Shape
-from sfllava.planning.roofline import Roofline, Table, rate
+from sfllava.planning.roofline import Roofline, rate
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,8 @@ class Cost:
         return Cost(times * self.flops, times * self.bytes, times * self.seconds)
 
 
-@lru_cache(maxsize=65536)
-def _rate(table: Table, rows: float, width: float) -> float:
-    return rate(table, rows, width)
-
-
 class _Meter:
-    """Adds up what a forward does."""
+    """Adds up the costs of a forward pass."""
 
     def __init__(self, device: Roofline) -> None:
         self.device, self.size, self.cost = device, device.itemsize, Cost()
@@ -44,32 +40,32 @@ class _Meter:
         self.cost += Cost(flops, size, seconds) * times
 
     def linear(self, rows: float, inputs: int, outputs: int, times: float = 1) -> None:
-        """(rows, inputs) by (inputs, outputs), so many times."""
+        """Add `times` products of (rows, inputs) and (inputs, outputs)."""
         flops, weights = 2 * rows * inputs * outputs, inputs * outputs * self.size
         out = rows * (inputs + outputs) * self.size
-        products = flops / _rate(self.device.linear, rows, (inputs * outputs) ** 0.5)
-        moved = weights / self.device.read + out / _rate(self.device.move, 1, rows * outputs * self.size)
+        products = flops / rate(self.device.linear, rows, (inputs * outputs) ** 0.5)
+        moved = weights / self.device.read + out / rate(self.device.move, 1, rows * outputs * self.size)
         self._add(flops, weights + out, max(products, moved), times)
 
     def attend(self, flops: float, speed: float, keys: float, times: float) -> None:
-        """Attention of `flops` operations to keys and values of so many numbers together."""
+        """Add `times` attentions of `flops` operations; `keys` is the count of numbers in all keys and values."""
         size = keys * self.size
         self._add(flops, size, max(flops / speed, size / self.device.read), times)
 
     def passes(self, numbers: float, result: float, times: float = 1) -> None:
-        """Reading and writing so many numbers, in steps with results of so many."""
+        """Add `times` elementwise passes that read and write `numbers`, in steps with results of `result` numbers."""
         size = numbers * self.size
-        self._add(0, size, size / _rate(self.device.move, 1, result * self.size), times)
+        self._add(0, size, size / rate(self.device.move, 1, result * self.size), times)
 
-    def end(self, layers: int) -> Cost:
-        """The cost, with what the layers take in any case."""
+    def total(self, layers: int) -> Cost:
+        """Return the cost, with the overhead of the layers."""
         least = layers * self.device.layer_seconds + self.device.forward_seconds
         seconds = max(self.cost.seconds, least) if self.device.kind == "cuda" else self.cost.seconds + least
         return Cost(self.cost.flops, self.cost.bytes, seconds)
 
 
 def encode_cost(shape: Shape, device: Roofline, images: int, batch: int) -> Cost:
-    """The vision tower and the projector over images, in batches."""
+    """Return the cost of the vision tower and the projector for images, in batches."""
     whole, rest = divmod(images, batch)
     return _encode(shape, device, batch) * whole + (_encode(shape, device, rest) if rest else Cost())
 
@@ -87,60 +83,61 @@ def _encode(shape: Shape, device: Roofline, images: int) -> Cost:
     meter.attend(4 * inside * images * (patches + 1) ** 2, device.vision, 2 * tokens * inside, n)
     meter.linear(tokens, tower.width, tower.inner, n)
     meter.linear(tokens, tower.inner, tower.width, n)
-    meter.passes(tokens * 12 * tower.width, tokens * tower.width, n)  # two norms, two residuals, heads side by side
+    meter.passes(tokens * 12 * tower.width, tokens * tower.width, n)  # two norms, two residuals, heads concatenated
     meter.passes(tokens * 7 * tower.inner, tokens * tower.inner, n)  # x * sigmoid(1.702 x)
     meter.linear(kept, tower.width, shape.language.width)
     meter.linear(kept, shape.language.width, shape.language.width)
-    meter.passes(kept * 4 * shape.language.width, kept * shape.language.width)  # GELU, all batches side by side
-    return meter.end(n)
+    meter.passes(kept * 4 * shape.language.width, kept * shape.language.width)  # GELU, all batches concatenated
+    return meter.total(n)
 
 
 @lru_cache(maxsize=4096)
 def prefill_cost(shape: Shape, device: Roofline, tokens: int, reused: int = 0) -> Cost:
-    """The language model over a prompt of which the first `reused` tokens are cached; no logits."""
+    """Return the cost of the language model for a prompt whose first `reused` tokens are cached; no logits."""
     meter, layers, rows = _Meter(device), shape.language, tokens - reused
     _language(meter, layers, rows)
     inside = layers.heads * layers.head_width
     if reused:
         _masked(meter, layers, 1, rows, tokens)
     else:
-        speed = _rate(device.causal, rows, layers.head_width)
-        meter.attend(2 * inside * rows * (rows + 1), speed, 2 * tokens * _kept(layers), layers.count)
-    return meter.end(layers.count)
+        speed = rate(device.causal, rows, layers.head_width)
+        meter.attend(2 * inside * rows * (rows + 1), speed, 2 * tokens * _key_width(layers), layers.count)
+    return meter.total(layers.count)
 
 
 @lru_cache(maxsize=65536)
 def forward_cost(shape: Shape, device: Roofline, videos: int, rows: float, keys: float, logits: float) -> Cost:
-    """So many positions behind each of several prefixes, seeing `keys` positions each under a mask; and logits."""
+    """Return the cost of `rows` positions after each of several prefixes, masked over `keys` positions."""
     meter, layers = _Meter(device), shape.language
     _language(meter, layers, videos * rows)
     _masked(meter, layers, videos, rows, keys)
     meter.linear(logits, layers.width, shape.vocabulary)
-    return meter.end(layers.count)
+    return meter.total(layers.count)
 
 
 @lru_cache(maxsize=4096)
 def alone_cost(shape: Shape, device: Roofline, tokens: int, new: float) -> Cost:
-    """One question the plain way: its whole prompt, then a token at a time, each of which copies the cache."""
+    """Return the cost of one question with nothing shared: its prompt, then tokens that each copy the cache."""
     meter, layers = _Meter(device), shape.language
     meter.linear(1, layers.width, shape.vocabulary)
     keys = tokens + new / 2
     step = _Meter(device)
     _language(step, layers, 1)
     _masked(step, layers, 1, 1, keys)
-    step.passes(2 * 2 * keys * _kept(layers), keys * _kept(layers), layers.count)
+    step.passes(2 * 2 * keys * _key_width(layers), keys * _key_width(layers), layers.count)
     step.linear(1, layers.width, shape.vocabulary)
-    return prefill_cost(shape, device, tokens) + meter.cost + step.end(layers.count) * max(new - 1, 0)
+    return prefill_cost(shape, device, tokens) + meter.cost + step.total(layers.count) * max(new - 1, 0)
 
 
-def _kept(layers: Layers) -> int:
-    """Numbers of the keys of one position in one layer"""
+def _key_width(layers: Layers) -> int:
+    """Return how many numbers the keys of one position have in one layer."""
     return layers.kv_heads * layers.head_width
 
 
 def _language(meter: _Meter, layers: Layers, rows: float) -> None:
+    """Add all layers of the language model for `rows` positions, without attention."""
     inside = layers.heads * layers.head_width
-    n, kept = layers.count, _kept(layers)
+    n, kept = layers.count, _key_width(layers)
     meter.linear(rows, layers.width, inside, n)
     meter.linear(rows, layers.width, kept, 2 * n)
     meter.linear(rows, inside, layers.width, n)
@@ -154,18 +151,18 @@ def _language(meter: _Meter, layers: Layers, rows: float) -> None:
 
 
 def _masked(meter: _Meter, layers: Layers, videos: int, rows: float, keys: float) -> None:
-    """Attention under a mask: `models/attention.py` reads shared keys once where rows are few, else copies them."""
+    """Add attention under a mask. For few rows `models.attention` reads shared keys once; else it copies them."""
     groups, inside = layers.heads // layers.kv_heads, layers.heads * layers.head_width
-    together = groups > 1 and rows * groups <= 256
-    speed = _rate(meter.device.masked, rows * groups if together else rows, layers.head_width)
-    meter.attend(4 * inside * videos * rows * keys, speed, 2 * videos * keys * _kept(layers), layers.count)
-    if groups > 1 and not together:
+    grouped = groups > 1 and rows * groups <= 256
+    speed = rate(meter.device.masked, rows * groups if grouped else rows, layers.head_width)
+    meter.attend(4 * inside * videos * rows * keys, speed, 2 * videos * keys * _key_width(layers), layers.count)
+    if groups > 1 and not grouped:
         copied = videos * keys * inside
         meter.passes(2 * 2 * copied, copied, layers.count)
 
 
 def encode_bytes(shape: Shape, itemsize: int, batch: int) -> int:
-    """The most that a batch of images takes in the tower or the projector, beside weights and the patches kept."""
+    """Return the peak bytes of activations for a batch of images, in the vision tower or the projector."""
     tower, patches = shape.vision, shape.grid[0] * shape.grid[1]
     pixels = 3 * patches * shape.patch**2 * (1 + 4 + itemsize)
     layer = (patches + 1) * max(3 * tower.width + 3 * tower.inner, 7 * tower.width) * itemsize
@@ -174,14 +171,14 @@ def encode_bytes(shape: Shape, itemsize: int, batch: int) -> int:
 
 
 def forward_bytes(shape: Shape, itemsize: int, rows: int, logits: int = 0) -> int:
-    """The most that a forward over so many positions takes, beside weights and keys and values.
+    """Return the peak bytes of activations for a forward pass over `rows` positions, with `logits` rows of logits.
 
-    The prompt's embeddings and the residual; and whatever is most of: the normed input and three of the inner width,
-    in the feed-forward part; the normed input, queries and keys before, while and after they are rotated, and values;
-    a norm, in float32. And the logits, also in float32.
+    They are the embeddings and the residual; the largest of the feed-forward part (the normed input and three tensors
+    of the inner width), attention (the normed input, queries and keys before, during and after rotation, values) and a
+    norm in float32; and the logits, also in float32.
     """
     layers = shape.language
-    inside, kept = layers.heads * layers.head_width, _kept(layers)
+    inside, kept = layers.heads * layers.head_width, _key_width(layers)
     feed = (layers.width + 3 * layers.inner) * itemsize
     attention = (layers.width + 5 * inside + 3 * kept) * itemsize
     norm = layers.width * 2 * 4

@@ -1,4 +1,4 @@
-"""What is asked of a setting: how many tokens each question takes, which are answered together, and what that costs."""
+"""What a run asks: the tokens of each question, which questions are answered together, and what that costs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sfllava.models.sizes import Sizes
 from sfllava.planning import stages
 from sfllava.planning.roofline import Roofline
 from sfllava.planning.stages import Cost
-from sfllava.prompts import Prompt, pack_prompt
+from sfllava.prompts import pack_prompt
 from sfllava.runs.jobs import group_videos
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError, Task
 
-# Characters of a question with its options, on average in the published files; for a plan without them
+# average number of characters of a question with its options in the published files, for a plan without them
 _CHARACTERS = {"msvd": 32, "msrvtt": 37, "tgif": 43, "activitynet": 44, "nextqa": 150, "egoschema": 777}
 _CHARACTERS |= {"intentqa": 163, "vcgbench": 56}
 _TYPICAL = {"open": 40, "choice": 150, "describe": 56}
@@ -28,23 +28,24 @@ _TYPICAL = {"open": 40, "choice": 150, "describe": 56}
 
 @dataclass(frozen=True)
 class Workload:
-    """The questions of a run, by video, and how they are answered."""
+    """The questions of a run, by video, and the length of their answers."""
 
     name: str
     task: Task
-    asked: tuple[tuple[Question, ...], ...]
-    room: int
-    """Positions that are kept for each answer; none where letters are read"""
-    steps: int
-    """Tokens that an answer is expected to take"""
+    videos: tuple[tuple[Question, ...], ...]
+    """The questions of each video"""
+    answer_room: int
+    """Positions reserved for each answer; 0 where option letters are read from the logits"""
+    new_tokens: int
+    """Expected length of an answer"""
 
     @property
-    def questions(self) -> int:
-        return sum(map(len, self.asked))
+    def question_count(self) -> int:
+        return sum(map(len, self.videos))
 
-    def groups(self, together: int) -> list[list[int]]:
-        """Videos, by number, that are answered together where a group has up to so many questions."""
-        return list(group_videos(map(len, self.asked), together))
+    def groups(self, max_questions: int) -> list[list[int]]:
+        """Return the videos that a run answers together, by number: those with up to `max_questions` in all."""
+        return list(group_videos(map(len, self.videos), max_questions))
 
 
 def workload_of(
@@ -56,120 +57,141 @@ def workload_of(
     new_tokens: int | None = None,
     answer_mode: str = "generate",
 ) -> Workload:
-    """The questions of a loaded benchmark; or of one by name, as many as were published unless numbers say others."""
+    """Return the questions of a benchmark.
+
+    Args:
+        benchmark: A loaded one, or a name; by name, questions of average length take the place of the real ones.
+        videos: Number of videos of a benchmark by name; None for the published number.
+        questions: Number of its questions, likewise.
+        max_new_tokens: Positions reserved for an answer.
+        new_tokens: Expected length of an answer; None for `max_new_tokens`.
+        answer_mode: "generate" or "logits".
+
+    Raises:
+        SfllavaError: The numbers do not go together, or the answer mode does not suit the questions.
+    """
     if isinstance(benchmark, Benchmark):
         by_video: dict[str, list[Question]] = {}
         for question in benchmark.questions:
             by_video.setdefault(question.video, []).append(question)
-        name, task, asked = benchmark.name, benchmark.spec.task, tuple(map(tuple, by_video.values()))
+        name, task, grouped = benchmark.name, benchmark.spec.task, tuple(map(tuple, by_video.values()))
+        check_generation(answer_mode, max_new_tokens, benchmark.questions)
     else:
-        spec = load_spec(benchmark)
-        name, task = spec.name, spec.task
-        count = questions or spec.question_count
-        films = videos or (min(spec.video_count or 0, count or 0) if questions is None else None)
-        if not count or not films or films > count or min(count, films) < 1:
-            raise SfllavaError(
-                f"{name}: needed a question file, or how many questions (at least one a video) about how many videos; "
-                f"got {questions} and {videos}"
-            )
-        text = "x" * _CHARACTERS.get(name, _TYPICAL[task])
-        asked = tuple((Question(text, task=task),) * (count // films + (i < count % films)) for i in range(films))
-    check_generation(
-        answer_mode, max_new_tokens, [q for qs in asked for q in qs] if isinstance(benchmark, Benchmark) else []
-    )
-    steps = max_new_tokens if new_tokens is None else new_tokens
-    if not 1 <= steps <= max_new_tokens:
+        name, task, grouped = _placeholders(benchmark, videos, questions)
+        check_generation(answer_mode, max_new_tokens, [])
+    expected = max_new_tokens if new_tokens is None else new_tokens
+    if not 1 <= expected <= max_new_tokens:
         raise SfllavaError(f"new_tokens must be between 1 and max_new_tokens ({max_new_tokens}), got {new_tokens}")
-    letters = answer_mode == "logits"
-    return Workload(name, task, asked, 0 if letters else max_new_tokens, 1 if letters else steps)
+    if answer_mode == "logits":
+        return Workload(name, task, grouped, answer_room=0, new_tokens=1)
+    return Workload(name, task, grouped, max_new_tokens, expected)
+
+
+def _placeholders(
+    benchmark: str, videos: int | None, questions: int | None
+) -> tuple[str, Task, tuple[tuple[Question, ...], ...]]:
+    """Return questions of average length, spread evenly over the videos."""
+    spec = load_spec(benchmark)
+    question_count = questions or spec.question_count or 0
+    video_count = videos or (min(spec.video_count or 0, question_count) if questions is None else 0)
+    if not 1 <= video_count <= question_count:
+        raise SfllavaError(
+            f"{spec.name}: needed a question file, or how many questions (at least one a video) about how many videos; "
+            f"got {questions} and {videos}"
+        )
+    question = Question("x" * _CHARACTERS.get(spec.name, _TYPICAL[spec.task]), task=spec.task)
+    each, rest = divmod(question_count, video_count)
+    return spec.name, spec.task, tuple((question,) * (each + (i < rest)) for i in range(video_count))
 
 
 @dataclass(frozen=True)
 class PlannedQuestions:
-    """A setting with its questions: tokens, who shares a prefix, and who cannot."""
+    """The questions of a workload at one setting: their tokens, and which of them share a prefix."""
 
     setting: Setting
-    load: Workload
-    visual: int
+    workload: Workload
+    visual_tokens: int
     before: int
     """Text tokens before the video"""
     suffix: int
-    """Text tokens behind it, on average"""
+    """Text tokens after it, on average"""
     sharing: tuple[int, ...]
-    """Of each video, the questions that share its prefix"""
+    """For each video, the number of questions that share its prefix"""
     alone: int
-    """Questions that pass the positions up to which a prefix may be shared: each prefills its whole prompt"""
+    """Questions beyond the positions up to which a prefix may be shared: each prefills its whole prompt"""
     failing: int
     """Questions that do not fit the context"""
     shortest: int
     """Text tokens of the shortest prompt"""
 
     @property
-    def start(self) -> int:
-        """Tokens of the prefix"""
-        return self.before + self.visual
+    def prefix_tokens(self) -> int:
+        return self.before + self.visual_tokens
 
     @property
-    def prompt(self) -> int:
-        return self.start + self.suffix
+    def prompt_tokens(self) -> int:
+        return self.prefix_tokens + self.suffix
 
     @property
     def answered(self) -> int:
         return sum(self.sharing) + self.alone
 
     @property
-    def videos(self) -> int:
-        """Videos with a prefix that is shared"""
+    def sharing_videos(self) -> int:
+        """Videos whose prefix is shared"""
         return sum(count > 0 for count in self.sharing)
 
-    def counts(self, groups: Sequence[Sequence[int]]) -> Counter[tuple[int, ...]]:
-        """Of each group of videos, by number, the questions that share prefixes."""
+    def batches(self, groups: Sequence[Sequence[int]]) -> Counter[tuple[int, ...]]:
+        """Count the groups of videos by the numbers of questions that share each video's prefix."""
         found = Counter(tuple(sorted(filter(None, (self.sharing[i] for i in group)))) for group in groups)
         found.pop((), None)
         return found
 
-    def pack(self, counts: tuple[int, ...], most: int) -> int:
-        """Questions of one video that are decoded at a time, as `models.packed.parts` cuts them."""
-        room = PACKED_POSITIONS // len(counts) // (self.suffix + self.load.room)
-        return max(1, min(room, most, max(counts)))
+    def questions_at_a_time(self, batch: tuple[int, ...], max_questions: int) -> int:
+        """Return how many questions of each video are decoded at a time, as `packed_decoding.split_to_fit` does."""
+        fitting = PACKED_POSITIONS // len(batch) // (self.suffix + self.workload.answer_room)
+        return max(1, min(fitting, max_questions, max(batch)))
 
     def prefill(self, shape: Shape, device: Roofline, reused: int = 0) -> Cost:
-        """Of all prefixes, of which so many visual tokens are there already, and of what cannot share them."""
-        kept = min(self.before + reused, self.start - 1) if reused else 0
-        whole = stages.prefill_cost(shape, device, self.prompt) * self.alone if self.alone else Cost()
-        return stages.prefill_cost(shape, device, self.start, kept) * self.videos + whole
+        """Return the cost of all prefixes and of the prompts that share none; `reused` visual tokens are cached."""
+        cached = min(self.before + reused, self.prefix_tokens - 1) if reused else 0
+        whole = stages.prefill_cost(shape, device, self.prompt_tokens) * self.alone if self.alone else Cost()
+        return stages.prefill_cost(shape, device, self.prefix_tokens, cached) * self.sharing_videos + whole
 
-    def decode(self, shape: Shape, device: Roofline, counts: Counter[tuple[int, ...]], most: int) -> Cost:
-        """Of all questions behind their prefixes, and the tokens of all answers."""
-        steps, total = self.load.steps - 1, Cost()
-        for group, times in counts.items():
-            size = self.pack(group, most)
-            for first in range(0, max(group), size):
-                now = [min(size, count - first) for count in group if count > first]
-                rows, said = max(now), sum(now)
-                behind = self.start + rows * self.suffix
-                cost = stages.forward_cost(shape, device, len(group), rows * self.suffix, behind, said)
-                if steps:
-                    cost += (
-                        stages.forward_cost(shape, device, len(group), rows, behind + rows * steps // 2, said) * steps
-                    )
-                total += cost * times
+    def decode(self, shape: Shape, device: Roofline, batches: Counter[tuple[int, ...]], max_questions: int) -> Cost:
+        """Return the cost of the questions after their prefixes, and of all tokens of the answers."""
+        total = Cost()
+        for batch, times in batches.items():
+            size = self.questions_at_a_time(batch, max_questions)
+            for first in range(0, max(batch), size):
+                counts = [min(size, count - first) for count in batch if count > first]
+                total += self._decode_pack(shape, device, len(batch), max(counts), sum(counts)) * times
         if self.alone:
-            one = stages.alone_cost(shape, device, self.prompt, self.load.steps)
-            total += (one + stages.prefill_cost(shape, device, self.prompt) * -1) * self.alone
+            one = stages.alone_cost(shape, device, self.prompt_tokens, self.workload.new_tokens)
+            total += (one + stages.prefill_cost(shape, device, self.prompt_tokens) * -1) * self.alone
         return total
 
+    def _decode_pack(self, shape: Shape, device: Roofline, videos: int, rows: int, answers: int) -> Cost:
+        """Return the cost of one packed batch: up to `rows` questions for each of its videos, `answers` in all."""
+        steps = self.workload.new_tokens - 1
+        keys = self.prefix_tokens + rows * self.suffix
+        cost = stages.forward_cost(shape, device, videos, rows * self.suffix, keys, answers)
+        if steps:
+            cost += stages.forward_cost(shape, device, videos, rows, keys + rows * steps // 2, answers) * steps
+        return cost
+
     def one_by_one(self, shape: Shape, device: Roofline) -> Cost:
-        """Of all questions, each with a prompt and an answer of its own."""
-        return stages.alone_cost(shape, device, self.prompt, self.load.steps) * self.answered
+        """Return the cost of the same questions one at a time, each with its whole prompt."""
+        return stages.alone_cost(shape, device, self.prompt_tokens, self.workload.new_tokens) * self.answered
 
 
-def planned_questions(setting: Setting, sizes: Sizes, load: Workload) -> PlannedQuestions:
-    """The questions of a load at a setting."""
-    prompt = Prompt(setting.prompt, setting.name) if setting.prompt else pack_prompt(sizes.family, load.task)
-    visual = setting.token_count(*sizes.grid)
-    limit = min(sizes.shared_positions or sizes.context, sizes.context)
-    fronts, suffixes, sharing, alone, failing = [], [], [], 0, 0
+def planned_questions(setting: Setting, sizes: Sizes, workload: Workload) -> PlannedQuestions:
+    """Count the tokens of a workload's questions at a setting."""
+    prompt = setting.prompt_or(pack_prompt(sizes.family, workload.task))
+    assert prompt is not None
+    visual_tokens = setting.token_count(*sizes.grid)
+    shareable = min(sizes.shared_positions or sizes.context, sizes.context)
+    befores, suffixes, sharing, alone, failing = [], [], [], 0, 0
     lengths: dict[str, int] = {}
 
     def count(text: str) -> int:
@@ -177,22 +199,25 @@ def planned_questions(setting: Setting, sizes: Sizes, load: Workload) -> Planned
             lengths[text] = sizes.count(text)
         return lengths[text]
 
-    for questions in load.asked:
+    for questions in workload.videos:
         shared = 0
         for question in questions:
-            front, behind = prompt.pieces(question)
-            fronts.append(count(front) + 1)  # and BOS
-            suffixes.append(count(behind))
-            length = visual + fronts[-1] + suffixes[-1]
+            before, after = prompt.pieces(question)
+            befores.append(count(before) + 1)  # and BOS
+            suffixes.append(count(after))
+            length = visual_tokens + befores[-1] + suffixes[-1]
+            with_answer = length + workload.answer_room
             failing += length >= sizes.context
-            shared += length + load.room <= limit
-            alone += limit < length + load.room and length < sizes.context
+            shared += with_answer <= shareable
+            alone += with_answer > shareable and length < sizes.context
         sharing.append(shared)
-    before, suffix = (round(sum(numbers) / len(numbers)) for numbers in (fronts, suffixes))
-    shortest = min(map(sum, zip(fronts, suffixes)))
-    return PlannedQuestions(setting, load, visual, before, max(1, suffix), tuple(sharing), alone, failing, shortest)
+    before, suffix = (round(sum(counts) / len(counts)) for counts in (befores, suffixes))
+    shortest = min(map(sum, zip(befores, suffixes)))
+    return PlannedQuestions(
+        setting, workload, visual_tokens, before, max(1, suffix), tuple(sharing), alone, failing, shortest
+    )
 
 
-def with_frames(asked: PlannedQuestions, sizes: Sizes, frames: int) -> PlannedQuestions:
-    """The same with another number of frames."""
-    return planned_questions(replace(asked.setting, frames=frames), sizes, asked.load)
+def with_frames(questions: PlannedQuestions, sizes: Sizes, frames: int) -> PlannedQuestions:
+    """Return the same questions at another number of frames."""
+    return planned_questions(replace(questions.setting, frames=frames), sizes, questions.workload)

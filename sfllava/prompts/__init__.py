@@ -1,38 +1,39 @@
-"""A prompt is a text file with `<video>`, `{question}` and `{options}`."""
+"""Prompts: text files with `<video>`, `{question}` and `{options}`.
+
+The package's own are in templates/FAMILY/TASK.txt, in the chat format of a family of language models. A new family is a
+new folder there.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from sfllava.files import is_url
 from sfllava.types import Question, SfllavaError, Task
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+VIDEO = "<video>"
 PROMPT_FIELDS = ("question", "options")
+_TEMPLATES = Path(__file__).parent / "templates"
+_FIELDS = re.compile("|".join(rf"\{{{name}\}}" for name in PROMPT_FIELDS))
 # a word in braces; not JSON, nor LaTeX's \boxed{answer}, nor doubled braces
 _PLACEHOLDER = re.compile(r"(?<![\w{$])\{([A-Za-z_]\w*)\}(?!\})")
 
 
-def check_placeholders(text: str, source: str, known: Sequence[str] = PROMPT_FIELDS) -> None:
-    """Raise SfllavaError for a placeholder such as {subtitles} that is not known: nothing would fill it in."""
-    if unknown := [name for name in _PLACEHOLDER.findall(text) if name not in known]:
-        listed = ", ".join(f"{{{name}}}" for name in known)
-        raise SfllavaError(f"{source}: nothing fills in {{{unknown[0]}}}; the placeholders are {listed}")
-
-
-FAMILIES = ("vicuna", "chatml", "mistral")
-PACKS = (*FAMILIES, "tiny")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-VIDEO = "<video>"
-_FIELDS = re.compile("|".join(rf"\{{{name}\}}" for name in PROMPT_FIELDS))
-
-
 @dataclass(frozen=True)
 class Prompt:
-    """The text of a prompt; `source` says where it is from."""
+    """The text of a prompt, and where it comes from.
+
+    Args:
+        text: The prompt, with `<video>` once, `{question}`, and for multiple choice `{options}`.
+        source: A file or a name, for error messages.
+
+    Raises:
+        SfllavaError: `<video>` does not occur exactly once, or `{question}` is missing.
+    """
 
     text: str
     source: str = "text"
@@ -46,23 +47,47 @@ class Prompt:
             raise SfllavaError(f"{self.source}: a prompt needs {{question}}, where the question goes")
 
     def pieces(self, question: Question) -> tuple[str, str]:
-        """The text before and behind the video, filled in. Braces or tags in a question stay text."""
+        """Fill in a question, and split the text at the video. Braces or tags in the question stay text.
+
+        Returns:
+            The text before the video and the text after it.
+
+        Raises:
+            SfllavaError: The question has options and the prompt has no `{options}`.
+        """
         if question.options and "{options}" not in self.text:
             raise SfllavaError(f"{self.source}: a prompt for questions with options needs {{options}}")
-        fill = {"{question}": question.text, "{options}": options_text(question.options)}
+        values = {"{question}": question.text, "{options}": options_text(question.options)}
         before, _, after = self.text.partition(VIDEO)
-        return _FIELDS.sub(lambda m: fill[m[0]], before), _FIELDS.sub(lambda m: fill[m[0]], after)
+        return _FIELDS.sub(lambda m: values[m[0]], before), _FIELDS.sub(lambda m: values[m[0]], after)
 
 
 def options_text(options: tuple[str, ...]) -> str:
-    """One lettered option a line: (A) first, (B) second."""
+    """Return the options with their letters, one per line: (A) first, (B) second."""
     if len(options) > len(LETTERS):
         raise SfllavaError(f"needed at most {len(LETTERS)} options, got {len(options)}")
     return "\n".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options))
 
 
+def check_placeholders(text: str, source: str, known: Sequence[str] = PROMPT_FIELDS) -> None:
+    """Raise SfllavaError if a text has a placeholder, such as {subtitles}, that is not known."""
+    if unknown := [name for name in _PLACEHOLDER.findall(text) if name not in known]:
+        listed = ", ".join(f"{{{name}}}" for name in known)
+        raise SfllavaError(f"{source}: nothing fills in {{{unknown[0]}}}; the placeholders are {listed}")
+
+
 def load_prompt(path: str | Path) -> Prompt:
-    """A prompt from a UTF-8 file, byte for byte."""
+    """Read a prompt from a file, byte for byte.
+
+    Args:
+        path: A UTF-8 text file on this machine.
+
+    Returns:
+        The prompt.
+
+    Raises:
+        SfllavaError: The file cannot be read, or its text is not a prompt.
+    """
     if is_url(path):
         raise SfllavaError(f"{path}: needed a prompt's file on this machine, got a URL: download it first")
     try:
@@ -75,9 +100,20 @@ def load_prompt(path: str | Path) -> Prompt:
     return prompt
 
 
+def families() -> list[str]:
+    """Return the families of language models that the package has prompts for: the folders in templates/."""
+    return sorted(path.name for path in _TEMPLATES.iterdir() if any(path.glob("*.txt")))
+
+
 def pack_prompt(family: str, task: Task) -> Prompt:
-    """The package's own wording for a language-model family (vicuna, chatml, mistral, tiny) and a task."""
-    if family not in PACKS:
-        raise SfllavaError(f"no prompt pack is called {family!r}; there are {', '.join(PACKS)}")
-    file = resources.files("sfllava.prompts") / "templates" / family / f"{task}.txt"
+    """Return the package's own prompt for a family of language models and a task.
+
+    Raises:
+        SfllavaError: There is no such family, or it has no prompt for the task.
+    """
+    if family not in families():
+        raise SfllavaError(f"no prompt pack is called {family!r}; there are {', '.join(families())}")
+    file = _TEMPLATES / family / f"{task}.txt"
+    if not file.is_file():
+        raise SfllavaError(f"the prompt pack {family} has no {file.name}, which {task} questions need")
     return Prompt(file.read_bytes().decode("utf-8"), f"{family}/{task}")

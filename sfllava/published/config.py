@@ -1,4 +1,4 @@
-"""An experiment file of the published code (YAML): which values it gives each of its scripts, and on which line."""
+"""Read an experiment file of the published code (YAML): the values for each of its scripts, with their lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sfllava.types import SfllavaError
 _LARGEST = 1 << 20  # bytes; such a file is one kilobyte
 _TAG = "tag:yaml.org,2002:"
 _NEEDED = ("SCRIPT", "CONFIG_NAME")
-# key -> what the shell scripts take where the file does not say; None: another place says it
+# key -> the default of the shell scripts; None: there is none, or it differs by script
 DEFAULTS: dict[str, str | None] = {
     "SCRIPT": None,
     "CONFIG_NAME": None,
@@ -39,7 +39,7 @@ class ExperimentError(SfllavaError):
 
 @dataclass(frozen=True)
 class Value:
-    """One value as the shell scripts would see it, and its line in the file; line 0 is a default of the scripts."""
+    """A value as the shell scripts see it, and its line in the file; line 0 is a default of the scripts."""
 
     text: str
     line: int = 0
@@ -47,27 +47,34 @@ class Value:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment file: its scripts, and the values of each key, one a script."""
+    """An experiment file: its scripts, and for each key one value per script."""
 
     path: Path
     scripts: tuple[Value, ...]
     values: dict[str, tuple[Value, ...]]
 
     def value(self, key: str, script: int, default: str = "") -> Value:
-        """What `key` is for the script of that number; `default` where neither the file nor the scripts say."""
+        """Return the value of `key` for a script by number, or `default` if nothing sets it."""
         if key in self.values:
             return self.values[key][script]
         return Value(DEFAULTS[key] or default)
 
     def error(self, line: int, text: str) -> ExperimentError:
-        """An error that names the file, and the line where there is one."""
+        """Return an error that names the file, and the line if there is one."""
         return ExperimentError(f"{self.path}, line {line}: {text}" if line else f"{self.path}: {text}")
 
 
 def read_experiment(path: str | Path) -> Experiment:
-    """Read an experiment file as its authors' `safe_load` would, but strictly; ExperimentError names the line.
+    """Read an experiment file as `safe_load` in the published code does, but strictly.
 
-    Keys that are unknown or stand twice, and lists that are not as long as SCRIPT, are errors.
+    Args:
+        path: The YAML file.
+
+    Returns:
+        Its scripts and values.
+
+    Raises:
+        ExperimentError: The file cannot be read, a key is unknown or occurs twice, or a list is not as long as SCRIPT.
     """
     path = Path(path)
     at = Experiment(path, (), {})
@@ -84,7 +91,7 @@ def read_experiment(path: str | Path) -> Experiment:
 
 
 def _mapping(at: Experiment) -> dict[str, yaml.Node]:
-    """The file's keys and their nodes."""
+    """Return the file's keys and their nodes."""
     try:
         data = at.path.read_bytes()
         if len(data) > _LARGEST:
@@ -108,7 +115,7 @@ def _mapping(at: Experiment) -> dict[str, yaml.Node]:
             shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
             raise at.error(_line(key), f"no key is called {shown}; there are {', '.join(DEFAULTS)}")
         if name in nodes:
-            raise at.error(_line(key), f"{name} stands twice; first on line {_line(nodes[name])}")
+            raise at.error(_line(key), f"{name} occurs twice; first on line {_line(nodes[name])}")
         nodes[name] = node
     return nodes
 
@@ -130,11 +137,11 @@ def _value(at: Experiment, key: str, node: yaml.Node) -> Value:
         raise at.error(_line(node), f"{key}: needed text or a number (or a list of them), got a list or mapping in it")
     try:
         value = SafeConstructor().construct_object(node)
-        text = str(value)  # of a number with very many digits there is none
+        text = str(value)  # fails for a number with very many digits
     except Exception as error:  # a tag on what does not fit it, such as !!int on nothing, fails in many ways
         reason = getattr(error, "problem", None) or f"{type(error).__name__}: {error}"
         raise at.error(_line(node), f"{key}: not a value of YAML: {reason}") from error
-    if value is None and key == "TEMPORAL_AGGREGATION":  # the scripts would read it as the word None, which is a name
+    if value is None and key == "TEMPORAL_AGGREGATION":  # the scripts read it as the word None, which is a name
         return Value("None", _line(node))
     if not isinstance(value, str | int | float) or not text.strip():
         raise at.error(_line(node), f"{key}: needed text or a number, got {node.value!r}")

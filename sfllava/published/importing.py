@@ -1,4 +1,4 @@
-"""Import an output folder of the published code: a run folder like one of ours, marked as imported."""
+"""Import an output folder of the published code as a run folder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sfllava.aggregators.base import name_of
 from sfllava.benchmarks import Benchmark
+from sfllava.files import Row
 from sfllava.published.judged import PublishedVerdicts, find_judged, read_judged
 from sfllava.published.outputs import FOLDERS, OutputError, Outputs, QuestionIndex, find_outputs, read_outputs, sha256
 from sfllava.runs.identity import make_identity, upgrade
@@ -22,15 +22,15 @@ from sfllava.settings import Setting
 from sfllava.types import Question
 
 log = logging.getLogger(__name__)
-Row = dict[str, Any]
 NOT_THERE = "not in the published output"
 _SHOWN = 5
-_PAID_BEFORE = {"served": "", "tokens": [0, 0], "cost": None, "tries": 0, "paid": False, "cut": False}
+# fields of a verdict row that the published code does not record
+_NOT_RECORDED = {"served": "", "tokens": [0, 0], "cost": None, "tries": 0, "paid": False, "cut": False}
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What was imported: the run folder, its scores, and what could not be used."""
+    """The result of an import: the run folder, its scores, and what could not be used."""
 
     path: Path
     scores: Row
@@ -61,11 +61,19 @@ def import_outputs(
     judged: str | Path | None = None,
     judge: str | None = None,
 ) -> Imported:
-    """Read `merge.jsonl` (and a judge's files) of the published code into the run folder `out`.
+    """Read `merge.jsonl`, and a judge's files, into a run folder. Called again, it changes nothing.
 
-    folder: where merge.jsonl is, or its OUTPUT_DIR. setting: what it was run with, where that is known; else the
-    config's name stands for it. judged: its TEMP_DIR, or a judge's folder. Every question of the benchmark gets a row;
-    one that the output lacks is a failed one. Called again it changes nothing. Raises OutputError, RunError.
+    Args:
+        folder: The folder of merge.jsonl, or its OUTPUT_DIR.
+        benchmark: The questions; each gets a row, a failed one if the output lacks it.
+        out: The run folder to write.
+        setting: The setting it was run with, if known; else its CONFIG_NAME is the setting's name.
+        config_name: Which CONFIG_NAME, if there are several.
+        judged: Its TEMP_DIR, or the folder of one judge.
+        judge: Which judge, or what to call it.
+
+    Raises:
+        OutputError, RunError: The output folder cannot be read, or the run folder cannot be written.
     """
     files = find_outputs(Path(folder), benchmark.name, config_name)
     config = config_name or next(iter(files.values())).absolute().parent.name
@@ -77,33 +85,10 @@ def import_outputs(
         if benchmark.spec.task == "choice":
             raise OutputError(f"{judged}: {benchmark.name} is multiple choice, and has no judge")
         verdicts = read_judged(find_judged(Path(judged), benchmark.name, config, judge), index, outputs, name)
-    about = {
-        "name": name,
-        "frames": setting.frames if setting else None,
-        "aggregation": name_of(setting.aggregation) if setting else None,
-    }
-    identity = make_identity(
-        benchmark.name,
-        benchmark.questions,
-        [about],
-        model=None,
-        prompt=None,
-        max_new_tokens=None,
-        read="generate",
-        imported={"from": "published code", "sha256": {part or "all": sha256(p) for part, p in files.items()}},
-    )
-    facts = {
-        "questions_sha256": benchmark.fingerprint,
-        "imported_files": [str(path.absolute()) for path in files.values()],
-        "config_name": config,
-        "question_files": [str(path) for path in benchmark.files],
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "rows": outputs.rows,
-        "repeated": len(outputs.repeated),
-        "not_usable": len(outputs.bad),
-    }
-    with RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark)) as run:
+    facts = _facts(benchmark, config, files, outputs)
+    with RunFolder(
+        out, _identity(benchmark, name, setting, files), facts, partial(upgrade, benchmark=benchmark)
+    ) as run:
         for problem in [*outputs.repeated, *outputs.bad, *(bad for each in verdicts for bad in each.bad)]:
             log.info("not used: %s", problem)
         done = {row["key"] for row in run.rows()}
@@ -114,6 +99,33 @@ def import_outputs(
     for each in verdicts:
         _write_verdicts(Path(out), each, facts)
     return Imported(Path(out), scores, outputs, tuple(verdicts))
+
+
+def _facts(benchmark: Benchmark, config: str, files: dict[str, Path], outputs: Outputs) -> Row:
+    return {
+        "questions_sha256": benchmark.fingerprint,
+        "imported_files": [str(path.absolute()) for path in files.values()],
+        "config_name": config,
+        "question_files": [str(path) for path in benchmark.files],
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "rows": outputs.rows,
+        "repeated": len(outputs.repeated),
+        "not_usable": len(outputs.bad),
+    }
+
+
+def _identity(benchmark: Benchmark, name: str, setting: Setting | None, files: dict[str, Path]) -> Row:
+    described = {
+        "name": name,
+        "frames": setting.frames if setting else None,
+        "aggregation": name_of(setting.aggregation) if setting else None,
+    }
+    hashes = {part or "all": sha256(path) for part, path in files.items()}
+    return make_identity(
+        benchmark.name, benchmark.questions, [described], model=None, prompt=None, max_new_tokens=None,
+        read="generate", imported={"from": "published code", "sha256": hashes},
+    )  # fmt: skip
 
 
 def _row(question: Question, setting: str, outputs: Outputs) -> Row:
@@ -137,16 +149,16 @@ def _row(question: Question, setting: str, outputs: Outputs) -> Row:
 
 
 def _write_verdicts(run: Path, judged: PublishedVerdicts, facts: Row) -> None:
-    """As a judge of ours writes them; those on the very texts stay, and another judge's are an error."""
-    units = read_items(run)
+    """Write verdicts as a judge does. Those already there on the same texts stay; another judge's are an error."""
+    items = read_items(run)
     identity = {"judge": "imported", "model": judged.judge, "rules": "as the published code reads a reply"}
     found = {(row["key"], row["setting"], row["rubric"]): row for row in judged.rows}
-    with VerdictFile(run, judged.judge, identity, {"started": facts["started"], "command": sys.argv}, units) as file:
+    with VerdictFile(run, judged.judge, identity, {"started": facts["started"], "command": sys.argv}, items) as file:
         done = {verdict_key(row) for row in file.rows()}
         file.append(
-            {**_PAID_BEFORE, **found[unit.at], "video": unit.video, "content": unit.ask.content, "model": judged.judge}
-            for unit in units
-            if unit.ask and unit.at in found and unit.at not in done
+            {**_NOT_RECORDED, **found[item.at], "video": item.video, "content": item.ask.content, "model": judged.judge}
+            for item in items
+            if item.ask and item.at in found and item.at not in done
         )
 
 

@@ -1,4 +1,4 @@
-"""The judge's files of the published code (`ID.json`, a list of its reply and the question) -> verdict rows."""
+"""Read the judge's files of the published code (`ID.json`, a list of its reply and the question) as verdict rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sfllava.files import Row
 from sfllava.published.literal import parse_value
 from sfllava.published.outputs import (
     FOLDERS,
@@ -21,7 +22,6 @@ from sfllava.published.outputs import (
     text,
 )
 
-Row = dict[str, Any]
 NOT_JUDGED = "not judged in the published output"
 # type of question -> (folder below CONFIG_NAME, rubric); "open" asks for yes or no, the others for a score alone
 _RUBRICS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -33,8 +33,8 @@ _RUBRICS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 @dataclass(frozen=True)
-class Source:
-    """One folder of a judge's files: what they judge, and by which rubric."""
+class JudgeFolder:
+    """A folder of one judge's files: the type of question they judge, and the rubric."""
 
     judge: str
     part: str
@@ -44,29 +44,41 @@ class Source:
 
 @dataclass
 class PublishedVerdicts:
-    """One judge's verdict rows, and the files that could not be used, each with its reason."""
+    """The verdict rows of one judge, and the files that could not be used, with reasons."""
 
     judge: str
     rows: list[Row] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
 
 
-def find_judged(folder: Path, benchmark: str, config_name: str, judge: str | None = None) -> list[Source]:
-    """The judges' folders below TEMP_DIR (as DATASET/CONFIG_NAME/JUDGE), or `folder` itself where it has the files."""
+def find_judged(folder: Path, benchmark: str, config_name: str, judge: str | None = None) -> list[JudgeFolder]:
+    """Find the folders of judges.
+
+    Args:
+        folder: TEMP_DIR, which has DATASET/CONFIG_NAME/JUDGE, or the folder of one judge.
+        benchmark: The benchmark's name.
+        config_name: CONFIG_NAME.
+        judge: The judge's name; None for all below TEMP_DIR, or the folder's.
+
+    Raises:
+        OutputError: There are none.
+    """
     if not folder.is_dir():
         raise OutputError(f"{folder}: no such folder of judge files")
     parts = FOLDERS.get(benchmark, {"": ""})
     if any(folder.glob("*.json")):
         if len(parts) > 1:
             raise OutputError(f"{folder}: {benchmark} has several rubrics: needed the TEMP_DIR above, not one folder")
-        return [Source(_name(judge or folder.name, folder), "", "open", folder)]
+        return [JudgeFolder(_name(judge or folder.name, folder), "", "open", folder)]
     sources = []
     for part, place in parts.items():
         for below, rubric in _RUBRICS[part]:
-            found = next((at for t in tails(place) if (at := folder / t / config_name / below).is_dir()), None)
+            found = next(
+                (path for tail in tails(place) if (path := folder / tail / config_name / below).is_dir()), None
+            )
             for each in sorted(found.iterdir()) if found else []:
                 if each.is_dir() and judge in (None, each.name) and any(each.glob("*.json")):
-                    sources.append(Source(_name(each.name, each), part, rubric, each))
+                    sources.append(JudgeFolder(_name(each.name, each), part, rubric, each))
     if not sources:
         raise OutputError(
             f"{folder}: no judge files below it; needed {next(iter(parts.values())) or 'DATASET'}/{config_name}/"
@@ -75,43 +87,47 @@ def find_judged(folder: Path, benchmark: str, config_name: str, judge: str | Non
     return sources
 
 
-def read_judged(sources: list[Source], index: QuestionIndex, outputs: Outputs, setting: str) -> list[PublishedVerdicts]:
-    """A row for each predicted question and rubric of each judge: its verdict, or an error.
+def read_judged(
+    sources: list[JudgeFolder], index: QuestionIndex, outputs: Outputs, setting: str
+) -> list[PublishedVerdicts]:
+    """Return one row per judge, rubric and predicted question: its verdict, or an error.
 
-    A file counts only for the very prediction that it judged. Where ids repeat, the published code keeps one file of
-    the questions that share one; the others are rows that say so.
+    A file counts only if it judged the same prediction. Where several questions have one id, the published code keeps
+    the file of one of them; the rows of the others say so.
     """
     judged = {source.judge: PublishedVerdicts(source.judge) for source in sources}
     for source in sources:
-        to, verdicts = judged[source.judge], {}
+        result, verdicts = judged[source.judge], {}
         for path in sorted(source.folder.glob("*.json")):
             try:
                 asked, row = _read_file(path, source, index, outputs)
             except (ValueError, OSError) as error:
-                to.bad.append(f"{path}: {' '.join(str(error).split())[:300]}")
+                result.bad.append(f"{path}: {' '.join(str(error).split())[:300]}")
                 continue
             verdicts[asked.key] = row
         for asked in index.asked:
             first = asked.questions[0]
             if first.key in outputs.predictions and (not source.part or first.type == source.part):
                 verdict = verdicts.get(asked.key) or _verdict(error=NOT_JUDGED)
-                at = {"key": asked.key, "setting": setting, "rubric": source.rubric, "judge": source.judge}
-                to.rows.append({**at, **verdict})
+                key = {"key": asked.key, "setting": setting, "rubric": source.rubric, "judge": source.judge}
+                result.rows.append({**key, **verdict})
     return list(judged.values())
 
 
-def _read_file(path: Path, source: Source, index: QuestionIndex, outputs: Outputs) -> tuple[PublishedQuestion, Row]:
+def _read_file(
+    path: Path, source: JudgeFolder, index: QuestionIndex, outputs: Outputs
+) -> tuple[PublishedQuestion, Row]:
     value = parse_value(path.read_bytes().decode("utf-8"))
     if not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], dict):
         raise ValueError("needed a list of the judge's reply and the question")
     reply, about = value
     pair = source.part == "consistency"
     texts = (scalar(about, "q1"), scalar(about, "q2")) if pair else (scalar(about, "q"),)
-    said = [text(about, name) for name in (("pred1", "pred2") if pair else ("pred",))]
+    predictions = [text(about, name) for name in (("pred1", "pred2") if pair else ("pred",))]
     asked = index.find(source.part, path.stem, texts, scalar(about, "a"))
     if asked.questions[0].key not in outputs.predictions:
         raise ValueError(f"{asked.key}: merge.jsonl has no prediction of it")
-    if said != [outputs.predictions[question.key] for question in asked.questions]:
+    if predictions != [outputs.predictions[question.key] for question in asked.questions]:
         raise ValueError(f"{asked.key}: judged another prediction than merge.jsonl has")
     raw = json.dumps(reply, ensure_ascii=False, default=repr)
     try:
@@ -122,7 +138,7 @@ def _read_file(path: Path, source: Source, index: QuestionIndex, outputs: Output
 
 
 def _read_reply(reply: Any, rubric: str) -> tuple[bool | None, float]:
-    """By the published rule: `yes` anywhere in `pred` is right, else `no` anywhere is wrong. Fractions are kept."""
+    """Read a reply by the published rule: `yes` anywhere in `pred` is right, else `no` is wrong. Fractions are kept."""
     if not isinstance(reply, dict):
         raise ValueError(f"the judge's reply is no object: {str(reply)[:100]!r}")
     correct = None

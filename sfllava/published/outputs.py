@@ -1,4 +1,4 @@
-"""Output folders of the published code (`merge.jsonl`) -> what was predicted for each question of a benchmark."""
+"""Read output folders of the published code (`merge.jsonl`): the prediction for each question of a benchmark."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FOLDERS: dict[str, dict[str, str]] = {
         "consistency": "Video_ChatGPT/consistency",
     },
 }
-_Mark = tuple[str, str, tuple[str, ...], str]
+_Key = tuple[str, str, tuple[str, ...], str]
 
 
 class OutputError(SfllavaError):
@@ -35,20 +35,20 @@ class OutputError(SfllavaError):
 
 @dataclass(frozen=True)
 class PublishedQuestion:
-    """What one row of an output answers: a question, or a pair of them."""
+    """The question that one row of an output answers, or a pair of them."""
 
     questions: tuple[Question, ...]
 
     @property
     def key(self) -> str:
-        """The question's key; of a pair what its keys have in common."""
+        """The question's key, or what the keys of a pair have in common"""
         first = self.questions[0].key
         return first.rpartition("/")[0] if len(self.questions) == 2 else first
 
 
 @dataclass
 class Outputs:
-    """Predictions by question key, where each stood, and the rows that could not be used, each with its reason."""
+    """Predictions by question key, the line of each, and the rows that could not be used, with reasons."""
 
     predictions: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Outputs:
 
 
 class QuestionIndex:
-    """Finds the questions of a row by type, id, text and answer: the rows do not say which video they are about."""
+    """Finds the question of a row by type, id, text and answer, since rows do not name the video."""
 
     def __init__(self, questions: Sequence[Question], parts: Sequence[str]) -> None:
         groups: dict[str, list[Question]] = {}
@@ -66,7 +66,7 @@ class QuestionIndex:
             pair = "consistency" in parts and question.type == "consistency"
             groups.setdefault(question.key.rpartition("/")[0] if pair else question.key, []).append(question)
         self.asked = [PublishedQuestion(tuple(group)) for group in groups.values()]
-        self._found: dict[_Mark, list[PublishedQuestion]] = {}
+        self._found: dict[_Key, list[PublishedQuestion]] = {}
         self._answers: dict[tuple[str, str, tuple[str, ...]], str] = {}
         for asked in self.asked:
             first = asked.questions[0]
@@ -76,7 +76,7 @@ class QuestionIndex:
             self._answers[part, first.id, texts] = first.answer
 
     def find(self, part: str, id: str, texts: tuple[str, ...], answer: str) -> PublishedQuestion:
-        """The one that fits; ValueError says why there is none."""
+        """Return the question that matches, or raise ValueError with the reason."""
         found = self._found.get((part, id, texts, answer), [])
         if len(found) == 1:
             return found[0]
@@ -88,7 +88,16 @@ class QuestionIndex:
 
 
 def find_outputs(folder: Path, benchmark: str, config_name: str | None = None) -> dict[str, Path]:
-    """Type of question -> merge.jsonl: in `folder`, or below it as OUTPUT_DIR/DATASET/CONFIG_NAME."""
+    """Find merge.jsonl for each type of question.
+
+    Args:
+        folder: The folder of merge.jsonl, or OUTPUT_DIR, which has DATASET/CONFIG_NAME.
+        benchmark: The benchmark's name.
+        config_name: CONFIG_NAME; None if there is one.
+
+    Raises:
+        OutputError: There is no such file, or there are several configurations.
+    """
     folders = FOLDERS.get(benchmark, {"": ""})
     if (folder / "merge.jsonl").is_file():
         return {_part_of(folder, folders): folder / "merge.jsonl"}
@@ -103,7 +112,7 @@ def find_outputs(folder: Path, benchmark: str, config_name: str | None = None) -
 
 
 def read_outputs(files: dict[str, Path], index: QuestionIndex) -> Outputs:
-    """Read merge.jsonl files; a row that cannot be used is named, and the first of repeated rows counts."""
+    """Read merge.jsonl files. Rows that cannot be used are listed; of repeated rows the first counts."""
     outputs = Outputs()
     for part, path in files.items():
         for number, line in _lines(path):
@@ -111,29 +120,29 @@ def read_outputs(files: dict[str, Path], index: QuestionIndex) -> Outputs:
             where = f"{path}, line {number}"
             try:
                 row = parse_value(line.decode("utf-8"))
-                asked, said = _read_row(row, part, index)
+                asked, predictions = _read_row(row, part, index)
             except ValueError as error:  # also of UTF-8
                 outputs.bad.append(f"{where}: {' '.join(str(error).split())[:300]}")
                 continue
             if asked.questions[0].key in outputs.predictions:
                 before = [outputs.predictions[question.key] for question in asked.questions]
-                other = "the same prediction" if before == said else "another prediction; the first counts"
+                other = "the same prediction" if before == predictions else "another prediction; the first counts"
                 outputs.repeated.append(f"{where}: {asked.key} again, with {other}")
                 continue
-            for question, text in zip(asked.questions, said):
+            for question, text in zip(asked.questions, predictions):
                 outputs.predictions[question.key] = text
                 outputs.places[question.key] = where
     return outputs
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes."""
+    """Return the hash of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def scalar(row: dict[str, Any], name: str) -> str:
-    """A field as text; ValueError where it is none."""
+    """Return a text or number field as text, or raise ValueError."""
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{name}: needed text, got {_short(value) if name in row else 'no such field'}")
@@ -141,7 +150,7 @@ def scalar(row: dict[str, Any], name: str) -> str:
 
 
 def text(row: dict[str, Any], name: str) -> str:
-    """A field that must be text already."""
+    """Return a text field, or raise ValueError."""
     if not isinstance(row.get(name), str):
         raise ValueError(f"{name}: needed text, got {_short(row[name]) if name in row else 'no such field'}")
     return row[name]
@@ -154,16 +163,16 @@ def _read_row(row: Any, part: str, index: QuestionIndex) -> tuple[PublishedQuest
         texts = tuple(row["question"])
         if len(texts) != 2 or not all(isinstance(each, str) for each in texts):
             raise ValueError(f"question: needed one text or two, got {_short(row['question'])}")
-        said = [text(row, "pred1"), text(row, "pred2")]
+        predictions = [text(row, "pred1"), text(row, "pred2")]
     else:
-        texts, said = (scalar(row, "question"),), [text(row, "pred")]
+        texts, predictions = (scalar(row, "question"),), [text(row, "pred")]
     asked = index.find(part, scalar(row, "id"), texts, scalar(row, "answer"))
     options = asked.questions[0].options
     if options and "candidates" in row:  # a letter means something else where the order differs
         got = row["candidates"]
         if not isinstance(got, list | tuple) or tuple(map(str, got[: len(options)])) != options:
             raise ValueError(f"candidates: needed {_short(list(options))}, got {_short(got)}")
-    return asked, said
+    return asked, predictions
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -194,7 +203,7 @@ def _below(folder: Path, place: str, config_name: str | None) -> list[Path]:
 
 
 def tails(place: str) -> list[str]:
-    """The ways in which a folder may be below the one that was given: whole, without its first part, ... ."""
+    """Return the paths at which a folder may be below the given one: whole, without its first part, and so on."""
     parts = PurePosixPath(place).parts
     whole = ["/".join(parts[i:]) for i in range(len(parts))]
     return whole if len(parts) > 1 else [*whole, ""]

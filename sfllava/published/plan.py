@@ -1,4 +1,4 @@
-"""An experiment of the published code -> what will be done here, in words and as steps."""
+"""Plan an experiment of the published code: the runs that it asks for, and what differs here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sfllava.published.config import DEFAULTS, Experiment, Value, read_experimen
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
-# script -> the benchmarks it runs; of VCGBench also the parts
+# script -> the benchmarks it runs, or parts of VCGBench
 SCRIPTS = {
     "run_eval_videoqabench.sh": ("msvd", "msrvtt", "tgif", "activitynet"),
     "run_eval_multiplechoiceqabench.sh": ("nextqa", "egoschema", "intentqa"),
@@ -28,7 +28,7 @@ SCRIPTS = {
         for name in ("msvd", "msrvtt", "tgif", "activitynet", "nextqa", "egoschema", "intentqa")
     },
 }
-# benchmark -> its questions under GT_QA_DIR, its videos under DATA_DIR
+# benchmark -> its questions under GT_QA_DIR, and its videos under DATA_DIR
 _PLACES = {
     "msvd": ("MSVD_Zero_Shot_QA/val_q.json", "MSVD_Zero_Shot_QA/videos"),
     "msrvtt": ("MSRVTT_Zero_Shot_QA/val_q.json", "MSRVTT_Zero_Shot_QA/videos/all"),
@@ -39,26 +39,26 @@ _PLACES = {
     "intentqa": ("IntentQA/val_qa.json", "IntentQA/video"),
     "vcgbench": ("VCGBench", "Activitynet_Zero_Shot_QA/all_test"),
 }
-# CONV_MODE -> our family of wordings, and whether it is for multiple choice
+# CONV_MODE -> our prompt family, and whether it is for multiple choice
 _MODES = {
     "image_seq_v3": ("vicuna", False),
     "image_seq_34b_v3": ("chatml", False),
     "multiple_choice_allvideo_v4": ("vicuna", True),
     "multiple_choice_allvideo_34b_v4": ("chatml", True),
 }
-# what has no meaning here, and why no result depends on it
+# keys without a meaning here, and why no result depends on them
 _UNUSED = {
     "CUDA_VISIBLE_DEVICES": "not used: its scripts split the questions over these GPUs, here one process answers all; "
     "--device and --device-map choose where",
     "TEMP_DIR": "not used: it is for the judge's replies, and judging is a step of its own here",
     "SAVE_DIR": "not used: each run folder has its own log.txt",
 }
-_POSITIONS = 4096  # of the checkpoints; the published code cuts inputs at ROPE_SCALING_FACTOR times as many
+_POSITIONS = 4096  # of the checkpoints; the published code truncates inputs at ROPE_SCALING_FACTOR times as many
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which checkpoint to load and how; equal choices are loaded once. rope_factor None: the checkpoint's own."""
+    """The checkpoint to load; equal choices are loaded once. With rope_factor None its RoPE is unchanged."""
 
     path: str
     rope_factor: float | None
@@ -67,10 +67,7 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Step:
-    """One benchmark of an experiment; `problem` says why it cannot run, else `benchmark` is loaded.
-
-    family: whose format our own wording is in; "" for a wording of the user's.
-    """
+    """One benchmark of an experiment."""
 
     name: str
     questions: Path
@@ -79,9 +76,12 @@ class Step:
     setting: Setting
     prompt: Prompt
     family: str
+    """The prompt family of our own wording; empty for an imported one"""
     out: Path
     benchmark: Benchmark | None
+    """None if there is a problem"""
     problem: str
+    """Why the step cannot run, or empty"""
 
     def __str__(self) -> str:
         count = f"{len(self.benchmark.questions):,} questions" if self.benchmark else "questions"
@@ -99,7 +99,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ExperimentPlan:
-    """What an experiment file asks for: its steps, and notes on what is done otherwise here."""
+    """The steps of an experiment file, and notes on what differs here."""
 
     path: Path
     steps: tuple[Step, ...]
@@ -107,7 +107,7 @@ class ExperimentPlan:
 
     @property
     def problems(self) -> list[str]:
-        """Why steps cannot run."""
+        """Why steps cannot run"""
         return [f"{step.name}: {step.problem}" for step in self.steps if step.problem]
 
     def __str__(self) -> str:
@@ -118,11 +118,19 @@ class ExperimentPlan:
 def plan_experiment(
     path: str | Path, *, root: str | Path = ".", prompts: str | Path | None = None, follow_links: bool = False
 ) -> ExperimentPlan:
-    """Read an experiment file and say what it means here, before anything is loaded.
+    """Read an experiment file and plan its runs, without loading a model.
 
-    root: where relative paths start. prompts: a folder that `sfllava prompts import` wrote, whose exact wordings then
-    are used in place of the package's own. follow_links: as in `load_benchmark`. Raises ExperimentError for what cannot
-    be honoured.
+    Args:
+        path: The YAML file.
+        root: The folder that relative paths start from.
+        prompts: A folder that `sfllava prompts import` wrote; its exact wordings replace the package's own.
+        follow_links: As in `load_benchmark`.
+
+    Returns:
+        The plan, which prints as a list of runs. Missing files are problems of its steps.
+
+    Raises:
+        ExperimentError: The file asks for something that cannot be done here.
     """
     experiment = read_experiment(path)
     root, prompts = Path(root), Path(prompts) if prompts else None
@@ -155,20 +163,14 @@ def _benchmarks_of(experiment: Experiment, script: Value) -> tuple[str, ...]:
 
 
 def _step(experiment: Experiment, i: int, name: str, root: Path, prompts: Path | None, follow_links: bool) -> Step:
+    """Return the step of one benchmark, or part of one, for the script of number i."""
     benchmark_name, _, part = name.partition("/")
     task = load_spec(benchmark_name).task
-    choice = task == "choice"
     for key, only in (("IMAGE_ASPECT_RATIO", "resize"), ("INPUT_STRUCTURE", "image_seq")):
         if (value := experiment.value(key, i)).text != only:
             raise experiment.error(value.line, f"{key}: needed {only}, the one way there is here; got {value.text!r}")
-    questions, videos = _PLACES[benchmark_name]
-    data = experiment.value("DATA_DIR", i, f"playground/data/{'multiple_choice_qa' if choice else 'video_qa'}")
-    questions = _path(experiment, "GT_QA_DIR", experiment.value("GT_QA_DIR", i), root) / questions
-    videos = _path(experiment, "DATA_DIR", data, root) / videos
-    config_name = experiment.value("CONFIG_NAME", i)
-    if not re.fullmatch(r"[^/\\\0]+", config_name.text) or config_name.text in (".", ".."):
-        raise experiment.error(config_name.line, f"CONFIG_NAME: needed the name of a folder, got {config_name.text!r}")
-    out = _path(experiment, "OUTPUT_DIR", experiment.value("OUTPUT_DIR", i), root)
+    questions, videos = _files(experiment, i, benchmark_name, task, root)
+    out = _out(experiment, i, name, root)
     model, problem = _model(experiment, i, root)
     prompt, family = _prompt(experiment, i, task, prompts)
     benchmark = None
@@ -178,22 +180,31 @@ def _step(experiment: Experiment, i: int, name: str, root: Path, prompts: Path |
             benchmark.questions = [question for question in benchmark.questions if question.type == part]
     except SfllavaError as error:
         problem = str(error)
-    return Step(
-        name=name,
-        questions=questions,
-        videos=videos,
-        model=model,
-        setting=_setting(experiment, i),
-        prompt=prompt,
-        family=family,
-        out=out / config_name.text / name.replace("/", "-"),
-        benchmark=benchmark,
-        problem=problem,
+    setting = _setting(experiment, i)
+    return Step(name, questions, videos, model, setting, prompt, family, out, benchmark, problem)
+
+
+def _files(experiment: Experiment, i: int, benchmark: str, task: str, root: Path) -> tuple[Path, Path]:
+    """Return the question file and the folder of videos."""
+    questions, videos = _PLACES[benchmark]
+    default = f"playground/data/{'multiple_choice_qa' if task == 'choice' else 'video_qa'}"
+    return (
+        _path(experiment, "GT_QA_DIR", experiment.value("GT_QA_DIR", i), root) / questions,
+        _path(experiment, "DATA_DIR", experiment.value("DATA_DIR", i, default), root) / videos,
     )
 
 
+def _out(experiment: Experiment, i: int, name: str, root: Path) -> Path:
+    """Return the run folder."""
+    config = experiment.value("CONFIG_NAME", i)
+    if not re.fullmatch(r"[^/\\\0]+", config.text) or config.text in (".", ".."):
+        raise experiment.error(config.line, f"CONFIG_NAME: needed the name of a folder, got {config.text!r}")
+    out = _path(experiment, "OUTPUT_DIR", experiment.value("OUTPUT_DIR", i), root)
+    return out / config.text / name.replace("/", "-")
+
+
 def _path(experiment: Experiment, key: str, value: Value, root: Path) -> Path:
-    if "$" in value.text or "`" in value.text:  # bash would fill them in; guessing would be worse than asking
+    if "$" in value.text or "`" in value.text:  # bash would expand them, and a guess could be wrong
         raise experiment.error(value.line, f"{key}: needed a path written out, got {value.text!r}")
     try:
         return root / Path(value.text).expanduser()
@@ -201,7 +212,7 @@ def _path(experiment: Experiment, key: str, value: Value, root: Path) -> Path:
         raise experiment.error(value.line, f"{key}: no such home folder in {value.text!r}") from error
 
 
-def _whole(experiment: Experiment, key: str, i: int) -> int:
+def _positive(experiment: Experiment, key: str, i: int) -> int:
     value = experiment.value(key, i)
     if not re.fullmatch(r"[0-9]{1,6}", value.text.strip()) or int(value.text) < 1:
         raise experiment.error(value.line, f"{key}: needed a whole number of at least 1, got {value.text!r}")
@@ -209,7 +220,7 @@ def _whole(experiment: Experiment, key: str, i: int) -> int:
 
 
 def _model(experiment: Experiment, i: int, root: Path) -> tuple[ModelChoice, str]:
-    factor = _whole(experiment, "ROPE_SCALING_FACTOR", i)
+    factor = _positive(experiment, "ROPE_SCALING_FACTOR", i)
     value = experiment.value("MODEL_PATH", i)
     folder = _path(experiment, "MODEL_PATH", value, root)
     name, problem = value.text.rstrip("/"), ""
@@ -217,12 +228,12 @@ def _model(experiment: Experiment, i: int, root: Path) -> tuple[ModelChoice, str
         name = str(folder)
     elif name != "tiny" and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
         problem = f"{folder}: no such checkpoint folder (MODEL_PATH, line {value.line})"
-    # a factor of 1 leaves the checkpoint as it is in the published code, too
+    # as in the published code, a factor of 1 leaves the checkpoint unchanged
     return ModelChoice(name, float(factor) if factor > 1 else None, _POSITIONS * factor), problem
 
 
 def _setting(experiment: Experiment, i: int) -> Setting:
-    frames, aggregation = _whole(experiment, "NUM_FRAMES", i), experiment.value("TEMPORAL_AGGREGATION", i)
+    frames, aggregation = _positive(experiment, "NUM_FRAMES", i), experiment.value("TEMPORAL_AGGREGATION", i)
     name = "none" if aggregation.text.lower() in ("none", "false") else aggregation.text
     try:
         return Setting(frames, name)

@@ -1,4 +1,4 @@
-"""Python source -> text with named gaps: string expressions of a parsed file, read without running them."""
+"""Read string expressions of Python source as text with named gaps, without executing anything."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class Gap:
-    """A place where the value of a variable goes."""
+    """A place that the value of a variable fills."""
 
     name: str
 
@@ -26,8 +26,17 @@ class Gap:
 Template = tuple[str | Gap, ...]
 
 
+@dataclass(frozen=True)
+class Wording:
+    """One text of a prompt pack: its file there, and where in the checkout it comes from."""
+
+    file: str
+    text: str
+    source: str
+
+
 def parse_file(path: Path) -> ast.Module:
-    """The syntax tree of a Python file; Unreadable says why there is none."""
+    """Return the syntax tree of a Python file, or raise Unreadable with the reason."""
     try:
         data = path.read_bytes()
         if len(data) > _LARGEST:
@@ -42,7 +51,7 @@ def parse_file(path: Path) -> ast.Module:
 
 
 def read_template(node: ast.expr, known: Mapping[str, Template]) -> Template:
-    """A string expression as text and gaps. `known`: what variables stand for; an unknown one is a gap."""
+    """Return a string expression as text and gaps. A variable in `known` is replaced; any other is a gap."""
     match node:
         case ast.Constant(value=str(text)):
             return (text,)
@@ -61,7 +70,7 @@ def read_template(node: ast.expr, known: Mapping[str, Template]) -> Template:
 
 
 def fill(template: Template, values: Sequence[Template]) -> Template:
-    """What `%` does: each %s is one of the values."""
+    """Replace each %s with the next of the values, as `%` does."""
     parts: list[Template] = []
     left = list(values)
     for part in template:
@@ -84,14 +93,14 @@ def fill(template: Template, values: Sequence[Template]) -> Template:
 
 
 def branches(tree: ast.AST) -> Iterator[tuple[str, list[ast.stmt]]]:
-    """Each `if NAME == "text":` below a node: the text, and the statements under it."""
+    """Yield the text and the statements of each `if NAME == "text":` below a node."""
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and (text := compared_with(node.test)) is not None:
             yield text, node.body
 
 
 def compared_with(test: ast.expr) -> str | None:
-    """The text of `NAME == "text"`."""
+    """Return the text of `NAME == "text"`, or None for another test."""
     match test:
         case ast.Compare(left=ast.Name(), ops=[ast.Eq()], comparators=[ast.Constant(value=str(text))]):
             return text
@@ -99,7 +108,7 @@ def compared_with(test: ast.expr) -> str | None:
 
 
 def render(template: Template, names: Mapping[str, str]) -> str:
-    """The template with a marker for each gap; Unreadable for a gap without one, or text that looks like a marker."""
+    """Return the text with a marker for each gap. Unreadable: a gap has no marker, or the text has a marker in it."""
     for part in template:
         if isinstance(part, Gap) and part.name not in names:
             raise Unreadable(f"it has the variable {part.name}; known are {', '.join(names)}")

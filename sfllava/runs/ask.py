@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sfllava.aggregators.base import detailed_frames
 from sfllava.prompts import Prompt
 from sfllava.sampler.pool import DecodePool
 from sfllava.sampler.video import Video
@@ -59,7 +60,7 @@ def ask(
     frame is encoded, for tokens that the model's context does not hold.
     """
     setting = setting or Setting()
-    prompt = prompt or (Prompt(setting.prompt, setting.name) if setting.prompt else None)
+    prompt = prompt or setting.prompt_or(None)
     asked = to_questions(questions)
     seconds = {}
     start = time.perf_counter()
@@ -77,7 +78,8 @@ def ask(
     tokens = setting.tokens(grid)
     answers = model.answer(tokens, asked, max_new_tokens=max_new_tokens, prompt=prompt)
     seconds["answer"] = time.perf_counter() - start
-    return AskResult(video, setting, _slow(setting, video), len(tokens), answers, seconds)
+    slow_indices = video.indices[detailed_frames(setting.aggregation, len(video.indices))].tolist()
+    return AskResult(video, setting, slow_indices, len(tokens), answers, seconds)
 
 
 def to_questions(questions: str | Sequence[str | Question]) -> list[Question]:
@@ -89,11 +91,3 @@ def to_questions(questions: str | Sequence[str | Question]) -> list[Question]:
         if not question.text.strip():
             raise SfllavaError(f"question {i} of {len(asked)} is empty: {question.text!r}")
     return asked
-
-
-def _slow(setting: Setting, video: Video) -> list[int]:
-    from sfllava.aggregators.slowfast import SlowFast, slow_indices
-
-    if not isinstance(setting.aggregation, SlowFast) or not setting.aggregation.slow_frames:
-        return []
-    return video.indices[slow_indices(len(video.indices), setting.aggregation.slow_frames)].tolist()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sfllava.aggregators.slowfast import prefix_key
+from sfllava.aggregators.base import prefix_key
 from sfllava.benchmarks import Benchmark, BenchmarkError
 from sfllava.files import Row
 from sfllava.prompts import Prompt

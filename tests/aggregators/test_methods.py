@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sfllava.aggregators.base import token_count
 from sfllava.aggregators.image_grid import ImageGrid, tile
 from sfllava.aggregators.keyframes import Keyframes, keyframes
-from sfllava.aggregators.matching import CANDIDATES, match_budget
+from sfllava.aggregators.matching import budget_methods, match_budget
 from sfllava.aggregators.merged import Merged
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.aggregators.thumbnail import Thumbnail
@@ -105,7 +105,7 @@ def test_keyframes_are_one_of_each_scene():
 
 @pytest.mark.parametrize(("tokens", "frames", "side"), [(3680, 50, 24), (1024, 50, 24), (256, 32, 8)])
 def test_every_method_has_a_setting_near_a_budget(tokens, frames, side):
-    for method in CANDIDATES:
+    for method in budget_methods():
         size = token_count(match_budget(method, tokens, frames, side, side), frames, side, side)
         assert size <= tokens
         assert size >= (0.5 if method == "image grid" else 0.85) * tokens, (method, size)

@@ -31,7 +31,7 @@ def asked(path, checkpoint, *questions):
 
 def test_ask_on_a_real_clip_is_the_same_from_both_layouts_and_one_at_a_time(checkpoints, clip):
     together = asked(clip, checkpoints("vicuna", "transformers"), *QUESTIONS)
-    said = [a["token_ids"] for a in together["answers"]]
+    token_ids = [a["token_ids"] for a in together["answers"]]
     assert [a["question"] for a in together["answers"]] == QUESTIONS
     assert together["visual_tokens"] == 3680
     indices = sample_indices(376, 50)
@@ -39,8 +39,8 @@ def test_ask_on_a_real_clip_is_the_same_from_both_layouts_and_one_at_a_time(chec
     assert together["slow_indices"] == indices[slow_indices(50, 10)].tolist()
     assert set(together["seconds"]) == {"load", "decode", "encode", "answer"}
     other = asked(clip, checkpoints("vicuna", "original"), *QUESTIONS)
-    assert [a["token_ids"] for a in other["answers"]] == said
-    assert asked(clip, checkpoints(), QUESTIONS[2])["answers"][0]["token_ids"] == said[2]
+    assert [a["token_ids"] for a in other["answers"]] == token_ids
+    assert asked(clip, checkpoints(), QUESTIONS[2])["answers"][0]["token_ids"] == token_ids[2]
 
 
 def test_ask_in_words(checkpoints, videos, tmp_path):

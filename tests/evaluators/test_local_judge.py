@@ -147,6 +147,9 @@ def test_the_llava_s_own_language_model_judges(checkpoints, models, tmp_path):
     together = judging._text.replies([a.messages() for a in asks], 6)
     assert together == [judging._text.replies([a.messages()], 6)[0] for a in asks] and together[0][2] > 0
     system, user = asks[0].messages()
-    ids = models().info.tokenizer.encode(f"{system.strip()} USER: "), models().info.tokenizer.encode(f"{user} ASSISTANT:")
+    ids = (
+        models().info.tokenizer.encode(f"{system.strip()} USER: "),
+        models().info.tokenizer.encode(f"{user} ASSISTANT:"),
+    )
     assert together[0][1] == 1 + sum(map(len, ids))
     assert "do not fit the context" in str(judging._text.replies([("x", "dog " * 20_000)], 6)[0])

@@ -19,7 +19,9 @@ from sfllava.explorer.session import csv
 from sfllava.models.base import ContextError
 from sfllava.models.load import load_model
 from sfllava.planning.budget import context_budget
-from sfllava.plots.attribution import show_attention, show_budget, show_frames
+from sfllava.plots.attribution import show_attention
+from sfllava.plots.budget import show_budget
+from sfllava.plots.frames import show_frames
 from sfllava.sampler.writing import write_video
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError

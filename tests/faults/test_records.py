@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 from fault_table import record
 from proofs import prove
-from published_layout import sfllava
+from shell import sfllava
 from test_parsers import PLAIN
 
 from sfllava.benchmarks import load_benchmark

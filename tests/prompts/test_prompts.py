@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from sfllava import prompts
 from sfllava.evaluators.judges.base import load_rubric
-from sfllava.prompts import FAMILIES, Prompt, load_prompt, pack_prompt
+from sfllava.prompts import Prompt, families, load_prompt, pack_prompt
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 
@@ -18,7 +19,7 @@ def test_a_question_stays_text():
 
 
 @pytest.mark.parametrize("text", ["no {question} video", "{question} <video> and <video>"])
-def test_the_video_stands_once(text):
+def test_the_video_occurs_once(text):
     with pytest.raises(SfllavaError, match="a prompt needs <video> once"):
         Prompt(text)
 
@@ -64,7 +65,7 @@ def test_a_file_is_taken_byte_for_byte(tmp_path):
         load_prompt(tmp_path / "q.txt")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", families())
 def test_packs(family):
     for task in TASKS:
         question = Question("what is it?", options=("a cat", "a dog") if task == "choice" else ())
@@ -75,11 +76,21 @@ def test_packs(family):
     assert pack_prompt(family, "choice").text.endswith("(")
 
 
+def test_a_new_family_is_a_folder_of_templates(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompts, "_TEMPLATES", tmp_path)
+    (tmp_path / "gemma").mkdir()
+    assert families() == []
+    (tmp_path / "gemma" / "open.txt").write_text("<video> {question}")
+    assert families() == ["gemma"] and pack_prompt("gemma", "open").source == "gemma/open"
+    with pytest.raises(SfllavaError, match=r"gemma has no choice\.txt, which choice questions need"):
+        pack_prompt("gemma", "choice")
+
+
 def test_packs_speak_their_model_s_format():
     assert pack_prompt("vicuna", "open").text.endswith(" ASSISTANT:")
     assert pack_prompt("chatml", "open").text.endswith("<|im_end|><|im_start|>assistant\n")
     assert (
         pack_prompt("mistral", "open").text.startswith("[INST] ") and "[/INST]" in pack_prompt("mistral", "open").text
     )
-    with pytest.raises(SfllavaError, match="no prompt pack is called 'gpt'; there are vicuna"):
+    with pytest.raises(SfllavaError, match="no prompt pack is called 'gpt'; there are chatml, mistral, tiny, vicuna"):
         pack_prompt("gpt", "open")

@@ -6,7 +6,8 @@ import json
 
 import pytest
 from conftest import CLIPS
-from published_layout import dump, sfllava, write_outputs, write_playground
+from published_layout import dump, write_outputs, write_playground
+from shell import sfllava
 
 from sfllava.analysis.loading import load_results
 from sfllava.benchmarks import load_benchmark
@@ -236,7 +237,7 @@ def test_verdicts_of_another_origin_are_not_overwritten(msvd, tmp_path):
         import_outputs(folder, msvd, run, judge="match-exact", **arguments)
 
 
-def test_imported_verdicts_stand_beside_those_of_other_judges(msvd, tmp_path):
+def test_imported_verdicts_are_kept_next_to_those_of_other_judges(msvd, tmp_path):
     preds = ["a cat", "home", "dog", "man", "now"]
     folder = outputs(tmp_path, msvd, preds)
     judge_files(tmp_path, [{"pred": "no", "score": 1}] * 5, msvd, preds)
@@ -263,12 +264,12 @@ def test_vcgbench_with_its_pairs_and_rubrics(shared, tmp_path):
         for pair in pairs:
             first = pair[0]
             about = {"id": first.id, "answer": first.answer}
-            said = {f"pred{i}": f"{first.key} {i}" for i in (1, 2)} if len(pair) == 2 else {"pred": first.key}
+            predictions = {f"pred{i}": f"{first.key} {i}" for i in (1, 2)} if len(pair) == 2 else {"pred": first.key}
             texts = [q.text for q in pair]
-            rows.append({"question": texts if len(pair) == 2 else first.text, **about, **said})
+            rows.append({"question": texts if len(pair) == 2 else first.text, **about, **predictions})
             qa = {
                 "a": first.answer,
-                **said,
+                **predictions,
                 **({"q1": texts[0], "q2": texts[1]} if len(pair) == 2 else {"q": first.text}),
             }
             for i, below in enumerate(judged.get(kind, ("",))):

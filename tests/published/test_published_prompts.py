@@ -7,12 +7,13 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_layout import sfllava
+from shell import sfllava
 
 from sfllava.evaluators.judges.base import JudgeRequest, load_rubric
 from sfllava.prompts import load_prompt, pack_prompt
+from sfllava.published.judge_wordings import RUBRICS
 from sfllava.published.templates import Gap, Unreadable, fill, parse_file, read_template, render
-from sfllava.published.wordings import RUBRICS, read_wordings, write_pack
+from sfllava.published.wordings import read_wordings, write_pack
 from sfllava.types import Question, SfllavaError
 
 INFERENCE = '''
@@ -184,7 +185,7 @@ def test_parts_of_a_checkout(checkout, tmp_path):
     missing = "\n".join(pack.missing)
     assert "eval/eval_video_qa.py: not readable as Python" in missing and "judge/open.txt" in missing
     assert "judge/CI.txt: its system part alone was found" in missing
-    assert "stands in eval/eval_generative_qa.py, which cannot be read: No such file" in missing
+    assert "are named in eval/eval_generative_qa.py, which cannot be read: No such file" in missing
     for path in checkout.rglob("*.py"):
         path.unlink()
     out = sfllava("prompts", "import", checkout, "--out", "pack", cwd=tmp_path)

@@ -10,7 +10,8 @@ import yaml
 from conftest import CLIPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_layout import BENCHMARKS, dump, sfllava, write_csv_root, write_experiment, write_playground
+from published_layout import BENCHMARKS, dump, write_csv_root, write_experiment, write_playground
+from shell import sfllava
 
 from sfllava.models.load import load_model
 from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
@@ -111,13 +112,13 @@ def test_all_eight_benchmarks_from_question_file_to_scores(shared, server, tmp_p
         run = tmp_path / "runs" / benchmark
         done = sfllava("judge", run, "--judge", "openai", "--model", "judge-2026-01-01", "--yes", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        said = sfllava("judges", run, cwd=tmp_path).stdout
+        printed = sfllava("judges", run, cwd=tmp_path).stdout
         if benchmark == "vcgbench":
-            means = dict(re.findall(r"^  (\w+) +score (\d\.\d\d) \[", said, re.MULTILINE))
+            means = dict(re.findall(r"^  (\w+) +score (\d\.\d\d) \[", printed, re.MULTILINE))
             five = [float(means[name]) for name in ("CI", "DO", "CU", "TU", "CO")]
-            assert len(means) == 6 and float(means["average"]) == pytest.approx(sum(five) / 5, abs=0.011), said
+            assert len(means) == 6 and float(means["average"]) == pytest.approx(sum(five) / 5, abs=0.011), printed
         else:
-            assert re.search(r"^  open +\d+\.\d % \[.*score .*; 3 judged", said, re.MULTILINE), said
+            assert re.search(r"^  open +\d+\.\d % \[.*score .*; 3 judged", printed, re.MULTILINE), printed
 
 
 def test_a_dry_run_says_what_would_be_done(small):
@@ -327,7 +328,7 @@ def test_what_cannot_be_honoured_names_the_line(small, changes, message):
     [
         ("", "x.yaml: needed KEY: value lines, got something else"),
         ("- SCRIPT\n", "line 1: needed KEY: value lines"),
-        ("SCRIPT: a\nCONFIG_NAME: auto\nSCRIPT: b\n", "line 3: SCRIPT stands twice; first on line 1"),
+        ("SCRIPT: a\nCONFIG_NAME: auto\nSCRIPT: b\n", "line 3: SCRIPT occurs twice; first on line 1"),
         ("SCRIPT: a\n", "needed CONFIG_NAME; there are SCRIPT"),
         ("CONFIG_NAME: auto\n", "needed SCRIPT; there are CONFIG_NAME"),
         ("CONFIG_NAME: auto\nSCRIPT: [a\nNUM_FRAMES: 8\n", "line 3: not readable as YAML: "),

@@ -13,8 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
-from sfllava.prompts import FAMILIES
-
 Layout = Literal["transformers", "original"]
 _CORPUS = (
     "the frames of a video show people on a raft on the river and a woman in a gym with a panda on the grass",
@@ -24,6 +22,7 @@ _CORPUS = (
     "Reply with the letter of the one option that the video shows to be right. The right option is (A) (B) (C)",
     "how many animals are there: one, two, three, four or five? USER: ASSISTANT: Question: Reply with one word",
 )
+FAMILIES = ("vicuna", "chatml", "mistral")
 # transformers' names of 5.x -> the original checkpoint's -> llava-hf's on the hub
 _NAMES = (
     ("model.language_model.", "model.", "language_model.model."),

@@ -1,0 +1,40 @@
+"""Sweep the settings of an ablation at little cost, and report on them."""
+
+from __future__ import annotations
+
+import argparse
+
+from sfllava.cli import options
+
+ORDER = 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    ablation = parser.add_argument("ablation", help="name, such as fast_grid, or a .py file of your own")
+    options.complete_with_catalogue(ablation, "ablations")
+    benchmark = parser.add_argument("--benchmark", metavar="NAME", help="default: the ablation's own")
+    options.complete_with(benchmark, options.benchmark_names)
+    parser.add_argument("--budget", type=int, metavar="TOKENS", help="visual tokens, for an ablation that matches them")
+    parser.add_argument(
+        "--rows-only", action="store_true", help="neither time each setting on its own nor write a report"
+    )
+    options.add_benchmark_files(parser)
+    options.add_run(parser)
+    options.add_model(parser, 128)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sfllava.ablation import ablate, load_ablation
+    from sfllava.benchmarks import find_benchmark
+    from sfllava.report import report
+
+    ablation = load_ablation(arguments.ablation)
+    benchmark = find_benchmark(arguments.benchmark or ablation.benchmark, **options.benchmark_files(arguments))
+    chosen = options.evaluation_options(arguments) | {"retry_failed": arguments.retry_failed}
+    chosen |= {"tokens": arguments.budget, "measure": not arguments.rows_only}
+    with options.open_runner(arguments) as model:
+        result = ablate(ablation, model, benchmark, arguments.out, **chosen)
+    print(result, flush=True)
+    if benchmark.spec.task != "describe" and not arguments.rows_only:
+        print(report(result.path))
+    return 0 if any(scores["answered"] for scores in result.scores.values()) else 1

@@ -1,0 +1,32 @@
+"""Run a notebook for many parameters, side by side (papermill)."""
+
+from __future__ import annotations
+
+import argparse
+
+from sfllava.cli import options
+
+ORDER = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_notebook(parser)
+    parser.add_argument("--out", required=True, metavar="DIR", help="gets one folder per run")
+    options.add_parameters(parser)
+    parser.add_argument("--grid", action="append", default=[], metavar="NAME=A,B", help="all combinations are run")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="at a time (default: 1)")
+    parser.add_argument("--devices", metavar="0,1", help="the GPU of each job, as in CUDA_VISIBLE_DEVICES")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sfllava.notebooks import grid, run_batch
+
+    fixed = options.read_parameters(arguments)
+    pairs = dict(options.split_pair(pair, "--grid") for pair in arguments.grid)
+    varied = {name: [options.read_value(value) for value in values.split(",")] for name, values in pairs.items()}
+    runs = [fixed | values for values in grid(varied)]
+    devices = arguments.devices.split(",") if arguments.devices else ()
+    states = run_batch(arguments.notebook, arguments.out, runs, jobs=arguments.jobs, devices=devices)
+    for name, state in states.items():
+        print(f"{name}: {state}")
+    return 0 if all(state == "done" for state in states.values()) else 1

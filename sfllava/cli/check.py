@@ -1,0 +1,21 @@
+"""Count questions and find videos, before any GPU hour."""
+
+from __future__ import annotations
+
+import argparse
+
+from sfllava.cli import options
+
+ORDER = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_benchmark(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sfllava.runs.check import check
+
+    checks = [check(benchmark, decoders=arguments.decoders) for benchmark in options.load_benchmarks(arguments)]
+    print(*checks, sep="\n")
+    return 0 if all(found.ok for found in checks) else 1

@@ -1,0 +1,41 @@
+"""Score benchmarks; started again, it goes on where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sfllava.cli import options
+
+ORDER = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_benchmark(parser)
+    options.add_settings(parser)
+    options.add_run(parser)
+    options.add_model(parser, 128)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sfllava.runs.evaluate import prepare
+    from sfllava.settings import Setting
+
+    settings = [Setting(frames, name) for frames in arguments.frames for name in arguments.aggregation]
+    chosen = options.evaluation_options(arguments)
+    benchmarks = options.load_benchmarks(arguments)
+    for benchmark in benchmarks:
+        benchmark.require_videos()
+    out = Path(arguments.out)
+    answered = []
+    with options.open_runner(arguments) as model:
+        # all are prepared first, so that an error in the last shows before the hours that the first takes
+        evaluations = [
+            prepare(model, benchmark, settings, out / benchmark.name if len(benchmarks) > 1 else out, **chosen)
+            for benchmark in benchmarks
+        ]
+        for evaluation in evaluations:
+            result = evaluation.run(retry_failed=arguments.retry_failed)
+            print(result, flush=True)
+            answered.append(any(scores["answered"] for scores in result.scores.values()))
+    return 0 if all(answered) else 1

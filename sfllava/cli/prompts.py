@@ -1,0 +1,23 @@
+"""Take exact prompts out of your checkout of the published code."""
+
+from __future__ import annotations
+
+import argparse
+
+ORDER = 14
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["import"], help="import: parse the checkout, run nothing of it")
+    parser.add_argument("path", help="the checkout's folder")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the prompt pack goes")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sfllava.published.wordings import read_wordings, write_pack
+
+    pack = read_wordings(arguments.path)
+    if pack.wordings:
+        write_pack(pack, arguments.out)
+    print(pack)
+    return 0 if pack.wordings else 1

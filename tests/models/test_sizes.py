@@ -1,0 +1,61 @@
+"""Shapes of known models and of checkpoints, against the real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlavaNextForConditionalGeneration
+
+from sfllava.models.checkpoint import CLIP_L_336
+from sfllava.models.families.llava_next import FAMILY
+from sfllava.models.sizes import KNOWN, sizes_of
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_shapes_have_the_parameters_of_the_real_ones(name):
+    config = {"model_type": "llava_next", "text_config": KNOWN[name], "vision_config": CLIP_L_336}
+    made = FAMILY.configure(config, Path(name), 2.0)
+    with torch.device("meta"):
+        network = LlavaNextForConditionalGeneration(made.config)
+    FAMILY.encoder(network, made)
+    assert made.shape.vision.count == 23 and sizes_of(name).shape.parameters == sum(
+        p.numel() for p in network.parameters()
+    )
+
+
+def test_known_shapes_are_the_published_ones():
+    found = {
+        name: (
+            s.language.count,
+            s.language.width,
+            s.language.inner,
+            s.language.heads,
+            s.language.kv_heads,
+            s.vocabulary,
+        )
+        for name, s in ((name, sizes_of(name).shape) for name in KNOWN)
+    }
+    assert found == {
+        "7b": (32, 4096, 11008, 32, 32, 32000),
+        "13b": (40, 5120, 13824, 40, 40, 32000),
+        "mistral-7b": (32, 4096, 14336, 32, 8, 32000),
+        "34b": (60, 7168, 20480, 56, 8, 64000),
+    }
+    assert all(sizes_of(name).shape.language.head_width == 128 for name in KNOWN)
+    limits = {name: (sizes_of(name).context, sizes_of(name).shared_positions, sizes_of(name).family) for name in KNOWN}
+    assert limits["7b"] == limits["13b"] == (8192, 4096, "vicuna")
+    assert limits["34b"] == (8192, 4096, "chatml") and limits["mistral-7b"] == (8192, 32768, "mistral")
+    assert sizes_of("llava-hf/llava-v1.6-vicuna-7b-hf") == sizes_of("7b")
+    assert sizes_of("liuhaotian/llava-v1.6-mistral-7b") == sizes_of("mistral-7b")
+
+
+def test_parameters_of_a_loaded_model(models):
+    for family in ("vicuna", "mistral", "chatml"):
+        model = models(family)
+        assert model.info.shape.parameters == sum(p.numel() for p in model.language_model.network.parameters())
+        sizes = sizes_of(model.info.path)
+        assert (sizes.shape, sizes.context, sizes.family) == (model.info.shape, model.info.context, model.info.family)
+        assert sizes.shared_positions == model.language_model.shared_positions
+    assert sizes_of("tiny").family == "tiny"
