@@ -48,7 +48,7 @@ class WarmPopen(_Popen):
         plain = not (shell or executable or preexec_fn or pass_fds) and close_fds
         if not (plain and words and words[:2] == _COMMAND and words[2] in _MODULES and _is_warm(environment)):
             return super()._execute_child(args, executable, preexec_fn, *rest)  # type: ignore[misc]
-        task = {"words": words[2:], "cwd": os.fspath(cwd or os.getcwd()), "env": environment, "session": new_session}
+        task = {"words": words[2:], "cwd": os.fspath(cwd or Path.cwd()), "env": environment, "session": new_session}
         streams = [own if own != -1 else default for own, default in ((stdin, 0), (stdout, 1), (stderr, 2))]
         self.pid, self._status = _server().start(task, streams)  # type: ignore[misc]
         self._child_created = True
@@ -183,9 +183,9 @@ def _run(task: dict[str, Any], streams: list[int], sockets: list[socket.socket],
             os.dup2(stream, number)
         for fd in [*streams, *pipes]:
             os.close(fd)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: PTH123, SIM115
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         os.chdir(task["cwd"])
         os.environ.clear()
         os.environ.update(task["env"])
