@@ -84,7 +84,9 @@ def test_a_full_disk(commands, small_disk, tmp_path, tmp_path_factory, name, way
         before = command.lines(out)
         if way == "file limit":
             # as on a full disk the write fails half-way, with an error of the same kind
-            code = command.run(out, preexec_fn=lambda n=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (n, n)))
+            process = command.start(out)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+            code = process.wait()
         else:
             # where that is less than what is there already, there is just no room for more
             used = sum(-(-p.stat().st_size // PAGE) for p in out.rglob("*") if p.is_file()) * PAGE
