@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sfllava.aggregators.base import Aggregator, make_images, name_of, token_count
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.prompts import Prompt, check_placeholders
 from sfllava.types import SfllavaError
+
+
+D = TypeVar("D", bound=Prompt | None)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Setting:
         if isinstance(self.aggregation, str):
             object.__setattr__(self, "aggregation", parse_aggregation(self.aggregation))
 
-    def prompt_or(self, default: Prompt | None) -> Prompt | None:
+    def prompt_or(self, default: D) -> Prompt | D:
         """Return the setting's own prompt, or `default` where it has none."""
         return Prompt(self.prompt, self.name) if self.prompt else default
 

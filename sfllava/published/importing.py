@@ -15,6 +15,7 @@ from sfllava.files import Row
 from sfllava.published.judged import PublishedVerdicts, find_judged, read_judged
 from sfllava.published.outputs import FOLDERS, OutputError, Outputs, QuestionIndex, find_outputs, read_outputs, sha256
 from sfllava.runs.identity import make_identity, upgrade
+from sfllava.runs.jobs import make_row
 from sfllava.runs.run_folder import RunFolder
 from sfllava.runs.scoring import format_scores, score_rows
 from sfllava.runs.verdicts import VerdictFile, read_items, verdict_key
@@ -129,23 +130,9 @@ def _identity(benchmark: Benchmark, name: str, setting: Setting | None, files: d
 
 
 def _row(question: Question, setting: str, outputs: Outputs) -> Row:
-    found = question.key in outputs.predictions
-    return {
-        "key": question.key,
-        "setting": setting,
-        "video": question.video,
-        "id": question.id,
-        "type": question.type,
-        "question": question.text,
-        "answer": question.answer,
-        "options": list(question.options),
-        "prediction": outputs.predictions.get(question.key),
-        "token_ids": [],
-        "visual_tokens": None,
-        "seconds": {},
-        "error": None if found else NOT_THERE,
-        "imported": outputs.places.get(question.key, True),
-    }
+    error = None if question.key in outputs.predictions else NOT_THERE
+    prediction, place = outputs.predictions.get(question.key), outputs.places.get(question.key, True)
+    return make_row(question, setting, error, prediction=prediction, imported=place)
 
 
 def _write_verdicts(run: Path, judged: PublishedVerdicts, facts: Row) -> None:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from sfllava.aggregators.base import name_of
 from sfllava.benchmarks import Benchmark, BenchmarkError, find_benchmark
-from sfllava.files import RunError
+from sfllava.files import Row, RunError
 from sfllava.models.base import check_generation
 from sfllava.progress import progress_bar
 from sfllava.prompts import Prompt, pack_prompt
-from sfllava.runs.identity import choose_questions, make_identity, upgrade
+from sfllava.runs.identity import choose_questions, make_identity, rope_facts, upgrade
 from sfllava.runs.jobs import GenerationOptions, make_jobs
 from sfllava.runs.run_folder import RunFolder
 from sfllava.runs.runner import LocalRunner, Runner
@@ -55,7 +55,7 @@ class Evaluation:
     questions: list[Question]
     settings: list[Setting]
     folder: RunFolder
-    how: GenerationOptions
+    options: GenerationOptions
 
     def run(self, *, retry_failed: bool = False, progress: bool = True) -> Run:
         """Ask what has no row yet, and score. retry_failed: ask again what failed before."""
@@ -71,7 +71,7 @@ class Evaluation:
             total = len(done) + sum(job.size for job in jobs)
             try:
                 bar = progress_bar(total, "question", len(done), progress)
-                with bar, contextlib.closing(self.runner.run(self.how, jobs)) as answered:
+                with bar, contextlib.closing(self.runner.run(self.options, jobs)) as answered:
                     for rows in answered:
                         folder.append(rows)
                         bar.update(len(rows))
@@ -122,66 +122,99 @@ def prepare(
 ) -> Evaluation:
     """Check all that a run needs, before any video is decoded and anything is written.
 
-    model: a loaded one, or several on many GPUs (`cluster.Workers`), which give the same rows in another order.
-    benchmark: a loaded one, or a name, with root, questions and videos as in `load_benchmark`. limit: the first so
-    many questions, or with `seed` a random choice of them. answer_mode: "generate", or "logits" for choice questions.
-    decoders: processes that decode, for each model; decode_seconds: what one video may take. ablation: its name, for
-    the run's record.
-    Raises SfllavaError where a setting's tokens do not fit the context, where the prompt does not suit a question,
-    and where the run folder holds another run, cannot be written, or is being written by another process.
+    Args:
+        model: A loaded model, or several on many GPUs (`ray_runner.RayRunner`), which give the same rows in another
+            order.
+        benchmark: A loaded benchmark, or a name, with root, questions and videos as in `load_benchmark`.
+        settings: One or several, each with a name of its own.
+        out: The run folder.
+        limit: Ask only so many questions: the first, or with `seed` a random choice.
+        prompt: Replaces the templates of the model's family; a setting's own prompt comes before it.
+        max_new_tokens: Tokens of the longest answer.
+        answer_mode: "generate", or "logits" for the letter of a choice question.
+        decoders: Processes that decode videos, for each model.
+        decode_seconds: Seconds that one video may take to decode.
+        ablation: Its name, for the run's record.
+
+    Returns:
+        The evaluation, ready to `run`.
+
+    Raises:
+        SfllavaError: The tokens of a setting do not fit the context, the prompt does not suit a question, or the run
+            folder holds another run, cannot be written, or is being written by another process.
     """
     benchmark = find_benchmark(benchmark, questions, videos, root)
     settings = [settings] if isinstance(settings, Setting) else list(settings)
     names = [setting.name for setting in settings]
     if not settings or len(set(names)) < len(names):
         raise SfllavaError(f"needed settings with names of their own, got {names}")
-    asked = choose_questions(benchmark.questions, limit, seed)
-    if not asked:
-        raise SfllavaError(f"{benchmark.name}: no questions to ask")
-    for video in dict.fromkeys(question.video for question in asked):
-        with contextlib.suppress(BenchmarkError):  # one that is missing fails alone; a link out of the folder stops all
-            benchmark.find_video(video)
+    asked = _choose(benchmark, limit, seed)
     check_generation(answer_mode, max_new_tokens, asked)
     if decoders < 1 or decode_seconds <= 0:
         raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {decode_seconds}")
     runner = model if isinstance(model, Runner) else LocalRunner(model)
-    known = runner.info
-    prompt = prompt or pack_prompt(known.family, asked[0].task)
-    prompts = {s.name: Prompt(s.prompt, s.name) if s.prompt else prompt for s in settings}
-    _check_context(known, settings, prompts, asked)
-    identity = make_identity(
+    prompt = prompt or pack_prompt(runner.info.family, asked[0].task)
+    prompts = {setting.name: setting.prompt_or(prompt) for setting in settings}
+    _check_context(runner.info, settings, prompts, asked)
+    options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds)
+    identity = _identity(benchmark, asked, settings, runner.info, prompt, options)
+    choice = {"limit": limit, "seed": seed, "ablation": ablation}
+    facts = _facts(benchmark, runner.info, prompt) | choice
+    folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
+    folder.check()
+    return Evaluation(runner, benchmark, asked, settings, folder, options)
+
+
+def _choose(benchmark: Benchmark, limit: int | None, seed: int | None) -> list[Question]:
+    """The questions to ask; an error where there are none, or where a video is a link out of its folder."""
+    asked = choose_questions(benchmark.questions, limit, seed)
+    if not asked:
+        raise SfllavaError(f"{benchmark.name}: no questions to ask")
+    for video in dict.fromkeys(question.video for question in asked):
+        with contextlib.suppress(BenchmarkError):  # a missing video fails its own questions only
+            benchmark.find_video(video)
+    return asked
+
+
+def _identity(
+    benchmark: Benchmark,
+    asked: Sequence[Question],
+    settings: Sequence[Setting],
+    model: ModelInfo,
+    prompt: Prompt,
+    options: GenerationOptions,
+) -> Row:
+    """What makes this run the same as another."""
+    return make_identity(
         benchmark.name,
         asked,
-        [describe_setting(s, known.grid) for s in settings],
+        [describe_setting(setting, model.grid) for setting in settings],
         model={
-            "sha256_sampled": known.fingerprint,
-            "dtype": str(known.dtype),
-            "context": known.context,
-            "rope": known.rope,
-            "shape": dataclasses.asdict(known.shape),
+            "sha256_sampled": model.fingerprint,
+            "dtype": str(model.dtype),
+            "context": model.context,
+            "rope": rope_facts(model.rope),
+            "shape": dataclasses.asdict(model.shape),
         },
         prompt=prompt.text,
-        max_new_tokens=max_new_tokens,
-        read=answer_mode,
+        max_new_tokens=options.max_new_tokens,
+        read=options.answer_mode,
     )
-    facts = {
+
+
+def _facts(benchmark: Benchmark, model: ModelInfo, prompt: Prompt) -> Row:
+    """What is recorded of this session, and may differ in the next."""
+    return {
         "questions_sha256": benchmark.fingerprint,
-        "limit": limit,
-        "seed": seed,
-        "model": str(known.path),
-        "layout": known.layout,
-        "device": str(known.device),
+        "model": str(model.path),
+        "layout": model.layout,
+        "device": str(model.device),
         "prompt_source": prompt.source,
-        "question_files": [str(f) for f in benchmark.files],
+        "question_files": [str(file) for file in benchmark.files],
         "videos": str(benchmark.videos_dir),
-        "ablation": ablation,
         "command": sys.argv,
         "versions": versions(),
     }
-    folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
-    folder.check()
-    how = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds)
-    return Evaluation(runner, benchmark, asked, settings, folder, how)
 
 
 def _check_context(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sfllava.benchmarks import Benchmark
@@ -13,8 +13,9 @@ from sfllava.files import Row
 from sfllava.runs.json_diff import describe_changes
 from sfllava.types import Question, SfllavaError
 
-VERSION = 2
-"""Of the identity. Version 1, that of sfllava 0.1.0, has no number, and the question file, limit and seed."""
+VERSION = 3
+"""Of the identity. Version 1, of sfllava 0.1.0, has no number, but the question file, limit and seed; versions 1 and 2
+have RoPE in the names of transformers, which change between its versions."""
 _CHOICE = ("questions_sha256", "limit", "seed")
 """How the questions were chosen: no part of the identity, since many ways choose the same; each session has its own."""
 
@@ -41,15 +42,41 @@ def make_identity(benchmark: str, questions: Sequence[Question], settings: Seque
     return {"version": VERSION, "benchmark": benchmark, **asked, "settings": list(settings), **more}
 
 
-def upgrade(run: Row, benchmark: Benchmark) -> Row:
-    """A run.json of sfllava 0.1.0 as one of today; one of today as it is.
+def rope_facts(parameters: Mapping[str, Any] | None) -> Row | None:
+    """The rotary positions of a model in names of our own: type, factor and theta, None where it has none.
 
-    What an old run asked follows from its question file, limit and seed. Of another file than the benchmark's it is
-    not known: `asked_sha256` is then None, which is no question's.
+    What else there may be of them stands in the checkpoint's config, and so in its hash.
+
+    Args:
+        parameters: As transformers, of whatever version, or an older run.json has them.
+    """
+    if parameters is None:
+        return None
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    factor, theta = parameters.get("factor"), parameters.get("rope_theta", parameters.get("theta"))
+    return {"type": kind, "factor": factor and float(factor), "theta": theta and float(theta)}
+
+
+def upgrade(run: Row, benchmark: Benchmark) -> Row:
+    """A run.json of an earlier version as one of today; one of today as it is."""
+    identity = run["identity"]
+    if identity.get("version") == VERSION:
+        return run
+    if "version" not in identity:
+        run = _with_questions(run, benchmark)
+        identity = run["identity"]
+    model = identity.get("model")
+    if isinstance(model, dict) and isinstance(model.get("rope"), dict | None):
+        model = model | {"rope": rope_facts(model.get("rope"))}
+    return run | {"identity": identity | {"version": VERSION} | ({"model": model} if "model" in identity else {})}
+
+
+def _with_questions(run: Row, benchmark: Benchmark) -> Row:
+    """A run.json of sfllava 0.1.0 with the hash of what it asked, which follows from its question file, limit and seed.
+
+    If that was another file than the benchmark's, it is not known: `asked_sha256` is then None, which matches nothing.
     """
     old = run["identity"]
-    if "version" in old:
-        return run
     choice = {name: old.get(name) for name in _CHOICE}
     limit, seed = choice["limit"], choice["seed"]
     asked = None
@@ -57,7 +84,7 @@ def upgrade(run: Row, benchmark: Benchmark) -> Row:
         asked = asked_sha256(choose_questions(benchmark.questions, limit, seed))
     kept = {name: value for name, value in old.items() if name not in _CHOICE}
     sessions = [choice | session if isinstance(session, dict) else session for session in run["sessions"]]
-    return run | {"identity": {"version": VERSION, **kept, "asked_sha256": asked}, "sessions": sessions}
+    return run | {"identity": kept | {"asked_sha256": asked}, "sessions": sessions}
 
 
 def changes(before: Row, now: Row) -> list[str]:

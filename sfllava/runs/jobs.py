@@ -50,7 +50,7 @@ class Job:
 
     def failed(self, reason: str) -> list[Row]:
         """The rows of a job that cannot be done."""
-        return [make_row(q, setting, error=reason) for setting, questions in self.asks for q in questions]
+        return [make_row(q, setting.name, error=reason) for setting, questions in self.asks for q in questions]
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ def make_jobs(
             yield Job(video, path, missing, asks)
 
 
-def make_row(question: Question, setting: Setting, error: str | None = None, **result: Any) -> Row:
+def make_row(question: Question, setting: str, error: str | None = None, **result: Any) -> Row:
     """A row of predictions.jsonl: the question, and its result or why it failed."""
     return {
         "key": question.key,
-        "setting": setting.name,
+        "setting": setting,
         "video": question.video,
         "id": question.id,
         "type": question.type,

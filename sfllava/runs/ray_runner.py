@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import pickle
-import re
 import sys
 import time
 import uuid
@@ -24,6 +22,7 @@ from sfllava.files import Row
 from sfllava.runs.failures import Outcome, Streak
 from sfllava.runs.jobs import GenerationOptions, Job
 from sfllava.runs.ray_actor import CrashCounter, ModelActor, VideoMissingError, WorkerResult
+from sfllava.runs.ray_cluster import connect, exit_reason, one_line, plan_workers, ray_output_aside, unwrapped
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
@@ -87,9 +86,9 @@ class RayRunner:
 
     def __enter__(self) -> RayRunner:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_aside(self._said))
-            ray = _connect(self._address, stack)
-            count, needs = _plan(ray.nodes(), self._wanted, self._gpus, self._device, self._address is None)
+            stack.enter_context(ray_output_aside(self._said))
+            ray = connect(self._address, stack)
+            count, needs = plan_workers(ray.nodes(), self._wanted, self._gpus, self._device, self._address is None)
             self._load["device"] = "cuda" if needs.get("GPU") else "cpu"
             if needs.get("GPU", 0) > 1:
                 self._load["device_map"] = self._load.get("device_map") or "auto"
@@ -127,7 +126,7 @@ class RayRunner:
     def info(self) -> ModelInfo:
         """Of the model that all workers hold; waits for the first of them."""
         if self._info is None:
-            with _aside(self._said):
+            with ray_output_aside(self._said):
                 self._wait(lambda: self._info is not None)
         assert self._info is not None
         return self._info
@@ -137,12 +136,12 @@ class RayRunner:
         import ray.exceptions
 
         mark = self.info.fingerprint
-        with _aside(self._said):
+        with ray_output_aside(self._said):
             self._wait(lambda: bool(self._free()))
             try:
                 return ray.get(self._free()[0].actor.call.remote(mark, function, args))
             except ray.exceptions.RayError as error:
-                raise _mended(error) from None
+                raise unwrapped(error) from None
 
     def run(self, how: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
         """The rows of all jobs, each once; a job's rows come together, jobs in the order in which they are done.
@@ -162,7 +161,7 @@ class RayRunner:
             worker.ahead.clear()
             worker.streak, worker.broken = Streak(), None
         log.info("%d of %d workers are up; others join as they come up", len(self._idle()), len(self._workers))
-        with _aside(self._said):
+        with ray_output_aside(self._said):
             while left:
                 self._check_left()
                 for worker in self._free():
@@ -271,7 +270,7 @@ class RayRunner:
             try:
                 result: WorkerResult = ray.get(ref)
             except ray.exceptions.RayError as error:
-                mended = _mended(error)
+                mended = unwrapped(error)
                 if job is None or not isinstance(mended, VideoMissingError) or Path(str(job.path)).exists():
                     raise mended from None
                 yield worker, job, Outcome(job.failed(f"{job.path}: no such video any more"))
@@ -282,7 +281,7 @@ class RayRunner:
             if job is None:
                 self._came_up(result)
             elif result.died:
-                reason = f"killed its worker {len(result.died)} times: {_last_words(result.died, self._said)}"
+                reason = f"killed its worker {len(result.died)} times: {exit_reason(result.died, self._said)}"
                 log.warning("%s: set aside: %s", job.video, reason)
                 yield worker, job, Outcome(job.failed(reason))
             else:
@@ -303,103 +302,10 @@ def _first(done: Iterable[list[Row]], left: dict[str, Job]) -> Iterator[list[Row
             yield rows
 
 
-def _connect(address: str | None, stack: contextlib.ExitStack) -> Any:
-    """The module `ray`, connected; what it started is stopped with the stack."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        # all ports on the loopback, in Ray's own words; and whoever else is on this machine needs the token
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        options |= {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
-        options["object_store_memory"] = 2**27  # jobs and rows are small
-    elif address.startswith("ray://"):
-        raise SfllavaError(f"--ray {address}: needed auto or HOST:PORT, on a node of the cluster itself")
-    try:
-        import ray
-    except ImportError as error:
-        raise SfllavaError("running on many GPUs needs Ray: pip install 'sfllava[cluster]'") from error
-    if ray.is_initialized():  # a notebook's own: it stays
-        return ray
-    try:
-        ray.init(**options)
-    except Exception as error:  # Ray raises many kinds
-        where = "Ray cannot be started here" if address is None else f"no Ray cluster can be joined at {address}"
-        raise SfllavaError(f"{where}: {_line(error)}") from error
-    stack.callback(ray.shutdown)
-    return ray
-
-
-def _plan(
-    nodes: list[dict[str, Any]], wanted: int | None, gpus: int, device: str, local: bool
-) -> tuple[int, dict[str, int]]:
-    """How many workers, and what Ray is to give to each: GPUs, or a share of the CPUs as large as lets them all fit."""
-    rooms = [(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in (n["Resources"] for n in nodes if n["Alive"])]
-    if device == "cpu" or (device == "auto" and not any(g for _, g in rooms)):
-        count = wanted or max(1, sum(1 for cpus, _ in rooms if cpus))
-        most = max((cpus for cpus, _ in rooms), default=1)
-        share = next((n for n in range(most, 0, -1) if sum(cpus // n for cpus, _ in rooms) >= count), 1)
-        needs, room = {"CPU": share}, sum(cpus // share for cpus, _ in rooms)
-    else:
-        needs, room = {"CPU": 1, "GPU": gpus}, sum(min(cpus, g // gpus) for cpus, g in rooms)
-        count = wanted or max(1, room)
-    if local and not room:
-        raise SfllavaError(f"needed {gpus} GPUs for a worker, and Ray sees {sum(g for _, g in rooms)} here")
-    if room < count:
-        log.warning("there is room for %d of %d workers; the others join when there is more", room, count)
-    return count, needs
-
-
 def _check_sendable(how: GenerationOptions, jobs: Sequence[Job]) -> None:
     from ray import cloudpickle
 
     try:
         cloudpickle.dumps((how, [setting for job in jobs[:1] for setting, _ in job.asks]))
     except (TypeError, AttributeError, pickle.PicklingError) as error:
-        raise SfllavaError(f"a setting cannot be sent to the workers: {_line(error)}") from error
-
-
-def _mended(error: Exception) -> SfllavaError:
-    """What went wrong, out of Ray's wrapping."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, SfllavaError):
-        return cause
-    return SfllavaError(f"{type(cause or error).__name__}: {_line(cause or error)}")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _last_words(processes: list[str], said: Iterable[str]) -> str:
-    """Why these processes ended, as Ray puts it, where it does."""
-    pids, names = [process.split()[1] for process in processes], ", ".join(processes)
-    for text in said:
-        if (found := re.search(r"PID: (\d+)\b.*?exit detail: (.*)", text)) and found[1] in pids:
-            return f"{found[2][:300]} ({names})"
-    return names
-
-
-def _aside(said: deque[str]) -> Any:
-    """A context in which what Ray prints of its processes goes to the log and to `said`, and all else is printed."""
-    printer: Any = _Aside(sys.stdout, said)
-    return contextlib.redirect_stdout(printer)
-
-
-class _Aside:
-    def __init__(self, stdout: Any, said: deque[str]) -> None:
-        self._stdout, self._said, self._skip = stdout, said, False
-
-    def write(self, text: str) -> int:
-        if self._skip and text == "\n":  # print writes its end by itself
-            self._skip = False
-        elif "(raylet)" in text or "(autoscaler" in text:
-            self._skip = True
-            self._said.append(" ".join(re.sub(r"\x1b\[\d+m", "", text).split()))
-            log.info("Ray: %s", self._said[-1][:300])
-        else:
-            self._stdout.write(text)
-        return len(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stdout, name)
+        raise SfllavaError(f"a setting cannot be sent to the workers: {one_line(error)}") from error

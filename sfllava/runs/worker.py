@@ -161,7 +161,7 @@ class VideoWorker:
                 done = Outcome(list(self._rows(setting, [side], self._model.new_prefixes(1))))
             except Exception as error:
                 _warn(f"{film.job.video}: {setting.name}", error, attempt=2)
-                rows = [make_row(q, setting, error=reason_of(error)) for q in questions]
+                rows = [make_row(q, setting.name, error=reason_of(error)) for q in questions]
                 done = outcome_of_error(film.job.video, rows, error, setting.name)
             if not done.answered:
                 film.forget()
@@ -186,11 +186,11 @@ class VideoWorker:
             video = side.film.video
             for answer in answers:
                 if answer.error:
-                    yield make_row(answer.question, setting, error=answer.error)
+                    yield make_row(answer.question, setting.name, error=answer.error)
                     continue
                 yield make_row(
                     answer.question,
-                    setting,
+                    setting.name,
                     prediction=answer.text,
                     token_ids=list(answer.token_ids),
                     visual_tokens=answer.visual_tokens,
@@ -255,7 +255,7 @@ class BatchItem:
                 model.info.check_context(len(self.tokens), text, question.text)
                 self.questions.append(question)
             except SfllavaError as error:
-                self.failed.append(make_row(question, setting, error=str(error)))
+                self.failed.append(make_row(question, setting.name, error=str(error)))
 
 
 def _warn(what: str, error: Exception, attempt: int = 1) -> None:

@@ -36,7 +36,7 @@ from sfllava.benchmarks import load_benchmark
 from sfllava.runs.failures import Outcome
 from sfllava.runs.jobs import GenerationOptions, Job
 from sfllava.runs.ray_actor import WorkerResult
-from sfllava.runs.ray_runner import RayRunner, _plan, _Worker
+from sfllava.runs.ray_runner import RayRunner, _Worker, plan_workers
 from sfllava.runs.run_folder import read_rows
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
@@ -404,16 +404,19 @@ def test_shares_of_a_machine(caplog):
     def nodes(*rooms):
         return [{"Alive": True, "Resources": {"CPU": float(c), "GPU": float(g)}} for c, g in rooms]
 
-    assert _plan(nodes((16, 0)), 4, 1, "auto", True) == (4, {"CPU": 4})
-    assert _plan(nodes((3, 0), (3, 0)), 3, 1, "auto", False) == (3, {"CPU": 1})  # two of 2 CPUs would leave one out
-    assert _plan(nodes((0, 0), (8, 0), (8, 0)), None, 1, "auto", False) == (2, {"CPU": 8})
-    assert _plan(nodes((0, 0), (64, 8), (64, 4)), None, 2, "auto", False) == (6, {"CPU": 1, "GPU": 2})
-    assert _plan(nodes((64, 8)), 2, 1, "cpu", True) == (2, {"CPU": 32})
+    assert plan_workers(nodes((16, 0)), 4, 1, "auto", True) == (4, {"CPU": 4})
+    assert plan_workers(nodes((3, 0), (3, 0)), 3, 1, "auto", False) == (
+        3,
+        {"CPU": 1},
+    )  # two of 2 CPUs would leave one out
+    assert plan_workers(nodes((0, 0), (8, 0), (8, 0)), None, 1, "auto", False) == (2, {"CPU": 8})
+    assert plan_workers(nodes((0, 0), (64, 8), (64, 4)), None, 2, "auto", False) == (6, {"CPU": 1, "GPU": 2})
+    assert plan_workers(nodes((64, 8)), 2, 1, "cpu", True) == (2, {"CPU": 32})
     assert not caplog.text
-    assert _plan(nodes((64, 3)), 4, 1, "auto", True) == (4, {"CPU": 1, "GPU": 1})
+    assert plan_workers(nodes((64, 3)), 4, 1, "auto", True) == (4, {"CPU": 1, "GPU": 1})
     assert "there is room for 3 of 4 workers; the others join when there is more" in caplog.text
     with pytest.raises(SfllavaError, match="needed 2 GPUs for a worker, and Ray sees 1 here"):
-        _plan(nodes((64, 1)), None, 2, "auto", True)
+        plan_workers(nodes((64, 1)), None, 2, "auto", True)
 
 
 @pytest.mark.parametrize(
