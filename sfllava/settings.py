@@ -10,7 +10,6 @@ from sfllava.aggregators.naming import parse_aggregation
 from sfllava.prompts import Prompt, check_placeholders
 from sfllava.types import SfllavaError
 
-
 D = TypeVar("D", bound=Prompt | None)
 
 
