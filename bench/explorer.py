@@ -48,15 +48,15 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - start)
                 plain = sfllava.ask(model, session.video(video, a.frames), [QUESTION], setting).answers[0]
                 assert (again.decoded_frames, again.encoded_frames) == (0, 0)
-                assert again.token_ids == plain.token_ids, "the kept features do not say the same"
+                assert again.token_ids == plain.token_ids, "kept features give another answer"
         explorer = sfllava.explore(model, str(video), QUESTION.text, Setting(a.frames, COLD))
         explorer.wait()
         moves = []
         for slow in (*range(1, 31), *range(30, 0, -1)):
-            page, start = explorer.budget.value, time.perf_counter()
+            page, start = explorer.views.budget.value, time.perf_counter()
             explorer.settings.slow.value = slow  # returns once the new budget is sent
             moves.append(time.perf_counter() - start)
-            assert explorer.budget.value != page or slow in (1, 30)
+            assert explorer.views.budget.value != page or slow in (1, 30)
         explorer.wait()
     seconds = {name: times[1:] for name, times in seconds.items()}  # the first round warms up
     median = {name: statistics.median(times) for name, times in seconds.items()}

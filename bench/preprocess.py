@@ -45,7 +45,7 @@ def main() -> None:
     (pixels, floats), (wanted, wanted_floats) = results["batched"], results["frame_by_frame"]
     median = {name: statistics.median(times) for name, times in seconds.items()}
     save("preprocess", {
-        "what": "50 frames of 480x360 to pixel_valuesd 336x336, seconds (median of 7)",
+        "what": "50 frames of 480x360 to pixel values at 336x336, seconds (median of 7)",
         "uint8_bit_equal": bool((pixels == wanted).all()),
         "largest_float_difference": float((floats - wanted_floats).abs().max()),
         "median": {name: round(t, 4) for name, t in median.items()},

@@ -72,6 +72,11 @@ class SlowFast:
         return f"slowfast-slow_{self.slow_frames}frms_{slow}-fast_{self.fast[0]}x{self.fast[1]}"
 
 
+def named_pathways(aggregator: object) -> SlowFast | None:
+    """Return a SlowFast whose pool has a name, so that controls can show it; None for any other aggregator."""
+    return aggregator if isinstance(aggregator, SlowFast) and isinstance(aggregator.slow, str) else None
+
+
 def slow_indices(frames: int, slow_frames: int) -> list[int]:
     """Return which of `frames` frames the Slow pathway takes; they repeat where `frames` is below `slow_frames`.
 

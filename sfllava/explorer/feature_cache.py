@@ -1,4 +1,4 @@
-"""What was decoded and encoded of the last few videos, so that a change of setting computes only what is new."""
+"""Frames and features of the last few videos, so that a change of setting computes only what is new."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sfllava.aggregators.base import identity_key
+from sfllava.models.base import VideoLM
 from sfllava.sampler.pool import DecodePool
 from sfllava.sampler.sampling import sample_indices
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 
-if TYPE_CHECKING:
-    from sfllava.models.base import VideoLM
-
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """A video at one setting: its frames (T), its patch grid (T' h w D), and what had to be done for them."""
+    """A video at one setting.
+
+    Attributes:
+        video: its sampled frames (T).
+        grid: (T' h w D) the patch grid of the images that the vision tower encodes.
+        decoded: frames that had to be decoded.
+        encoded: images that had to be encoded.
+        seconds: decode and encode.
+    """
 
     video: Video
     grid: Tensor
@@ -35,75 +41,86 @@ class EncodedSample:
 
 
 @dataclass
-class _Known:
-    """One video's frames by their number in the source, and what the vision tower made of them."""
+class _VideoFeatures:
+    """One video: pixels, seconds and patch grid of each frame by its index in the source, and grids of made images."""
 
     about: Video
     pixels: dict[int, np.ndarray] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
     grids: dict[int, Tensor] = field(default_factory=dict)
-    tiled: dict[tuple[int, object], Tensor] = field(default_factory=dict)
+    made: dict[tuple[int, object], Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
-        tensors = (*self.grids.values(), *self.tiled.values())
+        tensors = (*self.grids.values(), *self.made.values())
         return sum(p.nbytes for p in self.pixels.values()) + sum(t.numel() * t.element_size() for t in tensors)
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """Something else that was computed of a video, and its bytes."""
+    """Any other result about a video, and its size in bytes."""
 
     value: Any
     size: int
 
 
 class FeatureCache:
-    """Frames and patch grids of the last few videos, and what else was computed of them and is kept here.
+    """Frames and patch grids of the last few videos, and other results about them.
 
-    All together they take `limit` bytes at most: what was used longest ago goes first, and what is at hand stays.
-    Patch grids stay on the model's device. Not safe for two threads at once.
+    All take `limit` bytes at most: the least recently used is dropped first, and the current video stays. Patch grids
+    stay on the model's device. Not safe for two threads, except where a method says so.
     """
 
     def __init__(self, model: VideoLM, limit: int = 2 << 30) -> None:
         self.model, self.limit = model, limit
-        self._known: OrderedDict[Hashable, _Known | _Kept] = OrderedDict()
+        self._entries: OrderedDict[Hashable, _VideoFeatures | _Kept] = OrderedDict()
 
     @property
     def size(self) -> int:
         """Bytes held."""
-        return sum(known.size for known in self._known.values())
+        return sum(known.size for known in self._entries.values())
 
     def keep(self, key: Hashable, value: Any, size: int) -> None:
-        """Keep what takes `size` bytes, as long as there is room."""
-        self._known[key] = _Kept(value, size)
-        self._known.move_to_end(key)
+        """Keep a value of `size` bytes, as long as there is room."""
+        self._entries[key] = _Kept(value, size)
+        self._entries.move_to_end(key)
         self._drop_oldest()
 
     def kept(self, key: Hashable) -> Any:
-        """What was kept by this key; None where it was not, or was dropped. Safe from any thread."""
-        found = self._known.get(key)
+        """Return what is kept under a key, or None. Safe from any thread."""
+        found = self._entries.get(key)
         return found.value if isinstance(found, _Kept) else None
 
     def video(self, path: str | Path, frames: int) -> Video:
-        """A sample of `frames` frames, of the model's size; decoded only where a frame of it is not at hand."""
-        return self._sample(path, frames)[0]
+        """Sample `frames` frames at the model's image size; decode only where one of them is missing."""
+        return self._decode(path, frames)[0]
 
     def total(self, path: str | Path) -> int | None:
-        """Frames of a video of which a sample is at hand; None where that is not known. Safe from any thread."""
-        known = self._of(path)
+        """Return how many frames a video has, or None while that is not known. Safe from any thread."""
+        known = self._features_of(path)
         return None if known is None else known.about.total
 
-    def seen(self, path: str | Path, setting: Setting, check: Callable[[int], None] = lambda _: None) -> EncodedSample:
-        """Frames and patch grid for a setting. Raises VideoError where the video cannot be read.
+    def sample(
+        self, path: str | Path, setting: Setting, check: Callable[[int], None] = lambda _: None
+    ) -> EncodedSample:
+        """Decode and encode what a setting needs and is missing.
 
-        `check` is called with the number of frames before any is encoded, and may raise.
+        Args:
+            path: the video.
+            setting: how many frames, and which images are made of them.
+            check: called with the number of frames before any is encoded; may raise.
+
+        Returns:
+            Frames and patch grid.
+
+        Raises:
+            VideoError: the video cannot be read.
         """
         start = time.perf_counter()
-        video, decoded = self._sample(path, setting.frames)
+        video, decoded = self._decode(path, setting.frames)
         check(len(video.frames))
-        between = time.perf_counter()
-        known = self._of(path)
+        decoded_at = time.perf_counter()
+        known = self._features_of(path)
         assert known is not None
         images = setting.images(video.frames)
         if images is video.frames:
@@ -111,29 +128,29 @@ class FeatureCache:
             grid = torch.stack([known.grids[i] for i in video.indices.tolist()])
         else:
             key = (setting.frames, identity_key(setting.aggregation))
-            encoded = 0 if key in known.tiled else len(images)
+            encoded = 0 if key in known.made else len(images)
             if encoded:
-                known.tiled[key] = self.model.encode(images)
-            grid = known.tiled[key]
+                known.made[key] = self.model.encode(images)
+            grid = known.made[key]
         self._forget(video)
-        seconds = {"decode": between - start, "encode": time.perf_counter() - between}
+        seconds = {"decode": decoded_at - start, "encode": time.perf_counter() - decoded_at}
         return EncodedSample(video, grid, decoded, encoded, seconds)
 
-    def _sample(self, path: str | Path, frames: int) -> tuple[Video, int]:
-        known, decoded = self._of(path), 0
+    def _decode(self, path: str | Path, frames: int) -> tuple[Video, int]:
+        known, decoded = self._features_of(path), 0
         wanted = [] if known is None else sample_indices(known.about.total, frames).tolist()
         if known is None or not all(i in known.pixels for i in wanted):
             size = (self.model.info.image_size, self.model.info.image_size)
-            with DecodePool(1) as pool:  # a decoder that hangs must not take the notebook's kernel along
+            with DecodePool(1) as pool:  # a decoder that hangs must not hang the notebook's kernel
                 video = pool.submit(path, frames, size).result()
             decoded, wanted = len(video.indices), video.indices.tolist()
-            known = known or _Known(replace(video, frames=video.frames[:0].copy()))
-            for at, i in enumerate(wanted):
+            known = known or _VideoFeatures(replace(video, frames=video.frames[:0].copy()))
+            for row, i in enumerate(wanted):
                 # copies, so that no frame keeps its whole sample in memory
-                known.pixels.setdefault(i, video.frames[at].copy())
-                known.seconds[i] = float(video.pts_seconds[at])
-        self._known[_key(path)] = known
-        self._known.move_to_end(_key(path))
+                known.pixels.setdefault(i, video.frames[row].copy())
+                known.seconds[i] = float(video.pts_seconds[row])
+        self._entries[_key(path)] = known
+        self._entries.move_to_end(_key(path))
         sample = replace(
             known.about,
             frames=np.stack([known.pixels[i] for i in wanted]),
@@ -143,38 +160,38 @@ class FeatureCache:
         self._forget(sample)
         return sample, decoded
 
-    def _encode(self, known: _Known, video: Video) -> int:
-        new = [at for at, i in enumerate(video.indices.tolist()) if i not in known.grids]
+    def _encode(self, known: _VideoFeatures, video: Video) -> int:
+        new = [row for row, i in enumerate(video.indices.tolist()) if i not in known.grids]
         if new:
-            for at, grid in zip(new, self.model.encode(video.frames[new])):
-                known.grids[int(video.indices[at])] = grid.clone()
+            for row, grid in zip(new, self.model.encode(video.frames[new])):
+                known.grids[int(video.indices[row])] = grid.clone()
         return len(new)
 
     def _forget(self, video: Video) -> None:
-        """Drop what was used longest ago, then of the video at hand the frames that its sample does not have."""
+        """Drop the least recently used, then those frames of the current video that its sample does not have."""
         self._drop_oldest()
-        known = next(iter(self._known.values()))
-        if self.size > self.limit and isinstance(known, _Known):
+        known = next(iter(self._entries.values()))
+        if self.size > self.limit and isinstance(known, _VideoFeatures):
             keep = set(video.indices.tolist())
             for table in (known.pixels, known.grids):
                 for i in [i for i in table if i not in keep]:
                     del table[i]
-            while self.size > self.limit and len(known.tiled) > 1:
-                del known.tiled[next(iter(known.tiled))]
+            while self.size > self.limit and len(known.made) > 1:
+                del known.made[next(iter(known.made))]
 
     def _drop_oldest(self) -> None:
-        while self.size > self.limit and len(self._known) > 1:
-            self._known.popitem(last=False)
+        while self.size > self.limit and len(self._entries) > 1:
+            self._entries.popitem(last=False)
 
-    def _of(self, path: str | Path) -> _Known | None:
-        found = self._known.get(_key(path))
-        return found if isinstance(found, _Known) else None
+    def _features_of(self, path: str | Path) -> _VideoFeatures | None:
+        found = self._entries.get(_key(path))
+        return found if isinstance(found, _VideoFeatures) else None
 
 
 def _key(path: str | Path) -> tuple[str, int, int]:
-    """A file that was replaced is another video."""
+    """Return a key that changes when a file is replaced."""
     path = Path(path)
     if not path.exists():
-        return str(path), 0, 0  # reading it says what is wrong
+        return str(path), 0, 0  # reading it raises the error
     stat = path.stat()
     return str(path.resolve()), stat.st_mtime_ns, stat.st_size

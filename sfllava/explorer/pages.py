@@ -14,7 +14,7 @@ from sfllava.planning.budget import ContextBudget
 from sfllava.plots.canvas import COLOURS, RED
 from sfllava.types import SfllavaError
 
-# The theme's colours: JupyterLab's, VS Code's, or what reads on both black and white
+# Colours of the theme (JupyterLab or VS Code), else colours that are legible on black and on white
 _INK = "var(--jp-ui-font-color1, var(--vscode-foreground, #7a7a7a))"
 _FIELD = "var(--jp-layout-color2, var(--vscode-editorWidget-background, rgba(128,128,128,0.12)))"
 _LINE = "var(--jp-border-color1, var(--vscode-panel-border, rgba(128,128,128,0.4)))"
@@ -51,7 +51,7 @@ STYLE = f"""<style>
 
 
 def budget_page(budget: ContextBudget) -> str:
-    """The bar of a budget; red, with what is too much, where it does not fit."""
+    """Show a budget as a bar; red, with the excess, where it does not fit."""
     whole = max(budget.context, budget.visual + budget.text)
     bar, keys = "", ""
     for name, tokens in budget.parts.items():
@@ -66,23 +66,23 @@ def budget_page(budget: ContextBudget) -> str:
 
 
 def note_page(text: str, over: bool = False) -> str:
-    """One line."""
+    """Show one line."""
     return f'<div class="{"sf-over" if over else "sf-small"}">{escape(text)}</div>'
 
 
 def error_page(error: BaseException) -> str:
-    """One line, and the trace behind a fold."""
+    """Show one line, and the folded traceback."""
     known = isinstance(error, SfllavaError)
     line = " ".join((str(error) if known else f"{type(error).__name__}: {error}").split())
     trace = "".join(traceback.format_exception(error))
     return (
         f'<div class="sf-error" role="alert"><span class="sf-over">{escape(line[:400])}</span>'
-        f"<details><summary>Trace</summary><pre>{escape(trace)}</pre></details></div>"
+        f"<details><summary>Traceback</summary><pre>{escape(trace)}</pre></details></div>"
     )
 
 
 def answer_page(question: str, text: str, state: str) -> str:
-    """A question and its answer as far as it is said."""
+    """Show a question and its answer so far."""
     return (
         f"<div>{escape(question)}</div>"
         f'<div class="sf-answer" aria-live="polite">{escape(text)}</div><div class="sf-small">{escape(state)}</div>'
@@ -90,16 +90,16 @@ def answer_page(question: str, text: str, state: str) -> str:
 
 
 def seconds_line(reply: Reply) -> str:
-    """Seconds by stage, and what was not computed again."""
+    """Return the seconds of each stage, and what was reused."""
     stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in reply.seconds.items())
     return (
         f"{'stopped; ' if reply.stopped else ''}{stages}; {reply.decoded_frames} frames decoded, "
-        f"{reply.encoded_frames} encoded, {reply.reused_tokens:,} of {reply.visual_tokens:,} visual tokens taken over"
+        f"{reply.encoded_frames} encoded, {reply.reused_tokens:,} of {reply.visual_tokens:,} visual tokens reused"
     )
 
 
 def comparison_page(replies: Sequence[Reply]) -> str:
-    """Replies side by side; what differs from the first one is marked."""
+    """Show replies side by side, with their differences from the first marked."""
     columns = []
     for i, reply in enumerate(replies):
         first = replies[0]
@@ -128,9 +128,9 @@ def _marked(one: Sequence[str], two: Sequence[str], join: str) -> str:
 
 
 def history_page(replies: Sequence[Reply], text: str) -> str:
-    """A table of what was asked, with its CSV as a link."""
+    """Show all replies as a table, with a link to its CSV."""
     if not replies:
-        return note_page("Nothing was asked yet.")
+        return note_page("No questions yet.")
     rows = "".join(
         f"<tr><td>{i}</td><td>{escape(name_of_video(r.video))}</td><td>{escape(r.setting.name)}</td>"
         f"<td>{escape(r.question.text)}</td><td>{escape(r.text)}{' (stopped)' if r.stopped else ''}</td>"
@@ -145,28 +145,30 @@ def history_page(replies: Sequence[Reply], text: str) -> str:
     )
 
 
-def effects_page(seen: Attribution) -> str:
-    """What leaving out each part did to the answer's log-likelihood, the greatest loss first."""
-    if not seen.left_out:
-        return note_page("Nothing was left out yet.")
-    top = max(map(abs, seen.left_out.values())) or 1.0
+def effects_page(attribution: Attribution) -> str:
+    """Show how the answer's log-likelihood changed without each part, the greatest loss first."""
+    if not attribution.left_out:
+        return note_page("Nothing measured yet.")
+    top = max(map(abs, attribution.left_out.values())) or 1.0
     rows = "".join(
         f"<tr><td>{escape(part)}</td><td>{change:+.4f}</td>"
         f'<td><span class="sf-effect" style="width:{160 * abs(change) / top:.0f}px"></span></td></tr>'
-        for part, change in sorted(seen.left_out.items(), key=lambda item: item[1])
+        for part, change in sorted(attribution.left_out.items(), key=lambda item: item[1])
     )
     return (
-        f"<div>Log-likelihood of the answer with everything: {seen.log_likelihood:.4f} nats. Change without a part "
-        '(below zero: the answer was likelier with it):</div><div class="sf-scroll"><table class="sf-effects">'
+        f"<div>Log-likelihood of the answer: {attribution.log_likelihood:.4f} nats. Change without each part "
+        '(below zero: the part made the answer more likely):</div><div class="sf-scroll"><table class="sf-effects">'
         f"<tr><th>left out</th><th>nats</th><th></th></tr>{rows}</table></div>"
     )
 
 
 def help_page() -> str:
-    """What attention means and does not."""
-    return f"<details open><summary>What this shows, and what not</summary><p>{escape(EXPLANATION)}</p></details>"
+    """Explain what attention means and what it does not."""
+    return (
+        f"<details open><summary>What this shows and what it does not</summary><p>{escape(EXPLANATION)}</p></details>"
+    )
 
 
 def name_of_video(path: str) -> str:
-    """The last part of a path."""
+    """Return the last part of a path."""
     return path.rstrip("/").rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""Questions asked one after another about a few videos: what the explorer does, without its widgets."""
+"""What the explorer does, without its widgets: questions about a few videos, one after another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -15,19 +15,31 @@ from sfllava.attribution.attribution import Attribution, attribute
 from sfllava.attribution.leave_out import leave_out
 from sfllava.explorer.feature_cache import FeatureCache
 from sfllava.files import as_csv
+from sfllava.models.base import VideoLM
 from sfllava.models.load import TINY
-from sfllava.prompts import Prompt
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 from sfllava.types import Question
 
-if TYPE_CHECKING:
-    from sfllava.models.base import VideoLM
-
 
 @dataclass(frozen=True, eq=False)
 class Reply:
-    """An answer, how it came about, and what of it was new: the rest was at hand from earlier ones."""
+    """An answer, and how it was computed.
+
+    Attributes:
+        video: its path.
+        setting: the setting of the answer.
+        question: what was asked.
+        text: the answer, as far as it was generated.
+        token_ids: its tokens.
+        stopped: whether the user stopped it.
+        max_new_tokens: longest answer.
+        visual_tokens: visual tokens of the prompt.
+        decoded_frames: frames that had to be decoded.
+        encoded_frames: images that had to be encoded.
+        reused_tokens: visual tokens whose keys and values were kept from the answer before.
+        seconds: by stage: decode, encode, prefill (up to the first token) and generate.
+    """
 
     video: str
     setting: Setting
@@ -41,10 +53,9 @@ class Reply:
     encoded_frames: int
     reused_tokens: int
     seconds: dict[str, float]
-    """decode, encode, prefill (up to the first word) and generate"""
 
     def to_dict(self) -> dict[str, Any]:
-        """A row of the history."""
+        """Return a row of the history."""
         return {
             "video": self.video,
             "setting": self.setting.name,
@@ -66,7 +77,7 @@ class Reply:
 
 @dataclass
 class Session:
-    """A model, what it has seen of the last few videos, and what was asked."""
+    """A model, the features of the last few videos, and the replies so far."""
 
     model: VideoLM
     features: FeatureCache
@@ -83,82 +94,94 @@ class Session:
         max_new_tokens: int = 256,
         going: Callable[[], bool] = lambda: True,
     ) -> Iterator[str]:
-        """The answer so far, after each token; at the end, or stopped, it is the last of `replies`.
+        """Answer a question; at the end, or when stopped, the reply is the last of `replies`.
 
-        `going` is asked before each token. Raises ContextError before a frame is encoded.
+        Args:
+            path: the video.
+            setting: how it becomes visual tokens.
+            question: what to ask.
+            max_new_tokens: longest answer.
+            going: asked before each token; False stops the answer.
+
+        Yields:
+            The answer so far, after each token.
+
+        Raises:
+            ContextError: the prompt does not fit the context; no frame is encoded then.
         """
-        model, prompt = self.model, _prompt(setting)
+        model, prompt = self.model, setting.prompt_or(None)
         text_tokens = sum(map(len, model.info.prompt_ids(question, prompt)))
 
         def check(frames: int) -> None:
             model.info.check_context(setting.token_count(*model.info.grid, frames), text_tokens, question.text)
 
-        seen = self.features.seen(path, setting, check)
+        sample = self.features.sample(path, setting, check)
         start = time.perf_counter()
-        tokens = setting.tokens(seen.grid)
-        said: list[int] = []
+        tokens = setting.tokens(sample.grid)
+        generated_ids: list[int] = []
         first, stopped = start, not going()
         if not stopped:
             self._prefix.reused = 0
             for token in model.stream(
                 tokens, question, max_new_tokens=max_new_tokens, prompt=prompt, prefix=self._prefix
             ):
-                first = first if said else time.perf_counter()
-                said.append(token)
-                yield model.info.tokenizer.decode(said)
+                first = first if generated_ids else time.perf_counter()
+                generated_ids.append(token)
+                yield model.info.tokenizer.decode(generated_ids)
                 if not going():
                     stopped = True
                     break
-        seconds = {**seen.seconds, "prefill": first - start, "generate": time.perf_counter() - first}
+        seconds = {**sample.seconds, "prefill": first - start, "generate": time.perf_counter() - first}
+        text, ids = model.info.tokenizer.decode(generated_ids), tuple(generated_ids)
         self.replies.append(
             Reply(
-                str(path), setting, question, model.info.tokenizer.decode(said), tuple(said), stopped, max_new_tokens,
-                len(tokens), seen.decoded, seen.encoded, self._prefix.reused, seconds,
+                str(path), setting, question, text, ids, stopped, max_new_tokens, len(tokens), sample.decoded,
+                sample.encoded, self._prefix.reused, seconds,
             )
         )  # fmt: skip
 
     def answer(self, path: str | Path, setting: Setting, question: Question | str, max_new_tokens: int = 256) -> Reply:
-        """The whole answer at once."""
+        """Answer a question and return the reply."""
         question = Question(question) if isinstance(question, str) else question
         for _ in self.ask(path, setting, question, max_new_tokens):
             pass
         return self.replies[-1]
 
     def video(self, path: str | Path, frames: int) -> Video:
-        """A sample of a video's frames."""
+        """Sample frames of a video."""
         return self.features.video(path, frames)
 
     def attribute(self, reply: Reply) -> Attribution:
-        """Where the model looked while it gave a reply; computed again only where it has been dropped since."""
+        """Compute the attention of a reply, unless it is still kept."""
         found = self.kept_attribution(reply)
         if found is None:
-            seen = self.features.seen(reply.video, reply.setting)
+            sample = self.features.sample(reply.video, reply.setting)
             found = attribute(
-                self.model, seen.video, reply.setting, reply.question, reply.token_ids,
-                grid=seen.grid, prefix=self._prefix,
+                self.model, sample.video, reply.setting, reply.question, reply.token_ids,
+                grid=sample.grid, prefix=self._prefix,
             )  # fmt: skip
         self.features.keep(reply, found, _size(found))
         return found
 
     def kept_attribution(self, reply: Reply) -> Attribution | None:
-        """What `look` gave, where that is at hand."""
+        """Return the attention of a reply if it is kept."""
         return self.features.kept(reply)
 
     def leave_out(
         self, reply: Reply, parts: list[str] | None = None, going: Callable[[], bool] = lambda: True
     ) -> Iterator[tuple[str, float]]:
-        """The exact change of the reply's log-likelihood without a pathway or a frame, one after the other."""
-        seen = self.attribute(reply)
-        grid = self.features.seen(reply.video, reply.setting).grid
-        yield from leave_out(self.model, seen, grid, parts, prefix=self._prefix, going=going)
+        """Measure the change of the reply's log-likelihood without each part; see `attribution.leave_out`."""
+        attribution = self.attribute(reply)
+        grid = self.features.sample(reply.video, reply.setting).grid
+        yield from leave_out(self.model, attribution, grid, parts, prefix=self._prefix, going=going)
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a reply, in the order of asking."""
+        """One row per reply, in the order of asking."""
         return pd.DataFrame([reply.to_dict() for reply in self.replies])
 
     def cell(self, reply: Reply) -> str:
-        """Python for a notebook cell that asks the same again."""
+        """Return Python code for a notebook cell that asks the same question again."""
         prompt = f", prompt={reply.setting.prompt!r}" if reply.setting.prompt else ""
         question = f"sfllava.Question({reply.question.text!r}"
         if reply.question.task != "open":
@@ -174,21 +197,18 @@ class Session:
 
 
 def csv(table: pd.DataFrame) -> str:
-    """A history as CSV; lists are JSON."""
+    """Write a history as CSV; lists become JSON."""
     flat = table.map(lambda value: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value)
     return as_csv(flat)
 
 
-def _size(seen: Attribution) -> int:
-    """Bytes of what is large in it."""
-    tensors = [seen.attention, *(tensor for part in seen.pathways for tensor in (part.frames, part.patches))]
-    return seen.video.frames.nbytes + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _prompt(setting: Setting) -> Prompt | None:
-    return Prompt(setting.prompt, setting.name) if setting.prompt else None
+def _size(attribution: Attribution) -> int:
+    """Return the bytes of the frames and tensors."""
+    tensors = [attribution.attention]
+    tensors += [tensor for source in attribution.sources for tensor in (source.frames, source.patches)]
+    return attribution.video.frames.nbytes + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _name(model: VideoLM) -> str:
-    """What `load_model` takes: the small model has a name, others their folder."""
+    """Return what `load_model` takes: a name for the model in the package, else the folder."""
     return "tiny" if model.info.path == TINY else str(model.info.path)

@@ -1,4 +1,4 @@
-"""The thread beside the kernel's in which the explorer computes, one thing after another; each can be stopped."""
+"""The thread in which the explorer computes, one task after another; each can be stopped."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 Going = Callable[[], bool]
-"""Whether what was started is still wanted"""
+"""Whether the task should go on."""
 Work = Callable[[Going], None]
 
 
 class Worker:
-    """Does what it is given in order.
+    """Runs tasks in order, in one thread.
 
-    stoppable(yes): called whenever there is, or is no longer, something that `stop` would stop. stopped(name): called
-    in place of work that was stopped before it began. failed(error): called with what work raises.
+    Args:
+        stoppable: called with whether `stop` would stop anything, whenever that may have changed.
+        stopped: called with the name of a task that was stopped before it began.
+        failed: called with the error that a task raised.
     """
 
     def __init__(
@@ -28,10 +30,10 @@ class Worker:
         self._thread = ThreadPoolExecutor(1, "sfllava-explorer")
         self._last: Future[None] | None = None
         self._lock = threading.Lock()
-        self._stops: list[threading.Event] = []  # of all that was started and has not ended, each its own
+        self._stops: list[threading.Event] = []  # one for each task that was started and has not ended
 
     def start(self, name: str, work: Work) -> None:
-        """Do work that can be stopped, also while it waits for its turn."""
+        """Run a task that can be stopped, also before it begins."""
         stop = threading.Event()
         with self._lock:
             self._stops.append(stop)
@@ -39,22 +41,23 @@ class Worker:
             self._last = self._thread.submit(self._run, name, work, stop)
 
     def enqueue(self, act: Callable[[], None]) -> None:
-        """Do something short, which nothing stops."""
+        """Run something short that cannot be stopped."""
         with self._lock:
             self._last = self._thread.submit(self._guard, act)
 
     def stop(self) -> None:
-        """Stop what was started so far, running or waiting."""
+        """Stop all tasks started so far, running or waiting."""
         with self._lock:
             for stop in self._stops:
                 stop.set()
 
     @property
     def busy(self) -> bool:
+        """Whether a task runs or waits."""
         return self._last is not None and not self._last.done()
 
     def wait(self) -> None:
-        """Until nothing is under way."""
+        """Wait until all tasks have ended."""
         while self._last is not None and not self._last.done():
             self._last.result()
 

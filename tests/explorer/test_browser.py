@@ -195,7 +195,7 @@ def test_a_session_in_the_browser(page, shots):
 
     # ask
     button(page, "Ask").click()
-    expect(root.locator(".sf-small", has_text="generate")).to_contain_text("visual tokens taken over")
+    expect(root.locator(".sf-small", has_text="generate")).to_contain_text("visual tokens reused")
     answer = root.locator(".sf-answer").first
     assert answer.inner_text() in ("red", "green", "blue", "yellow", "purple")
     # the strip must have caught up before the picture
