@@ -27,9 +27,9 @@ from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
 from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
+from sfllava.evaluators import find_evaluator
 from sfllava.models.load import TINY
 from sfllava.runs.evaluate import versions
-from sfllava.runs.scoring import EVALUATORS
 from sfllava.types import Question
 
 RESULTS = Path(__file__).with_name("results")
@@ -61,10 +61,10 @@ def text_only(model: Any, questions: list[Question]) -> dict[str, bool]:
     width = model.language_model.network.config.text_config.hidden_size
     found = {}
     for answer in model.answer(torch.zeros(0, width), questions, max_new_tokens=8):
-        evaluator = EVALUATORS[answer.question.task]
+        evaluator = find_evaluator(answer.question.task)
         assert evaluator is not None
         rule = "choice-strict" if answer.question.task == "choice" else "match-exact"
-        found[answer.question.key] = evaluator(answer.question, answer.text)[rule].correct
+        found[answer.question.key] = evaluator.grade(answer.question, answer.text)[rule].correct
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -72,7 +71,3 @@ class Verdict:
     """US dollars, where the prices are known."""
     tries: int = 1
     error: str | None = None
-
-
-Evaluator = Callable[[Question, str], dict[str, Verdict]]
-"""(question, prediction) -> the verdict of each of its rules, by name."""

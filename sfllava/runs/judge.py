@@ -1,4 +1,4 @@
-"""Predictions of a run -> verdicts beside them: resumable, each once, and equal ones paid for once."""
+"""Judge the predictions of a run: resumable, one verdict each, and equal requests paid for once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sfllava.evaluators.judges.base import RUBRICS, Judge, load_rubric
+from sfllava.evaluators.judges.base import RUBRICS, Judge, JudgeRequest, load_rubric
 from sfllava.progress import progress_bar
 from sfllava.runs.judging_run import JudgingResult, JudgingRun, estimate_cost
 from sfllava.runs.run_folder import RunError
@@ -34,17 +34,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JudgingPlan:
-    """What judging would do, before it does it; tokens and cost are estimates, rather too high."""
+    """What judging would do; tokens and cost (US dollars) are estimates, rather too high."""
 
     units: int
     failed: int
-    """Predictions that inference failed on: never sent to a judge, and wrong."""
+    """Predictions that inference failed on: never sent to a judge, and counted as wrong."""
     done: int
     requests: int
     tokens: tuple[int, int]
     cost: float | None
     waiting: int = 0
-    """Texts that a batch of the provider's was asked for."""
+    """Requests in batches that are not collected yet."""
     paid: bool = True
 
     def __str__(self) -> str:
@@ -60,17 +60,17 @@ class JudgingPlan:
 def plan_judging(
     run: str | Path, judge: Judge, *, rubrics: str | Path | None = None, reuse: Iterable[str | Path] = ()
 ) -> JudgingPlan:
-    """What `judge` would do; nothing is sent or written."""
-    units = read_items(run, rubrics)
+    """Work out what `judge` would do with the same arguments; nothing is sent or written."""
+    items = read_items(run, rubrics)
     rows = list(read_verdicts(verdicts_path(run, judge.name)))
-    contents = {unit.at: unit.ask.content for unit in units if unit.ask}
+    contents = {item.at: item.ask.content for item in items if item.ask}
     done = {verdict_key(row) for row in rows if not row["error"] and row["content"] == contents.get(verdict_key(row))}
-    known = {row["content"] for row in _known(run, judge, _identity(judge, units, rubrics), reuse)}
-    asks = {u.ask.content: u.ask for u in units if u.ask and u.at not in done and u.ask.content not in known}
+    known = {row["content"] for row in _known(run, judge, _identity(judge, items, rubrics), reuse)}
+    asks = {i.ask.content: i.ask for i in items if i.ask and i.at not in done and i.ask.content not in known}
     waiting = asks.keys() & waiting_contents(read_about(run, judge.name))
     tokens, cost = estimate_cost(judge, [ask for content, ask in asks.items() if content not in waiting])
-    failed = sum(unit.ask is None for unit in units)
-    return JudgingPlan(len(units), failed, len(done), len(asks) - len(waiting), tokens, cost, len(waiting), judge.paid)
+    failed = sum(item.ask is None for item in items)
+    return JudgingPlan(len(items), failed, len(done), len(asks) - len(waiting), tokens, cost, len(waiting), judge.paid)
 
 
 def judge(
@@ -85,50 +85,69 @@ def judge(
 ) -> JudgingResult:
     """Judge all predictions of a run that have no verdict of this judge yet.
 
-    Called again it goes on where it stopped, however it stopped, and asks again what failed. rubrics: a folder of
-    wordings of your own. limit_cost: US dollars that this call may cost; raises before the first request where the
-    estimate is above it. reuse: other runs, whose verdicts by the same judge on equal texts are taken over. batch:
-    a `batches.Batches`, to go through the provider's Batch API. Raises JudgeError where going on is of no use.
+    The same call again continues where it stopped, and retries what failed.
+
+    Args:
+        run: the run folder.
+        judge: who gives the verdicts.
+        rubrics: a folder with rubrics of your own, NAME.txt each.
+        limit_cost: US dollars that this call may cost at most.
+        reuse: other runs whose verdicts, by the same judge on equal texts, are copied.
+        batch: an `openai_batch.BatchClient`, to use the provider's Batch API.
+        progress: show a progress bar.
+
+    Returns:
+        The counts of verdicts, requests, tokens and dollars.
+
+    Raises:
+        RunError: The run cannot be judged, or the estimated cost is above the limit; nothing was sent.
+        JudgeError: Further requests are pointless.
     """
-    units = read_items(run, rubrics)
-    for rubric in {unit.ask.rubric.name: unit.ask.rubric for unit in units if unit.ask}.values():
+    items = read_items(run, rubrics)
+    for rubric in {item.ask.rubric.name: item.ask.rubric for item in items if item.ask}.values():
         judge.check(rubric)
-    identity = _identity(judge, units, rubrics)
+    identity = _identity(judge, items, rubrics)
     facts = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv}
-    with VerdictFile(run, judge.name, identity, facts, units) as file:
-        work = JudgingRun(judge, file, units)
+    with VerdictFile(run, judge.name, identity, facts, items) as file:
+        work = JudgingRun(judge, file, items)
         work.copy_known(_known(run, judge, identity, reuse))
-        waiting = file.waiting()
-        asks = [asks for content, asks in work.todo.items() if content not in waiting]
-        tokens, cost = estimate_cost(judge, [units[0].ask for units in asks if units[0].ask])
-        log.info("%s: %d requests, about %d + %d tokens, $%s", judge.name, len(asks), *tokens, cost)
-        if limit_cost is not None and cost is None and judge.paid:
-            raise RunError("a limit on the cost needs the prices of prompt and reply tokens")
-        if limit_cost is not None and cost is not None and cost > limit_cost:
-            raise RunError(
-                f"{len(asks)} requests would cost about ${cost:,.2f}, more than the limit ${limit_cost:,.2f}"
-            )
+        waiting = work.waiting()
+        requests = [request for content, request in work.open_requests().items() if content not in waiting]
+        _check_cost(judge, requests, limit_cost)
         try:
             if batch is not None:
                 _run(batch.step(judge, work))
-            elif asks:
-                with progress_bar(len(units), "verdict", work.judged, progress) as bar:
-                    _run(work.ask_all(asks, limit_cost, bar))
+            elif requests:
+                with progress_bar(len(items), "verdict", work.judged, progress) as bar:
+                    _run(work.grade_all(requests, limit_cost, bar))
         finally:
             result = work.result()
             log.info("ended:\n%s", result)
     return result
 
 
-def _identity(judge: Judge, units: Sequence[JudgeItem], rubrics: str | Path | None) -> Row:
-    # all that units of this kind can need, so that a run that grows has the same judge
-    names = ["open"] if all(unit.rubric == "open" for unit in units) else list(RUBRICS[1:])
+def _check_cost(judge: Judge, requests: Sequence[JudgeRequest], limit_cost: float | None) -> None:
+    tokens, cost = estimate_cost(judge, requests)
+    log.info("%s: %d requests, about %d + %d tokens, $%s", judge.name, len(requests), *tokens, cost)
+    if limit_cost is None:
+        return
+    if cost is None and judge.paid:
+        raise RunError("a limit on the cost needs the prices of prompt and reply tokens")
+    if cost is not None and cost > limit_cost:
+        raise RunError(
+            f"{len(requests)} requests would cost about ${cost:,.2f}, more than the limit ${limit_cost:,.2f}"
+        )
+
+
+def _identity(judge: Judge, items: Sequence[JudgeItem], rubrics: str | Path | None) -> Row:
+    # all rubrics that such a run can need, so that the identity stays the same while the run grows
+    names = ["open"] if all(item.rubric == "open" for item in items) else list(RUBRICS[1:])
     texts = {name: hashlib.sha256(load_rubric(name, rubrics).text.encode()).hexdigest() for name in names}
     return {**judge.identity, "rubrics_sha256": texts}
 
 
 def _known(run: str | Path, judge: Judge, identity: Row, reuse: Iterable[str | Path]) -> list[Row]:
-    """Verdicts by content: of the run itself, put aside before, and of other runs with the same judge."""
+    """Verdicts to copy, one per content: of the run itself, put aside earlier, and of other runs by the same judge."""
     path = verdicts_path(run, judge.name)
     found = [*read_verdicts(path), *read_verdicts(path.with_name(f"aside-{path.name}"))]
     for other in reuse:
@@ -140,7 +159,7 @@ def _known(run: str | Path, judge: Judge, identity: Row, reuse: Iterable[str | P
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """asyncio.run, in a thread of its own where a notebook's loop runs already; an interrupt ends it there too."""
+    """asyncio.run; in its own thread if a notebook's event loop already runs, where an interrupt ends it too."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -148,13 +167,13 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     errors: list[BaseException] = []
     tasks: list[Any] = []
 
-    async def announced() -> None:
+    async def cancellable() -> None:
         tasks.append(asyncio.current_task())
         await work
 
     def run() -> None:
         try:
-            asyncio.run(announced())
+            asyncio.run(cancellable())
         except BaseException as error:
             errors.append(error)
 

@@ -1,11 +1,11 @@
-"""The work of one judge on one run: what is left, asking for it, the rows that come of it, and the counts."""
+"""One judge on one run: the items without a verdict, grading them, writing the rows, and counting."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JudgingResult:
-    """What `judge` did, in counts of verdicts; `waiting` for a batch of the provider's."""
+    """What a call of `judge` did, in verdicts; `waiting` are in batches that are not collected yet."""
 
     path: Path
     units: int
@@ -57,10 +57,16 @@ class JudgingResult:
 
 
 class JudgingRun:
-    """The units without a verdict by their content, and writing verdicts for them."""
+    """The items of a run that have no verdict yet, by content, and the writing of verdicts for them.
 
-    def __init__(self, judge: Judge, file: VerdictFile, units: Sequence[JudgeItem]) -> None:
-        self.judge, self.file, self.units = judge, file, units
+    Args:
+        judge: who gives the verdicts.
+        file: where they are written.
+        items: all that is to be judged in the run.
+    """
+
+    def __init__(self, judge: Judge, file: VerdictFile, items: Sequence[JudgeItem]) -> None:
+        self.judge, self.file, self.items = judge, file, items
         done = {verdict_key(row): row for row in file.rows()}
         self.judged = len(done)
         self.reasons: Counter[str] = Counter()
@@ -68,87 +74,89 @@ class JudgingRun:
         self.requests, self.tokens, self.cost = 0, (0, 0), 0.0
         self.stopped = ""
         self.todo: dict[str, list[JudgeItem]] = {}
-        for unit in units:
-            if unit.ask and unit.at not in done:
-                self.todo.setdefault(unit.ask.content, []).append(unit)
+        for item in items:
+            if item.ask and item.at not in done:
+                self.todo.setdefault(item.ask.content, []).append(item)
 
     def copy_known(self, known: Iterable[Row]) -> None:
-        """Write the rows of units whose content has a verdict already."""
+        """Write rows for items whose content already has a verdict."""
         copies = []
         for row in known:
-            for unit in self.todo.pop(row["content"], ()):
-                free = {"key": unit.key, "setting": unit.setting, "video": unit.video, "paid": False, "tries": 0}
+            for item in self.todo.pop(row["content"], ()):
+                free = {"key": item.key, "setting": item.setting, "video": item.video, "paid": False, "tries": 0}
                 copies.append({**row, **free, "tokens": [0, 0], "cost": None if row.get("cost") is None else 0.0})
         if copies:
             self.file.append(copies)
             self.judged += len(copies)
             log.info("%s: %d verdicts on equal texts taken over", self.judge.name, len(copies))
 
+    def open_requests(self) -> dict[str, JudgeRequest]:
+        """Requests without a verdict, by content."""
+        return {content: items[0].ask for content, items in self.todo.items() if items[0].ask}
+
+    @property
+    def batches(self) -> list[Row]:
+        """The batches submitted to a provider's Batch API; `save` writes them."""
+        return self.file.state["batches"]
+
+    def waiting(self) -> set[str]:
+        """Contents in batches that are not collected yet."""
+        return self.file.waiting()
+
+    def save(self) -> None:
+        """Write `batches` to disk."""
+        self.file.save()
+
+    def write(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Write verdicts, by content, to disk in one piece."""
+        self.file.append([row for content, verdict in verdicts.items() for row in self.rows_of(content, verdict)])
+
     def rows_of(self, content: str, verdict: Verdict) -> list[Row]:
-        """The rows that a verdict is for, and its place in the counts; the units are then done with."""
-        units = self.todo.pop(content)
+        """Count a verdict, close its items, and return their rows."""
+        items = self.todo.pop(content)
         self.requests += verdict.tries
         self.tokens = (self.tokens[0] + verdict.tokens[0], self.tokens[1] + verdict.tokens[1])
         self.cost += verdict.cost or 0.0
         if verdict.error is None:
-            self.judged += len(units)
+            self.judged += len(items)
             self.response_models.add(verdict.response_model)
         else:
-            self.reasons[verdict.error] += len(units)
-        return [_row(unit, verdict, paid=i == 0) for i, unit in enumerate(units)]
+            self.reasons[verdict.error] += len(items)
+        return [_row(item, verdict, paid=i == 0) for i, item in enumerate(items)]
 
-    async def ask_all(self, asks: Sequence[list[JudgeItem]], limit_cost: float | None, bar: Any) -> None:
-        """Ask with the judge's concurrency; a place is free again when its verdict is on disk."""
-        queue, writer = deque(asks), _Writer(self.file)
-        reserved, failures, most = 0.0, 0, max(20, 2 * self.judge.concurrency)
-        fatal: list[SfllavaError] = []
+    async def grade_all(self, requests: Sequence[JudgeRequest], limit_cost: float | None, bar: Any) -> None:
+        """Grade requests at the judge's concurrency and write each verdict before the next request.
 
-        async def place() -> None:
-            nonlocal reserved, failures
-            while queue and not fatal and not self.stopped:
-                part = [queue.popleft() for _ in range(min(self.judge.batch, len(queue)))]
-                asked = [units[0].ask for units in part if units[0].ask]
-                _, most_cost = estimate_cost(self.judge, asked)
-                if limit_cost is not None and self.cost + reserved + (most_cost or 0.0) > limit_cost:
-                    self.stopped = f"the limit of ${limit_cost:,.2f} was near"
-                    return
-                reserved += most_cost or 0.0
-                try:
-                    verdicts = await self.judge.grade(asked)
-                except JudgeError as error:  # others in flight are paid for: they end first
-                    fatal.append(error)
-                    return
-                finally:
-                    reserved -= most_cost or 0.0
-                rows = [row for a, v in zip(asked, verdicts, strict=True) for row in self.rows_of(a.content, v)]
-                await writer.write(rows)
-                bar.update(sum(not row["error"] for row in rows))
-                for verdict in verdicts:
-                    failures = failures + 1 if verdict.error else 0
-                    if failures >= most and not fatal:
-                        fatal.append(JudgeError(f"{failures} verdicts failed in a row, the last: {verdict.error}"))
+        Args:
+            requests: with distinct contents, all in `todo`.
+            limit_cost: US dollars at which to stop.
+            bar: progress, in verdicts.
 
+        Raises:
+            JudgeError: Further requests are pointless. Requests in flight end first, since they are paid for.
+        """
+        pool = _GradingPool(self, requests, limit_cost, bar)
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self.judge.concurrency, len(queue))):
-                    group.create_task(place())
+                for _ in range(min(self.judge.concurrency, len(requests))):
+                    group.create_task(pool.work())
         except* Exception as errors:  # the first says what happened; a group of them would not
             raise errors.exceptions[0] from None
         finally:
             await self.judge.close()
-        if fatal:
-            raise fatal[0]
+        if pool.fatal:
+            raise pool.fatal
 
     def result(self) -> JudgingResult:
-        """What was done so far."""
+        """The counts so far."""
         waiting = self.file.waiting()
         return JudgingResult(
             path=self.file.path,
-            units=len(self.units),
+            units=len(self.items),
             judged=self.judged,
             failed=self.reasons.total(),
-            no_prediction=sum(unit.ask is None for unit in self.units),
-            waiting=sum(len(units) for content, units in self.todo.items() if content in waiting),
+            no_prediction=sum(item.ask is None for item in self.items),
+            waiting=sum(len(items) for content, items in self.todo.items() if content in waiting),
             requests=self.requests,
             tokens=self.tokens,
             cost=self.cost if self.judge.price else None,
@@ -158,8 +166,48 @@ class JudgingRun:
         )
 
 
+class _GradingPool:
+    """Workers that share a queue of requests, a limit on the cost, and the decision to stop."""
+
+    def __init__(self, run: JudgingRun, requests: Iterable[JudgeRequest], limit_cost: float | None, bar: Any) -> None:
+        self._run, self._queue, self._writer = run, deque(requests), _Writer(run.file)
+        self._limit, self._bar = limit_cost, bar
+        self._reserved = 0.0  # dollars that requests in flight may cost
+        self._failures, self._most_failures = 0, max(20, 2 * run.judge.concurrency)
+        self.fatal: SfllavaError | None = None
+
+    async def work(self) -> None:
+        """Grade and write until the queue is empty or all workers stop."""
+        judge = self._run.judge
+        while self._queue and not self.fatal and not self._run.stopped:
+            requests = [self._queue.popleft() for _ in range(min(judge.batch, len(self._queue)))]
+            cost = estimate_cost(judge, requests)[1] or 0.0
+            if self._limit is not None and self._run.cost + self._reserved + cost > self._limit:
+                self._run.stopped = f"the limit of ${self._limit:,.2f} was near"
+                return
+            self._reserved += cost
+            try:
+                verdicts = await judge.grade(requests)
+            except JudgeError as error:
+                self.fatal = self.fatal or error
+                return
+            finally:
+                self._reserved -= cost
+            graded = zip(requests, verdicts, strict=True)
+            rows = [row for request, verdict in graded for row in self._run.rows_of(request.content, verdict)]
+            await self._writer.write(rows)
+            self._bar.update(sum(not row["error"] for row in rows))
+            self._count_failures(verdicts)
+
+    def _count_failures(self, verdicts: Iterable[Verdict]) -> None:
+        for verdict in verdicts:
+            self._failures = self._failures + 1 if verdict.error else 0
+            if self._failures >= self._most_failures and not self.fatal:
+                self.fatal = JudgeError(f"{self._failures} verdicts failed in a row, the last: {verdict.error}")
+
+
 class _Writer:
-    """Rows of many places in one synced write: whoever comes while one is under way waits for the next."""
+    """Combines the rows of many workers into one synced write; rows that come during a write wait for the next."""
 
     def __init__(self, file: VerdictFile) -> None:
         self._file, self._rows = file, []
@@ -184,21 +232,25 @@ class _Writer:
         await ours
 
 
-def estimate_cost(judge: Judge, asks: Iterable[JudgeRequest]) -> tuple[tuple[int, int], float | None]:
-    """(prompt, reply) tokens, and US dollars where the judge knows its prices; rather too high."""
-    tokens = [judge.tokens(ask) for ask in asks]
+def estimate_cost(judge: Judge, requests: Iterable[JudgeRequest]) -> tuple[tuple[int, int], float | None]:
+    """Estimate what requests take at most.
+
+    Returns:
+        (prompt, reply) tokens, and US dollars, or None without known prices.
+    """
+    tokens = [judge.tokens(request) for request in requests]
     total = (sum(t[0] for t in tokens), sum(t[1] for t in tokens))
     return total, None if judge.price is None else sum(n * p for n, p in zip(total, judge.price)) / 1e6
 
 
-def _row(unit: JudgeItem, verdict: Verdict, paid: bool) -> Row:
-    assert unit.ask
+def _row(item: JudgeItem, verdict: Verdict, paid: bool) -> Row:
+    assert item.ask
     return {
-        "key": unit.key,
-        "setting": unit.setting,
-        "rubric": unit.rubric,
-        "video": unit.video,
-        "content": unit.ask.content,
+        "key": item.key,
+        "setting": item.setting,
+        "rubric": item.rubric,
+        "video": item.video,
+        "content": item.ask.content,
         "correct": verdict.correct,
         "score": verdict.score,
         "reply": verdict.reply,
@@ -209,6 +261,6 @@ def _row(unit: JudgeItem, verdict: Verdict, paid: bool) -> Row:
         "cost": verdict.cost if paid or verdict.cost is None else 0.0,
         "tries": verdict.tries if paid else 0,
         "paid": paid,
-        "cut": unit.ask.cut,
+        "cut": item.ask.cut,
         "error": verdict.error,
     }

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
-from sfllava.evaluators.choice import judge_choice
-from sfllava.evaluators.match import judge_match
-from sfllava.types import Evaluator, Question, SfllavaError, Task
-
-# A describe task has no offline score: its predictions are for a judge.
-EVALUATORS: dict[Task, Evaluator | None] = {"open": judge_match, "choice": judge_choice, "describe": None}
+from sfllava.evaluators import find_evaluator
+from sfllava.types import Question, SfllavaError, Task
 
 
 def score_rows(
@@ -20,6 +16,7 @@ def score_rows(
     """For each setting: questions, answered, failed (with reasons), not_asked, and for each rule of the task's
     evaluator its accuracy over all questions, correct and unparsable (both counted wrong where they fail).
     """
+    evaluators = {task: find_evaluator(task) for task in get_args(Task)}
     by_key = {question.key: question for question in questions}
     counts = {name: Counter() for name in settings}
     reasons = {name: Counter() for name in settings}
@@ -32,12 +29,12 @@ def score_rows(
             reasons[name][row["error"] or "no prediction"] += 1
             continue
         counts[name]["answered"] += 1
-        evaluator = EVALUATORS[question.task]
-        for rule, verdict in (evaluator(question, row["prediction"]) if evaluator else {}).items():
+        evaluator = evaluators[question.task]
+        for rule, verdict in (evaluator.grade(question, row["prediction"]) if evaluator else {}).items():
             counts[name][f"{rule} correct"] += bool(verdict.correct)
             counts[name][f"{rule} unparsable"] += not verdict.parsed
-    evaluator = EVALUATORS[questions[0].task]
-    rules = list(evaluator(questions[0], "")) if evaluator else []
+    evaluator = evaluators[questions[0].task]
+    rules = list(evaluator.grade(questions[0], "")) if evaluator else []
     n = len(questions)
     return {
         name: {

@@ -1,7 +1,7 @@
-"""What is to be judged in a run, and the verdicts of one judge on disk, beside the predictions.
+"""What is to be judged in a run, and the verdicts of one judge on disk, next to the predictions.
 
-verdicts-NAME.jsonl has a row for each question, setting and rubric; verdicts-NAME.json what makes the judge this judge.
-Rows are appended whole and synced; what failed stands in the file until the next start, which asks it again.
+verdicts-NAME.jsonl has one row per question, setting and rubric; verdicts-NAME.json has the judge's identity. Rows are
+appended and synced in one piece. A failed verdict stays in the file until the next start, which retries it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ VCGBENCH = {"generic": ("CI", "DO", "CU"), "temporal": ("TU",), "consistency": (
 
 @dataclass(frozen=True)
 class JudgeItem:
-    """One thing to judge: a prediction (of VCGBench's consistency, two) under a rubric, or why it cannot be."""
+    """A prediction (for VCGBench's consistency, two) to judge under a rubric, or why there is none."""
 
     key: str
     setting: str
@@ -53,27 +53,35 @@ class JudgeItem:
 
     @property
     def at(self) -> tuple[str, str, str]:
-        """What is unique in a file of verdicts."""
+        """The item's key in a verdict file, as `verdict_key`."""
         return self.key, self.setting, self.rubric
 
 
 def read_items(run: str | Path, rubrics: str | Path | None = None) -> list[JudgeItem]:
-    """All that is to be judged in a run, in the order of its predictions; what inference failed on has no `ask`.
+    """Read what is to be judged in a run, in the order of its predictions.
 
-    rubrics: a folder of your own wordings, one NAME.txt a rubric.
+    Args:
+        run: the run folder.
+        rubrics: a folder with rubrics of your own, NAME.txt each.
+
+    Returns:
+        The items; where inference failed, `ask` is None.
+
+    Raises:
+        RunError: The run's benchmark needs no judge, or a question has an unknown type.
     """
     task = load_spec(read_run(run)["identity"]["benchmark"]).task
     rows = list(read_rows(run))
     if task == "choice":
         raise RunError(f"{run}: multiple choice is scored by its letters, without a judge")
     if task == "open":
-        return [_unit(row["key"], (row,), "open", rubrics) for row in rows]
-    units, firsts = [], {}
+        return [_item(row["key"], (row,), "open", rubrics) for row in rows]
+    items, firsts = [], {}
     for row in rows:
         kind = row["type"]
         for rubric in VCGBENCH.get(kind, ()):
             if rubric != "CO":
-                units.append(_unit(row["key"], (row,), rubric, rubrics))
+                items.append(_item(row["key"], (row,), rubric, rubrics))
                 continue
             stem, _, part = row["key"].rpartition("/")
             other = firsts.pop((stem, row["setting"]), None)
@@ -81,13 +89,13 @@ def read_items(run: str | Path, rubrics: str | Path | None = None) -> list[Judge
                 firsts[stem, row["setting"]] = row
             else:
                 pair = (row, other) if part == "1" else (other, row)
-                units.append(_unit(stem, pair, rubric, rubrics))
+                items.append(_item(stem, pair, rubric, rubrics))
         if kind not in VCGBENCH:
             raise RunError(f"{run}: question {row['key']}: type must be {', '.join(VCGBENCH)}, got {kind!r}")
-    return units  # half a pair is not asked yet
+    return items  # the other half of a pair may not be asked yet
 
 
-def _unit(key: str, rows: tuple[Row, ...], rubric: str, rubrics: str | Path | None) -> JudgeItem:
+def _item(key: str, rows: tuple[Row, ...], rubric: str, rubrics: str | Path | None) -> JudgeItem:
     row = rows[0]
     if errors := [r["error"] or "no prediction" for r in rows if r["error"] or r["prediction"] is None]:
         return JudgeItem(key, row["setting"], rubric, row["video"], None, errors[0])
@@ -97,18 +105,29 @@ def _unit(key: str, rows: tuple[Row, ...], rubric: str, rubrics: str | Path | No
 
 
 class VerdictFile:
-    """One writer's hold on the verdicts of one judge; a context manager. `units` tells rows of this run from stale."""
+    """The verdict file of one judge, open for its only writer; a context manager.
 
-    def __init__(self, run: str | Path, name: str, identity: Row, facts: Row, units: Iterable[JudgeItem]) -> None:
+    Args:
+        run: the run folder.
+        name: the judge's name, part of the file's.
+        identity: what must be the same for all rows of the file.
+        facts: about this call; recorded in the sessions.
+        items: what the run has to judge now; verdicts on anything else are stale.
+
+    Raises:
+        RunError: The name is not valid.
+    """
+
+    def __init__(self, run: str | Path, name: str, identity: Row, facts: Row, items: Iterable[JudgeItem]) -> None:
         if not _NAME.fullmatch(name):
             raise RunError(f"a judge's name must be letters, digits, . _ and -, got {name!r}")
         self._name = name
         self.run, self.path, self._about = Path(run), verdicts_path(run, name), Path(run) / f"verdicts-{name}.json"
         self._identity, self._facts = json.loads(json.dumps(identity)), facts
-        self._contents = {unit.at: unit.ask.content for unit in units if unit.ask}
+        self._contents = {item.at: item.ask.content for item in items if item.ask}
         self.aside = Path(run) / f"aside-{self.path.name}"
         self.state: Row = {}
-        """What stands in verdicts-NAME.json; `save` writes it."""
+        """The content of verdicts-NAME.json; `save` writes it."""
 
     def __enter__(self) -> VerdictFile:
         self._stack = contextlib.ExitStack()
@@ -138,7 +157,7 @@ class VerdictFile:
         return read_verdicts(self.path)
 
     def waiting(self) -> set[str]:
-        """Contents that a batch of the provider's was asked for, and has not brought yet."""
+        """Contents in batches that are not collected yet."""
         return waiting_contents(self.state)
 
     def save(self) -> None:
@@ -175,7 +194,7 @@ class VerdictFile:
 
 
 def verdicts_path(run: str | Path, name: str) -> Path:
-    """Where a judge's verdicts stand in a run folder."""
+    """The path of a judge's verdict file in a run folder."""
     return Path(run) / f"verdicts-{name}.jsonl"
 
 
@@ -185,7 +204,7 @@ def judge_names(run: str | Path) -> list[str]:
 
 
 def verdict_key(row: Row) -> tuple[str, str, str]:
-    """What is unique in a file of verdicts."""
+    """The key of a row, unique in its verdict file: question, setting and rubric."""
     return row["key"], row["setting"], row["rubric"]
 
 
@@ -199,12 +218,12 @@ def read_verdicts(path: Path) -> Iterator[Row]:
 
 
 def waiting_contents(about: Row) -> set[str]:
-    """Contents that a batch of the provider's was asked for, and has not brought yet."""
+    """Contents in batches that are not collected yet."""
     return {content for batch in about["batches"] if not batch["collected"] for content in batch["contents"]}
 
 
 def read_about(run: str | Path, name: str, needed: bool = False) -> Row:
-    """The verdicts-NAME.json of a judge: identity, sessions, batches; empty where there is none and none is needed."""
+    """Read verdicts-NAME.json: identity, sessions, batches; empty if there is no file and none is needed."""
     path = Path(run) / f"verdicts-{name}.json"
     if not needed and not path.exists():
         return {"identity": {}, "sessions": [], "batches": []}

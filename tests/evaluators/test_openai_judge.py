@@ -11,7 +11,8 @@ from openai_server import _BLOCK
 
 from sfllava.evaluators.judges.base import MAX_CHARACTERS, RUBRICS, JudgeError, JudgeRequest, load_rubric, sanitize
 from sfllava.evaluators.judges.match import MatchJudge
-from sfllava.evaluators.judges.openai import OpenAIJudge, hide
+from sfllava.evaluators.judges.openai import OpenAIJudge
+from sfllava.evaluators.judges.openai_errors import hide
 from sfllava.evaluators.judges.reply import read_reply
 from sfllava.types import SfllavaError
 

@@ -14,9 +14,9 @@ from sfllava import Setting, load_model
 from sfllava.aggregators.slowfast import SlowFast
 from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
+from sfllava.evaluators import find_evaluator
 from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.runs.evaluate import evaluate
-from sfllava.runs.scoring import EVALUATORS
 from sfllava.sampler.reading import read_video
 from sfllava.sampler.sampling import sample_indices
 from sfllava.types import Question
@@ -75,9 +75,9 @@ def tiny() -> TransformersVideoLM:
 
 
 def is_right(question: Question, prediction: str) -> bool:
-    evaluator = EVALUATORS[question.task]
+    evaluator = find_evaluator(question.task)
     assert evaluator is not None
-    return evaluator(question, prediction)[RULES[question.task]].correct
+    return evaluator.grade(question, prediction)[RULES[question.task]].correct
 
 
 def accuracy(model: TransformersVideoLM, films: list[Film]) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""What a judge is asked, in which words, and how its reply is read.
+"""What a judge is asked, and what a judge is.
 
-A prediction is hostile text: it is cut to a length, stripped of what a chat template would read as a turn, and set
-between marks that it cannot know, since they are a hash of what stands between them.
+A prediction is untrusted text. It is cut to a maximum length, anything that a chat template would read as a turn is
+broken up, and it is put between delimiters that it cannot know, since they contain a hash of the whole request.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -22,12 +22,12 @@ from sfllava.types import SfllavaError, Verdict
 RUBRICS = ("open", "CI", "DO", "CU", "TU", "CO")
 """Open-ended answers, then VCGBench: correctness, detail, context, temporal understanding, consistency of a pair."""
 MAX_CHARACTERS = 4000
-"""Characters of a text that a judge is shown; 128 new tokens are about 600."""
+"""Most characters of one text in a request; 128 new tokens are about 600."""
 USER = "--- user ---\n"
-"""The line between the system part and the user part of a rubric"""
+"""The line between the system part and the user part of a rubric."""
 _NAMES = ("question", "question2", "answer", "prediction", "prediction2", "fence")
 _FIELDS = re.compile(rf"\{{({'|'.join(_NAMES)})\}}")
-# What a chat template or a tokenizer would take for the end of a turn, or for another's turn
+# What a chat template or a tokenizer could read as the end of a turn, or as another role's turn
 _TURNS = re.compile(r"<(?=[|/\w])|\[(?=/?INST\])|\b(?:USER|ASSISTANT|SYSTEM|HUMAN)(?=:)", re.IGNORECASE)
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
@@ -35,12 +35,18 @@ _CONTROL = re.compile(
 
 
 class JudgeError(SfllavaError):
-    """A judge that cannot go on at all; one verdict that failed is a `Verdict` with its `error` instead."""
+    """The judge cannot continue at all; a single failed verdict is a `Verdict` with an `error` instead."""
 
 
 @dataclass(frozen=True)
 class Rubric:
-    """The words in which a judge is asked; `text` is the system part, a line `--- user ---`, and the user part."""
+    """The prompt template of a judge.
+
+    Attributes:
+        name: one of `RUBRICS`.
+        text: the system part, a line `--- user ---`, and the user part.
+        source: where the text came from, for error messages.
+    """
 
     name: str
     text: str
@@ -56,17 +62,17 @@ class Rubric:
 
     @property
     def pair(self) -> bool:
-        """Two questions and two predictions, judged together."""
+        """Whether two questions and two predictions are judged together."""
         return self.name == "CO"
 
     @property
     def decides(self) -> bool:
-        """Yes or no beside the score."""
+        """Whether the judge says yes or no in addition to a score."""
         return self.name == "open"
 
     @property
     def schema(self) -> dict[str, Any]:
-        """JSON schema of the reply."""
+        """The JSON schema of the reply."""
         fields: dict[str, Any] = {"correct": {"type": "string", "enum": ["yes", "no"]}} if self.decides else {}
         fields["score"] = {"type": "number"}
         return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
@@ -74,7 +80,7 @@ class Rubric:
 
 @dataclass(frozen=True)
 class JudgeRequest:
-    """One thing to judge: a question, its reference and a prediction, or two of each but the reference."""
+    """One request to a judge: a question, its reference and a prediction; for pairs, two questions and predictions."""
 
     rubric: Rubric
     questions: tuple[str, ...]
@@ -83,13 +89,13 @@ class JudgeRequest:
 
     @property
     def content(self) -> str:
-        """A hash of all that the judge is shown beside the rubric's words; equal ones are paid for once."""
+        """A hash of all texts in the request, without the rubric's; requests with equal content are paid for once."""
         value = [self.rubric.name, self.questions, self.reference, self.predictions]
         return hashlib.sha256(json.dumps(value).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     @property
     def cut(self) -> bool:
-        """Some prediction is too long to be shown whole."""
+        """Whether a prediction is too long to be shown in full."""
         return any(len(text) > MAX_CHARACTERS for text in self.predictions)
 
     def messages(self) -> tuple[str, str]:
@@ -98,21 +104,21 @@ class JudgeRequest:
         for end, question, prediction in zip(("", "2"), self.questions, self.predictions):
             fill |= {f"question{end}": sanitize(question), f"prediction{end}": sanitize(prediction)}
         system, user = self.rubric.text.split(USER)
-        # the line end before that line is not the system part's
+        # the newline before the separator is not part of the system text
         return tuple(_FIELDS.sub(lambda m: fill[m[1]], part) for part in (system.removesuffix("\n"), user))  # type: ignore[return-value]
 
 
 class Judge(Protocol):
-    """Whatever grades. `name` is in the file's name; `identity` must be the same for all rows of a file."""
+    """Grades predictions. `name` is part of the file name; `identity` must be the same for all rows of a file."""
 
     name: str
     model: str
     concurrency: int
-    """How many calls of `grade` may run at a time."""
+    """Calls of `grade` that may run at a time."""
     batch: int
-    """How many asks one call takes."""
+    """Requests per call of `grade`."""
     paid: bool
-    """It costs money, so an estimate comes first."""
+    """Whether it costs money; then an estimate comes first."""
     price: tuple[float, float] | None
     """US dollars per million prompt and reply tokens, where known."""
 
@@ -120,22 +126,89 @@ class Judge(Protocol):
     def identity(self) -> dict[str, Any]: ...
 
     def check(self, rubric: Rubric) -> None:
-        """Raise JudgeError for a rubric that it cannot use."""
+        """Raise JudgeError for a rubric that the judge cannot use."""
         ...
 
-    def tokens(self, ask: JudgeRequest) -> tuple[int, int]:
-        """(prompt, reply) tokens that an ask takes at most, by estimate."""
+    def tokens(self, request: JudgeRequest) -> tuple[int, int]:
+        """Estimate the most (prompt, reply) tokens that a request takes."""
         ...
 
-    async def grade(self, asks: Sequence[JudgeRequest]) -> list[Verdict]:
-        """Verdicts, one an ask; JudgeError where going on is of no use."""
+    async def grade(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        """Return one verdict per request. Raises JudgeError if further requests are pointless."""
         ...
 
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class JudgeOptions:
+    """What the command line offers to set of a judge; each kind of judge uses what applies to it.
+
+    Attributes:
+        model: exact name of a served model, or folder of a local one.
+        name: name of the verdict file; empty for a default made of judge and model.
+        concurrency: requests at a time.
+        seconds: time limit of one request.
+        tries: requests for one verdict.
+        max_reply_tokens: limit of a reply; None for the judge's default.
+        structured: request replies that follow the JSON schema.
+        price: US dollars per million prompt and reply tokens.
+        device: where a local model runs.
+    """
+
+    model: str = ""
+    name: str = ""
+    concurrency: int = 16
+    seconds: float = 60.0
+    tries: int = 8
+    max_reply_tokens: int | None = None
+    structured: bool = True
+    price: tuple[float, float] | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class JudgeKind:
+    """What a file of this package exposes as `JUDGE`; it must import without torch and openai.
+
+    Attributes:
+        names: the names under which `--judge` offers it.
+        help: one line for `--help`.
+        make: (one of the names, options) -> the judge.
+        has_batch_api: whether `--batch` works with it.
+    """
+
+    names: tuple[str, ...]
+    help: str
+    make: Callable[[str, JudgeOptions], Judge]
+    has_batch_api: bool = False
+
+
+class BatchRun(Protocol):
+    """What a client of a provider's Batch API needs to know and do about the run that it judges."""
+
+    batches: list[dict[str, Any]]
+    """One entry per submitted batch; saved by `save`."""
+
+    def open_requests(self) -> dict[str, JudgeRequest]:
+        """Requests without a verdict, by content."""
+        ...
+
+    def waiting(self) -> set[str]:
+        """Contents in batches that are not collected yet."""
+        ...
+
+    def save(self) -> None:
+        """Write `batches` to disk."""
+        ...
+
+    def write(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Write verdicts, by content, to disk in one piece."""
+        ...
+
+
 def sanitize(text: str) -> str:
-    """At most LONGEST characters, without control characters and with a space in what looks like a chat's turn."""
+    """Cut a text to MAX_CHARACTERS, replace control characters, and break up what looks like a chat turn."""
     text = _CONTROL.sub(" ", text.encode("utf-8", "replace").decode())
     if len(text) > MAX_CHARACTERS:
         text = text[:MAX_CHARACTERS] + f" [cut: {len(text) - MAX_CHARACTERS} more characters]"
@@ -144,7 +217,15 @@ def sanitize(text: str) -> str:
 
 @cache
 def load_rubric(name: str, folder: str | Path | None = None) -> Rubric:
-    """The package's own rubric of a name, or the file NAME.txt of a folder."""
+    """Load a rubric by name.
+
+    Args:
+        name: one of `RUBRICS`.
+        folder: a folder with the file NAME.txt. Default: the package's own rubrics.
+
+    Raises:
+        SfllavaError: There is no such rubric, or its text lacks a required part.
+    """
     if name not in RUBRICS:
         raise SfllavaError(f"no rubric is called {name!r}; there are {', '.join(RUBRICS)}")
     file = (Path(folder) if folder else resources.files("sfllava.evaluators.judges") / "rubrics") / f"{name}.txt"
@@ -155,5 +236,5 @@ def load_rubric(name: str, folder: str | Path | None = None) -> Rubric:
 
 
 def failed_verdict(judge: Judge, error: str, **more: Any) -> Verdict:
-    """A verdict that there is not, and why."""
+    """A verdict that says why there is none."""
     return Verdict(None, False, judge=judge.name, model=judge.model, error=" ".join(error.split())[:500], **more)

@@ -1,4 +1,4 @@
-"""A judge in this process: a causal language model, or the one inside the LLaVA that is loaded."""
+"""A judge in this process: a causal language model, or the one inside a LLaVA."""
 
 from __future__ import annotations
 
@@ -8,26 +8,44 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any, Protocol
 
-from sfllava.evaluators.judges.base import MAX_CHARACTERS, Judge, JudgeRequest, Rubric, failed_verdict
+from sfllava.evaluators.judges.base import (
+    MAX_CHARACTERS,
+    Judge,
+    JudgeError,
+    JudgeKind,
+    JudgeOptions,
+    JudgeRequest,
+    Rubric,
+    failed_verdict,
+)
 from sfllava.evaluators.judges.reply import read_reply
 from sfllava.types import SfllavaError, Verdict
 
 
 class TextModel(Protocol):
-    """What `models.text` makes: greedy replies to (system, user) texts."""
+    """What `models.text` makes: a model that replies greedily to (system, user) texts."""
 
     name: str
     about: dict[str, Any]
-    """What tells these weights from others."""
+    """What identifies these weights."""
     batch: int
+    """Prompts per call of `replies`."""
 
     def replies(
         self, asks: Sequence[tuple[str, str]], max_new_tokens: int
-    ) -> list[tuple[str, int, int] | SfllavaError]: ...
+    ) -> list[tuple[str, int, int] | SfllavaError]:
+        """Return (reply, prompt tokens, reply tokens) per prompt, or why there is none."""
+        ...
 
 
 class LocalJudge(Judge):
-    """Grades with a text model that is passed in; its folder's name is the model's exact name."""
+    """Grades with a text model in this process.
+
+    Args:
+        model: the model; the name of its folder is the recorded model name.
+        name: name of the verdict file; made of the folder's name by default.
+        max_reply_tokens: most new tokens of a reply.
+    """
 
     paid, price, concurrency = False, None, 1
 
@@ -38,24 +56,25 @@ class LocalJudge(Judge):
 
     @property
     def identity(self) -> dict[str, Any]:
-        # the folder may move; the weights may not change
+        # the folder may move; the weights must not change
         about = {"judge": "local", **self._text.about}
         return {**about, "max_reply_tokens": self._max_reply_tokens, "longest_text": MAX_CHARACTERS}
 
     def check(self, rubric: Rubric) -> None:
         return None
 
-    def tokens(self, ask: JudgeRequest) -> tuple[int, int]:
-        return sum(map(len, ask.messages())) // 3, self._max_reply_tokens
+    def tokens(self, request: JudgeRequest) -> tuple[int, int]:
+        return sum(map(len, request.messages())) // 3, self._max_reply_tokens
 
-    async def grade(self, asks: Sequence[JudgeRequest]) -> list[Verdict]:
-        said = await asyncio.to_thread(self._text.replies, [ask.messages() for ask in asks], self._max_reply_tokens)
-        return [self._verdict(ask, reply) for ask, reply in zip(asks, said, strict=True)]
+    async def grade(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        prompts = [request.messages() for request in requests]
+        replies = await asyncio.to_thread(self._text.replies, prompts, self._max_reply_tokens)
+        return [self._verdict(request, reply) for request, reply in zip(requests, replies, strict=True)]
 
     async def close(self) -> None:
         return None
 
-    def _verdict(self, ask: JudgeRequest, reply: tuple[str, int, int] | SfllavaError) -> Verdict:
+    def _verdict(self, request: JudgeRequest, reply: tuple[str, int, int] | SfllavaError) -> Verdict:
         if isinstance(reply, SfllavaError):
             return failed_verdict(self, str(reply))
         about: dict[str, Any] = {
@@ -64,7 +83,22 @@ class LocalJudge(Judge):
             "response_model": self._text.about["sha256_sampled"],
         }
         try:
-            correct, score = read_reply(reply[0], ask.rubric.decides)
+            correct, score = read_reply(reply[0], request.rubric.decides)
         except ValueError as error:
             return failed_verdict(self, f"unreadable reply: {error}", **about)
         return Verdict(correct, score=score, judge=self.name, model=self.model, **about)
+
+
+def _make(name: str, options: JudgeOptions) -> Judge:
+    if not options.model:
+        raise JudgeError(f"the {name} judge needs --model, the folder of a model")
+    from sfllava.models.load import load_model
+    from sfllava.models.text import LlavaText, load_text_model
+
+    where = options.model, options.device
+    model = LlavaText(load_model(*where)) if name == "llava" else load_text_model(*where)
+    limit = {"max_reply_tokens": options.max_reply_tokens} if options.max_reply_tokens else {}
+    return LocalJudge(model, options.name, **limit)
+
+
+JUDGE = JudgeKind(("local", "llava"), "local: a causal LM; llava: the language model of a LLaVA", _make)

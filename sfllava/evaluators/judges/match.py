@@ -6,19 +6,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sfllava.evaluators.judges.base import Judge, JudgeError, JudgeRequest, Rubric
+from sfllava.evaluators.judges.base import Judge, JudgeError, JudgeKind, JudgeOptions, JudgeRequest, Rubric
 from sfllava.evaluators.match import judge_match
 from sfllava.types import Question, Verdict
 
+_RULES = tuple(judge_match(Question(""), ""))
+
 
 class MatchJudge(Judge):
-    """The offline matcher as a judge of open-ended answers, by one of its rules; it gives no score."""
+    """Grades open-ended answers by one rule of the word matcher; it gives no score.
+
+    Args:
+        rule: `match-exact` or `match-contains`.
+        name: name of the verdict file; the rule by default.
+
+    Raises:
+        JudgeError: There is no such rule.
+    """
 
     paid, price, concurrency, batch, model = False, None, 1, 512, "match"
 
     def __init__(self, rule: str = "match-exact", name: str = "") -> None:
-        if rule not in judge_match(Question(""), ""):
-            raise JudgeError(f"the matcher has the rules {', '.join(judge_match(Question(''), ''))}, got {rule!r}")
+        if rule not in _RULES:
+            raise JudgeError(f"the matcher has the rules {', '.join(_RULES)}, got {rule!r}")
         self._rule, self.name = rule, name or rule
 
     @property
@@ -27,16 +37,23 @@ class MatchJudge(Judge):
 
     def check(self, rubric: Rubric) -> None:
         if not rubric.decides:
-            raise JudgeError(
-                f"{self.name} says right or wrong of short answers; the rubric {rubric.name} needs a model"
-            )
+            raise JudgeError(f"{self.name} only decides short answers; the rubric {rubric.name} needs a model")
 
-    def tokens(self, ask: JudgeRequest) -> tuple[int, int]:
+    def tokens(self, request: JudgeRequest) -> tuple[int, int]:
         return 0, 0
 
-    async def grade(self, asks: Sequence[JudgeRequest]) -> list[Verdict]:
-        said = [judge_match(Question(a.questions[0], answer=a.reference), a.predictions[0])[self._rule] for a in asks]
-        return [replace(verdict, judge=self.name, model=self._rule, response_model=self._rule) for verdict in said]
+    async def grade(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        verdicts = [
+            judge_match(Question(r.questions[0], answer=r.reference), r.predictions[0])[self._rule] for r in requests
+        ]
+        return [replace(v, judge=self.name, model=self._rule, response_model=self._rule) for v in verdicts]
 
     async def close(self) -> None:
         return None
+
+
+def _make(name: str, options: JudgeOptions) -> Judge:
+    return MatchJudge(name, options.name)
+
+
+JUDGE = JudgeKind(_RULES, "match-exact, match-contains: compares words, without a model", _make)

@@ -1,12 +1,11 @@
-"""A judge on any server that speaks OpenAI's chat completions, through the official client.
+"""A judge on any server with OpenAI's chat completions API, through the official client.
 
-OPENAI_API_KEY, OPENAI_ORG and OPENAI_BASE_URL come from the environment alone; no row, error or log shows them.
+OPENAI_API_KEY, OPENAI_ORG and OPENAI_BASE_URL come only from the environment; no row, error or log shows them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
 import logging
 import math
@@ -14,42 +13,59 @@ import os
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from sfllava.evaluators.judges.base import MAX_CHARACTERS, Judge, JudgeError, JudgeRequest, Rubric, failed_verdict
+from sfllava.evaluators.judges.base import (
+    MAX_CHARACTERS,
+    Judge,
+    JudgeError,
+    JudgeKind,
+    JudgeOptions,
+    JudgeRequest,
+    Rubric,
+    failed_verdict,
+)
+from sfllava.evaluators.judges.openai_errors import (
+    ENVIRONMENT,
+    PARAMETERS,
+    RejectedError,
+    RetryableError,
+    as_completion,
+    classify,
+    hide,
+    message_of,
+)
 from sfllava.evaluators.judges.reply import read_reply
 from sfllava.types import Verdict
 
 log = logging.getLogger(__name__)
-_ENVIRONMENT = ("OPENAI_API_KEY", "OPENAI_ORG", "OPENAI_BASE_URL")
-_KEYS = re.compile(r"\b(?:sk|org|sess)-[\w*.-]{6,}")  # as a server repeats them, half hidden
-# what a request may go without, as errors name it
-_PARAMETERS = {name: name for name in ("temperature", "max_tokens", "max_completion_tokens", "response_format")}
-_PARAMETERS["json_schema"] = "response_format"
-_UNSUPPORTED_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
-_UNSUPPORTED_WORDS = re.compile(
-    r"un(?:supported|known|recogni[sz]ed)|not (?:supported|permitted|allowed|recogni[sz]ed)|n[o']t support|"
-    r"unexpected (?:field|keyword|parameter|argument)|extra (?:inputs|fields)",
-    re.IGNORECASE,
-)
-_TOO_LONG = re.compile(r"context.?(?:length|window|size)|too (?:long|large|many)|exceeds", re.IGNORECASE)
 _LONGEST_WAIT = 300.0
-"""Seconds; a server that wants a longer pause gets its request on the next call."""
+"""Seconds; if a server asks for a longer pause, the request is left for the next call."""
 _UNREADABLE_TRIES = 2
 _CONNECTIONS = 8
-"""Of one client."""
+"""Connections per client."""
 
 
 class OpenAIJudge(Judge):
-    """`model` is the server's exact name of a model, best a dated one.
+    """Grades with a model on a server.
 
-    seconds: what one request may take. tries: requests for one verdict, of which two may be replies that cannot be
-    read. first_delay: seconds before the second try; it doubles, up to a minute, and Retry-After goes before it.
-    structured: ask for the reply's JSON schema, unless the server does not support that. price: US dollars per million
-    prompt and reply tokens.
+    A server that does not support `temperature` is asked without it, and one that wants `max_completion_tokens` instead
+    of `max_tokens` gets that. Every request limits its reply: a server that supports neither is a JudgeError.
 
-    A server that does not support `temperature` is asked without it, and one that wants `max_completion_tokens` for
-    `max_tokens` gets that. Every request limits its reply: a server that supports neither is a JudgeError.
+    Args:
+        model: the server's exact name of a model, preferably a dated one.
+        name: name of the verdict file; made of the model's name by default.
+        concurrency: requests at a time.
+        seconds: time limit of one request.
+        tries: requests for one verdict, of which at most two may be unreadable replies.
+        first_delay: seconds before the second try; the delay doubles, up to a minute. Retry-After takes precedence.
+        structured: request replies that follow the JSON schema, unless the server does not support that.
+        max_reply_tokens: most tokens of a reply.
+        price: US dollars per million prompt and reply tokens.
+
+    Raises:
+        JudgeError: An argument is out of range.
     """
 
     paid, batch = True, 1
@@ -79,7 +95,7 @@ class OpenAIJudge(Judge):
         self._max_reply_tokens = max_reply_tokens
         self._unsupported: frozenset[str] = frozenset() if structured else frozenset({"response_format"})
         self._clients: list[Any] = []
-        self._asked = 0
+        self._sent = 0
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -94,27 +110,26 @@ class OpenAIJudge(Judge):
     def check(self, rubric: Rubric) -> None:
         return None
 
-    def tokens(self, ask: JudgeRequest) -> tuple[int, int]:
-        # English has above four bytes a token; three, so that the estimate is rather too high
-        return sum(len(text.encode()) for text in ask.messages()) // 3 + 64, self._max_reply_tokens
+    def tokens(self, request: JudgeRequest) -> tuple[int, int]:
+        # English has more than four bytes per token; with three the estimate is rather too high
+        return sum(len(text.encode()) for text in request.messages()) // 3 + 64, self._max_reply_tokens
 
     def client(self) -> Any:
-        """An official client; its own retries are off, since those here know more.
+        """Return one of several official clients; their own retries are off, since `grade` retries.
 
-        There are several, since each looks through all its connections for every request: at 64 that was a third of
-        the time.
+        A client searches all of its connections for every request, which took a third of the time at 64 connections.
         """
         if len(self._clients) < -(-self.concurrency // _CONNECTIONS):
             self._clients.append(self._new_client())
-        self._asked += 1
-        return self._clients[self._asked % len(self._clients)]
+        self._sent += 1
+        return self._clients[self._sent % len(self._clients)]
 
     def _new_client(self) -> Any:
         try:
             import openai
         except ImportError as error:
             raise JudgeError("the openai judge needs the openai package: pip install 'sfllava[judge]'") from error
-        key, organization, url = (os.environ.get(name, "").strip() or None for name in _ENVIRONMENT)
+        key, organization, url = (os.environ.get(name, "").strip() or None for name in ENVIRONMENT)
         if not key:
             raise JudgeError("the openai judge needs OPENAI_API_KEY (any text for a server that wants none)")
         try:
@@ -129,57 +144,51 @@ class OpenAIJudge(Judge):
         for client in clients:
             await client.close()
 
-    async def grade(self, asks: Sequence[JudgeRequest]) -> list[Verdict]:
-        return [await self._grade(ask) for ask in asks]
+    async def grade(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        return [await self._grade(request) for request in requests]
 
-    def body(self, ask: JudgeRequest, unsupported: frozenset[str] | None = None) -> dict[str, Any]:
-        """The request of an ask, without the parameters that the server is known not to support."""
+    def body(self, request: JudgeRequest, unsupported: frozenset[str] | None = None) -> dict[str, Any]:
+        """Build the body of a request, without the parameters that the server is known not to support."""
         unsupported = self._unsupported if unsupported is None else unsupported
-        system, user = ask.messages()
+        system, user = request.messages()
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
         }
         if "temperature" not in unsupported:
             body["temperature"] = 0
-        # newer models know the limit by another name; without one nothing would bound the cost
+        # newer models call the limit differently; without a limit the cost would have no bound
         body["max_completion_tokens" if "max_tokens" in unsupported else "max_tokens"] = self._max_reply_tokens
         if "response_format" not in unsupported:
-            schema = {"name": "verdict", "strict": True, "schema": ask.rubric.schema}
+            schema = {"name": "verdict", "strict": True, "schema": request.rubric.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
-    async def _grade(self, ask: JudgeRequest) -> Verdict:
-        """One verdict, however many requests that takes."""
+    async def _grade(self, request: JudgeRequest) -> Verdict:
+        """Get one verdict, with as many requests as that takes."""
         unsupported, unreadable, used = self._unsupported, 0, (0, 0)
         reason = "never asked"
         for attempt in range(self._tries):
             wait = min(60.0, self._first_delay * 2**attempt) * random.uniform(0.5, 1)
             try:
-                body = self.body(ask, unsupported)
+                body = self.body(request, unsupported)
                 reply = await self._send(body)
-            except _Rejected as rejected:
-                known = set(_PARAMETERS.values()) & body.keys() - unsupported
-                name = next((name for name in rejected.unsupported if name in known), None)
-                if name is None:  # this request alone, such as a prompt that is too long
-                    return failed_verdict(self, rejected.reason, tries=attempt + 1, tokens=used, cost=self.cost(used))
-                if name == "max_completion_tokens" and "max_tokens" not in self._unsupported:
-                    raise JudgeError(
-                        "the judge's server takes neither max_tokens nor max_completion_tokens, so nothing limits the "
-                        f"length and cost of its replies: {rejected.reason}"
-                    ) from None
+            except RejectedError as rejected:
+                name = self._omittable(rejected, body, unsupported)
+                if name is None:  # only this request is at fault, for example its prompt is too long
+                    return self._failed(rejected.reason, attempt + 1, used)
                 reason, unsupported = rejected.reason, unsupported | {name}
                 continue
-            except _Again as again:
-                reason = again.reason
-                if again.wait is not None and again.wait > _LONGEST_WAIT:
-                    reason = f"{reason}; the server wants a pause of {again.wait:.0f} s"
+            except RetryableError as error:
+                reason = error.reason
+                if error.wait is not None and error.wait > _LONGEST_WAIT:
+                    reason = f"{reason}; the server wants a pause of {error.wait:.0f} s"
                     break
-                # the server's pause is the least; a little more, so that not all come back at once
-                wait = wait if again.wait is None else again.wait + random.uniform(0, min(wait, 1))
+                # never shorter than the server's pause; slightly longer, so that not all requests return at once
+                wait = wait if error.wait is None else error.wait + random.uniform(0, min(wait, 1))
             else:
                 self._learn(unsupported)
-                verdict = self.read(ask, reply, used, attempt + 1)
+                verdict = self.read(request, reply, used, attempt + 1)
                 used = verdict.tokens
                 if verdict.error is None or verdict.parsed or unreadable + 1 >= _UNREADABLE_TRIES:
                     return verdict
@@ -187,157 +196,106 @@ class OpenAIJudge(Judge):
                 reason, wait = verdict.error, 0.0
             if attempt + 1 < self._tries:
                 await asyncio.sleep(wait)
-        return failed_verdict(
-            self, f"{reason} (try {attempt + 1})", tries=attempt + 1, tokens=used, cost=self.cost(used)
-        )
+        return self._failed(f"{reason} (try {attempt + 1})", attempt + 1, used)
 
-    def read(self, ask: JudgeRequest, reply: dict[str, Any], used: tuple[int, int] = (0, 0), tries: int = 1) -> Verdict:
-        """A completion -> its verdict; `parsed` is False where asking again may help. Raises nothing."""
+    def _omittable(self, rejected: RejectedError, body: dict[str, Any], unsupported: frozenset[str]) -> str | None:
+        """The parameter of a rejected request that the next try can omit; None if there is none."""
+        candidates = set(PARAMETERS.values()) & body.keys() - unsupported
+        name = next((name for name in rejected.unsupported if name in candidates), None)
+        if name == "max_completion_tokens" and "max_tokens" not in self._unsupported:
+            raise JudgeError(
+                "the judge's server takes neither max_tokens nor max_completion_tokens, so nothing limits the "
+                f"length and cost of its replies: {rejected.reason}"
+            ) from None
+        return name
+
+    def _failed(self, reason: str, tries: int, used: tuple[int, int]) -> Verdict:
+        return failed_verdict(self, reason, tries=tries, tokens=used, cost=self.cost(used))
+
+    def read(
+        self, request: JudgeRequest, reply: dict[str, Any], used: tuple[int, int] = (0, 0), tries: int = 1
+    ) -> Verdict:
+        """Read the verdict from a completion; raises nothing.
+
+        Args:
+            request: what was asked.
+            reply: the completion, checked by `as_completion`.
+            used: prompt and reply tokens of earlier tries.
+            tries: requests so far, this one included.
+
+        Returns:
+            The verdict; `parsed` is False if another try may help.
+        """
         usage = reply.get("usage")
         usage = usage if isinstance(usage, dict) else {}
-        spent = tuple(_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
-        tokens = (used[0] + spent[0], used[1] + spent[1])
-        about = {
-            "tokens": tokens,
-            "cost": self.cost(tokens),
-            "tries": tries,
-            "response_model": hide(str(reply["model"]))[:200],
-        }
+        tokens = (used[0] + _count(usage.get("prompt_tokens")), used[1] + _count(usage.get("completion_tokens")))
         choice = reply["choices"][0]
         message = choice["message"]
         text = message.get("content")
         text = hide(text) if isinstance(text, str) else ""
-        about["reply"] = text[:2000]
-        error = None
+        about = {
+            "tokens": tokens, "cost": self.cost(tokens), "tries": tries, "reply": text[:2000],
+            "response_model": hide(str(reply["model"]))[:200],
+        }  # fmt: skip
         if message.get("refusal") or choice.get("finish_reason") == "content_filter":
-            error = f"refused: {hide(str(message.get('refusal') or 'content filter'))}"
-        else:
-            try:
-                correct, score = read_reply(text, ask.rubric.decides)
-                return Verdict(correct, score=score, judge=self.name, model=self.model, **about)
-            except ValueError as problem:
-                cut = " (cut at max_tokens)" if choice.get("finish_reason") == "length" else ""
-                error = f"unreadable reply{cut}: {problem}"
-        verdict = failed_verdict(self, error, **about)
-        # a refusal was read well enough: the same question would be refused again
-        return Verdict(**{**vars(verdict), "parsed": True}) if error.startswith("refused") else verdict
+            reason = f"refused: {hide(str(message.get('refusal') or 'content filter'))}"
+            # the refusal itself was readable, and the same request would be refused again
+            return replace(failed_verdict(self, reason, **about), parsed=True)
+        try:
+            correct, score = read_reply(text, request.rubric.decides)
+        except ValueError as error:
+            cut = " (cut at max_tokens)" if choice.get("finish_reason") == "length" else ""
+            return failed_verdict(self, f"unreadable reply{cut}: {error}", **about)
+        return Verdict(correct, score=score, judge=self.name, model=self.model, **about)
 
     def cost(self, tokens: tuple[int, int]) -> float | None:
-        """US dollars, where the prices are known."""
+        """US dollars for (prompt, reply) tokens; None without known prices."""
         return None if self.price is None else sum(n * p for n, p in zip(tokens, self.price)) / 1e6
 
     async def _send(self, body: dict[str, Any]) -> dict[str, Any]:
-        """One request -> the completion, checked to be one. Raises _Again, _Rejected or JudgeError."""
+        """Send one request and check the completion. Raises RetryableError, RejectedError or JudgeError."""
         import openai
 
         try:
-            # the time limit is for the whole request: a body that trickles must not hold a place for ever
+            # the time limit covers the whole request: a slowly trickling body must not occupy a worker forever
             async with asyncio.timeout(self._seconds):
-                # the body as text: the client's models would cost more time than the request
+                # the body as text: parsing into the client's models would take longer than the request
                 raw = await self.client().post("/chat/completions", cast_to=str, body=body)
         except (TimeoutError, openai.APITimeoutError):
-            raise _Again(f"no reply within {self._seconds:g} s") from None
+            raise RetryableError(f"no reply within {self._seconds:g} s") from None
         except openai.APIStatusError as error:
             raise classify(
-                error.status_code, hide(_said(error)), error.code, error.response.headers, error.param
+                error.status_code, hide(message_of(error)), error.code, error.response.headers, error.param
             ) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            raise _Again(f"connection failed: {type(cause).__name__}: {hide(str(cause))[:200]}") from None
+            raise RetryableError(f"connection failed: {type(cause).__name__}: {hide(str(cause))[:200]}") from None
         except openai.OpenAIError as error:
-            raise _Again(f"{type(error).__name__}: {hide(str(error))[:200]}") from None
+            raise RetryableError(f"{type(error).__name__}: {hide(str(error))[:200]}") from None
         try:
             return as_completion(json.loads(raw))
         except (ValueError, RecursionError):
-            raise _Again(f"not a chat completion: {hide(str(raw))[:80]!r}") from None
+            raise RetryableError(f"not a chat completion: {hide(str(raw))[:80]!r}") from None
 
     def _learn(self, unsupported: frozenset[str]) -> None:
-        """Leave out for all requests what the server took this one without."""
+        """Omit from all later requests what the server accepted this one without."""
         if new := unsupported - self._unsupported:
-            log.warning("%s: the server does not support %s; requests go without", self.name, ", ".join(sorted(new)))
+            log.warning("%s: the server does not support %s; requests omit it", self.name, ", ".join(sorted(new)))
             self._unsupported |= new
-
-
-class _Again(Exception):
-    """A request that failed in a way that may pass."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        self.reason, self.wait = reason, wait
-
-
-class _Rejected(Exception):
-    """A request that the server will not take; `unsupported` names the parameters that it may want to be without."""
-
-    def __init__(self, reason: str, unsupported: Sequence[str] = ()) -> None:
-        self.reason, self.unsupported = reason, unsupported
-
-
-def hide(text: str) -> str:
-    """Text without the secrets of the environment, and what looks like a key."""
-    for name in _ENVIRONMENT:
-        if value := os.environ.get(name, "").strip():
-            # whole, without its end, the host alone; a key with a line end in it is shown in pieces
-            for part in sorted({value.rstrip("/"), re.sub(r"^\w+://|/.*$", "", value), *value.split()}, key=len)[::-1]:
-                text = text.replace(part, "[hidden]") if len(part) >= 8 else text
-    return _KEYS.sub("[hidden]", text)
-
-
-def as_completion(value: Any) -> dict[str, Any]:
-    """What a server sent, where it is a chat completion; ValueError where it is not."""
-    try:
-        if not isinstance(value["choices"][0]["message"], dict):
-            raise TypeError("message")
-    except (TypeError, LookupError) as error:
-        raise ValueError("not a chat completion") from error
-    return {"model": "", **value}
-
-
-def classify(status: int, reason: str, code: str | None = None, headers: Any = None, param: Any = None) -> Exception:
-    """What an HTTP error means: again later, not like this, or not at all."""
-    said = " ".join(reason.split())
-    reason = f"HTTP {status}: {said[:300]}"
-    if status in (401, 403, 404) or code == "insufficient_quota":
-        return JudgeError(f"the judge's server says {reason}")
-    if status in (408, 409, 429) or status >= 500:
-        return _Again(reason, _retry_after(headers or {}))
-    return _Rejected(reason, _unsupported(said, code, param))
-
-
-def _unsupported(said: str, code: str | None, param: Any) -> list[str]:
-    """The parameters that an error says are not supported, the one that it names first at the front."""
-    plain = code in _UNSUPPORTED_CODES
-    if not plain and _TOO_LONG.search(said):
-        return []
-    if isinstance(param, str) and param:  # such as response_format.json_schema; a prompt's error names messages
-        named = [param.split(".")[0]]
-    else:
-        named = [_PARAMETERS[name] for name in re.findall("|".join(_PARAMETERS), said)]
-    if plain or _UNSUPPORTED_WORDS.search(said):
-        return named
-    # of the schema servers complain in many words, and to go without it costs nothing
-    return [name for name in named if name == "response_format"]
-
-
-def _said(error: Any) -> str:
-    body = error.body
-    return str(body["message"] if isinstance(body, dict) and "message" in body else error.message)
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds, from milliseconds, seconds or a date; None where the server says nothing that makes sense."""
-    value, millis = headers.get("retry-after"), headers.get("retry-after-ms")
-    try:
-        seconds = float(millis) / 1000 if millis else float(value)
-    except (TypeError, ValueError):
-        try:
-            # from the server's own clock, where it tells it: ours may go wrong
-            now = headers.get("date") or email.utils.formatdate(usegmt=True)
-            until, now = map(email.utils.parsedate_to_datetime, (value, now))
-            seconds = (until - now).total_seconds()
-        except (TypeError, ValueError, AttributeError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def _make(name: str, options: JudgeOptions) -> Judge:
+    if not options.model:
+        raise JudgeError("the openai judge needs --model, the exact name of a model")
+    limit = {"max_reply_tokens": options.max_reply_tokens} if options.max_reply_tokens else {}
+    return OpenAIJudge(
+        options.model, options.name, concurrency=options.concurrency, seconds=options.seconds, tries=options.tries,
+        structured=options.structured, price=options.price, **limit,
+    )  # fmt: skip
+
+
+JUDGE = JudgeKind(("openai",), "openai: any such server (OPENAI_API_KEY, OPENAI_BASE_URL)", _make, has_batch_api=True)

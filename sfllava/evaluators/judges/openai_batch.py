@@ -1,7 +1,7 @@
-"""A provider's Batch API: requests go up as files, and verdicts are collected on later calls, days later if need be.
+"""A provider's Batch API: requests are uploaded as files, and later calls collect the verdicts, even days later.
 
-What was submitted stands in verdicts-NAME.json before it is: a process killed between asking for a batch and writing
-its id down finds the batch again by a token, and nothing is paid for twice.
+Each batch is recorded in verdicts-NAME.json before it is submitted. If the process is killed before it has recorded the
+batch's id, the next call finds the batch by a token, so nothing is paid for twice.
 """
 
 from __future__ import annotations
@@ -16,49 +16,60 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sfllava.evaluators.judges.base import JudgeError, JudgeRequest, failed_verdict
-from sfllava.evaluators.judges.openai import OpenAIJudge, as_completion, hide
-from sfllava.runs.judging_run import JudgingRun
+from sfllava.evaluators.judges.base import BatchRun, JudgeError, JudgeRequest, failed_verdict
+from sfllava.evaluators.judges.openai import OpenAIJudge
+from sfllava.evaluators.judges.openai_errors import as_completion, hide
 from sfllava.types import Verdict
 
 log = logging.getLogger(__name__)
 _ENDED = ("completed", "expired", "cancelled", "failed")
-_LOOKED_AT = 1000
-"""Batches of an account among which one is looked for."""
+_SEARCHED = 1000
+"""Most batches of an account among which a lost one is searched."""
 
 
 @dataclass
 class BatchClient:
-    """How to go through the Batch API: wait for what is submitted or not, and the provider's limits on one file."""
+    """How to use the Batch API.
+
+    Attributes:
+        wait: wait until all batches have ended.
+        poll_seconds: pause between two looks at the batches.
+        most_requests: the provider's limit on the requests of one file.
+        most_bytes: the provider's limit on the size of one file.
+    """
 
     wait: bool = False
     poll_seconds: float = 60.0
     most_requests: int = 50_000
     most_bytes: int = 150_000_000
 
-    async def step(self, judge: OpenAIJudge, work: JudgingRun) -> None:
-        """Collect what has ended, submit what is not under way, and with `wait` go on until all has ended."""
+    async def step(self, judge: OpenAIJudge, run: BatchRun) -> None:
+        """Collect batches that have ended and submit open requests; with `wait`, continue until all have ended.
+
+        Raises:
+            JudgeError: The judge has no Batch API, or the API failed.
+        """
         if not isinstance(judge, OpenAIJudge):
             raise JudgeError(f"{judge.name} has no Batch API; it is for the openai judge")
         import openai
 
         try:
-            # requests that change nothing are tried again by the client itself
+            # the client itself retries calls that change nothing
             client, patient = judge.client(), judge.client().with_options(max_retries=5)
-            await self._find_lost(patient, work)
-            await self._collect(patient, judge, work)
-            await self._submit(client, patient, judge, work)
-            while self.wait and work.file.waiting():
+            await self._find_lost(patient, run)
+            await self._collect(patient, judge, run)
+            await self._submit(client, patient, judge, run)
+            while self.wait and run.waiting():
                 await asyncio.sleep(self.poll_seconds)
-                await self._collect(patient, judge, work)
+                await self._collect(patient, judge, run)
         except openai.OpenAIError as error:
             raise JudgeError(f"the Batch API: {type(error).__name__}: {hide(str(error))[:300]}") from None
         finally:
             await judge.close()
 
-    async def _find_lost(self, client: Any, work: JudgingRun) -> None:
-        """Entries without an id: their batch is found by its token, or was never made and is forgotten."""
-        lost = {entry["token"]: entry for entry in work.file.state["batches"] if not entry["id"]}
+    async def _find_lost(self, client: Any, run: BatchRun) -> None:
+        """Find batches without a recorded id by their tokens; drop entries whose batch was never made."""
+        lost = {entry["token"]: entry for entry in run.batches if not entry["id"]}
         if not lost:
             return
         looked = 0
@@ -66,22 +77,22 @@ class BatchClient:
             if entry := lost.pop((batch.metadata or {}).get("sfllava"), None):
                 entry["id"] = batch.id
             looked += 1
-            if not lost or looked >= _LOOKED_AT:
+            if not lost or looked >= _SEARCHED:
                 break
-        work.file.state["batches"] = [e for e in work.file.state["batches"] if e["token"] not in lost]
-        work.file.save()
+        run.batches[:] = [entry for entry in run.batches if entry["token"] not in lost]
+        run.save()
 
-    async def _submit(self, client: Any, patient: Any, judge: OpenAIJudge, work: JudgingRun) -> None:
-        waiting = work.file.waiting()
-        asks = {c: units[0].ask for c, units in work.todo.items() if units[0].ask and c not in waiting}
-        for contents, data in self._files(judge, asks):
+    async def _submit(self, client: Any, patient: Any, judge: OpenAIJudge, run: BatchRun) -> None:
+        waiting = run.waiting()
+        requests = {content: r for content, r in run.open_requests().items() if content not in waiting}
+        for contents, data in self._files(judge, requests):
             entry = {
                 "token": uuid.uuid4().hex, "id": None, "status": "new", "collected": False, "contents": contents,
                 "submitted": datetime.now(UTC).isoformat(timespec="seconds"),
             }  # fmt: skip
             file = await patient.files.create(file=("requests.jsonl", io.BytesIO(data)), purpose="batch")
-            work.file.state["batches"].append(entry)
-            work.file.save()
+            run.batches.append(entry)
+            run.save()
             batch = await client.batches.create(
                 input_file_id=file.id,
                 endpoint="/v1/chat/completions",
@@ -89,16 +100,17 @@ class BatchClient:
                 metadata={"sfllava": entry["token"]},
             )
             entry |= {"id": batch.id, "status": batch.status}
-            work.file.save()
+            run.save()
             log.info("%s: batch %s of %d requests submitted", judge.name, batch.id, len(contents))
 
-    def _files(self, judge: OpenAIJudge, asks: dict[str, JudgeRequest]) -> Iterator[tuple[list[str], bytes]]:
+    def _files(self, judge: OpenAIJudge, requests: dict[str, JudgeRequest]) -> Iterator[tuple[list[str], bytes]]:
+        """Pack requests into files within the provider's limits: (contents, file)."""
         contents, lines, size = [], [], 0
-        for content, ask in asks.items():
-            request = {
-                "custom_id": content, "method": "POST", "url": "/v1/chat/completions", "body": judge.body(ask),
+        for content, request in requests.items():
+            call = {
+                "custom_id": content, "method": "POST", "url": "/v1/chat/completions", "body": judge.body(request),
             }  # fmt: skip
-            line = json.dumps(request).encode() + b"\n"
+            line = json.dumps(call).encode() + b"\n"
             if contents and (len(contents) >= self.most_requests or size + len(line) > self.most_bytes):
                 yield contents, b"".join(lines)
                 contents, lines, size = [], [], 0
@@ -108,47 +120,54 @@ class BatchClient:
         if contents:
             yield contents, b"".join(lines)
 
-    async def _collect(self, client: Any, judge: OpenAIJudge, work: JudgingRun) -> None:
-        for entry in work.file.state["batches"]:
+    async def _collect(self, client: Any, judge: OpenAIJudge, run: BatchRun) -> None:
+        for entry in run.batches:
             if entry["collected"]:
                 continue
             batch = await client.batches.retrieve(entry["id"])
             entry["status"] = batch.status
             if batch.status in _ENDED:
-                verdicts: dict[str, Verdict] = {}
-                asks = {c: work.todo[c][0].ask for c in entry["contents"] if c in work.todo}
-                for name in (batch.output_file_id, batch.error_file_id):
-                    if name:
-                        text = (await client.files.content(name)).text
-                        for content, verdict in _read(judge, text, asks):
-                            # a line that came twice is the same verdict
-                            verdicts.setdefault(content, verdict)
-                errors = [e.message for e in (batch.errors.data if batch.errors else None) or []]
-                reason = f"batch {batch.status}: " + hide("; ".join(map(str, errors)) or "no reply to this request")
-                for content in asks:
-                    verdicts.setdefault(content, failed_verdict(judge, reason, tries=0))
-                # one write: a process killed here has all of a batch, or collects all of it again
-                work.file.append([row for content, v in verdicts.items() for row in work.rows_of(content, v)])
+                wanted = run.open_requests()
+                requests = {content: wanted[content] for content in entry["contents"] if content in wanted}
+                # one write: a killed process has all of a batch's verdicts, or collects them all again
+                run.write(await _verdicts(client, judge, batch, requests))
                 entry["collected"] = True
-            work.file.save()
+            run.save()
             log.info("%s: batch %s is %s", judge.name, entry["id"], batch.status)
 
 
-def _read(judge: OpenAIJudge, text: str, asks: dict[str, Any]) -> Iterator[tuple[str, Verdict]]:
-    for line in text.split("\n"):  # splitlines would split inside texts too
+async def _verdicts(
+    client: Any, judge: OpenAIJudge, batch: Any, requests: dict[str, JudgeRequest]
+) -> dict[str, Verdict]:
+    """One verdict per request of a batch that has ended, by content."""
+    verdicts: dict[str, Verdict] = {}
+    for name in (batch.output_file_id, batch.error_file_id):
+        if name:
+            for content, verdict in _read(judge, (await client.files.content(name)).text, requests):
+                verdicts.setdefault(content, verdict)  # a repeated line has the same verdict
+    errors = [e.message for e in (batch.errors.data if batch.errors else None) or []]
+    reason = f"batch {batch.status}: " + hide("; ".join(map(str, errors)) or "no reply to this request")
+    for content in requests:
+        verdicts.setdefault(content, failed_verdict(judge, reason, tries=0))
+    return verdicts
+
+
+def _read(judge: OpenAIJudge, text: str, requests: dict[str, JudgeRequest]) -> Iterator[tuple[str, Verdict]]:
+    """(content, verdict) of each valid line of a result file."""
+    for line in text.split("\n"):  # splitlines would also split inside texts
         try:
             value = json.loads(line)
             content, reply = value["custom_id"], value.get("response") or {}
-            ask = asks.get(content)
+            request = requests.get(content)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            continue  # its request is one without a reply
-        if ask is None or not isinstance(reply, dict):
+            continue  # its request counts as one without a reply
+        if request is None or not isinstance(reply, dict):
             continue
         try:
             if value.get("error") or reply.get("status_code") != 200:
                 body = reply.get("body") or {}
-                said = value.get("error") or (body.get("error") if isinstance(body, dict) else body)
-                raise ValueError(hide(str(said.get("message") if isinstance(said, dict) else said)))
-            yield content, judge.read(ask, as_completion(reply.get("body")))
+                error = value.get("error") or (body.get("error") if isinstance(body, dict) else body)
+                raise ValueError(hide(str(error.get("message") if isinstance(error, dict) else error)))
+            yield content, judge.read(request, as_completion(reply.get("body")))
         except ValueError as error:
             yield content, failed_verdict(judge, f"batch line, HTTP {reply.get('status_code')}: {error}", tries=0)
