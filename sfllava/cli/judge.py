@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sfllava.cli import options
+from sfllava.evaluators.judges import JudgeOptions, find_judge, judge_kinds, judge_names
 from sfllava.types import SfllavaError
 
 ORDER = 4
@@ -18,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge",
         required=True,
-        choices=["openai", "local", "llava", "match-exact", "match-contains"],
-        help="openai: any such server (OPENAI_API_KEY, OPENAI_BASE_URL); local: a causal LM; llava: a LLaVA's own LM",
+        choices=judge_names(),
+        help="; ".join(kind.help for kind in judge_kinds()),
     )
     parser.add_argument("--model", default="", metavar="NAME", help="exact name (openai), or folder (local, llava)")
     parser.add_argument("--name", default="", help="name of the verdicts' file (default: made of judge and model)")
@@ -58,27 +59,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if done.complete else 1
 
 
-def _make_judge(a: argparse.Namespace) -> Any:
-    from sfllava.evaluators.judges.local import LocalJudge
-    from sfllava.evaluators.judges.match import MatchJudge
-    from sfllava.evaluators.judges.openai import OpenAIJudge
-
-    if a.batch and a.judge != "openai":
+def _make_judge(arguments: argparse.Namespace) -> Any:
+    kind = find_judge(arguments.judge)
+    if arguments.batch and not kind.has_batch_api:
         raise SfllavaError("--batch is for the openai judge")
-    if a.judge.startswith("match"):
-        return MatchJudge(a.judge, a.name)
-    if not a.model:
-        raise SfllavaError(
-            f"the {a.judge} judge needs --model, the exact name (openai) or folder (local, llava) of one"
-        )
-    if a.judge == "openai":
-        more = {"max_reply_tokens": a.max_reply_tokens} if a.max_reply_tokens else {}
-        return OpenAIJudge(
-            a.model, a.name, concurrency=a.concurrency, seconds=a.seconds, tries=a.tries, structured=not a.plain,
-            price=tuple(a.price) if a.price else None, **more,
-        )  # fmt: skip
-    from sfllava.models.load import load_model
-    from sfllava.models.text import VideoLMText, load_text_model
-
-    text = VideoLMText(load_model(a.model, a.device)) if a.judge == "llava" else load_text_model(a.model, a.device)
-    return LocalJudge(text, a.name, **({"max_reply_tokens": a.max_reply_tokens} if a.max_reply_tokens else {}))
+    return kind.make(
+        arguments.judge,
+        JudgeOptions(
+            model=arguments.model,
+            name=arguments.name,
+            concurrency=arguments.concurrency,
+            seconds=arguments.seconds,
+            tries=arguments.tries,
+            max_reply_tokens=arguments.max_reply_tokens,
+            structured=not arguments.plain,
+            price=tuple(arguments.price) if arguments.price else None,
+            device=arguments.device,
+        ),
+    )

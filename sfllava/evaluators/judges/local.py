@@ -93,10 +93,10 @@ def _make(name: str, options: JudgeOptions) -> Judge:
     if not options.model:
         raise JudgeError(f"the {name} judge needs --model, the folder of a model")
     from sfllava.models.load import load_model
-    from sfllava.models.text import LlavaText, load_text_model
+    from sfllava.models.text import VideoLMText, load_text_model
 
     where = options.model, options.device
-    model = LlavaText(load_model(*where)) if name == "llava" else load_text_model(*where)
+    model = VideoLMText(load_model(*where)) if name == "llava" else load_text_model(*where)
     limit = {"max_reply_tokens": options.max_reply_tokens} if options.max_reply_tokens else {}
     return LocalJudge(model, options.name, **limit)
 
