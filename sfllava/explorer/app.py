@@ -216,10 +216,7 @@ class Explorer:
         self.views.view.value = "Answer"
         request = self._request(self.setting)
 
-        def work(going: Going) -> None:
-            self._answer(request, going)
-
-        return work
+        return lambda going: self._answer(request, going)
 
     def _add(self) -> None:
         try:

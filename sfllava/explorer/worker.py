@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 Going = Callable[[], bool]
 """Whether the task should go on."""
-Work = Callable[[Going], None]
+Work = Callable[[Going], object]
 
 
 class Worker:
@@ -70,7 +70,7 @@ class Worker:
             self._stops.remove(stop)
             self._stoppable(bool(self._stops))
 
-    def _guard(self, act: Callable[[], None]) -> None:
+    def _guard(self, act: Callable[[], object]) -> None:
         try:
             act()
         except Exception as error:
