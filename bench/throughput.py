@@ -62,10 +62,10 @@ def build(name: str, folder: Path, device: str, dtype: torch.dtype) -> Any:
     text, vision = (SMALL_TEXT, SMALL_VISION) if name == "small" else (KNOWN[name], CLIP_L_336)
     found = {"model_type": "llava_next", "text_config": dict(text), "vision_config": dict(vision)}
     made = FAMILY.configure(found, folder, 2.0)
-    config: Any = made.config
-    config.vision_config.num_hidden_layers = made.shape.vision.count
     with torch.device(device):
-        network: Any = LlavaNextForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation="sdpa")
+        network: Any = LlavaNextForConditionalGeneration._from_config(
+            made.config, dtype=dtype, attn_implementation="sdpa"
+        )
     network.model.language_model.config._attn_implementation = attention.NAME
     return network
 
@@ -145,7 +145,7 @@ def counted(name: str, folder: Path, new: int) -> dict[str, Any]:
             prefix = model.new_prefixes(1)[0]
             count("prefill", lambda p=prefix: model.prefill([1] * BEFORE, tokens, 26 * (SUFFIX + new + 1), p))
             lane = PrefixGroup(prefix, [[5] * SUFFIX] * n)
-            pack = count(f"questions {n}", lambda q=lane: PackedBatch(model, [q]))
+            pack = count(f"questions {n}", lambda q=lane: PackedBatch(model.language_model, [q]))
             count(f"step {n}", lambda p=pack, k=n: p.say([(i, 7) for i in range(k)]))
             steps = StaticDecodeLoop(pack, [7] * n, new)
             count(f"fixed step {n}", steps.step)
@@ -210,7 +210,7 @@ def timed(model: TransformersVideoLM, video: Path, n: int, new: int, repeats: in
         with clock.stage("prefill"):
             prefix = model.prefill([1] * BEFORE, visual, n * (SUFFIX + new))
         with clock.stage("generate"):
-            for live, following in decode_steps(model, [PrefixGroup(prefix, suffixes)], new, set()):
+            for live, following in decode_steps(model.language_model, [PrefixGroup(prefix, suffixes)], new, set()):
                 for question, token in zip(live, following):
                     said[question].append(token)
         return said
@@ -222,7 +222,7 @@ def timed(model: TransformersVideoLM, video: Path, n: int, new: int, repeats: in
             visual = tokens(clock)
             with clock.stage("prefill and generate"):
                 embeds = model.language_model.embed([1] * BEFORE, visual, suffix)
-                said.append(model._generate_alone(embeds, new))
+                said.append(model.language_model.generate(embeds, new))
         return said
 
     found: dict[str, Any] = {}

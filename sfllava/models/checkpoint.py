@@ -97,14 +97,9 @@ def read_checkpoint(
 def read_config(folder: Path, vision_tower: str | Path | None = None) -> tuple[dict[str, Any], str]:
     """(config of a LlavaNextConfig, "transformers" or "original"); the weights may be absent."""
     config = read_json(folder / "config.json")
-    if config.get("model_type") == "llava_next":
-        return config, "transformers"
     if "mm_vision_tower" in config:
         return _original_config(folder, config, vision_tower), "original"
-    raise CheckpointError(
-        f"{folder / 'config.json'}: needed a LLaVA-NeXT checkpoint (model_type llava_next, or an original llava-v1.6 "
-        f"folder with mm_vision_tower), got model_type {config.get('model_type')!r}"
-    )
+    return config, "transformers"
 
 
 def read_json(path: Path) -> dict[str, Any]:

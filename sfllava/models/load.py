@@ -73,7 +73,7 @@ def _load(
 ) -> TransformersVideoLM:
     device = device_of(device)
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
-    family = find_family(config_dict["model_type"])
+    family = find_family(config_dict, folder)
     made = family.configure(config_dict, folder, rope_factor)
     needed, there = made.shape.parameters, sum(tensor.numel() for tensor in weights.values())
     if needed > _MUCH and needed > 16 * there:  # weights of 4 bits are packed into fewer numbers

@@ -80,7 +80,7 @@ def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int
         config_dict, _ = read_config(folder)
         if any((folder / file).exists() for file in ("tokenizer.model", "tokenizer.json")):
             tokenizer = Tokenizer(folder)
-    family = find_family(config_dict["model_type"])
+    family = find_family(config_dict, folder)
     made = family.configure(config_dict, folder, rope_factor)
     limits = sharing_limits(made.config.text_config)
     own = "chatml" if known == "34b" else family.prompt_family(made.config, tokenizer)

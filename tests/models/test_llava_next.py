@@ -345,7 +345,7 @@ def test_the_mask_by_hand():
 def test_past_the_checkpoint_s_positions(models, frames, caplog):
     """50 frames of 8x8 and 10 slow ones are 6,080 tokens: one question at a time, and said once."""
     model = models()
-    model._warned = False
+    model._answering._warned = False
     tokens = parse_aggregation("slowfast-slow_10frms_spatial_1d_max_pool-fast_8x8")(model.encode(frames))
     with caplog.at_level(logging.WARNING, "sfllava"):
         said = ids(model.answer(tokens, QUESTIONS[:3], max_new_tokens=6))
@@ -465,7 +465,7 @@ def test_letters_from_logits(models, frames, caplog):
         torch.testing.assert_close(
             torch.tensor(list(answer.letters.values())), logits[rows].softmax(-1), atol=1e-5, rtol=1e-4
         )
-    long, model._warned = Pool("concat")(model.encode(frames[:8])), False
+    long, model._answering._warned = Pool("concat")(model.encode(frames[:8])), False
     with caplog.at_level(logging.WARNING, "sfllava"):
         assert len(model.answer(long, questions, answer_mode="logits")[1].letters) == 5
     assert "past 4096 positions" in caplog.text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
+from typing import Any
 
 from sfllava.models.base import Family
 from sfllava.models.checkpoint import CheckpointError
@@ -14,12 +16,16 @@ def family_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def find_family(model_type: str) -> Family:
-    """The family of a config's `model_type`.
+def find_family(config: dict[str, Any], folder: Path) -> Family:
+    """The family of the config of a checkpoint folder, by its `model_type`.
 
     Raises:
         CheckpointError: There is none.
     """
+    model_type = config.get("model_type")
     if model_type not in family_names():
-        raise CheckpointError(f"no family of models is called {model_type!r}; there are {', '.join(family_names())}")
+        raise CheckpointError(
+            f"{folder / 'config.json'}: needed a checkpoint with model_type {' or '.join(family_names())}, or an "
+            f"original llava-v1.6 folder with mm_vision_tower, got model_type {model_type!r}"
+        )
     return importlib.import_module(f"{__name__}.{model_type}").FAMILY

@@ -1,0 +1,158 @@
+"""One change, one file: what is added to a copy of the tree is used from the command line, with nothing else edited."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import warm
+from conftest import ROOT
+
+from sfllava.runs.run_folder import read_rows, read_run
+from sfllava.runs.verdicts import read_verdicts
+
+FILES = {
+    "sfllava/aggregators/every_patch.py": '''
+"""Every n-th patch of all frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sfllava.aggregators.methods import COUNT, Method
+
+
+@dataclass(frozen=True)
+class EveryPatch:
+    step: int
+
+    def __call__(self, grid):
+        return grid.flatten(0, 2)[:: self.step]
+
+    def __str__(self):
+        return f"every_patch-{self.step}"
+
+
+METHOD = Method(rf"every_patch-{COUNT}", "every_patch-{STEP}", lambda step: EveryPatch(int(step)))
+''',
+    "sfllava/models/families/reversed_next.py": '''
+"""LLaVA-NeXT whose video runs backwards."""
+
+from sfllava.models.families.llava_next import LlavaNextEncoder, LlavaNextFamily
+
+
+class Reversed(LlavaNextEncoder):
+    def __call__(self, frames):
+        return super().__call__(frames.flip(0))
+
+
+class ReversedFamily(LlavaNextFamily):
+    def configure(self, config, folder, rope_factor):
+        return super().configure({**config, "model_type": "llava_next"}, folder, rope_factor)
+
+    def encoder(self, network, configuration):
+        super().encoder(network, configuration)
+        return Reversed(network, configuration.shape.grid)
+
+
+FAMILY = ReversedFamily()
+''',
+    "sfllava/benchmarks/mine.py": '''
+"""Questions of one's own."""
+
+from sfllava.benchmarks.base import Spec
+
+SPEC = Spec(name="mine", task="open", questions=("mine.csv",), videos=("mine",))
+''',
+    "sfllava/evaluators/judges/generous.py": '''
+"""A judge that finds everything right."""
+
+from sfllava.evaluators.judges.base import JudgeKind
+from sfllava.types import Verdict
+
+
+class Generous:
+    name, model, concurrency, batch, paid, price = "generous", "generous", 1, 64, False, None
+    identity = {"judge": "generous"}
+
+    def check(self, rubric):
+        pass
+
+    def tokens(self, request):
+        return 0, 0
+
+    async def grade(self, requests):
+        return [Verdict(True, score=5.0, judge=self.name, model=self.model) for _ in requests]
+
+    async def close(self):
+        pass
+
+
+JUDGE = JudgeKind(("generous",), "generous: everything is right", lambda name, options: Generous())
+''',
+    "ablations/steps.py": '''
+"""How many patches may be left out?"""
+
+from sfllava import Setting
+
+BENCHMARK = "mine"
+SETTINGS = [Setting(4, f"every_patch-{step}", f"every {step}") for step in (4, 9)]
+''',
+    "figures/rows.py": '''
+"""How many rows each setting has."""
+
+from sfllava.plots import Chart, Panel, Series
+
+
+def draw(results):
+    counts = results["name"].value_counts()
+    names = list(map(str, counts.index))
+    return Chart([Panel("setting", "rows", [Series("rows", names, [float(n) for n in counts], mark="bars")])])
+''',
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory, checkpoints, videos):
+    """A copy of the tree with one new file of each kind, and a folder with a checkpoint, questions and videos."""
+    folder = tmp_path_factory.mktemp("one-file")
+    for part in ("sfllava", "ablations", "figures", "notebooks"):
+        shutil.copytree(ROOT / part, folder / "tree" / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder / "tree")
+    for name, text in FILES.items():
+        (folder / "tree" / name).write_text(text.lstrip())
+    shutil.copytree(checkpoints(), folder / "model")
+    config = json.loads((folder / "model/config.json").read_text())
+    (folder / "model/config.json").write_text(json.dumps({**config, "model_type": "reversed_next"}))
+    (folder / "mine").symlink_to(videos)
+    (folder / "mine.csv").write_text("video_name,question,answer\n" + "".join(f"{v},what?,it\n" for v in "abc"))
+    return folder
+
+
+def sfllava(folder, *words):
+    environment = {**os.environ, "PYTHONPATH": str(folder / "tree"), warm.COLD: "1"}
+    line = [sys.executable, "-m", "sfllava.cli", *map(str, words)]
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_each_kind_of_part_is_one_new_file(tree):
+    """A method, a family and a benchmark in an ablation, a judge of its run, and a figure of both settings."""
+    model = ("--model", "model", "--root", ".", "--max-new-tokens", "4", "--rows-only")
+    sfllava(tree, "ablate", "steps", *model, "--out", "run")
+    run = tree / "run"
+    settings = {setting["name"]: setting for setting in read_run(run)["identity"]["settings"]}
+    assert [setting["aggregation"] for setting in settings.values()] == ["every_patch-4", "every_patch-9"]
+    rows = list(read_rows(run))
+    assert len(rows) == 6 and not any(row["error"] for row in rows) and {row["video"] for row in rows} == {*"abc"}
+    assert all(row["visual_tokens"] == settings[row["setting"]]["budget"] for row in rows)
+    assert read_run(run)["sessions"][0]["layout"] == "transformers"
+    assert "6 judged" in sfllava(tree, "judge", "run", "--judge", "generous")
+    assert all(verdict["correct"] for verdict in read_verdicts(run / "verdicts-generous.jsonl"))
+    made = sfllava(tree, "figures", "run", "--only", "rows", "--out", "drawn")
+    assert "rows.svg" in made and (tree / "drawn/rows.png").stat().st_size > 1000
