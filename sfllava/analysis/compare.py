@@ -130,8 +130,8 @@ def _describe_differences(table: pd.DataFrame) -> list[str]:
         ]
     lines = [
         f"Of {len(table)} paired differences on {questions:,} questions about {videos:,} videos, {len(significant)} "
-        f"{'is' if len(significant) == 1 else 'are'} significant (p < 0.05, corrected for {len(table)} comparisons) and "
-        f"{len(noise)} {'is' if len(noise) == 1 else 'are'} within noise."
+        f"{'is' if len(significant) == 1 else 'are'} significant (p < 0.05, corrected for {len(table)} comparisons) "
+        f"and {len(noise)} {'is' if len(noise) == 1 else 'are'} within noise."
     ]
     largest = significant.reindex(significant["points"].abs().sort_values(ascending=False, kind="stable").index)
     for row in largest.head(8).to_dict("records"):

@@ -47,10 +47,10 @@ def mean(values: np.ndarray, videos: np.ndarray, low: float, high: float) -> Est
     """The mean of clustered values, with a Clopper-Pearson interval.
 
     The interval treats the mean as a share of the range from `low` to `high`, at the effective sample size (Korn &
-    Graubard 1998). This follows from the jackknife's standard error, which has the fewer degrees of freedom the fewer videos it
-    comes from; it is at least what it would be if all answers about a video were the same (Kish 1965). Where all values
-    are equal the interval allows for the videos that were not seen: as many as a sample of this size misses in more
-    than 2.5 of 100 cases may have any value.
+    Graubard 1998). This follows from the jackknife's standard error, which has the fewer degrees of freedom the fewer
+    videos it comes from; it is at least what it would be if all answers about a video were the same (Kish 1965). Where
+    all values are equal the interval allows for the videos that were not seen: as many as a sample of this size misses
+    in more than 2.5 of 100 cases may have any value.
 
     Args:
         values: (N) scores, or 1 for right and 0 for wrong.
