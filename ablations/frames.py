@@ -1,6 +1,6 @@
 """How many frames does the Fast pathway need?
 
-From 10 to 225, each of 4x4 tokens, with ten Slow frames beside them and without.
+From 10 to 225 Fast frames of 4x4 tokens each, with and without ten Slow frames.
 """
 
 from sfllava import Setting, SlowFast

@@ -1,7 +1,7 @@
 """Which way from frames to tokens is best at the same number of tokens?
 
-SlowFast, its pathways alone, and four ways from elsewhere, each at its setting that comes nearest to the budget. What
-has no setting that small is left out, with a warning.
+SlowFast, each of its pathways alone, and four other methods, each with the setting nearest to the budget. A method
+without a setting that small is left out, with a warning.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Are both pathways better than either alone at the same number of tokens?
 
-The budget is the paper's default, 3,680 tokens, or what is asked for.
+The default budget is the paper's, 3,680 tokens.
 """
 
 from sfllava.aggregators.matching import match_budget

@@ -1,6 +1,6 @@
 """How many frames does the Slow pathway need?
 
-From 1 to 12, each of half its patches, with 50 Fast frames beside them and without. The paper's numbers are with a
+From 1 to 12, each of half its patches, with and without 50 Fast frames. The paper's numbers are with a
 Slow pathway alone (arXiv 2407.15841, ablation of the pathways).
 """
 

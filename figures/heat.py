@@ -31,4 +31,4 @@ def draw(results: pd.DataFrame) -> Chart | str:
         [[hover(row) if row else "not run" for row in line] for line in found],
     )
     title = f"{frames} frames, slow {pool.replace('_', ' ')}"
-    return Chart([Panel("Fast grid, tokens of a frame", "Slow frames", title=title, heat=heat)])
+    return Chart([Panel("Fast grid, tokens per frame", "Slow frames", title=title, heat=heat)])

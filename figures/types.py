@@ -5,7 +5,7 @@ import pandas as pd
 from sfllava.analysis.results import accuracy
 from sfllava.plots import ACCURACY, Chart, Panel, Series, hover
 
-MOST = 5  # settings whose bars stand beside one another and can still be told apart
+MOST = 5  # more settings than this cannot be told apart as adjacent bars
 
 
 def draw(results: pd.DataFrame) -> Chart | str:

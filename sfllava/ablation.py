@@ -1,4 +1,4 @@
-"""One question, many settings: a sweep in which nothing is computed twice, and what each setting costs by itself."""
+"""Ablations: one question, many settings, evaluated in one sweep that computes nothing twice; each setting's cost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ablation:
-    """A file of ablations/: the question it asks, a benchmark that suits it, its settings, the paper's numbers."""
+    """A file of ablations/.
+
+    Attributes:
+        name: the name of the file.
+        question: the question that the ablation answers.
+        benchmark: a benchmark that suits it.
+        make: (model, task, token budget) -> the settings.
+        takes_tokens: whether it takes a token budget.
+        paper: setting -> benchmark -> model size -> the paper's number.
+    """
 
     name: str
     question: str
@@ -41,17 +50,26 @@ class Ablation:
     paper: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def settings(self, model: ModelInfo, task: Task = "choice", tokens: int | None = None) -> list[Setting]:
-        """The settings for a model and a task; `tokens` is the budget of an ablation that matches one."""
+        """Make the settings.
+
+        Args:
+            model: the model they are for.
+            task: the task of the benchmark.
+            tokens: visual tokens per video, for an ablation that matches a budget.
+
+        Raises:
+            SfllavaError: The ablation takes no token budget.
+        """
         if tokens is not None and not self.takes_tokens:
             raise SfllavaError(f"ablation {self.name} has settings of its own and takes no token budget")
         return self.make(model, task, tokens)
 
 
 def load_ablation(name: str | Path) -> Ablation:
-    """An ablation by name, or from a .py file of your own, which has the same parts as those in ablations/.
+    """Load an ablation by name, or from a .py file of your own with the same parts as those in ablations/.
 
-    A docstring, whose first line is the question; BENCHMARK; SETTINGS, a list, or settings(model, task, tokens),
-    which returns one; and optionally PAPER and TOKENS (the default budget).
+    These parts are: a docstring whose first line is the question; BENCHMARK; SETTINGS, a list, or a function
+    settings(model, task, tokens) that returns one; and optionally PAPER and TOKENS (the default budget).
     """
     module = catalogue.load("ablations", name)
     path = module.__file__
@@ -84,13 +102,25 @@ def ablate(
     measure: bool = True,
     **options: Any,
 ) -> Run:
-    """Evaluate all settings of an ablation in one sweep, into one run folder; `options` are those of `evaluate`.
+    """Evaluate all settings of an ablation in one sweep, into one run folder.
 
-    Each video is decoded once and each of its frames encoded once for all settings, and settings that share a Slow
-    pathway share its keys and values. benchmark: a loaded one, or a name, with root, questions and videos as in
-    `load_benchmark`. measure: also time each setting by itself on the first video, into costs.json, since shared work
-    has no time of its own. Called again it goes on where it stopped, by (video, setting), with what the ablation has
-    by then: its new settings are asked and timed.
+    Each video is decoded once and each of its frames encoded once for all settings. Settings with the same Slow pathway
+    share its keys and values. The same call again continues where it stopped, and adds new settings of the ablation.
+
+    Args:
+        ablation: the ablation, its name, or a file of your own.
+        model: the model, or a runner.
+        benchmark: a loaded benchmark, or its name, with root, questions and videos as in `load_benchmark`.
+        out: the run folder.
+        root: folder of the benchmarks.
+        questions: the question file or folder.
+        videos: the folder of videos.
+        tokens: visual tokens per video, for an ablation that matches a budget.
+        measure: time each setting alone on the first video, into costs.json, since shared work cannot be attributed.
+        options: those of `evaluate`.
+
+    Returns:
+        The run, as from `evaluate`.
     """
     ablation = ablation if isinstance(ablation, Ablation) else load_ablation(ablation)
     benchmark = find_benchmark(benchmark, questions, videos, root)
@@ -106,25 +136,23 @@ def ablate(
 
 
 def measure_costs(model: VideoLM, benchmark: Benchmark, settings: list[Setting]) -> dict[str, dict[str, Any]]:
-    """Setting -> seconds to encode and to prefill one video with nothing shared, by one pass that follows a warm-up.
+    """Measure what each setting costs alone, on the first video that can be read, in one pass after a warm-up.
 
-    On a GPU also its peak memory in bytes. The video is the first that can be read, as `video`; decoding is not in
-    it. Empty where no video can be read.
+    Args:
+        model: the model.
+        benchmark: its videos are tried in the order of the questions.
+        settings: the settings to measure.
+
+    Returns:
+        Setting -> video, seconds_encode, seconds_prefill, seconds (their sum, without decoding), and on a GPU
+        peak_bytes. Empty if no video can be read.
     """
-    size = (model.info.image_size, model.info.image_size)
-    with DecodePool(1) as pool:
-        for name in dict.fromkeys(question.video for question in benchmark.questions):
-            try:
-                path = benchmark.find_video(name)
-                video = pool.submit(path, sorted({s.frames for s in settings}), size).result()
-                break
-            except (BenchmarkError, LinkError, VideoError):
-                continue
-        else:
-            return {}
+    name, video = _first_video(model, benchmark, settings)
+    if video is None:
+        return {}
     before = model.info.prompt_ids(benchmark.questions[0])[0]
     found: dict[str, dict[str, Any]] = {}
-    for setting in [settings[0], *settings]:  # the first warms up, and is done again
+    for setting in [settings[0], *settings]:  # the first one warms up and is measured again
         frames = video.frames[video.positions(setting.frames)]
         try:
             _start(model)
@@ -134,7 +162,7 @@ def measure_costs(model: VideoLM, benchmark: Benchmark, settings: list[Setting])
             model.prefill(before, setting.tokens(grid))
             prefilled = _done(model)
         except torch.OutOfMemoryError as error:
-            log.warning("%s: its cost is not known: %s", setting.name, error)
+            log.warning("%s: its cost is unknown: %s", setting.name, error)
             continue
         found[setting.name] = {
             "video": name,
@@ -145,6 +173,19 @@ def measure_costs(model: VideoLM, benchmark: Benchmark, settings: list[Setting])
         if model.info.device.type == "cuda":
             found[setting.name]["peak_bytes"] = torch.cuda.max_memory_allocated(model.info.device)
     return found
+
+
+def _first_video(model: VideoLM, benchmark: Benchmark, settings: list[Setting]) -> tuple[str, Any]:
+    """The name and frames of the first video that can be read; None instead of frames if there is none."""
+    size = (model.info.image_size, model.info.image_size)
+    with DecodePool(1) as pool:
+        for name in dict.fromkeys(question.video for question in benchmark.questions):
+            try:
+                path = benchmark.find_video(name)
+                return name, pool.submit(path, sorted({s.frames for s in settings}), size).result()
+            except (BenchmarkError, LinkError, VideoError):
+                continue
+    return "", None
 
 
 def _start(model: VideoLM) -> None:

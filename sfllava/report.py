@@ -1,4 +1,4 @@
-"""What is left of a sweep for a reader: tables as files, figures, and a report in HTML."""
+"""Write the results of runs for readers: tables and figures as files, and a report in HTML."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from sfllava.plots import save_figures
 def export_all(
     runs: str | Path | Iterable[str | Path], out: str | Path, only: Sequence[str | Path] = (), judge: str | None = None
 ) -> dict[str, list[Path] | str]:
-    """Draw the figures of runs into a folder, and write their tables beside: CSV, Parquet and LaTeX.
+    """Draw the figures of runs into a folder, with their tables as CSV, Parquet and LaTeX.
 
-    The files take the place of earlier ones all together, when all are made; where something fails the folder is as it
-    was. The same runs give the same bytes.
+    The new files replace earlier ones together, once all are made; after an error the folder is unchanged.
+    The same runs give the same bytes.
 
     Args:
         runs: one or many run folders.
-        out: the folder; made where it is not there.
+        out: the folder; created if it does not exist.
         only: the figures to draw, by name or as files of your own. Default: all.
-        judge: by whose verdicts open answers are right. Default: offline scores.
+        judge: the judge whose verdicts decide open questions. Default: offline scores.
 
     Returns:
-        Name -> the files that were made, or in words why there are none.
+        Name -> its files, or in words why there are none.
     """
     out, results = Path(out), load_results(runs, judge)
     files = ("csv", "parquet", "tex")
@@ -47,9 +47,14 @@ def export_all(
 
 
 def tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
-    """The tables of results by name: accuracy, costs, failures, and where there are several settings or types, these.
+    """Make the tables of results.
 
-    In place of differences that cannot be had, as of a sweep that is not done yet, it says why.
+    Args:
+        results: from `load_results`.
+
+    Returns:
+        Name -> table: accuracy, costs, failures; with several settings differences, with several question types types.
+        Where settings cannot be compared, for example in an unfinished sweep, differences says why in words.
     """
     found: dict[str, pd.DataFrame | str] = {
         "accuracy": accuracy(results, ("benchmark", "name")), "costs": costs(results), "failures": failures(results),

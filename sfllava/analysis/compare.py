@@ -1,6 +1,6 @@
-"""Paired differences between settings, and what they show."""
+"""Paired differences between settings, and which of them are significant."""
 
-# what a pandas expression gives is a union of half a dozen types to a checker
+# pandas expressions have union types that a type checker cannot narrow
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
@@ -17,12 +17,20 @@ from sfllava.runs.run_folder import AskedQuestions, RunError, asked_questions
 
 
 def paired_differences(results: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
-    """Of each pair of names, or of each against `reference`, on the same questions: first minus other, in points.
+    """Compare each pair of settings, or each setting with a reference, on the same questions.
 
-    p is that of flipping the signs of whole videos (`stats.difference`), p_holm the same corrected for the number of
-    pairs; `significant` is p_holm < 0.05. `min_detectable_effect` is the true difference that such data would show in
-    80 of 100 cases,
-    before the correction. Raises RunError where two names were not asked the same questions.
+    Args:
+        results: from `load_results`.
+        reference: name of the setting that all others are compared with. Default: all pairs.
+
+    Returns:
+        One row per pair. points: accuracy of `setting` minus that of `other`, in percentage points, with its interval
+        low to high. p: of the sign-flip test over videos (`stats.difference`). p_holm: p corrected for the number of
+        pairs. significant: p_holm < 0.05. min_detectable_effect: the true difference, in points, that such data would
+        show in 80 of 100 cases, without the correction.
+
+    Raises:
+        RunError: There is no such reference, or two settings were not asked the same questions.
     """
     names = list(results["name"].cat.remove_unused_categories().cat.categories) if len(results) else []
     if reference is not None and reference not in names:
@@ -62,29 +70,34 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None) -> p
 
 def _indexed(part: pd.DataFrame) -> pd.DataFrame:
     index = pd.MultiIndex.from_arrays([part["benchmark"].astype(str), part["key"].astype(str)])
-    # a video is one cluster, whatever form its questions have
+    # a video is one cluster, whatever the types of its questions
     plain = pd.DataFrame({"correct": part["correct"].to_numpy(), "video": part["video"].astype(str).to_numpy()}, index)
     return plain.sort_index()
 
 
 def describe_findings(results: pd.DataFrame, reference: str | None = None, gaps: pd.DataFrame | None = None) -> str:
-    """What a reader may take from the numbers: which differences are real, and which are within noise.
+    """Say in words which differences are significant and which are within noise, for each benchmark.
 
-    Each benchmark is looked at by itself. Where settings cannot be compared, as in a sweep that is not done yet, it
-    says why. gaps: `differences(results, reference)`, where that is at hand.
+    Args:
+        results: from `load_results`.
+        reference: as for `paired_differences`.
+        gaps: `paired_differences(results, reference)`, if already computed.
+
+    Returns:
+        The text; where settings cannot be compared, for example in an unfinished sweep, it says why.
     """
     parts = by_benchmark(results)
     if len(parts) > 1:
         return "\n\n".join(f"{name}: {describe_findings(part, reference)}" for name, part in parts)
     try:
         found = paired_differences(results, reference) if gaps is None else gaps
-        lines = _of_differences(found) if len(results) else ["There is no answer yet."]
+        lines = _describe_differences(found) if len(results) else ["There is no answer yet."]
     except RunError as error:
         lines = [f"Nothing is compared, since {error}."]
     table = accuracy(results)
     waiting = table["not_asked"] if len(table) else table.assign(not_asked=0)["not_asked"]
     if waiting.any():
-        lines.append(f"{int(waiting.sum()):,} questions have not been asked yet: the numbers are those of a part.")
+        lines.append(f"{int(waiting.sum()):,} questions have not been asked yet: the numbers cover only the others.")
     failed = int(results["failed"].sum())
     if failed:
         lines.append(f"{failed:,} answers failed and count as wrong; the table of failures has their reasons.")
@@ -92,7 +105,7 @@ def describe_findings(results: pd.DataFrame, reference: str | None = None, gaps:
 
 
 def by_benchmark(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """(name, rows) of each benchmark, also of one that has settings without any rows yet."""
+    """Split results by benchmark into (name, rows), also for benchmarks without any rows yet."""
     settings = results.attrs.get("settings", [])
     found = []
     for name in dict.fromkeys(
@@ -104,10 +117,10 @@ def by_benchmark(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return found
 
 
-def _of_differences(table: pd.DataFrame) -> list[str]:
+def _describe_differences(table: pd.DataFrame) -> list[str]:
     if table.empty:
         return ["There is one setting, so nothing is compared."]
-    real, noise = table[table["significant"]], table[~table["significant"]]
+    significant, noise = table[table["significant"]], table[~table["significant"]]
     questions, videos = int(table["questions"].max()), int(table["videos"].max())
     if videos < stats.FEWEST_VIDEOS:
         return [
@@ -116,34 +129,36 @@ def _of_differences(table: pd.DataFrame) -> list[str]:
             f"{stats.FEWEST_VIDEOS} videos. Nothing is ranked."
         ]
     lines = [
-        f"Of {len(table)} paired differences on {questions:,} questions about {videos:,} videos, {len(real)} "
-        f"{'is' if len(real) == 1 else 'are'} real (p < 0.05, corrected for {len(table)} comparisons) and {len(noise)} "
-        f"{'is' if len(noise) == 1 else 'are'} within noise."
+        f"Of {len(table)} paired differences on {questions:,} questions about {videos:,} videos, {len(significant)} "
+        f"{'is' if len(significant) == 1 else 'are'} significant (p < 0.05, corrected for {len(table)} comparisons) "
+        f"and {len(noise)} {'is' if len(noise) == 1 else 'are'} within noise."
     ]
-    largest = real.reindex(real["points"].abs().sort_values(ascending=False, kind="stable").index)
+    largest = significant.reindex(significant["points"].abs().sort_values(ascending=False, kind="stable").index)
     for row in largest.head(8).to_dict("records"):
         swap = row["points"] < 0
         one, other = (row["other"], row["setting"]) if swap else (row["setting"], row["other"])
         low, high = (-row["high"], -row["low"]) if swap else (row["low"], row["high"])
         lines.append(f"- {one} is better than {other} by {abs(row['points']):.1f} points [{low:.1f}, {high:.1f}]")
     if len(largest) > 8:
-        lines.append(f"- and {len(largest) - 8} smaller ones, which the table of differences has")
+        lines.append(f"- and {len(largest) - 8} smaller ones, listed in the table of differences")
     if len(noise):
         lines.append(
-            f"The others must not be read as findings: these questions show a difference of "
-            f"{noise['min_detectable_effect'].median():.1f} points in four of five cases, and smaller ones seldom."
+            f"The others must not be read as findings: these questions reveal a true difference of "
+            f"{noise['min_detectable_effect'].median():.1f} points in four of five cases, and smaller ones less often."
         )
     return lines
 
 
-def _alignment(table: pd.DataFrame) -> str:
-    return "".join("r" if pd.api.types.is_numeric_dtype(kind) else "l" for kind in table.dtypes)
-
-
 def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str | None = None) -> str:
-    """What `sfllava compare` prints: accuracies, paired differences, and what follows from them.
+    """Return what `sfllava compare` prints: accuracies, paired differences, and the findings in words.
 
-    Raises RunError for runs of different questions.
+    Args:
+        runs: the run folders.
+        reference: as for `paired_differences`.
+        judge: as for `load_results`.
+
+    Raises:
+        RunError: The runs were not asked the same questions.
     """
     runs = [runs] if isinstance(runs, str | Path) else list(runs)
     results = load_results(runs, judge)

@@ -1,6 +1,6 @@
-"""Run folders -> one table of graded rows."""
+"""Load run folders into one table of graded answers."""
 
-# what a pandas expression gives is a union of half a dozen types to a checker
+# pandas expressions have union types that a type checker cannot narrow
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sfllava.benchmarks.base import load_spec
-from sfllava.evaluators.choice import parse_strict
-from sfllava.evaluators.match import normalise
+from sfllava.benchmarks.base import Spec, load_spec
+from sfllava.evaluators import find_evaluator
 from sfllava.files import printable
 from sfllava.runs.run_folder import RunError, read_rows, read_run
 from sfllava.runs.verdicts import judge_names, read_items, read_verdicts, verdict_key, verdicts_path
@@ -26,25 +24,30 @@ from sfllava.types import Task
 
 _TEXTS = ("run", "benchmark", "setting", "key", "video", "type", "reason")
 COSTS = "costs.json"
+Grade = Callable[[dict[str, Any]], tuple[bool, bool]]
+"""Row -> whether its answer is correct, and whether it could be parsed."""
 
 
 def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = None) -> pd.DataFrame:
-    """A row for each question and setting of one or many run folders.
+    """Load the graded answers of one or many run folders, one row per question and setting.
 
-    judge: the name of a judge that has judged them all, for open questions; else an answer is right by its words or
-    its letter. A judge's failure is no "no": while it has verdicts to give, that is an error.
+    Args:
+        runs: the run folders.
+        judge: name of the judge whose verdicts decide open questions; it must have judged all of them. Default: the
+            strict offline rules.
 
-    Columns: run, benchmark, setting, key, video, type, tokens, correct, unparsable, failed, reason, seconds, and
-    `name`: the setting, and of which run where several runs have it. What failed or cannot be read is not correct.
-    `.attrs["runs"]` has each run's identity and what is known of its costs, `.attrs["settings"]` how many rows each
-    setting has, which may be none. Raises RunError for a benchmark without an offline score, for a run that is in the
-    list twice, and for a line that is no row.
+    Returns:
+        A table with the columns run, benchmark, setting, key, video, type, tokens, correct, unparsable, failed, reason,
+        seconds, and name: the setting, with its run if several runs have that setting. Failed and unparsable answers
+        are not correct. `.attrs["runs"]` has each run's identity and measured costs, `.attrs["settings"]` the number of
+        rows of each setting, which may be 0.
+
+    Raises:
+        RunError: A benchmark has no offline score, a run is given twice, a line is not a row, or the judge has not
+            judged all predictions.
     """
     folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
-    texts = {column: _Texts() for column in _TEXTS}
-    numbers = {"tokens": array("d"), "seconds": array("d")}
-    flags = {name: array("b") for name in ("correct", "unparsable", "failed")}
-    facts: dict[str, Any] = {}
+    columns, facts = _Columns(), {}
     for folder, label in zip(folders, _labels(folders)):
         about = read_run(folder)
         identity = about["identity"]
@@ -53,48 +56,68 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
         ablations = [session["ablation"] for session in about.get("sessions", []) if session.get("ablation")]
         facts[label] = identity | {"costs": _read_costs(folder), "ablation": ablations[-1] if ablations else None}
         for row in read_rows(folder):
-            reason = row["error"] or ("no prediction" if row["prediction"] is None else "")
-            correct, parsed = (False, True) if reason else grade(row)
-            flags["correct"].append(correct)
-            flags["unparsable"].append(not parsed)
-            flags["failed"].append(bool(reason))
-            seconds = row.get("seconds") or {}
-            numbers["seconds"].append(sum(seconds.values()) if seconds else np.nan)
-            tokens = row["visual_tokens"]
-            numbers["tokens"].append(np.nan if tokens is None else tokens)
-            texts["run"].append(label)
-            texts["benchmark"].append(spec.name)
-            for column in ("setting", "key", "video"):
-                texts[column].append(row[column])
-            texts["type"].append(spec.types.get(row["type"], row["type"]))
-            texts["reason"].append(reason)
-    data: dict[str, Any] = {column: values.categories() for column, values in texts.items()}
-    data |= {name: np.frombuffer(values) if values else np.empty(0) for name, values in numbers.items()}
-    data |= {name: np.array(values, dtype=bool) for name, values in flags.items()}
-    table = pd.DataFrame(data)
-    settings = [
-        (identity["benchmark"], label, setting["name"])
-        for label, identity in facts.items() for setting in identity.get("settings") or ()
-    ]  # fmt: skip
-    at = ["benchmark", "run", "setting"]
-    pairs = list(table[at].drop_duplicates().astype(object).itertuples(index=False, name=None))
-    names = _names([*pairs, *settings])
-    categories = pd.Index(list(dict.fromkeys(names.values())), dtype=object)
-    codes = categories.get_indexer([names[pair] for pair in pairs])
-    # a group has its pair's place: both are in the order of the rows
-    groups = table.groupby(at, sort=False, observed=True).ngroup() if len(table) else np.empty(0, int)
-    table["name"] = pd.Categorical.from_codes(codes[groups], categories=categories)
-    counts = Counter(groups.tolist() if len(table) else [])
-    rows = {pair: counts[i] for i, pair in enumerate(pairs)}
-    table.attrs["settings"] = [
-        {"benchmark": pair[0], "run": pair[1], "name": name, "rows": rows.get(pair, 0)} for pair, name in names.items()
-    ]
+            columns.append(row, label, spec, grade)
+    table = columns.table()
+    table.attrs["settings"] = _add_names(table, facts)
     table.attrs["runs"] = facts
     return table
 
 
+class _Columns:
+    """The columns of a table of results, in compact arrays: there may be a million rows."""
+
+    def __init__(self) -> None:
+        self._texts = {column: _Texts() for column in _TEXTS}
+        self._numbers = {"tokens": array("d"), "seconds": array("d")}
+        self._flags = {name: array("b") for name in ("correct", "unparsable", "failed")}
+
+    def append(self, row: dict[str, Any], run: str, spec: Spec, grade: Grade) -> None:
+        reason = row["error"] or ("no prediction" if row["prediction"] is None else "")
+        correct, parsed = (False, True) if reason else grade(row)
+        self._flags["correct"].append(correct)
+        self._flags["unparsable"].append(not parsed)
+        self._flags["failed"].append(bool(reason))
+        seconds = row.get("seconds") or {}
+        self._numbers["seconds"].append(sum(seconds.values()) if seconds else np.nan)
+        tokens = row["visual_tokens"]
+        self._numbers["tokens"].append(np.nan if tokens is None else tokens)
+        self._texts["run"].append(run)
+        self._texts["benchmark"].append(spec.name)
+        for column in ("setting", "key", "video"):
+            self._texts[column].append(row[column])
+        self._texts["type"].append(spec.types.get(row["type"], row["type"]))
+        self._texts["reason"].append(reason)
+
+    def table(self) -> pd.DataFrame:
+        data: dict[str, Any] = {column: values.categories() for column, values in self._texts.items()}
+        data |= {name: np.frombuffer(values) if values else np.empty(0) for name, values in self._numbers.items()}
+        data |= {name: np.array(values, dtype=bool) for name, values in self._flags.items()}
+        return pd.DataFrame(data)
+
+
+def _add_names(table: pd.DataFrame, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Add the column `name`; return the number of rows of each setting, also of settings without any."""
+    settings = [
+        (identity["benchmark"], label, setting["name"])
+        for label, identity in facts.items() for setting in identity.get("settings") or ()
+    ]  # fmt: skip
+    key = ["benchmark", "run", "setting"]
+    pairs = list(table[key].drop_duplicates().astype(object).itertuples(index=False, name=None))
+    names = _names([*pairs, *settings])
+    categories = pd.Index(list(dict.fromkeys(names.values())), dtype=object)
+    codes = categories.get_indexer([names[pair] for pair in pairs])
+    # group i is pair i: both are in the order of the rows
+    groups = table.groupby(key, sort=False, observed=True).ngroup() if len(table) else np.empty(0, int)
+    table["name"] = pd.Categorical.from_codes(codes[groups], categories=categories)
+    counts = Counter(groups.tolist() if len(table) else [])
+    rows = {pair: counts[i] for i, pair in enumerate(pairs)}
+    return [
+        {"benchmark": pair[0], "run": pair[1], "name": name, "rows": rows.get(pair, 0)} for pair, name in names.items()
+    ]
+
+
 class _Texts:
-    """A column of texts, of which each is kept once."""
+    """A column of texts; equal texts are kept once."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
@@ -118,54 +141,43 @@ def _labels(folders: list[Path]) -> list[str]:
 
 
 def _names(pairs: list[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
-    """(benchmark, run, setting) -> what the setting is called."""
+    """(benchmark, run, setting) -> the name of the setting."""
     known = list(dict.fromkeys(pairs))
-    # a setting may have a run for each of several benchmarks; two runs of one benchmark need telling apart
+    # a setting may have a run for each of several benchmarks; two runs of one benchmark need different names
     often = Counter((benchmark, setting) for benchmark, _, setting in known)
     again = {setting for (_, setting), count in often.items() if count > 1}
     return {pair: f"{pair[1]}: {pair[2]}" if pair[2] in again else pair[2] for pair in known}
 
 
-def _grader(task: Task, folder: Path) -> Callable[[dict[str, Any]], tuple[bool, bool]]:
-    """Row -> whether it is right, and whether it could be read, by the strict rule of the task."""
-
-    # there may be a million rows, with the same few replies again and again
-    read, words = lru_cache(65536)(parse_strict), lru_cache(65536)(normalise)
-
-    def choice(row: dict[str, Any]) -> tuple[bool, bool]:
-        chosen = read(row["prediction"], len(row["options"]))
-        return chosen is not None and row["options"][chosen] == row["answer"], chosen is not None
-
-    def exact(row: dict[str, Any]) -> tuple[bool, bool]:
-        wanted, said = words(row["answer"]), words(row["prediction"])
-        return bool(wanted) and said == wanted, bool(said)
-
-    graders = {"choice": choice, "open": exact}
-    if task not in graders:
+def _grader(task: Task, folder: Path) -> Grade:
+    """The strict offline rule of a task."""
+    evaluator = find_evaluator(task)
+    if evaluator is None:
         raise RunError(f"{folder}: no offline score for a {task} benchmark; its predictions are for a judge")
-    return graders[task]
+    grade = evaluator.grade_quickly
+    return lambda row: grade(row["answer"], row.get("options") or (), row["prediction"])
 
 
-def _judged(folder: Path, judge: str, task: Task) -> Callable[[dict[str, Any]], tuple[bool, bool]]:
-    """Row -> whether the judge says that it is right, and True."""
+def _judged(folder: Path, judge: str, task: Task) -> Grade:
+    """The verdicts of a judge, which can always be parsed."""
     if task != "open":
         raise RunError(f"{folder}: a judge's yes or no is for open questions, and this is a {task} benchmark")
     path = verdicts_path(folder, judge)
     if not path.exists():
         raise RunError(f"{path}: no such verdicts; there are {', '.join(judge_names(folder)) or 'none'}")
-    said = {verdict_key(row): row for row in read_verdicts(path)}
+    verdicts = {verdict_key(row): row for row in read_verdicts(path)}
     right: dict[tuple[str, str], bool] = {}
     waiting = stale = 0
-    for unit in read_items(folder):
-        if unit.ask is None:  # inference failed: wrong, without asking a judge
+    for item in read_items(folder):
+        if item.ask is None:  # inference failed: wrong, without asking a judge
             continue
-        verdict = said.get(unit.at)
+        verdict = verdicts.get(item.at)
         if verdict is None or verdict["error"] is not None:
             waiting += 1
-        elif verdict["content"] != unit.ask.content:
+        elif verdict["content"] != item.ask.content:
             stale += 1
         else:
-            right[unit.key, unit.setting] = bool(verdict["correct"])
+            right[item.key, item.setting] = bool(verdict["correct"])
     if waiting or stale:
         counts = [f"{waiting:,} predictions have no verdict yet, or one that failed"] * bool(waiting)
         counts += [f"{stale:,} verdicts are on other predictions than those in the run now"] * bool(stale)

@@ -1,6 +1,6 @@
 """Accuracy with its interval, and what a setting costs."""
 
-# what a pandas expression gives is a union of half a dozen types to a checker
+# pandas expressions have union types that a type checker cannot narrow
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations

@@ -4,6 +4,10 @@ Standard errors are cluster-robust (Liang & Zeger 1986). With few videos they ar
 not rest on them alone: a mean has the exact binomial interval of as many independent questions as it is worth (Korn &
 Graubard 1998), and a paired difference the randomization test that flips the signs of whole videos, with the interval
 that this test implies. All is in the units of the values: shares for right (1) and wrong (0), points for scores.
+
+statsmodels would replace only `holm` and the unweighted kappa, a dozen lines, since its intervals and tests take
+observations for independent and it has neither Korn and Graubard's interval nor a sign-flip test over clusters. For
+that it would add a heavy dependency, so this module needs numpy and scipy alone.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 FEWEST_VIDEOS = 6
-"""Fewer can never show a difference: the smallest p-value of n sign flips is 2 / 2**n, which is 0.0625 for 5."""
+"""With fewer, no difference is significant: the smallest p-value of n sign flips is 2 / 2**n, 0.0625 for 5 videos."""
 _FLIPS = 4999
 _EXACT_VIDEOS = 12  # up to here all 2**n flips are taken, beyond it a random sample of them
 _TINY = 1e-9  # of the range of the values: a smaller standard error is rounding
@@ -24,7 +28,7 @@ _TINY = 1e-9  # of the range of the values: a smaller standard error is rounding
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval, its standard error, and how many values of how many videos are behind it."""
+    """A mean with its 95 % interval and standard error, from n values about a number of videos."""
 
     mean: float
     low: float
@@ -35,24 +39,24 @@ class Estimate:
 
 
 def proportion(right: np.ndarray, videos: np.ndarray) -> Estimate:
-    """The share of (N) answers that are right (1) and not wrong (0), about one of (N) videos each: a `mean`."""
+    """The share of (N) answers that are right (1, wrong is 0), with (N) the video of each; see `mean`."""
     return mean(right, videos, 0.0, 1.0)
 
 
 def mean(values: np.ndarray, videos: np.ndarray, low: float, high: float) -> Estimate:
-    """The mean of values that come in clusters, with the interval of Clopper and Pearson.
+    """The mean of clustered values, with a Clopper-Pearson interval.
 
-    The interval is that of a share of the range from `low` to `high`, at the effective sample size (Korn & Graubard
-    1998). This follows from the jackknife's standard error, which has the fewer degrees of freedom the fewer videos it
-    comes from; it is at least what it would be if all answers about a video were the same (Kish 1965). Where all values
-    are equal the interval allows for the videos that were not seen: as many as a sample of this size misses in more
-    than 2.5 of 100 cases may have any value.
+    The interval treats the mean as a share of the range from `low` to `high`, at the effective sample size (Korn &
+    Graubard 1998). This follows from the jackknife's standard error, which has the fewer degrees of freedom the fewer
+    videos it comes from; it is at least what it would be if all answers about a video were the same (Kish 1965). Where
+    all values are equal the interval allows for the videos that were not seen: as many as a sample of this size misses
+    in more than 2.5 of 100 cases may have any value.
 
     Args:
         values: (N) scores, or 1 for right and 0 for wrong.
         videos: (N) the video of each.
-        low: the least value that there can be.
-        high: the greatest.
+        low: the smallest possible value.
+        high: the largest possible value.
     """
     value, error, groups = _mean_error(values, videos)
     values, n = np.asarray(values, float), len(values)
@@ -64,7 +68,7 @@ def mean(values: np.ndarray, videos: np.ndarray, low: float, high: float) -> Est
     if values.min() == values.max():
         missed = unseen(least)
         return Estimate(value, value - missed * (value - low), value + missed * (high - value), error, n, groups)
-    without = np.bincount(owner, values - value) / (1 - sizes / n)  # what the mean moves by without a video, times -n
+    without = np.bincount(owner, values - value) / (1 - sizes / n)  # the change of the mean without a video, times -n
     variance = (groups - 1) / groups * (without**2).sum() / n**2
     kurtosis = groups * (without**4).sum() / max((without**2).sum() ** 2, _TINY)
     degrees = min(groups - 1, groups / max(kurtosis - 1, _TINY))
@@ -82,12 +86,12 @@ def mean(values: np.ndarray, videos: np.ndarray, low: float, high: float) -> Est
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean paired difference, the p-value of there being none, and the least that the data could detect."""
+    """A mean paired difference, its p-value, and the smallest effect that the data could detect."""
 
     estimate: Estimate
     p: float
     min_detectable_effect: float
-    """The true difference that would be found (p < 0.05) in 80 of 100 such data sets; infinite for too few videos"""
+    """The true difference that would be significant (p < 0.05) in 80 of 100 such data sets; inf for too few videos."""
 
 
 def difference(one: np.ndarray, other: np.ndarray, videos: np.ndarray, limit: float = 1.0) -> Difference:
@@ -102,7 +106,7 @@ def difference(one: np.ndarray, other: np.ndarray, videos: np.ndarray, limit: fl
         one: (N) values, such as 1 for right and 0 for wrong.
         other: (N) values of the other on the same questions.
         videos: (N) the video of each question.
-        limit: the largest difference that there can be, in either direction.
+        limit: the largest possible difference, in either direction.
     """
     gain = np.asarray(one, float) - np.asarray(other, float)
     value, error, groups = _mean_error(gain, videos)
@@ -143,8 +147,8 @@ def _flip_p(sums: np.ndarray) -> float:
         return 1.0
     if np.array_equal(sums, np.round(sums)):
         chances = _flip_totals(np.abs(sums).astype(int))
-        at = np.arange(len(chances)) - len(chances) // 2
-        return float(min(1.0, chances[np.abs(at) >= total].sum()))
+        totals = np.arange(len(chances)) - len(chances) // 2
+        return float(min(1.0, chances[np.abs(totals) >= total].sum()))
     drawn = np.concatenate([np.abs(signs @ sums) for signs in _flips(len(sums))])
     return float(np.mean(drawn >= total - _TINY * np.abs(sums).sum()))
 
@@ -213,10 +217,10 @@ def _mean_error(values: np.ndarray, videos: np.ndarray) -> tuple[float, float, i
 
 
 def _known_from(degrees: float) -> float:
-    """By what a number of questions shrinks whose standard error is known with so many degrees of freedom."""
+    """The factor on an effective sample size whose standard error has so many degrees of freedom."""
     return float((stats.norm.ppf(0.975) / stats.t.ppf(0.975, max(degrees, 1.0))) ** 2)
 
 
 def t_quantile(at: float, groups: int) -> float:
-    """Of Student's t with as many degrees of freedom as there are clusters less one."""
+    """Quantile of Student's t with one degree of freedom less than clusters."""
     return float(stats.t.ppf(at, groups - 1))

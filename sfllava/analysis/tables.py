@@ -1,6 +1,6 @@
 """Exporting tables."""
 
-# what a pandas expression gives is a union of half a dozen types to a checker
+# pandas expressions have union types that a type checker cannot narrow
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
@@ -9,13 +9,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from sfllava.analysis.compare import _alignment
 from sfllava.files import as_csv, atomic_write
 from sfllava.types import SfllavaError
 
 
 def export(table: pd.DataFrame, path: str | Path) -> Path:
-    """Write a table as .csv, .parquet or .tex (booktabs); LaTeX's own characters are escaped."""
+    """Write a table to a file.
+
+    Args:
+        table: the table.
+        path: a file name in .csv, .parquet or .tex (booktabs, special characters escaped).
+
+    Raises:
+        SfllavaError: The file name has another suffix.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part:
@@ -26,7 +33,11 @@ def export(table: pd.DataFrame, path: str | Path) -> Path:
         elif path.suffix == ".tex":
             style = table.style.hide(axis="index").format(precision=1, escape="latex", na_rep="--")
             style = style.format_index(escape="latex", axis=1)
-            part.write_text(style.to_latex(hrules=True, column_format=_alignment(table)), encoding="utf-8")
+            part.write_text(style.to_latex(hrules=True, column_format=_column_alignment(table)), encoding="utf-8")
         else:
             raise SfllavaError(f"{path}: needed a name that ends in .csv, .parquet or .tex")
     return path
+
+
+def _column_alignment(table: pd.DataFrame) -> str:
+    return "".join("r" if pd.api.types.is_numeric_dtype(kind) else "l" for kind in table.dtypes)

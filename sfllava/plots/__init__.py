@@ -1,4 +1,4 @@
-"""Figures of results: a file of figures/ makes a chart; seaborn draws it for paper and plotly for the screen."""
+"""Figures of results: a file of figures/ makes a chart; seaborn draws it for print and plotly for the screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a figure shows, apart from who draws it: the same chart becomes a seaborn figure and a plotly one."""
+"""What a figure shows, independent of the library that draws it (seaborn or plotly)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Series:
     hover: Sequence[str] = ()
     mark: Mark = "line"
     colour: int = 0
-    """A colour and a marker keep their number through all panels of a chart"""
+    """Number of the colour and marker, the same in all panels of a chart."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Panel:
     log_x: bool = False
     heat: Heat | None = None
     level: float | None = None
-    """A dashed line across, such as chance"""
+    """A dashed horizontal line, such as chance."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels side by side, with one legend, and a note below where something must be said."""
+    """Panels with one legend, and optionally a note."""
 
     panels: Sequence[Panel]
     note: str = ""

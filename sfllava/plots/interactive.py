@@ -89,7 +89,7 @@ def _heat(panel: Panel) -> go.Heatmap:
 
 
 def save(figure: go.Figure, path: Path) -> Path:
-    """Write .html, with plotly's script beside it once for all figures of a folder."""
+    """Write .html, with plotly's script next to it, once per folder."""
     text = figure.to_html(include_plotlyjs="directory", div_id=path.stem, config={"displaylogo": False})
     if not (script := path.with_name("plotly.min.js")).exists():
         write_file(script, get_plotlyjs().encode())

@@ -1,4 +1,4 @@
-"""The figure of `agreement`: what each judge says, and how far each two agree."""
+"""The figure of `analysis.agreement`: the scores of each judge, and how well each pair agrees."""
 
 from __future__ import annotations
 

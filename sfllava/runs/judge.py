@@ -22,6 +22,7 @@ from sfllava.runs.verdicts import (
     Row,
     VerdictFile,
     read_about,
+    read_aside,
     read_items,
     read_verdicts,
     verdict_key,
@@ -148,8 +149,7 @@ def _identity(judge: Judge, items: Sequence[JudgeItem], rubrics: str | Path | No
 
 def _known(run: str | Path, judge: Judge, identity: Row, reuse: Iterable[str | Path]) -> list[Row]:
     """Verdicts to copy, one per content: of the run itself, put aside earlier, and of other runs by the same judge."""
-    path = verdicts_path(run, judge.name)
-    found = [*read_verdicts(path), *read_verdicts(path.with_name(f"aside-{path.name}"))]
+    found = [*read_verdicts(verdicts_path(run, judge.name)), *read_aside(run, judge.name)]
     for other in reuse:
         theirs = read_about(other, judge.name, needed=True)["identity"]
         if theirs != identity:

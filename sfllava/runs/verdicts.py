@@ -17,7 +17,7 @@ from typing import Any
 
 from sfllava.benchmarks.base import load_spec
 from sfllava.evaluators.judges.base import JudgeRequest, load_rubric
-from sfllava.files import RunError, as_line, log_to, read_object, write_file, write_json
+from sfllava.files import RunError, as_line, log_to, read_lines, read_object, write_file, write_json
 from sfllava.runs.journal import Journal, hold, read_rows_once
 from sfllava.runs.json_diff import describe_changes
 from sfllava.runs.run_folder import read_rows, read_run
@@ -125,7 +125,7 @@ class VerdictFile:
         self.run, self.path, self._about = Path(run), verdicts_path(run, name), Path(run) / f"verdicts-{name}.json"
         self._identity, self._facts = json.loads(json.dumps(identity)), facts
         self._contents = {item.at: item.ask.content for item in items if item.ask}
-        self.aside = Path(run) / f"aside-{self.path.name}"
+        self.aside = aside_path(run, name)
         self.state: Row = {}
         """The content of verdicts-NAME.json; `save` writes it."""
 
@@ -215,6 +215,16 @@ def read_verdicts(path: Path) -> Iterator[Row]:
         RunError: A line is no verdict, or repeats one; the message has the line's number.
     """
     return read_rows_once(path, "row of verdicts", _NEEDED, verdict_key, "a second verdict on {} {} {}")
+
+
+def read_aside(run: str | Path, name: str) -> Iterator[Row]:
+    """The verdicts of a judge that were put aside; one question may have several, on different predictions."""
+    return read_lines(aside_path(run, name), "row of verdicts", _NEEDED)
+
+
+def aside_path(run: str | Path, name: str) -> Path:
+    """The path of the verdicts of a judge that were put aside."""
+    return Path(run) / f"aside-{verdicts_path(run, name).name}"
 
 
 def waiting_contents(about: Row) -> set[str]:

@@ -92,7 +92,7 @@ def test_differences_are_paired_and_corrected(tmp_path):
     assert table.loc["a", "c"]["points"] == 0 and not table.loc["a", "c"]["significant"]
     assert len(paired_differences(results, "b")) == 2
     words = describe_findings(results)
-    assert "Of 3 paired differences on 40 questions about 20 videos, 2 are real" in words
+    assert "Of 3 paired differences on 40 questions about 20 videos, 2 are significant" in words
     assert "a is better than b by 40.0 points" in words and "must not be read as findings" in words
     with pytest.raises(RunError, match="no setting is called 'd'; there are a, b, c"):
         paired_differences(results, "d")
@@ -219,7 +219,7 @@ def test_a_large_run_is_streamed(tmp_path):
             line = {"key": f"nextqa/{i}", "setting": "s", "video": f"v{i // 9}", "prediction": "B", "visual_tokens": 8}
             file.write(json.dumps(row | line | {"error": None, "seconds": {"answer": 0.1}, "pad": "x" * 300}) + "\n")
     code = (
-        "import sys, resource; from sfllava.results import load_results\n"
+        "import sys, resource; from sfllava.analysis.loading import load_results\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert load_results(sys.argv[1])['correct'].all()\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)"
@@ -253,3 +253,20 @@ def test_a_run_folder_of_odd_bytes_has_a_name(tmp_path):
         "caf\\udce9: a"
         in (tmp_path / "out" / "findings.txt").read_text() + (tmp_path / "out" / "accuracy.csv").read_text()
     )
+
+
+def test_questions_not_asked_are_counted_for_each_setting(tmp_path):
+    rows = rows_of("a", 30) + rows_of("b", 30)[:25]
+    table = accuracy(load_results(write_run(tmp_path / "run", rows, identity={"questions": 41})))
+    assert dict(zip(table["name"], table["not_asked"])) == {"a": 1, "b": 16}
+    # more rows than the run says it has are no negative count
+    table = accuracy(load_results(write_run(tmp_path / "more", rows_of("a", 30), identity={"questions": 39})))
+    assert table["not_asked"].tolist() == [0]
+    # other groups than settings have no such column
+    assert "not_asked" not in accuracy(load_results(tmp_path / "more"), ("type",))
+
+
+def test_equal_settings_share_the_pareto_front():
+    table = pd.DataFrame({"tokens": [10, 10, 9, 11], "accuracy": [50.0, 50.0, 40.0, 50.0], "seconds": [4, 3, 2, 1]})
+    assert pareto(table).tolist() == [True, True, True, False]
+    assert pareto(table, "seconds").tolist() == [False, False, False, True]

@@ -180,3 +180,45 @@ def test_standard_errors_are_those_of_a_regression_with_clusters():
 def test_holm():
     assert stats.holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert stats.holm(np.array([0.9, 0.8])).tolist() == [1, 1]
+
+
+def test_one_video_says_nothing_about_others():
+    found = stats.mean(np.array([1.0, 0.0, 1.0, 1.0]), np.zeros(4), 0, 1)
+    assert (found.mean, found.low, found.high, found.error, found.n, found.videos) == (0.75, 0, 1, np.inf, 4, 1)
+    gap = stats.difference(np.array([1, 1]), np.array([0, 0]), np.zeros(2))
+    assert (gap.p, gap.estimate.low, gap.estimate.high, gap.min_detectable_effect) == (1, -1, 1, np.inf)
+
+
+def test_the_share_of_unseen_videos_is_exact():
+    # (1 - share) ** videos = 0.025
+    assert [stats.unseen(n) for n in (1, 2, 20)] == pytest.approx([0.975, 1 - 0.025**0.5, 1 - 0.025**0.05], rel=1e-12)
+
+
+def test_quantiles_are_those_of_student_s_t():
+    # from a table of t: 4 and 9 degrees of freedom
+    assert stats.t_quantile(0.975, 5) == pytest.approx(2.776, abs=5e-4)
+    assert stats.t_quantile(0.8, 10) == pytest.approx(0.883, abs=5e-4)
+
+
+def test_fewest_videos_is_where_a_difference_can_be_significant():
+    ones, zeros = np.ones(6), np.zeros(6)
+    five = stats.difference(ones[:5], zeros[:5], np.arange(5))
+    six = stats.difference(ones, zeros, np.arange(6))
+    assert (five.p, six.p) == pytest.approx((2 / 2**5, 2 / 2**6))
+    assert five.min_detectable_effect == np.inf and np.isfinite(six.min_detectable_effect)
+
+
+def test_the_least_detectable_effect_is_two_quantiles_of_the_error():
+    one = np.array([1, 1, 1, 1, 0, 1, 1, 1, 0, 1.0])
+    gap = stats.difference(one, np.array([0, 0, 0, 0, 1, 0, 0, 0, 1, 0.0]), np.arange(10))
+    error = np.std([1] * 8 + [-1] * 2, ddof=1) / 10**0.5
+    assert gap.estimate.error == pytest.approx(error) and gap.estimate.mean == pytest.approx(0.6)
+    assert gap.min_detectable_effect == pytest.approx((2.262157 + 0.883404) * error, rel=1e-5)
+    # 8 or more of 10 signs alike, either way: 2 * (45 + 10 + 1) / 1024
+    assert gap.p == pytest.approx(112 / 1024)
+
+
+@pytest.mark.parametrize("bad", [0, 3])
+def test_each_value_needs_its_video(bad):
+    with pytest.raises(ValueError, match=f"needed values and as many videos, got {bad} and {0 if bad == 0 else 2}"):
+        stats.mean(np.zeros(bad), np.zeros(0 if bad == 0 else 2), 0, 1)

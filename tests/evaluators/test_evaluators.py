@@ -79,3 +79,22 @@ def test_an_unparsable_reply_is_wrong_and_says_so():
 def test_matching(answer, prediction, exact, contains):
     verdicts = judge_match(Question("?", answer=answer), prediction)
     assert (verdicts["match-exact"].correct, verdicts["match-contains"].correct) == (exact, contains)
+
+
+def test_only_letters_of_options_are_read():
+    # the published rule ends at E, the strict one at the number of options
+    assert [parse_published(f"{letter})") for letter in "AEF"] == [0, 4, None]
+    assert [parse_strict(f"({letter})", 3) for letter in "ACD"] == [0, 2, None]
+    assert parse_strict("F)", 6) == 5
+
+
+def test_verdicts_of_a_choice_in_full():
+    question = Question("?", answer="y", options=("x", "y"), answer_index=1, task="choice")
+    found = judge_choice(question, "(b)")  # only the strict rule reads a small letter in brackets
+    published, strict = found["choice-published"], found["choice-strict"]
+    assert (published.correct, published.parsed, published.chosen) == (False, False, None)
+    assert (strict.correct, strict.parsed, strict.chosen) == (True, True, 1)
+    wrong = judge_choice(question, "A")
+    assert [(v.correct, v.parsed, v.chosen, v.judge) for v in wrong.values()] == [
+        (False, True, 0, "choice-published"), (False, True, 0, "choice-strict"),
+    ]  # fmt: skip
