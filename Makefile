@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The CPU build that CI tests with; a GPU machine keeps its own torch (see README).
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check format bench faults soak clean
+.PHONY: demo quick test mutants check format bench faults soak clean
 
 demo: .venv/.installed
 	rm -rf demo
@@ -13,10 +13,26 @@ demo: .venv/.installed
 	$(BIN)/python -c "import json; [print(t, end='') for c in json.load(open('demo/demo.ipynb'))['cells'] for o in c.get('outputs', []) for t in o.get('text', [])]"
 	@echo "demo/demo.html has the table and the figure; demo/budget.png is the figure alone"
 
-# the clusters of tests/runs/test_ray_runner.py want all cores, so they come alone
+# what a change to the core most likely breaks, before each commit
+quick: .venv/.installed
+	$(BIN)/python -m pytest -m "not slow" tests/sampler tests/aggregators tests/models tests/prompts tests/benchmarks \
+	  tests/evaluators tests/analysis tests/runs tests/test_repository.py --ignore tests/runs/test_ray_runner.py
+
+# The clusters of tests/runs/test_ray_runner.py mostly wait, for processes that start and for nodes that are found dead:
+# they run next to the other tests, in a process of their own
 test: .venv/.installed
-	$(BIN)/python -m pytest $(or $(ARGS),--ignore tests/runs/test_ray_runner.py)
-	$(if $(ARGS),,$(BIN)/python -m pytest -n 0 --durations 5 tests/runs/test_ray_runner.py)
+ifdef ARGS
+	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n 0 --durations 5 tests/runs/test_ray_runner.py > .clusters.log 2>&1; \
+	  echo $$? > .clusters.status & \
+	$(BIN)/python -m pytest --ignore tests/runs/test_ray_runner.py; status=$$?; wait; cat .clusters.log; \
+	  exit $$((status + $$(cat .clusters.status)))
+endif
+
+# one random change of the core modules at a time: do their tests notice it?
+mutants: .venv/.installed
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 check: .venv/.installed
 	$(BIN)/ruff check .

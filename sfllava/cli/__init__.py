@@ -21,7 +21,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sfllava import __version__
 from sfllava.types import SfllavaError
 
 
@@ -64,10 +63,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _ShowVersion(argparse.Action):
+    # reading the version takes a while, which only those who ask for it should wait
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from sfllava import __version__
+
+        print(f"sfllava {__version__}")
+        parser.exit()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(prog="sfllava", description="SlowFast-LLaVA: ask videos, score benchmarks.")
-    parser.add_argument("--version", action="version", version=f"sfllava {__version__}")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in find_commands().items():
         text = command.__doc__.partition("\n")[0]

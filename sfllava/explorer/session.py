@@ -97,9 +97,6 @@ class Session:
         """Answer a question; at the end, or when stopped, the reply is the last of `replies`.
 
         Args:
-            path: the video.
-            setting: how it becomes visual tokens.
-            question: what to ask.
             max_new_tokens: longest answer.
             going: asked before each token; False stops the answer.
 

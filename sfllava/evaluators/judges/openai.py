@@ -99,13 +99,8 @@ class OpenAIJudge(Judge):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {
-            "judge": "openai",
-            "model": self.model,
-            "temperature": 0,
-            "max_reply_tokens": self._max_reply_tokens,
-            "longest_text": MAX_CHARACTERS,
-        }
+        limits = {"max_reply_tokens": self._max_reply_tokens, "longest_text": MAX_CHARACTERS}
+        return {"judge": "openai", "model": self.model, "temperature": 0, **limits}
 
     def check(self, rubric: Rubric) -> None:
         return None
