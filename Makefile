@@ -18,17 +18,10 @@ quick: .venv/.installed
 	$(BIN)/python -m pytest -m "not slow" tests/sampler tests/aggregators tests/models tests/prompts tests/benchmarks \
 	  tests/evaluators tests/analysis tests/runs tests/test_repository.py --ignore tests/runs/test_ray_runner.py
 
-# The clusters of tests/runs/test_ray_runner.py mostly wait, for processes that start and for nodes that are found dead:
-# they run next to the other tests, in a process of their own
+# the clusters of tests/runs/test_ray_runner.py want all cores, so they come alone
 test: .venv/.installed
-ifdef ARGS
-	$(BIN)/python -m pytest $(ARGS)
-else
-	$(BIN)/python -m pytest -n 0 --durations 5 tests/runs/test_ray_runner.py > .clusters.log 2>&1; \
-	  echo $$? > .clusters.status & \
-	$(BIN)/python -m pytest --ignore tests/runs/test_ray_runner.py; status=$$?; wait; cat .clusters.log; \
-	  exit $$((status + $$(cat .clusters.status)))
-endif
+	$(BIN)/python -m pytest $(or $(ARGS),--ignore tests/runs/test_ray_runner.py)
+	$(if $(ARGS),,$(BIN)/python -m pytest -n 0 --durations 5 tests/runs/test_ray_runner.py)
 
 # one random change of the core modules at a time: do their tests notice it?
 mutants: .venv/.installed
