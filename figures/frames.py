@@ -3,7 +3,7 @@
 import pandas as pd
 
 from sfllava.aggregators.naming import parse_aggregation
-from sfllava.aggregators.slowfast import SlowFast
+from sfllava.aggregators.slowfast import SlowFast, named_pathways
 from sfllava.analysis.results import accuracy, costs
 from sfllava.plots import ACCURACY, Chart, Panel, series_of
 
@@ -26,8 +26,7 @@ def draw(results: pd.DataFrame) -> Chart | str:
 
 
 def parse(name: str) -> SlowFast | None:
-    made = parse_aggregation(name) if name.startswith("slowfast-") else None
-    return made if isinstance(made, SlowFast) else None
+    return named_pathways(parse_aggregation(name)) if name.startswith("slowfast-") else None
 
 
 def _panel(table: pd.DataFrame, label: str, x: str, fixed: list[str]) -> Panel | None:

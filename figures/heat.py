@@ -3,7 +3,7 @@
 import pandas as pd
 
 from sfllava.aggregators.naming import parse_aggregation
-from sfllava.aggregators.slowfast import SlowFast
+from sfllava.aggregators.slowfast import named_pathways
 from sfllava.analysis.results import accuracy, costs
 from sfllava.plots import Chart, Heat, Panel, hover
 
@@ -13,8 +13,9 @@ def draw(results: pd.DataFrame) -> Chart | str:
     table = accuracy(results).merge(costs(results)[["name", "frames", "aggregation"]], on="name").dropna()
     groups: dict[tuple, dict[tuple, dict]] = {}
     for row in table.to_dict("records"):
-        made = parse_aggregation(row["aggregation"]) if row["aggregation"].startswith("slowfast-") else None
-        if isinstance(made, SlowFast) and made.slow_frames and made.fast != (0, 0):
+        name = row["aggregation"]
+        made = named_pathways(parse_aggregation(name)) if name.startswith("slowfast-") else None
+        if made and made.slow_frames and made.fast != (0, 0):
             groups.setdefault((row["frames"], str(made.slow)), {})[made.slow_frames, made.fast] = row
     if not groups:
         return "no setting has both pathways"
