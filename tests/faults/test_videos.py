@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from corpus import make_corpus
 from fault_table import record, some
-from published_layout import sfllava
+from shell import sfllava
 from source_videos import Item, encode, level
 
 from sfllava.runs.run_folder import read_rows

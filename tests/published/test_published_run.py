@@ -73,7 +73,7 @@ def test_a_published_experiment_runs_unchanged(shared, tmp_path):
         assert [s["questions"] for s in scores.values()] == [len(rows)]
         identity = json.loads((run / "run.json").read_text())["identity"]
         assert identity["max_new_tokens"] == 128 and identity["model"]["context"] == 8192
-        assert identity["model"]["rope"]["rope_type"] == "dynamic" and identity["model"]["rope"]["factor"] == 2.0
+        assert identity["model"]["rope"]["type"] == "dynamic" and identity["model"]["rope"]["factor"] == 2.0
         assert f"  {i}. {benchmark}: {len(rows)} questions of playground/gt_qa_files/" in out.stdout
     assert "CUDA_VISIBLE_DEVICES 0,1: not used" in out.stdout and "wording is this package's own" in out.stdout
     assert "TEMP_DIR outputs/eval_save_dir: not used" in out.stdout and "SAVE_DIR" in out.stdout
@@ -178,7 +178,7 @@ def test_each_model_is_loaded_once(small):
     assert loaded == [ModelChoice("tiny", None, 4096), ModelChoice("tiny", 2.0, 8192)]
     assert paths == ["one/msvd", "two/egoschema", "one/egoschema", "two/msvd"]
     rope = json.loads((small / "outputs/artifacts/one/msvd/run.json").read_text())["identity"]["model"]
-    assert rope["context"] == 4096 and rope["rope"].get("rope_type") != "dynamic"
+    assert rope["context"] == 4096 and rope["rope"]["type"] != "dynamic"
 
 
 @pytest.mark.parametrize("spoilt", ["prompt", "folder", "other"])

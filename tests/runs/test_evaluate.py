@@ -302,7 +302,7 @@ def test_an_interrupt_stops_it_with_a_word(checkpoints, videos, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "stopped; the same command goes on from here" in err
+    assert process.returncode == 130 and "stopped; run the same command again to continue" in err
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert "Traceback" not in err and all(s["answered"] + s["not_asked"] == 48 for s in scores.values())
 

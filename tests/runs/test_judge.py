@@ -256,7 +256,7 @@ def test_an_interrupt_stops_it_with_a_word(server, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "stopped; the same command goes on from here" in err, err
+    assert process.returncode == 130 and "stopped; run the same command again to continue" in err, err
     assert 0 < len(verdicts(run)) < 3000 and "Traceback" not in err, err
 
 

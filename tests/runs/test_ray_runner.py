@@ -509,7 +509,7 @@ def test_the_command_killed_and_started_again(ablation, models, twelve, tmp_path
 def test_the_command_interrupted_on_a_cluster(workers, cluster, ablation, tmp_path):
     on_cluster = [*ablation, "--ray", cluster.address, "--workers", "3"]
     code, err, _ = stopped(on_cluster, tmp_path / "run" / "predictions.jsonl", signal.SIGINT)
-    assert code == 130 and "sfllava: stopped; the same command goes on from here" in err and "Traceback" not in err
+    assert code == 130 and "sfllava: stopped; run the same command again to continue" in err and "Traceback" not in err
     assert "there is room for" not in err  # for three in all; but two are taken, and one was enough
     deadline = time.monotonic() + 30
     while ray.available_resources().get("CPU") != 1:  # its worker has ended, that of the others has not
