@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -179,7 +180,7 @@ def folder_of_parts(folder: Path) -> Iterator[Path]:
     """A hidden folder inside `folder` to make files in; at the end all of them move into `folder`, or none."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        parts = Path(tempfile.mkdtemp(prefix=_PARTS, dir=folder))
+        parts = Path(tempfile.mkdtemp(prefix=f"{_PARTS}{_host()}-{os.getpid()}-", dir=folder))
     except OSError as error:
         raise RunError(f"{folder}: cannot write: {error.strerror or error}") from error
     try:
@@ -194,9 +195,28 @@ def folder_of_parts(folder: Path) -> Iterator[Path]:
             raise RunError(f"{folder}: cannot write: {error.strerror or error}") from error
     finally:
         shutil.rmtree(parts, ignore_errors=True)
-        for old in folder.glob(f"{_PARTS}*"):  # of a process that was killed
-            if time.time() - old.stat().st_mtime > 86_400:
+        for old in folder.glob(f"{_PARTS}*"):
+            if _is_abandoned(old):
                 shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_abandoned(parts: Path) -> bool:
+    """Whether the process that made a folder of parts was killed; elsewhere than here, a day must have passed."""
+    host, _, rest = parts.name.removeprefix(_PARTS).partition("-")
+    pid = rest.partition("-")[0]
+    if host != _host() or not pid.isdecimal() or os.name != "posix":
+        return time.time() - parts.stat().st_mtime > 86_400
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _host() -> str:
+    return re.sub(r"\W", "_", platform.node())
 
 
 def partial_path(path: Path) -> Path:
