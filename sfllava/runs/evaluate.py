@@ -120,49 +120,46 @@ def prepare(
     decode_seconds: float = 120.0,
     ablation: str | None = None,
 ) -> Evaluation:
-    """Check all that a run needs, before any video is decoded and anything is written.
+    """Check all that a run needs before a video is decoded or anything is written; `run` of the result does it.
 
     Args:
-        model: A loaded model, or several on many GPUs (`ray_runner.RayRunner`), which give the same rows in another
-            order.
+        model: A loaded model, or several on many GPUs (`ray_runner.RayRunner`).
         benchmark: A loaded benchmark, or a name, with root, questions and videos as in `load_benchmark`.
-        settings: One or several, each with a name of its own.
-        out: The run folder.
         limit: Ask only so many questions: the first, or with `seed` a random choice.
         prompt: Replaces the templates of the model's family; a setting's own prompt comes before it.
-        max_new_tokens: Tokens of the longest answer.
         answer_mode: "generate", or "logits" for the letter of a choice question.
         decoders: Processes that decode videos, for each model.
         decode_seconds: Seconds that one video may take to decode.
         ablation: Its name, for the run's record.
 
-    Returns:
-        The evaluation, ready to `run`.
-
     Raises:
-        SfllavaError: The tokens of a setting do not fit the context, the prompt does not suit a question, or the run
-            folder holds another run, cannot be written, or is being written by another process.
+        SfllavaError: A setting does not fit the context, the prompt does not suit a question, or the run folder holds
+            another run, cannot be written, or is being written by another process.
     """
     benchmark = find_benchmark(benchmark, questions, videos, root)
-    settings = [settings] if isinstance(settings, Setting) else list(settings)
-    names = [setting.name for setting in settings]
-    if not settings or len(set(names)) < len(names):
-        raise SfllavaError(f"needed settings with names of their own, got {names}")
+    settings = _distinct(settings)
     asked = _choose(benchmark, limit, seed)
     check_generation(answer_mode, max_new_tokens, asked)
-    if decoders < 1 or decode_seconds <= 0:
-        raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {decode_seconds}")
     runner = model if isinstance(model, Runner) else LocalRunner(model)
     prompt = prompt or pack_prompt(runner.info.family, asked[0].task)
-    prompts = {setting.name: setting.prompt_or(prompt) for setting in settings}
-    _check_context(runner.info, settings, prompts, asked)
-    options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds)
+    options = GenerationOptions(
+        {s.name: s.prompt_or(prompt) for s in settings}, max_new_tokens, answer_mode, decoders, decode_seconds
+    )
+    _check_context(runner.info, settings, options.prompts, asked)
     identity = _identity(benchmark, asked, settings, runner.info, prompt, options)
-    choice = {"limit": limit, "seed": seed, "ablation": ablation}
-    facts = _facts(benchmark, runner.info, prompt) | choice
+    facts = _facts(benchmark, runner.info, prompt) | {"limit": limit, "seed": seed, "ablation": ablation}
     folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
     folder.check()
     return Evaluation(runner, benchmark, asked, settings, folder, options)
+
+
+def _distinct(settings: Setting | Iterable[Setting]) -> list[Setting]:
+    """The settings as a list; an error where there are none, or two of one name."""
+    found = [settings] if isinstance(settings, Setting) else list(settings)
+    names = [setting.name for setting in found]
+    if not found or len(set(names)) < len(names):
+        raise SfllavaError(f"needed settings with names of their own, got {names}")
+    return found
 
 
 def _choose(benchmark: Benchmark, limit: int | None, seed: int | None) -> list[Question]:

@@ -13,7 +13,7 @@ from sfllava.files import Row
 from sfllava.prompts import Prompt
 from sfllava.runs.failures import reason_of
 from sfllava.settings import Setting
-from sfllava.types import Question
+from sfllava.types import Question, SfllavaError
 
 if TYPE_CHECKING:
     pass
@@ -62,6 +62,12 @@ class GenerationOptions:
     answer_mode: str
     decoders: int
     decode_seconds: float
+
+    def __post_init__(self) -> None:
+        if self.decoders < 1 or self.decode_seconds <= 0:
+            raise SfllavaError(
+                f"decoders and decode_seconds must be above 0, got {self.decoders} and {self.decode_seconds}"
+            )
 
 
 def group_videos(counts: Iterable[int], most: int) -> Iterator[list[int]]:

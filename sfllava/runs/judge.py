@@ -105,7 +105,7 @@ def judge(
         JudgeError: Further requests are pointless.
     """
     items = read_items(run, rubrics)
-    for rubric in {item.ask.rubric.name: item.ask.rubric for item in items if item.ask}.values():
+    for rubric in {item.ask.rubric for item in items if item.ask}:
         judge.check(rubric)
     identity = _identity(judge, items, rubrics)
     facts = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv}
@@ -116,15 +116,21 @@ def judge(
         requests = [request for content, request in work.open_requests().items() if content not in waiting]
         _check_cost(judge, requests, limit_cost)
         try:
-            if batch is not None:
-                _run(batch.step(judge, work))
-            elif requests:
-                with progress_bar(len(items), "verdict", work.judged, progress) as bar:
-                    _run(work.grade_all(requests, limit_cost, bar))
+            _grade(work, requests, limit_cost, batch, progress)
         finally:
             result = work.result()
             log.info("ended:\n%s", result)
     return result
+
+
+def _grade(
+    work: JudgingRun, requests: Sequence[JudgeRequest], limit_cost: float | None, batch: Any, progress: bool
+) -> None:
+    if batch is not None:
+        _run(batch.step(work.judge, work))
+    elif requests:
+        with progress_bar(len(work.items), "verdict", work.judged, progress) as bar:
+            _run(work.grade_all(requests, limit_cost, bar))
 
 
 def _check_cost(judge: Judge, requests: Sequence[JudgeRequest], limit_cost: float | None) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from sfllava.files import Row
+from sfllava.runs.jobs import GenerationOptions, Job
 from sfllava.types import SfllavaError
 
 log = logging.getLogger(__name__)
@@ -107,3 +110,20 @@ class _RayOutput:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stdout, name)
+
+
+def check_sendable(options: GenerationOptions, jobs: Sequence[Job]) -> None:
+    """Raise SfllavaError for a setting that cannot travel to a worker."""
+    from ray import cloudpickle
+
+    try:
+        cloudpickle.dumps((options, [setting for job in jobs[:1] for setting, _ in job.asks]))
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise SfllavaError(f"a setting cannot be sent to the workers: {one_line(error)}") from error
+
+
+def remove_done(done: Iterable[list[Row]], left: dict[str, Job]) -> Iterator[list[Row]]:
+    """Remove videos that are done from `left`; yields their rows, but not of those that another worker did before."""
+    for rows in done:
+        if left.pop(rows[0]["video"], None):
+            yield rows

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import pickle
 import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,15 @@ from sfllava.files import Row
 from sfllava.runs.failures import Outcome, Streak
 from sfllava.runs.jobs import GenerationOptions, Job
 from sfllava.runs.ray_actor import CrashCounter, ModelActor, VideoMissingError, WorkerResult
-from sfllava.runs.ray_cluster import connect, exit_reason, one_line, plan_workers, ray_output_aside, unwrapped
+from sfllava.runs.ray_cluster import (
+    check_sendable,
+    connect,
+    exit_reason,
+    plan_workers,
+    ray_output_aside,
+    remove_done,
+    unwrapped,
+)
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
@@ -149,7 +156,7 @@ class RayRunner:
         A worker at which one video after another fails with one same error gets no more; others do these videos.
         Raises SfllavaError where no worker is left: none works or comes up, and the others' nodes stay dead.
         """
-        _check_sendable(how, jobs)
+        check_sendable(how, jobs)
         mark = self.info.fingerprint
         self._runs += 1
         left = {job.video: job for job in jobs}
@@ -174,14 +181,14 @@ class RayRunner:
                 for worker, job, done in self._collect():
                     if left.get(job.video) is not job:  # another worker was faster, or it is of an earlier run
                         continue
-                    yield from _first(worker.streak.add(done), left)
+                    yield from remove_done(worker.streak.add(done), left)
                     if worker.streak.broken:
                         self._give_up(worker, fresh)
                 while self._held_back().issuperset(left) and left and (doubted := self._doubted()):
                     self._give_up(doubted, fresh)
                 if self._held_back().issuperset(left):  # nothing else is left to show whose the errors are
                     for worker in self._workers:
-                        yield from _first(worker.streak.release(), left)
+                        yield from remove_done(worker.streak.release(), left)
 
     def _held_back(self) -> set[str]:
         return {video for worker in self._workers for video in worker.streak.videos}
@@ -293,19 +300,3 @@ class RayRunner:
             raise SfllavaError(f"{result.host}: {path} is another checkpoint there than on the first node")
         self._info = self._info or result.value
         log.info("a worker is up on %s", result.host)
-
-
-def _first(done: Iterable[list[Row]], left: dict[str, Job]) -> Iterator[list[Row]]:
-    """The rows of videos that are left, which they no longer are: another worker may have done a video already."""
-    for rows in done:
-        if left.pop(rows[0]["video"], None):
-            yield rows
-
-
-def _check_sendable(how: GenerationOptions, jobs: Sequence[Job]) -> None:
-    from ray import cloudpickle
-
-    try:
-        cloudpickle.dumps((how, [setting for job in jobs[:1] for setting, _ in job.asks]))
-    except (TypeError, AttributeError, pickle.PicklingError) as error:
-        raise SfllavaError(f"a setting cannot be sent to the workers: {one_line(error)}") from error
