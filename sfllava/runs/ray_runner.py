@@ -86,10 +86,9 @@ class RayRunner:
         self._workers: list[_Worker] = []
         self._busy: dict[Any, tuple[_Worker, Job | None]] = {}
         """What a worker is at: answering a job, or, without one, coming up"""
-        self._runs = 0
         self._alone: float | None = None
         """Since when no worker is up but broken ones"""
-        self._said: deque[str] = deque(maxlen=100)
+        self._runs, self._said = 0, deque[str](maxlen=100)
 
     def __enter__(self) -> RayRunner:
         with contextlib.ExitStack() as stack:
@@ -228,8 +227,7 @@ class RayRunner:
         """Whether the node of one of them is alive: that on which it was last, or on which Ray places it now."""
         import ray
 
-        if not (known := [worker for worker in workers if worker.node]):
-            return False
+        known = [worker for worker in workers if worker.node]
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         if any(worker.node in alive for worker in known):
             return True
