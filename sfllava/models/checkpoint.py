@@ -94,11 +94,7 @@ def read_config(folder: Path, vision_tower: str | Path | None = None) -> tuple[d
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        CheckpointError: The file is missing or holds something else.
-    """
+    """Read a JSON object from a file; raise CheckpointError where it is missing or holds something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
