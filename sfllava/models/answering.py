@@ -1,4 +1,4 @@
-"""Answers to many questions behind shared prefixes: which questions share one, and how many run at a time."""
+"""Answers to many questions that share prefixes: which of them may share one, and how many are decoded at a time."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Answering:
         tokens: list[Tensor],
         prefixes: Sequence[Prefix],
     ) -> ByNumber[Generated]:
-        """Choose the letter of highest probability from the logits behind each prompt, without generation.
+        """Choose the letter of highest probability from the logits at the end of each prompt, without generation.
 
         Args:
             items: The questions, as token ids.
@@ -207,7 +207,7 @@ class Answering:
                 [[own[i] for i in split[k]] if k < len(split) else [] for own, split in zip(by_video, splits)]
                 for k in range(max(map(len, splits)))
             ]
-            # 2) prefill each video, with room for its largest batch behind the longest prefix
+            # 2) prefill each video, with room for its largest batch after the longest prefix
             needed = max(sum(len(item.after) + new for item in own) for batch in batches for own in batch)
             longest = max(len(own[0].before) + len(tokens[video]) for video, own in enumerate(by_video) if own)
             for video, own in enumerate(by_video):

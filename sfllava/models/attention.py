@@ -1,4 +1,4 @@
-"""Grouped-query attention (Mistral, Yi) for many questions behind one prefix, without copies of keys and values."""
+"""Grouped-query attention (Mistral, Yi) for many questions after one prefix, without copies of keys and values."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class _LayerStorage:
 
 
 class _Layer(DynamicLayer):
-    # DynamicLayer concatenates, which copies the whole prefix in every step; this class writes behind it
+    # DynamicLayer concatenates, which copies the whole prefix in every step; this class writes in place
     def __init__(self, storage: _LayerStorage, rows: slice, length: int) -> None:
         super().__init__()
         self.storage, self.rows, self.length = storage, rows, length

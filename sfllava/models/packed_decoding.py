@@ -41,7 +41,7 @@ class PrefixGroup:
 
 
 class PackedBatch:
-    """The questions of several prefix groups, decoded together behind their prefixes.
+    """The questions of several prefix groups, decoded together after their prefixes.
 
     Each group is one row of the batch. Questions are numbered across groups, in order. The prefixes keep their length:
     nothing has to be cropped after use.
@@ -123,7 +123,7 @@ class StaticDecodeLoop:
         new: The largest number of new tokens of a question.
 
     Attributes:
-        tokens: (B Q) The newest token of each question, of Q columns those of the group with the most questions.
+        tokens: (B Q) The newest token of each question; Q is the largest number of questions in a group.
     """
 
     def __init__(self, batch: PackedBatch, tokens: list[int], new: int) -> None:

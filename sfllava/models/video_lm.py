@@ -130,15 +130,11 @@ class TransformersVideoLM:
 
         Args:
             videos: Pairs of visual tokens (N D) and questions.
-            max_new_tokens: As in `answer`.
-            prompt: As in `answer`.
-            answer_mode: As in `answer`.
-            share_prefix: As in `answer`.
+            max_new_tokens, prompt, answer_mode, share_prefix: As in `answer`.
             prefixes: One for each video, all from one call of `new_prefixes`.
 
         Returns:
-            The answers of each video. An answer has an `error` where the logits of its question are not finite; the
-            other answers do not change.
+            The answers of each video; where the logits of a question are not finite, its answer has an `error`.
 
         Raises:
             ContextError: A prompt does not fit the context; raised before any compute.
