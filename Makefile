@@ -51,7 +51,7 @@ bench: .venv/.installed
 faults: export SFLLAVA_FAULTS := $(CURDIR)/.faults.jsonl
 faults: .venv/.installed
 	rm -f .faults.jsonl
-	$(BIN)/python -m pytest tests/faults tests/runs/test_failures.py tests/models/test_llava_next.py -k "faults or memory" $(ARGS)
+	$(BIN)/python -m pytest tests/faults tests/runs/test_failures.py tests/models/test_video_lm.py tests/models/test_packed_decoding.py tests/models/test_kv_cache.py -k "faults or memory" $(ARGS)
 	$(BIN)/python -m pytest -n 0 tests/runs/test_ray_runner.py
 	$(BIN)/python tests/fault_table.py
 

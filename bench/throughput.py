@@ -144,9 +144,9 @@ def counted(name: str, folder: Path, new: int) -> dict[str, Any]:
         for n in QUESTIONS:
             prefix = model.new_prefixes(1)[0]
             count("prefill", lambda p=prefix: model.prefill([1] * BEFORE, tokens, 26 * (SUFFIX + new + 1), p))
-            lane = PrefixGroup(prefix, [[5] * SUFFIX] * n)
-            pack = count(f"questions {n}", lambda q=lane: PackedBatch(model.language_model, [q]))
-            count(f"step {n}", lambda p=pack, k=n: p.say([(i, 7) for i in range(k)]))
+            group = PrefixGroup(prefix, [[5] * SUFFIX] * n)
+            pack = count(f"questions {n}", lambda g=group: PackedBatch(model.language_model, [g]))
+            count(f"step {n}", lambda p=pack, k=n: p.decode_step([(i, 7) for i in range(k)]))
             steps = StaticDecodeLoop(pack, [7] * n, new)
             count(f"fixed step {n}", steps.step)
     ways = {}

@@ -16,6 +16,7 @@ import warm
 from sfllava.benchmarks import load_benchmark
 from sfllava.models.load import load_model
 from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
+from sfllava.sampler.reading import read_video
 from sfllava.sampler.writing import write_video
 
 warm.install()
@@ -35,6 +36,12 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def clip(shared: Path) -> Path:
     return shared / "clips" / f"{CLIPS[0]}.mp4"
+
+
+@pytest.fixture(scope="session")
+def frames(clip: Path) -> np.ndarray:
+    """50 frames of a real clip."""
+    return read_video(clip, 50).frames
 
 
 def moving_square(frames: int = 30, size: tuple[int, int] = (96, 128)) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Answering many questions behind shared prefixes: which may share one, how many at a time, and letters from logits."""
+"""Answers to many questions that share prefixes: which of them may share one, and how many are decoded at a time."""
 
 from __future__ import annotations
 
@@ -26,12 +26,19 @@ T = TypeVar("T")
 Generated = tuple[str, tuple[int, ...], dict[str, float]]
 """Text, token ids, and the probabilities of letters"""
 ByNumber = dict[int, T | None]
-"""By the number of an item; None where its logits were not finite"""
+"""By the number of an item; None where its logits are not finite"""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A question of a call: its number, its video's, and the ids before and behind the video."""
+    """A question of a call.
+
+    Attributes:
+        number: Its index among all questions of the call.
+        video: The index of its video.
+        before: Token ids of the text before the video.
+        after: Token ids of the text after the video.
+    """
 
     number: int
     video: int
@@ -40,26 +47,44 @@ class Item:
 
 
 class Answering:
-    """Generates answers, or reads letters, for items of one or several videos."""
+    """Generates answers, or reads letters from logits, for the items of one or several videos.
+
+    Args:
+        info: The model's tokenizer and sizes.
+        language_model: The language model.
+    """
 
     def __init__(self, info: ModelInfo, language_model: LanguageModel) -> None:
         self._info, self._model = info, language_model
         self._warned = False
-        self._most = sys.maxsize
-        """Questions of a video at a time: fewer once the memory has turned out too small"""
+        self._max_questions = sys.maxsize
+        """Questions of a video that are decoded at a time; reduced once memory has turned out too small"""
 
     def generate(
         self, items: list[Item], new: int, share_prefix: bool, tokens: list[Tensor], prefixes: Sequence[Prefix]
     ) -> ByNumber[Generated]:
-        def together(lanes: list[PrefixGroup]) -> list[list[int] | None]:
-            said: list[list[int]] = [[] for lane in lanes for _ in lane.suffixes]
-            for live, following in decode_steps(self._model, lanes, new, self._model.eos_ids):
-                for question, token in zip(live, following):
-                    said[question].append(token)
-            return [None if ids[-1] < 0 else self._model.until_end(ids) for ids in said]
+        """Generate answers greedily.
+
+        Args:
+            items: The questions.
+            new: The largest number of new tokens of an answer.
+            share_prefix: False answers one question at a time with transformers' `generate`.
+            tokens: The visual tokens (N D) of each video.
+            prefixes: One for each video, filled and reused.
+
+        Returns:
+            Text and token ids of each item, by its number; None where its logits are not finite.
+        """
+
+        def decode(groups: list[PrefixGroup]) -> list[list[int] | None]:
+            generated_ids: list[list[int]] = [[] for group in groups for _ in group.suffixes]
+            for unfinished, newest in decode_steps(self._model, groups, new, self._model.eos_ids):
+                for question, token in zip(unfinished, newest):
+                    generated_ids[question].append(token)
+            return [None if ids[-1] < 0 else self._model.until_end(ids) for ids in generated_ids]
 
         shared, alone = self._split(items, tokens, new) if share_prefix else ([], items)
-        found = self._share(shared, tokens, prefixes, new, together)
+        found = self._share(shared, tokens, prefixes, new, decode)
         for item in alone:
             embeds = self._model.embed(item.before, tokens[item.video], item.after)
             found[item.number] = self._model.generate(embeds, new)
@@ -68,11 +93,52 @@ class Answering:
             for number, ids in found.items()
         }
 
-    def _split(self, items: list[Item], tokens: list[Tensor], new: int) -> tuple[list[Item], list[Item]]:
-        """Those that may share a prefix, and those that may not.
+    def letters(
+        self,
+        items: list[Item],
+        questions: list[Question],
+        prompt: Prompt | None,
+        tokens: list[Tensor],
+        prefixes: Sequence[Prefix],
+    ) -> ByNumber[Generated]:
+        """Choose the letter of highest probability from the logits at the end of each prompt, without generation.
 
-        Up to the limit all questions see the same keys; one that crosses it while it is answered is answered alone,
-        since the rotation then depends on the length.
+        Args:
+            items: The questions, as token ids.
+            questions: The same questions, with their options.
+            prompt: Replaces the prompt of each question's task.
+            tokens: The visual tokens (N D) of each video.
+            prefixes: One for each video, filled and reused.
+
+        Returns:
+            Letter and probabilities of each item, by its number; None where its logits are not finite.
+        """
+
+        def finite(logits: Tensor) -> list[Tensor | None]:
+            return [row if known else None for row, known in zip(logits, is_finite(logits).tolist())]
+
+        shared, alone = self._split(items, tokens, 0)
+        rows = self._share(shared, tokens, prefixes, 0, lambda groups: finite(PackedBatch(self._model, groups).logits))
+        for item in alone:
+            self._model.fresh_rope()
+            embeds = self._model.embed(item.before, tokens[item.video], item.after)
+            rows[item.number] = finite(self._model.logits(self._model.forward(embeds)[:, -1]))[0]
+        found: ByNumber[Generated] = {}
+        for item, question in zip(items, questions):
+            names = LETTERS[: len(question.options)]
+            ids = [self._letter_id(question, prompt, item.after, letter) for letter in names]
+            row = rows[item.number]
+            probabilities = [math.nan] if row is None else row[ids].float().softmax(-1).tolist()
+            letters = dict(zip(names, probabilities))
+            known = all(map(math.isfinite, probabilities))
+            found[item.number] = (max(letters, key=lambda letter: letters[letter]), (), letters) if known else None
+        return found
+
+    def _split(self, items: list[Item], tokens: list[Tensor], new: int) -> tuple[list[Item], list[Item]]:
+        """Split items into those that may share a prefix and those that may not.
+
+        Past the limit the rotation of keys depends on the length of the sequence, so a question that reaches it while
+        it is answered cannot share keys with others.
         """
         shared, alone = [], []
         for item in items:
@@ -93,107 +159,82 @@ class Answering:
         tokens: list[Tensor],
         prefixes: Sequence[Prefix],
         new: int,
-        use: Callable[[list[PrefixGroup]], Iterable[T | None]],
+        decode: Callable[[list[PrefixGroup]], Iterable[T | None]],
     ) -> ByNumber[T]:
-        """What `use` makes of each question behind its video's prefix; as many at a time as the memory holds.
+        """Run `decode` on all items, as many at a time as the memory holds; None means logits that are not finite.
 
-        None stands for logits that are not finite. Such a question spoils those beside it, as a key that a mask hides
-        still enters a product, so each is asked once more alone.
+        Such an item spoils those in its batch, because a key that a mask hides still enters a product. So each item
+        without finite logits is decoded once more, alone.
         """
         if not items:
             return {}
-        most = min(len(items), self._most)
+        limit = min(len(items), self._max_questions)
 
-        def run_one_video(now: int) -> ByNumber[T]:
-            if now < most:
+        def run_one_video(size: int) -> ByNumber[T]:
+            if size < limit:
                 prefixes[0].forget()
-            return self._share_at_once(items, tokens, prefixes, new, use, now)
+            return self._share_batches(items, tokens, prefixes, new, decode, size)
 
         if len(tokens) == 1:
-            found, used = retry_with_smaller_batch(run_one_video, most, "questions")
-            self._most = self._most if used == most else used
-        else:  # the caller's to take apart: each video by itself needs less than a smaller group of questions
-            found = self._share_at_once(items, tokens, prefixes, new, use, most)
+            found, used = retry_with_smaller_batch(run_one_video, limit, "questions")
+            self._max_questions = self._max_questions if used == limit else used
+        else:  # the caller splits several videos: one video needs less memory than fewer questions of each
+            found = self._share_batches(items, tokens, prefixes, new, decode, limit)
         lost = [item for item in items if found[item.number] is None]
         if lost:
             for prefix in prefixes:
                 prefix.forget()
         for item in lost if len(items) > 1 else []:
-            found |= self._share([item], tokens, prefixes, new, use)
+            found |= self._share([item], tokens, prefixes, new, decode)
         return found
 
-    def _share_at_once(
+    def _share_batches(
         self,
         items: list[Item],
         tokens: list[Tensor],
         prefixes: Sequence[Prefix],
         new: int,
-        use: Callable[[list[PrefixGroup]], Iterable[T | None]],
-        most: int,
+        decode: Callable[[list[PrefixGroup]], Iterable[T | None]],
+        max_questions: int,
     ) -> ByNumber[T]:
-        """`_share` with at most `most` questions of a video at a time."""
+        """Run `decode` with at most `max_questions` of a video at a time."""
         found: ByNumber[T] = {}
-        for turn in _turns(items, len(tokens)):
-            cut = [
-                split_to_fit([item.after for item in mine], new, PACKED_POSITIONS // len(turn), most) for mine in turn
+        for by_video in _rounds(items, len(tokens)):
+            # 1) split the questions of each video into batches that fit the cache
+            room = PACKED_POSITIONS // len(by_video)
+            splits = [split_to_fit([item.after for item in own], new, room, max_questions) for own in by_video]
+            batches = [
+                [[own[i] for i in split[k]] if k < len(split) else [] for own, split in zip(by_video, splits)]
+                for k in range(max(map(len, splits)))
             ]
-            packs = [
-                [[mine[i] for i in part[k]] if k < len(part) else [] for mine, part in zip(turn, cut)]
-                for k in range(max(map(len, cut)))
-            ]
-            room = max(sum(len(item.after) + new for item in mine) for pack in packs for mine in pack)
-            longest = max(len(mine[0].before) + len(tokens[video]) for video, mine in enumerate(turn) if mine)
-            for video, mine in enumerate(turn):
-                if mine:
-                    before, own = mine[0].before, tokens[video]
-                    self._model.prefill(before, own, room + longest - len(before) - len(own), prefixes[video])
-            for pack in packs:
-                lanes = [PrefixGroup(prefix, [item.after for item in mine]) for prefix, mine in zip(prefixes, pack)]
-                found |= zip([item.number for mine in pack for item in mine], use(lanes))
-        return found
-
-    def letters(
-        self,
-        items: list[Item],
-        asked: list[Question],
-        prompt: Prompt | None,
-        tokens: list[Tensor],
-        prefixes: Sequence[Prefix],
-    ) -> ByNumber[Generated]:
-        def finite(logits: Tensor) -> list[Tensor | None]:
-            return [row if known else None for row, known in zip(logits, is_finite(logits).tolist())]
-
-        shared, alone = self._split(items, tokens, 0)
-        rows = self._share(shared, tokens, prefixes, 0, lambda lanes: finite(PackedBatch(self._model, lanes).logits))
-        for item in alone:
-            self._model.fresh_rope()
-            embeds = self._model.embed(item.before, tokens[item.video], item.after)
-            rows[item.number] = finite(self._model.logits(self._model.forward(embeds)[:, -1]))[0]
-        found: ByNumber[Generated] = {}
-        for item, question in zip(items, asked):
-            names = LETTERS[: len(question.options)]
-            ids = [self._letter_id(question, prompt, item.after, letter) for letter in names]
-            row = rows[item.number]
-            shares = [math.nan] if row is None else row[ids].float().softmax(-1).tolist()
-            letters = dict(zip(names, shares))
-            known = all(map(math.isfinite, shares))
-            found[item.number] = (max(letters, key=lambda letter: letters[letter]), (), letters) if known else None
+            # 2) prefill each video, with room for its largest batch after the longest prefix
+            needed = max(sum(len(item.after) + new for item in own) for batch in batches for own in batch)
+            longest = max(len(own[0].before) + len(tokens[video]) for video, own in enumerate(by_video) if own)
+            for video, own in enumerate(by_video):
+                if own:
+                    before, visual = own[0].before, tokens[video]
+                    self._model.prefill(before, visual, needed + longest - len(before) - len(visual), prefixes[video])
+            # 3) decode batch by batch
+            for batch in batches:
+                groups = [PrefixGroup(prefix, [item.after for item in own]) for prefix, own in zip(prefixes, batch)]
+                found |= zip([item.number for own in batch for item in own], decode(groups))
         return found
 
     def _letter_id(self, question: Question, prompt: Prompt | None, after: list[int], letter: str) -> int:
+        """Return the token id of a letter that follows the prompt."""
         text = (prompt or pack_prompt(self._info.family, question.task)).pieces(question)[1]
         longer = self._info.tokenizer.encode(text + letter)
         if len(longer) > len(after) and longer[: len(after)] == after:
             return longer[len(after)]
-        # the letter would melt into the prompt's last token: then it is said as the letter alone
+        # the tokenizer would merge the letter with the end of the prompt: take the token of the letter alone
         alone = self._info.tokenizer.token_id(letter)
         return self._info.tokenizer.encode(letter)[-1] if alone is None else alone
 
 
-def _turns(items: list[Item], videos: int) -> Iterator[list[list[Item]]]:
-    """By video the items that share one text before it; of a video with several such texts, one in each turn."""
-    texts: list[dict[tuple[int, ...], list[Item]]] = [{} for _ in range(videos)]
+def _rounds(items: list[Item], videos: int) -> Iterator[list[list[Item]]]:
+    """Yield, for each video, items with the same text before the video; each round takes another such text."""
+    by_text: list[dict[tuple[int, ...], list[Item]]] = [{} for _ in range(videos)]
     for item in items:
-        texts[item.video].setdefault(item.before, []).append(item)
-    for turn in zip_longest(*(mine.values() for mine in texts), fillvalue=[]):
-        yield list(turn)
+        by_text[item.video].setdefault(item.before, []).append(item)
+    for by_video in zip_longest(*(groups.values() for groups in by_text), fillvalue=[]):
+        yield list(by_video)

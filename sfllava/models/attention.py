@@ -1,4 +1,4 @@
-"""Attention of many questions behind one prefix, where several query heads share their keys (Mistral, Yi)."""
+"""Grouped-query attention (Mistral, Yi) for many questions after one prefix, without copies of keys and values."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "sfllava_grouped"
-# Query rows up to which keys are not copied; with more, the mask of all heads' rows would be the larger part
+# Up to this many query rows, keys are not copied; with more, the repeated mask would be larger than the copy
 _ROWS = 256
 
 
 def grouped_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """transformers' `sdpa`, but under a mask it does not copy keys and values for each head that shares them.
+    """Compute attention as transformers' `sdpa` does, without copying keys and values for the heads that share them.
 
-    query: (B H Q d); key, value: (B K N d), of which H / K heads each are read. Those heads' queries become rows of
-    one head, so that the prefix is read once for all of them. Returns (B Q H d).
+    The queries of heads that share keys become rows of one head, so that the prefix is read once for all of them.
+
+    Args:
+        module: The attention module.
+        query: (B H Q d).
+        key: (B K N d), each of the K heads for H / K heads of queries.
+        value: (B K N d).
+        attention_mask: bool (B 1 Q N), or None.
+        **options: As transformers passes them, such as `scaling`.
+
+    Returns:
+        (B Q H d), and None in place of attention weights.
     """
     groups = getattr(module, "num_key_value_groups", 1)
     rows = query.shape[2]

@@ -1,4 +1,4 @@
-"""What is known of a loaded checkpoint beside its weights: enough to check and to record a run of it."""
+"""The interfaces of video LLMs and model families, and the facts about a checkpoint that need no weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ from sfllava.types import Answer, Question, SfllavaError
 
 
 def check_generation(answer_mode: str, max_new_tokens: int, questions: Iterable[Question]) -> None:
-    """Raise SfllavaError for a way of reading answers that there is not, or that the questions do not allow."""
+    """Check the options of an answer against the questions.
+
+    Args:
+        answer_mode: "generate" or "logits".
+        max_new_tokens: The largest number of new tokens of an answer.
+        questions: The questions to answer.
+
+    Raises:
+        SfllavaError: An option is out of range, or "logits" was asked for questions without options.
+    """
     if answer_mode not in ("generate", "logits"):
         raise SfllavaError(f"answer_mode must be generate or logits, got {answer_mode!r}")
     if max_new_tokens < 1:
@@ -29,41 +38,68 @@ def check_generation(answer_mode: str, max_new_tokens: int, questions: Iterable[
 
 
 class ContextError(SfllavaError):
-    """A prompt that the model's context does not hold; raised before any compute."""
+    """A prompt does not fit the context of the model; raised before any compute."""
 
 
 @dataclass(eq=False)
 class ModelInfo:
-    """A checkpoint's tokenizer, sizes and names; without weights, so that it travels between processes."""
+    """The tokenizer, sizes and names of a loaded checkpoint, without weights, so that processes can exchange it.
+
+    Attributes:
+        path: The checkpoint folder.
+        layout: "transformers" or "original".
+        family: The prompt templates that suit the language model.
+        tokenizer: The tokenizer of the checkpoint.
+        context: Number of positions of the longest prompt with its answer.
+        image_size: Height and width of a frame in pixels.
+        grid: Number of patches (h, w) of a frame.
+        shape: The sizes that the cost of a run depends on.
+        rope: Parameters of the rotary positions.
+        device: Where tokens enter the language model.
+        dtype: Of the weights.
+        fingerprint: A hash of the loaded weights, config and tokenizer (`checkpoint.fingerprint`).
+    """
 
     path: Path
     layout: str
     family: str
-    """The prompt pack that suits its language model"""
     tokenizer: Tokenizer
     context: int
-    """Positions of the longest prompt with its answer"""
     image_size: int
     grid: tuple[int, int]
-    """Patches (h, w) of a frame"""
     shape: Shape
     rope: dict[str, Any] | None
     device: torch.device
-    """Where tokens enter the language model"""
     dtype: torch.dtype
     fingerprint: str
-    """A hash that tells the loaded weights, config and tokenizer from others (`checkpoint.fingerprint`)"""
 
     def prompt_ids(self, question: Question, prompt: Prompt | None = None) -> tuple[list[int], list[int]]:
-        """Token ids before (BOS first, where the checkpoint has one) and behind the video."""
+        """Tokenize the prompt of a question.
+
+        Args:
+            question: The question.
+            prompt: Replaces the prompt of the question's task.
+
+        Returns:
+            Token ids before the video, which begin with BOS where the checkpoint has one, and after it.
+        """
         before, after = (prompt or pack_prompt(self.family, question.task)).pieces(question)
         bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         first = self.tokenizer.encode(before)
-        # a prompt file that writes its own BOS has it once all the same
+        # a prompt file may write BOS itself: it is not added twice
         return (first if bos and first[:1] == bos else bos + first), self.tokenizer.encode(after)
 
     def check_context(self, visual_tokens: int, text_tokens: int, what: str = "the prompt") -> None:
-        """Raise ContextError unless a prompt and one new token fit the context."""
+        """Check that a prompt and one new token fit the context.
+
+        Args:
+            visual_tokens: Number of visual tokens.
+            text_tokens: Number of text tokens.
+            what: The text to name in the error.
+
+        Raises:
+            ContextError: They do not fit.
+        """
         if visual_tokens + text_tokens >= self.context:
             raise ContextError(
                 f"{visual_tokens} visual and {text_tokens} text tokens do not fit the context of {self.context} "
@@ -72,12 +108,21 @@ class ModelInfo:
 
 
 class VideoLM(Protocol):
-    """A model that answers questions about videos; whoever asks, runs, plans or explains speaks to this."""
+    """A model that answers questions about videos: the interface that runs, planning and attribution use.
+
+    `TransformersVideoLM` documents the arguments of the methods.
+
+    Attributes:
+        info: The facts about the checkpoint.
+        language_model: Its language model.
+    """
 
     info: ModelInfo
     language_model: LanguageModel
 
-    def encode(self, frames: Any, batch: int | None = None) -> Tensor: ...
+    def encode(self, frames: Any, batch: int | None = None) -> Tensor:
+        """Encode uint8 frames (T H W 3) as a grid of patches (T h w D)."""
+        ...
 
     def answer(
         self,
@@ -89,7 +134,9 @@ class VideoLM(Protocol):
         answer_mode: str = "generate",
         share_prefix: bool = True,
         prefix: Prefix | None = None,
-    ) -> list[Answer]: ...
+    ) -> list[Answer]:
+        """Answer questions about one video, given its visual tokens (N D)."""
+        ...
 
     def answer_batch(
         self,
@@ -100,7 +147,9 @@ class VideoLM(Protocol):
         answer_mode: str = "generate",
         share_prefix: bool = True,
         prefixes: Sequence[Prefix] | None = None,
-    ) -> list[list[Answer]]: ...
+    ) -> list[list[Answer]]:
+        """Answer questions about several videos together."""
+        ...
 
     def stream(
         self,
@@ -110,27 +159,42 @@ class VideoLM(Protocol):
         max_new_tokens: int = 256,
         prompt: Prompt | None = None,
         prefix: Prefix | None = None,
-    ) -> Iterator[int]: ...
+    ) -> Iterator[int]:
+        """Yield the token ids of one answer as they are generated."""
+        ...
 
-    def new_prefixes(self, n: int) -> list[Prefix]: ...
+    def new_prefixes(self, n: int) -> list[Prefix]:
+        """Make empty prefixes for `n` videos."""
+        ...
 
-    def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix: ...
+    def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix:
+        """Compute the keys and values of text ids and visual tokens (N D) once."""
+        ...
 
 
 class VisionEncoder(Protocol):
     """The vision tower and projector of a family."""
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """The device on which frames enter."""
+        ...
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """One batch of uint8 frames (T H W 3), of the model's size -> patch grid (T h w D)."""
+        """Encode one batch of uint8 frames (T H W 3), already resized, as a grid of patches (T h w D)."""
         ...
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A checked config: transformers' object, the shape it makes, and how long and how large its inputs are."""
+    """A checked config.
+
+    Attributes:
+        config: The config object of transformers.
+        shape: The sizes of the model.
+        positions: Number of positions that its rotary embedding supports.
+        image_size: Height and width of a frame in pixels.
+    """
 
     config: Any
     shape: Shape
@@ -139,28 +203,39 @@ class Configuration:
 
 
 class Family(Protocol):
-    """A family of backbones: one file of sfllava/models/families, named as `model_type` in its configs.
+    """A family of backbones: one file of sfllava/models/families, named after `model_type` in its configs.
 
-    The file exposes one object, `FAMILY`, with all that is special to the family.
+    The file exposes one object, `FAMILY`, with all that is specific to the family.
+
+    Attributes:
+        network: The transformers class to load; it has `lm_head` and `model.language_model`.
+        unused_tensors: Suffixes of the names of tensors that a checkpoint may lack.
     """
 
     network: Any
-    """The transformers class that is loaded; it has `lm_head` and `model.language_model`"""
     unused_tensors: tuple[str, ...]
-    """Ends of names of tensors that a checkpoint may lack"""
 
     def configure(self, config: dict[str, Any], folder: Path, rope_factor: float | None) -> Configuration:
-        """Check the JSON of a config, before anything is built; CheckpointError where it cannot be used."""
+        """Check a config before anything is built.
+
+        Args:
+            config: The JSON of the config.
+            folder: The checkpoint folder, for error messages.
+            rope_factor: Factor of dynamic NTK RoPE, None for the checkpoint's own.
+
+        Raises:
+            CheckpointError: The config cannot be used.
+        """
         ...
 
     def prompt_family(self, config: Any, tokenizer: Tokenizer | None) -> str:
-        """The prompt templates that suit the language model."""
+        """Return the name of the prompt templates that suit the language model."""
         ...
 
     def encoder(self, network: Any, configuration: Configuration) -> VisionEncoder:
-        """The vision encoder of a loaded network."""
+        """Return the vision encoder of a loaded network."""
         ...
 
     def unused_ids(self, config: Any) -> list[int]:
-        """Token ids that are never generated, besides the tokenizer's placeholders."""
+        """Return token ids that are never generated, in addition to the tokenizer's placeholders."""
         ...

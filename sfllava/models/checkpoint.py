@@ -1,6 +1,6 @@
-"""Checkpoint folders on disk -> a config and named tensors, as transformers' LLaVA-NeXT wants them.
+"""Reading checkpoint folders as a config and named tensors for transformers' LLaVA-NeXT.
 
-Two layouts are read: the one of transformers (`model_type: llava_next`), and the original llava-v1.6 one
+There are two layouts: that of transformers (`model_type: llava_next`), and the original one of llava-v1.6
 (`LlavaLlamaForCausalLM`, `LlavaMistralForCausalLM`). Nothing in a checkpoint is executed.
 """
 
@@ -18,40 +18,18 @@ from torch import Tensor
 
 from sfllava.types import SfllavaError
 
-# What openai/clip-vit-large-patch14-336 says of its vision tower, so that no download is needed to know it.
+# The vision config of openai/clip-vit-large-patch14-336, so that it need not be downloaded
 CLIP_L_336 = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-    "projection_dim": 768,
-    "hidden_act": "quick_gelu",
+    "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+    "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768, "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
-}
+}  # fmt: skip
 _TEXT_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "max_position_embeddings",
-    "initializer_range",
-    "rms_norm_eps",
-    "rope_theta",
-    "rope_scaling",
-    "attention_bias",
-    "mlp_bias",
-    "sliding_window",
-    "bos_token_id",
-    "eos_token_id",
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
+    "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "sliding_window", "bos_token_id", "eos_token_id",
     "pad_token_id",
-)
+)  # fmt: skip
 _RENAMES = (
     ("model.vision_tower.vision_tower.", "vision_tower."),
     ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
@@ -60,33 +38,35 @@ _RENAMES = (
     ("lm_head.", "language_model.lm_head."),
     ("model.", "language_model.model."),
 )
-_BUFFERS = ("rotary_emb.inv_freq", "embeddings.position_ids")  # computed, though old checkpoints store them
+_BUFFERS = ("rotary_emb.inv_freq", "embeddings.position_ids")  # old checkpoints store these computed tensors
 
-
-# Above what any real checkpoint has, by far: a damaged or hostile config would take all memory before its weights fail
+# Far above any real checkpoint: a damaged or hostile config could take all memory before its weights fail to load
 _LARGEST = {
-    "num_hidden_layers": 1_000,
-    "hidden_size": 65_536,
-    "intermediate_size": 1 << 20,
-    "vocab_size": 1 << 22,
-    "num_attention_heads": 4_096,
-    "num_key_value_heads": 4_096,
-    "head_dim": 65_536,
-    "image_size": 4_096,
+    "num_hidden_layers": 1_000, "hidden_size": 65_536, "intermediate_size": 1 << 20, "vocab_size": 1 << 22,
+    "num_attention_heads": 4_096, "num_key_value_heads": 4_096, "head_dim": 65_536, "image_size": 4_096,
     "patch_size": 4_096,
-}
+}  # fmt: skip
 
 
 class CheckpointError(SfllavaError):
-    """A checkpoint folder that cannot be loaded; the message names the folder, file or tensors."""
+    """A checkpoint folder cannot be loaded; the message names the folder, file or tensors."""
 
 
 def read_checkpoint(
     folder: Path, vision_tower: str | Path | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-    """(config of a LlavaNextConfig, tensors under llava-hf's names, "transformers" or "original").
+    """Read the config and the weights of a checkpoint folder.
 
-    `vision_tower` replaces the folder or hub id in the original layout's `mm_vision_tower`.
+    Args:
+        folder: The checkpoint folder.
+        vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
+
+    Returns:
+        The JSON of a LlavaNextConfig, the tensors under the names that llava-hf uses, and the layout: "transformers"
+        or "original".
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or holds something else.
     """
     config, layout = read_config(folder, vision_tower)
     if layout == "transformers":
@@ -95,7 +75,18 @@ def read_checkpoint(
 
 
 def read_config(folder: Path, vision_tower: str | Path | None = None) -> tuple[dict[str, Any], str]:
-    """(config of a LlavaNextConfig, "transformers" or "original"); the weights may be absent."""
+    """Read the config of a checkpoint folder, which needs no weights.
+
+    Args:
+        folder: The checkpoint folder.
+        vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
+
+    Returns:
+        The JSON of a LlavaNextConfig, and the layout: "transformers" or "original".
+
+    Raises:
+        CheckpointError: The config is missing or cannot be used.
+    """
     config = read_json(folder / "config.json")
     if "mm_vision_tower" in config:
         return _original_config(folder, config, vision_tower), "original"
@@ -103,7 +94,7 @@ def read_config(folder: Path, vision_tower: str | Path | None = None) -> tuple[d
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; CheckpointError names the file."""
+    """Read a JSON object from a file; raise CheckpointError where it is missing or holds something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -116,7 +107,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder, memory-mapped, from .safetensors where there are any, else from .bin files."""
+    """Read all tensors of a folder, memory-mapped, from .safetensors files or else from .bin files.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or holds something other than tensors.
+    """
     for index, single in (
         ("model.safetensors.index.json", "model.safetensors"),
         ("pytorch_model.bin.index.json", "pytorch_model.bin"),
@@ -133,7 +128,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = {}
         for name in names:
             if Path(name).name != name or name in ("", "..") or "\0" in name:
-                raise CheckpointError(f"{folder / index}: weight files lie beside the index, got {name!r}")
+                raise CheckpointError(f"{folder / index}: weight files are next to the index, got {name!r}")
             weights |= _read_file(folder / name)
         return weights
     raise CheckpointError(f"{folder}: no weights; needed model.safetensors or pytorch_model.bin, whole or sharded")
@@ -168,7 +163,7 @@ def _drop_buffers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _tower(folder: Path, config: dict[str, Any], vision_tower: str | Path | None) -> tuple[str, Path | None]:
-    """The name of the original layout's vision tower, and its folder where there is one."""
+    """Return the name of the vision tower of the original layout, and its folder where there is one."""
     name = str(vision_tower or config["mm_vision_tower"])
     places = [Path(name)] if vision_tower else [folder / name, Path(name)]
     tower = next((path for path in places if _is_folder(path)), None)
@@ -180,7 +175,7 @@ def _tower(folder: Path, config: dict[str, Any], vision_tower: str | Path | None
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # a name that is too long for one
+    except OSError:  # too long for a file name
         return False
 
 
@@ -191,8 +186,8 @@ def _read_original(folder: Path, vision_tower: str | Path | None) -> dict[str, T
     for name, tensor in _drop_buffers(read_weights(folder)).items():
         old, new = next((pair for pair in _RENAMES if name.startswith(pair[0])), ("", ""))
         weights[new + name[len(old) :]] = tensor
-    # Where the tower was not trained along, the published code takes the tower's own weights, even if the
-    # checkpoint has a copy.
+    # where the tower was not trained, the published code loads the tower's own weights, even if the checkpoint has a
+    # copy of them
     if not config.get("unfreeze_mm_vision_tower", False):
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("vision_tower.")}
         tower = tower or _from_hub(tower_name, folder)
@@ -222,7 +217,7 @@ def _original_config(folder: Path, config: dict[str, Any], vision_tower: str | P
         "vision_feature_layer": config.get("mm_vision_select_layer", -2),
         "vision_feature_select_strategy": "default",
         "projector_hidden_act": "gelu",
-        "image_token_index": config["vocab_size"],  # none is needed: tokens are spliced as embeddings
+        "image_token_index": config["vocab_size"],  # not used: visual tokens are spliced in as embeddings
         "tie_word_embeddings": False,
         "dtype": config.get("torch_dtype") or config.get("dtype") or "float16",
     }
@@ -260,10 +255,17 @@ def _from_hub(name: str, folder: Path) -> Path:
 
 
 def fingerprint(folder: Path, weights: dict[str, Tensor]) -> str:
-    """A SHA-256 over a checkpoint's tensors (name, type, shape, and 16 spans of at most 1 KiB of each) and text files.
+    """Hash a checkpoint by samples of its tensors and by its text files.
 
-    Any training changes every tensor that it trains, so this tells checkpoints apart at a thousandth of the reading;
-    it is no proof against tampering. `weights` are those that are loaded, wherever they come from.
+    Training changes all of a tensor, so samples tell checkpoints apart without reading all weights. The hash does not
+    protect against tampering.
+
+    Args:
+        folder: The checkpoint folder, for its .json and .model files.
+        weights: The loaded tensors: of each the name, dtype, shape, and 16 spans of at most 1 KiB are hashed.
+
+    Returns:
+        A SHA-256 in hexadecimal.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
@@ -280,8 +282,16 @@ def fingerprint(folder: Path, weights: dict[str, Tensor]) -> str:
 
 
 def check_sizes(given: dict[str, Any], where: str) -> None:
-    """Raise CheckpointError for a part of a config whose sizes no model has."""
-    for field, most in _LARGEST.items():
+    """Check the sizes in a part of a config against the largest that any model has.
+
+    Args:
+        given: The part of the config.
+        where: Its name, for the error.
+
+    Raises:
+        CheckpointError: A size is out of range.
+    """
+    for field, maximum in _LARGEST.items():
         value = given.get(field)
-        if isinstance(value, int) and not 1 <= value <= most:
-            raise CheckpointError(f"{where}: {field} must be from 1 to {most:,}, got {value:,}")
+        if isinstance(value, int) and not 1 <= value <= maximum:
+            raise CheckpointError(f"{where}: {field} must be from 1 to {maximum:,}, got {value:,}")

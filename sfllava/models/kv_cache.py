@@ -1,4 +1,4 @@
-"""Keys and values of one or several prompts: written in place, cropped without a copy, read together."""
+"""A KV cache for one or several prompts: written in place, cropped without a copy, read as one batch."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from transformers.cache_utils import DynamicLayer
 
 
 class _LayerStorage:
-    """One layer's keys and values, (rows H capacity d) each; zeros where nothing was written yet."""
+    """The keys and values of one layer, (rows H capacity d) each; zeros where nothing was written yet."""
 
     def __init__(self, rows: int) -> None:
         self.rows, self.capacity = rows, 0
-        self.spaces: tuple[Tensor, ...] = ()
+        self.buffers: tuple[Tensor, ...] = ()
 
     def grow(self, like: tuple[Tensor, ...], end: int) -> None:
-        """Have room for `end` positions: what is there is copied only where it has grown too small."""
-        if self.spaces and end <= self.spaces[0].shape[2]:
+        """Make room for `end` positions; the content is copied only where the buffers are too small."""
+        if self.buffers and end <= self.buffers[0].shape[2]:
             return
-        old, size = self.spaces, max(end, self.capacity)
+        old, size = self.buffers, max(end, self.capacity)
         # zeros: a position that a mask hides still enters a product, and 0 x NaN is NaN
-        self.spaces = tuple(new.new_zeros((self.rows, new.shape[1], size, new.shape[3])) for new in like)
-        for space, before in zip(self.spaces, old):
-            space[:, :, : before.shape[2]] = before
+        self.buffers = tuple(new.new_zeros((self.rows, new.shape[1], size, new.shape[3])) for new in like)
+        for buffer, before in zip(self.buffers, old):
+            buffer[:, :, : before.shape[2]] = before
 
 
 class _Layer(DynamicLayer):
-    # DynamicLayer concatenates, which copies the whole prefix at every step; this one writes behind it.
-    def __init__(self, room: _LayerStorage, rows: slice, length: int) -> None:
+    # DynamicLayer concatenates, which copies the whole prefix in every step; this class writes in place
+    def __init__(self, storage: _LayerStorage, rows: slice, length: int) -> None:
         super().__init__()
-        self.room, self.rows, self.length = room, rows, length
-        self.at: Tensor | None = None
+        self.storage, self.rows, self.length = storage, rows, length
+        self.write_positions: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         start = self.length
-        end = start if self.at is not None else start + key_states.shape[-2]
-        self.room.grow((key_states, value_states), end)
-        for space, new in zip(self.room.spaces, (key_states, value_states)):
-            if self.at is None:
-                space[self.rows, :, start:end] = new
+        end = start if self.write_positions is not None else start + key_states.shape[-2]
+        self.storage.grow((key_states, value_states), end)
+        for buffer, new in zip(self.storage.buffers, (key_states, value_states)):
+            if self.write_positions is None:
+                buffer[self.rows, :, start:end] = new
             else:
-                space[self.rows].index_copy_(2, self.at, new)
-        self.keys, self.values = (space[self.rows, :, :end] for space in self.room.spaces)
+                buffer[self.rows].index_copy_(2, self.write_positions, new)
+        self.keys, self.values = (buffer[self.rows, :, :end] for buffer in self.storage.buffers)
         self.length, self.is_initialized = end, True
         return self.keys, self.values
 
@@ -54,87 +54,117 @@ class _Layer(DynamicLayer):
 
 
 class PrefixCache(DynamicCache):
-    """A view of a `BatchKVCache`: one of its prompts, or all of them from one position on."""
+    """A view of a `BatchKVCache`: one of its prompts, or all of them from one position on.
 
-    def __init__(self, rooms: list[_LayerStorage], rows: slice, length: int = 0) -> None:
+    Args:
+        storages: The keys and values of each layer.
+        rows: The prompts that the view shows.
+        length: The position at which the view goes on.
+    """
+
+    def __init__(self, storages: list[_LayerStorage], rows: slice, length: int = 0) -> None:
         super().__init__()
-        self.layers = [_Layer(room, rows, length) for room in rooms]
+        self.layers = [_Layer(storage, rows, length) for storage in storages]
         self.layer_class_to_replicate = None
 
-    def fix(self, at: Tensor, length: int) -> None:
-        """From now on write at the positions `at` (Q), which may change in place, and show `length` positions."""
+    def fix(self, write_positions: Tensor, length: int) -> None:
+        """Give all later forwards the same shapes.
+
+        Args:
+            write_positions: (Q) Where new keys and values are written; the caller changes it in place.
+            length: Number of positions that attention sees from now on.
+        """
         for layer in self.layers:
-            layer.at, layer.length = at, length  # type: ignore[attr-defined]
+            layer.write_positions, layer.length = write_positions, length  # type: ignore[attr-defined]
 
     def emptied(self) -> PrefixCache:
-        """The same view, empty: it holds on to no memory of this one."""
+        """Return the same view, empty; it does not keep the memory of this one."""
         layers: list[Any] = self.layers
-        return PrefixCache([layer.room for layer in layers], layers[0].rows)
+        return PrefixCache([layer.storage for layer in layers], layers[0].rows)
 
     def crop_to(self, length: int) -> None:
-        """Forget all positions from `length` on."""
+        """Drop all positions from `length` on."""
         for layer in self.layers:
             layer.length = min(layer.length, length)  # type: ignore[attr-defined]
 
 
 class BatchKVCache:
-    """The keys and values of `rows` prompts side by side, each filled by itself and all read together."""
+    """The keys and values of a batch of prompts: each prompt is filled on its own, and all are read together.
+
+    Args:
+        layers: Number of decoder layers.
+        rows: Number of prompts.
+    """
 
     def __init__(self, layers: int, rows: int = 1) -> None:
         self.rows = rows
-        self._rooms = [_LayerStorage(rows) for _ in range(layers)]
+        self._storages = [_LayerStorage(rows) for _ in range(layers)]
 
     def row(self, i: int) -> PrefixCache:
-        """The cache of prompt i, empty."""
-        return PrefixCache(self._rooms, slice(i, i + 1))
+        """Return the cache of prompt i, empty."""
+        return PrefixCache(self._storages, slice(i, i + 1))
 
     def together(self, length: int) -> PrefixCache:
-        """The cache of all prompts, which goes on at position `length`."""
-        return PrefixCache(self._rooms, slice(None), length)
+        """Return the cache of all prompts, which goes on at position `length`."""
+        return PrefixCache(self._storages, slice(None), length)
 
     def reserve(self, capacity: int) -> None:
-        """Let the next growth make room for `capacity` positions at once."""
-        for room in self._rooms:
-            room.capacity = capacity
+        """Let the next allocation have room for `capacity` positions."""
+        for storage in self._storages:
+            storage.capacity = capacity
 
     def clear(self) -> None:
-        """Give the memory back; what was cached is lost."""
-        for room in self._rooms:
-            room.spaces, room.capacity = (), 0
+        """Release the memory, and with it all that was cached."""
+        for storage in self._storages:
+            storage.buffers, storage.capacity = (), 0
 
 
 @dataclass
 class Prefix:
-    """A text and visual prefix whose keys and values are computed; `LanguageModel.prefill` reuses it for the next."""
+    """A prefix of text and visual tokens with its keys and values; `LanguageModel.prefill` fills and reuses it.
+
+    Attributes:
+        before: Token ids of the text before the video.
+        tokens: Visual tokens (N D).
+        storage: The keys and values of all videos whose questions are decoded together.
+        cache: The part of `storage` that belongs to this prefix.
+        reused: Number of visual tokens that the last prefill took over from the one before.
+    """
 
     before: tuple[int, ...]
     tokens: Tensor
     storage: BatchKVCache
     cache: PrefixCache
     reused: int = 0
-    """Visual tokens that the last prefill reused from the one before it"""
 
     @property
     def length(self) -> int:
+        """Number of positions."""
         return len(self.before) + len(self.tokens)
 
     def forget(self) -> None:
-        """Give its memory back, and that of all prefixes in the same storage."""
+        """Release its memory, and that of all prefixes in the same storage."""
         self.before, self.tokens, self.reused = (), self.tokens[:0], 0
         self.cache = self.cache.emptied()
         self.storage.clear()
 
 
 def packed_mask(lengths: Tensor, start: int, owners: Tensor, queries: Tensor, causal: bool = True) -> Tensor:
-    """(B 1 Q start+K) bool: a query sees its prompt's prefix, and the earlier keys (and itself) that its question owns.
+    """Make the attention mask under which a query sees its prefix, and the earlier tokens of its own question.
 
-    lengths: (B) of the prefixes, which `start` positions hold. owners: (B K) the question of each position behind
-    them, the queries' own included, last. queries: (B Q) the question of each query; -1 where there is none.
-    causal=False: later keys too.
+    Args:
+        lengths: (B) Lengths of the prefixes.
+        start: Number of cache positions that hold the prefixes.
+        owners: (B K) The question of each later position; the last Q are the queries themselves.
+        queries: (B Q) The question of each query, -1 for padding.
+        causal: False lets a query see later tokens of its question too.
+
+    Returns:
+        bool (B 1 Q start+K), True where a query sees a position.
     """
-    behind = owners[:, None, :] == queries[:, :, None]
+    own = owners[:, None, :] == queries[:, :, None]
     n, k = queries.shape[1], owners.shape[1]
     if causal:
-        behind &= torch.ones(n, k, dtype=torch.bool, device=owners.device).tril(k - n)
+        own &= torch.ones(n, k, dtype=torch.bool, device=owners.device).tril(k - n)
     prefix = torch.arange(start, device=owners.device) < lengths[:, None]
-    return torch.cat([prefix[:, None].expand(-1, n, -1), behind], dim=2)[:, None]
+    return torch.cat([prefix[:, None].expand(-1, n, -1), own], dim=2)[:, None]

@@ -1,7 +1,7 @@
-"""The causal language model of a video LLM, on its own: embed, forward, logits, and its rotary positions.
+"""The causal language model of a video LLM: embeddings, forward, logits, prefill, and its rotary positions.
 
-What answers many questions at a time (`packed_decoding`), keeps keys and values (`kv_cache`) or reads an answer again
-(`replay`) knows this class, and no model family.
+This module works for every model family. `packed_decoding` answers many questions at a time with it, `kv_cache` keeps
+its keys and values, and `replay` computes the likelihood and the attention of a given answer.
 """
 
 from __future__ import annotations
@@ -25,9 +25,16 @@ class LanguageModel:
 
     Args:
         network: A transformers model for generation, with `lm_head`, and the decoder at `model.language_model`.
-        tokenizer: Its tokenizer, which knows the end of an answer and placeholders.
-        context: Positions of the longest prompt with its answer.
+        tokenizer: Its tokenizer, which has the ids of placeholders and of the end of an answer.
+        context: Number of positions of the longest prompt with its answer.
         unused_ids: Token ids that are never generated, besides placeholders and the rows that pad the vocabulary.
+
+    Attributes:
+        eos_ids: Token ids that end an answer.
+        suppressed_ids: (S) Token ids that are never generated.
+        shared_positions: Number of positions up to which a shared prefix is exact, None for all: past them dynamic
+            RoPE rotates keys by the length of the prompt.
+        graphs: Whether decoding replays a CUDA graph: one launch per token instead of hundreds, on one GPU only.
     """
 
     def __init__(self, network: Any, tokenizer: Tokenizer, context: int, unused_ids: Sequence[int] = ()) -> None:
@@ -50,38 +57,46 @@ class LanguageModel:
         )
         limits = sharing_limits(text)
         self.shared_positions: int | None = min(limits) if limits else None
-        """Positions up to which a shared prefix is exact: past them dynamic RoPE rotates keys by the prompt's length"""
         self.graphs = False
-        """Whether decoding is replayed as a CUDA graph: one launch per token instead of hundreds, on one GPU only"""
         # renamed in transformers 5.24
         known = inspect.signature(type(self._decoder).forward).parameters
         self._cache_name = "cache" if "cache" in known else "past_key_values"
 
     @property
     def device(self) -> torch.device:
-        """Where tokens enter."""
+        """The device on which tokens enter."""
         return self._decoder.embed_tokens.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
         return self.network.dtype
 
     @property
     def shared_limit(self) -> int:
-        """Positions that a prompt with its answer may have to share its prefix with others."""
+        """The largest number of positions of a prompt with its answer that may share its prefix."""
         return min(self.shared_positions or self.context, self.context)
 
     @property
     def attention_modules(self) -> list[Any]:
-        """The attention of each layer."""
+        """The attention module of each layer."""
         return [layer.self_attn for layer in self._decoder.layers]
 
     def embed_ids(self, ids: Tensor) -> Tensor:
-        """Token ids (...) -> embeddings (... D)."""
+        """Embed token ids (...) as (... D)."""
         return self._decoder.embed_tokens(ids)
 
     def embed(self, before: Sequence[int], tokens: Tensor | None = None, after: Sequence[int] = ()) -> Tensor:
-        """Text ids, visual tokens (N D) and text ids again -> one prompt (1 L D)."""
+        """Put the embeddings of one prompt together.
+
+        Args:
+            before: Token ids of the text before the video.
+            tokens: Visual tokens (N D).
+            after: Token ids of the text after the video.
+
+        Returns:
+            Embeddings (1 L D).
+        """
 
         def embed(ids: Sequence[int]) -> Tensor:
             return self.embed_ids(torch.tensor(list(ids), dtype=torch.long).to(self.device))
@@ -90,46 +105,58 @@ class LanguageModel:
         return torch.cat([embed(before), *visual, embed(after)])[None]
 
     def forward(self, embeds: Tensor, cache: PrefixCache | None = None, **options: Any) -> Tensor:
-        """Embeddings (B L D) -> hidden states (B L D); `options` are the decoder's, such as position_ids."""
+        """Run the decoder layers.
+
+        Args:
+            embeds: Embeddings (B L D).
+            cache: Where keys and values are read and written.
+            **options: Further arguments of the decoder, such as `position_ids` and `attention_mask`.
+
+        Returns:
+            Hidden states (B L D).
+        """
         if cache is not None:
             options |= {self._cache_name: cache, "use_cache": True}
         return self._decoder(inputs_embeds=embeds, **options).last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (... D) -> logits (... V), -inf for what is never generated."""
+        """Compute logits (... V) of hidden states (... D); ids that are never generated get -inf."""
         return self.network.lm_head(hidden).index_fill_(-1, self.suppressed_ids, -torch.inf)
 
     def new_prefixes(self, n: int) -> list[Prefix]:
-        """Empty prefixes, one for each of `n` videos whose questions are answered together."""
-        cache, nothing = BatchKVCache(self.layers, n), torch.zeros(0, self.width, device=self.device, dtype=self.dtype)
-        return [Prefix((), nothing, cache, cache.row(i)) for i in range(n)]
+        """Make empty prefixes, one for each of `n` videos whose questions are decoded together."""
+        cache, no_tokens = (
+            BatchKVCache(self.layers, n),
+            torch.zeros(0, self.width, device=self.device, dtype=self.dtype),
+        )
+        return [Prefix((), no_tokens, cache, cache.row(i)) for i in range(n)]
 
     @torch.inference_mode()
     def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix:
-        """Compute the keys and values of text and visual tokens once.
+        """Compute the keys and values of the text and the visual tokens that all questions about a video share.
 
         Args:
-            before: Ids of the text before the video.
+            before: Token ids of the text before the video.
             tokens: Visual tokens (N D).
-            room: Positions to keep free after them.
-            prefix: An earlier prefix; what it has in common with this one at the front is not computed again.
+            room: Number of positions to allocate for what follows.
+            prefix: An earlier prefix to reuse: its first positions that equal those of this one are kept.
 
         Returns:
-            The prefix, the same object where one was given.
+            The prefix; the same object where one was given.
         """
         self.fresh_rope()
         prefix = prefix or self.new_prefixes(1)[0]
         tokens, before = tokens.to(self.device, self.dtype), tuple(before)
-        # 1) find what is the same at the front, counted in positions
+        # 1) count the first positions that are equal
         same = before == prefix.before
         kept = _equal_rows(prefix.tokens, tokens) if same else 0
-        # a forward needs a position: where all are kept, the last is computed again
+        # a forward needs at least one position: where all are equal, compute the last again
         first = min(len(before) + kept, len(before) + len(tokens) - 1) if same else 0
-        # 2) forget the rest; nothing is known of the new prefix until its forward has succeeded
+        # 2) drop the others; the prefix counts as empty until the forward has succeeded
         prefix.before, prefix.tokens, prefix.reused = (), tokens[:0], kept
         prefix.cache.crop_to(first)
         prefix.storage.reserve(len(before) + len(tokens) + room)
-        # 3) compute what is new
+        # 3) compute the keys and values of the new positions
         embeds = self.embed(before, tokens)[:, first:]
         positions = torch.arange(first, first + embeds.shape[1], device=self.device)[None]
         with self.static_rope() if len(before) + len(tokens) <= self.shared_limit else nullcontext():
@@ -138,10 +165,14 @@ class LanguageModel:
         return prefix
 
     def generate(self, embeds: Tensor, max_new_tokens: int) -> list[int] | None:
-        """Answer one prompt (1 L D) greedily, the plain way: transformers' `generate`.
+        """Answer one prompt greedily with transformers' `generate`.
+
+        Args:
+            embeds: The prompt (1 L D).
+            max_new_tokens: The largest number of new tokens.
 
         Returns:
-            The ids before the end of the answer, or None where logits were not finite.
+            The token ids before the end of the answer, or None where logits are not finite.
         """
         self.fresh_rope()
         mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
@@ -155,7 +186,15 @@ class LanguageModel:
         return self.until_end(ids[0].tolist()) if watch.finite else None
 
     def stream(self, embeds: Tensor, max_new_tokens: int) -> Iterator[int]:
-        """`generate`, one id at a time, the end of the answer included; -1 where logits are not finite."""
+        """Answer one prompt greedily, token by token.
+
+        Args:
+            embeds: The prompt (1 L D).
+            max_new_tokens: The largest number of new tokens.
+
+        Yields:
+            Each token id as soon as it is known, also ids that end an answer; -1 where logits are not finite.
+        """
         self.fresh_rope()
         empty = self.new_prefixes(1)[0]
         empty.storage.reserve(embeds.shape[1] + max_new_tokens)
@@ -168,13 +207,13 @@ class LanguageModel:
             embeds = self.embed([max(token, 0)])
 
     def until_end(self, ids: list[int]) -> list[int]:
-        """The ids before the first that ends an answer."""
+        """Return the ids before the first one that ends an answer."""
         end = next((k for k, i in enumerate(ids) if i in self.eos_ids), len(ids))
         return ids[:end]
 
     @contextmanager
     def static_rope(self) -> Iterator[None]:
-        """Dynamic RoPE as it is below its limit, without reading the positions, which would synchronize the host."""
+        """Treat dynamic RoPE as the default below its limit: reading the positions would synchronize the host."""
         rope = self._decoder.rotary_emb
         kind = rope.rope_type
         rope.rope_type = "default" if kind == "dynamic" else kind
@@ -184,7 +223,7 @@ class LanguageModel:
             rope.rope_type = kind
 
     def fresh_rope(self) -> None:
-        """Reset dynamic RoPE, which remembers the longest prompt and would rotate later, shorter ones differently."""
+        """Reset dynamic RoPE, which would apply the rotation of the longest prompt so far to later, shorter ones."""
         rope = self._decoder.rotary_emb
         if hasattr(rope, "original_inv_freq"):
             rope.register_buffer("inv_freq", rope.original_inv_freq.to(rope.inv_freq.device), persistent=False)
@@ -192,15 +231,15 @@ class LanguageModel:
 
 
 def sharing_limits(text: Any) -> list[int]:
-    """Positions up to which a language model of this config may share a prefix, one for each reason."""
+    """Return the numbers of positions past which a prefix may not be shared: for dynamic RoPE, for a sliding window."""
     limits = [text.max_position_embeddings] if (text.rope_parameters or {}).get("rope_type") == "dynamic" else []
     return limits + ([text.sliding_window] if getattr(text, "sliding_window", None) else [])
 
 
 def _equal_rows(one: Tensor, two: Tensor) -> int:
-    """How many rows at the front of (N D) and (M D) are the same, bit for bit."""
+    """Count the first rows of (N D) and (M D) that are equal, bit for bit."""
     n = min(len(one), len(two))
-    if not n:  # without a comparison, which would synchronize the host
+    if not n:  # a comparison would synchronize the host
         return 0
     different = (one[:n] != two[:n]).any(1)
     return int(different.int().argmax()) if different.any() else n

@@ -1,4 +1,4 @@
-"""A checkpoint folder or a hub name -> a model, of whatever family."""
+"""Loading a checkpoint folder, or a model of the hub, of any family."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.types import SfllavaError
 
-# parameters; those that a checkpoint lacks would be made in memory, only to be refused
-_MUCH = 1_000_000_000
+# Parameters. Above this, a config that does not fit its weights is refused before missing tensors are allocated
+_CHECKED_PARAMETERS = 1_000_000_000
 TINY = Path(__file__).with_name("tiny") / "weights"
 
 
@@ -37,13 +37,25 @@ def load_model(
     rope_factor: float | None = 2.0,
     context: int = 8192,
 ) -> TransformersVideoLM:
-    """Load a LLaVA-NeXT checkpoint: a folder in either layout, a hub name, or `tiny`, the one in the package.
+    """Load a checkpoint.
 
-    device: auto (a GPU where there is one), cpu, cuda, cuda:1. dtype: auto (float32 on CPU, the checkpoint's half
-    type elsewhere), or float32, float16, bfloat16. device_map: as in transformers, e.g. "auto", for a model larger
-    than one GPU. vision_tower: the folder of the original layout's `mm_vision_tower`. rope_factor: of dynamic NTK
-    RoPE, None for the checkpoint's own. context: the longest input; at most rope_factor times the checkpoint's
-    positions. Raises CheckpointError.
+    Args:
+        path_or_name: A folder in the transformers or the original layout, a hub name, or `tiny`, the model in the
+            package.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
+        dtype: "auto" (float32 on CPU, the checkpoint's half precision elsewhere), "float32", "float16" or "bfloat16".
+        device_map: As in transformers, such as "auto", for a model larger than one GPU.
+        vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
+        rope_factor: Factor of dynamic NTK RoPE, None for the checkpoint's own RoPE.
+        context: Number of positions of the longest prompt with its answer; at most rope_factor times the positions of
+            the checkpoint.
+
+    Returns:
+        The model, ready to encode and to answer.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be loaded.
+        SfllavaError: There is no such device or dtype.
     """
     folder = _folder(path_or_name)
     try:
@@ -59,6 +71,7 @@ def load_model(
 
 
 def first_line(error: Exception) -> str:
+    """Return the message of an error as one line of at most 300 characters."""
     return " ".join(str(error).split())[:300]
 
 
@@ -75,12 +88,12 @@ def _load(
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
     family = find_family(config_dict, folder)
     made = family.configure(config_dict, folder, rope_factor)
-    needed, there = made.shape.parameters, sum(tensor.numel() for tensor in weights.values())
-    if needed > _MUCH and needed > 16 * there:  # weights of 4 bits are packed into fewer numbers
+    needed, found = made.shape.parameters, sum(tensor.numel() for tensor in weights.values())
+    if needed > _CHECKED_PARAMETERS and needed > 16 * found:  # 4-bit weights are packed into fewer numbers
         raise CheckpointError(
-            f"{folder}: the weights do not fit the config: it declares {needed:,} parameters, and there are {there:,}"
+            f"{folder}: the weights do not fit the config: it declares {needed:,} parameters, and there are {found:,}"
         )
-    mark = fingerprint(folder, weights)  # before loading, which takes the tensors over
+    checkpoint_hash = fingerprint(folder, weights)  # before loading, which takes the tensors over
     on_cpu = device == "cpu" and device_map is None
     torch_dtype = dtype_of(dtype, on_cpu, config_dict, weights)
     network = _network(folder, family, made.config, weights, torch_dtype, device_map or {"": device})
@@ -88,7 +101,9 @@ def _load(
     if (folder / "generation_config.json").exists():
         network.generation_config = GenerationConfig.from_pretrained(str(folder))
     tokenizer, context = Tokenizer(folder), min(context, made.positions)
-    return assemble(network, tokenizer, family, made, path=folder, layout=layout, context=context, fingerprint=mark)
+    return assemble(
+        network, tokenizer, family, made, path=folder, layout=layout, context=context, fingerprint=checkpoint_hash
+    )
 
 
 def assemble(
@@ -102,7 +117,18 @@ def assemble(
     context: int,
     fingerprint: str,
 ) -> TransformersVideoLM:
-    """The model that a loaded network of a family makes; the rest is as in `ModelInfo`."""
+    """Make a model of a loaded network.
+
+    Args:
+        network: The loaded transformers model.
+        tokenizer: The tokenizer of the checkpoint.
+        family: The family of the checkpoint.
+        configuration: The checked config.
+        path: As in `ModelInfo`.
+        layout: As in `ModelInfo`.
+        context: As in `ModelInfo`.
+        fingerprint: As in `ModelInfo`.
+    """
     config, shape = configuration.config, configuration.shape
     encoder = family.encoder(network, configuration)
     language_model = LanguageModel(network.eval(), tokenizer, context, family.unused_ids(config))
@@ -126,7 +152,7 @@ def assemble(
 def _network(
     folder: Path, family: Family, config: Any, weights: dict[str, Tensor], dtype: torch.dtype, device_map: Any
 ) -> Any:
-    """The network of a config with these weights; CheckpointError where they do not fit."""
+    """Make the network of a config from weights; raise CheckpointError where they do not fit."""
     with quiet():
         network, info = family.network.from_pretrained(
             None,
@@ -154,7 +180,7 @@ def _network(
 
 
 def _folder(path_or_name: str | Path) -> Path:
-    if str(path_or_name) == "tiny":  # a folder of that name is ./tiny
+    if str(path_or_name) == "tiny":  # a folder of that name is written as ./tiny
         return TINY
     if is_url(path_or_name):
         raise CheckpointError(
@@ -179,6 +205,17 @@ def _folder(path_or_name: str | Path) -> Path:
 
 
 def device_of(device: str) -> str:
+    """Resolve a device name.
+
+    Args:
+        device: "auto", or a name that torch knows.
+
+    Returns:
+        A name that torch knows.
+
+    Raises:
+        SfllavaError: There is no such device.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -191,6 +228,17 @@ def device_of(device: str) -> str:
 
 
 def dtype_of(dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], weights: dict[str, Tensor]) -> torch.dtype:
+    """Resolve a dtype.
+
+    Args:
+        dtype: "auto", a name, or a torch dtype.
+        on_cpu: Whether "auto" means float32.
+        config: The JSON of the checkpoint's config.
+        weights: The checkpoint's tensors, for a config without a dtype.
+
+    Raises:
+        SfllavaError: There is no such dtype.
+    """
     names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if isinstance(dtype, torch.dtype):
         return dtype
@@ -206,7 +254,7 @@ def dtype_of(dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], wei
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    # the loading report repeats, over many lines, what CheckpointError says in one
+    """Silence the loading report of transformers: CheckpointError says the same in one line."""
     level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

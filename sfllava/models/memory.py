@@ -1,4 +1,8 @@
-"""What to do where a device's memory is too small: the same in smaller groups."""
+"""Retrying with smaller batches where memory is too small.
+
+accelerate's `find_executable_batch_size` does not return the size that worked, ignores MemoryError, and clears the
+cache while the error still holds the failed tensors.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,18 @@ T = TypeVar("T")
 
 
 def retry_with_smaller_batch(run: Callable[[int], T], size: int, what: str) -> tuple[T, int]:
-    """(run(size), size), where that is too much for the device's memory with half the size, and so on down to 1.
+    """Call `run` with a batch size, and halve the size until the batch fits the memory.
 
-    Raises the error of the memory where 1 is too much.
+    Args:
+        run: Takes the batch size.
+        size: The first size to try.
+        what: The items of a batch, for the warning, such as "frames".
+
+    Returns:
+        The result of `run`, and the size that worked.
+
+    Raises:
+        torch.OutOfMemoryError, MemoryError, RuntimeError: The error of `run` where even a batch of 1 does not fit.
     """
     while True:
         try:
@@ -27,26 +40,26 @@ def retry_with_smaller_batch(run: Callable[[int], T], size: int, what: str) -> t
             if size == 1 or not out_of_memory(error):
                 raise
             line = " ".join(str(error).split())[:160]
-        # here, not above: as long as the error is held, so are the tensors of what failed
+        # here and not in the handler: while the error exists, it holds the tensors of the failed attempt
         size //= 2
         log.warning("the device's memory is too small for more: going on with %d %s at a time (%s)", size, what, line)
         free_memory()
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device's memory, or the host's, was too small."""
-    # of the host's memory torch says so in a plain RuntimeError
+    """Return whether an error means that the memory of the device or of the host was too small."""
+    # for host memory torch raises a plain RuntimeError
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def free_memory() -> None:
-    """Give back what the failed attempt held."""
+    """Release the memory of a failed attempt."""
     gc.collect()
     if torch.cuda.is_available():
-        with contextlib.suppress(RuntimeError):  # a device that is broken says so to whoever uses it next
+        with contextlib.suppress(RuntimeError):  # a broken device raises again where it is next used
             torch.cuda.empty_cache()
 
 
 def pinned_array(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty uint8 array in page-locked memory, out of which a GPU copies by itself."""
+    """Return an empty uint8 array in page-locked memory, from which a GPU copies asynchronously."""
     return torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()

@@ -1,4 +1,16 @@
-"""Many questions about one or several videos at a time: each prefix is read once, each step says a token for all."""
+"""Greedy decoding of many questions about one or several videos at a time.
+
+The algorithm, step by step:
+
+1. Prefill the text and the visual tokens of each video once; all its questions share these keys and values
+   (`LanguageModel.prefill`).
+2. Concatenate the questions of a video as one row of tokens, with their own positions and a mask under which a token
+   sees the prefix and its own question only. One forward gives the first new token of each question (`PackedBatch`).
+3. In each decode step, feed the newest token of each unfinished question, masked likewise (`decode_steps`).
+4. On a GPU, replay that step as a CUDA graph of fixed shapes (`StaticDecodeLoop`).
+
+The token ids are those of one generation per question: no key or value of a prefix is copied or computed twice.
+"""
 
 from __future__ import annotations
 
@@ -13,59 +25,76 @@ from sfllava.models.finite import greedy
 from sfllava.models.kv_cache import Prefix, packed_mask
 from sfllava.models.language_model import LanguageModel
 
-# Cache positions that questions may take beside their prefixes: 2 GB in half precision for 7B
+# Cache positions that questions may take in addition to their prefixes: 2 GB in half precision for a 7B model
 PACKED_POSITIONS = 4096
-# New tokens from which a CUDA graph, whose making costs some steps, is worth while
+# Fewer new tokens than this do not repay the steps that the capture of a CUDA graph costs
 GRAPH_TOKENS = 12
 T = TypeVar("T")
 
 
 @dataclass
 class PrefixGroup:
-    """A prefix, and the ids of each question behind it."""
+    """The prefix of one video, and the token ids of each question that follows it."""
 
     prefix: Prefix
     suffixes: list[list[int]]
 
 
 class PackedBatch:
-    """The questions of all lanes behind their prefixes, which stand on one shelf, a lane for each of its rows.
+    """The questions of several prefix groups, decoded together after their prefixes.
 
-    Questions are numbered through, lane by lane. Whoever is done with it crops nothing: the prefixes stay as they are.
+    Each group is one row of the batch. Questions are numbered across groups, in order. The prefixes keep their length:
+    nothing has to be cropped after use.
+
+    Args:
+        model: The language model.
+        groups: The B groups, of which all prefixes come from one call of `LanguageModel.new_prefixes`.
+
+    Attributes:
+        logits: (Q V) The logits of the first new token of each question.
     """
 
-    def __init__(self, model: LanguageModel, lanes: Sequence[PrefixGroup]) -> None:
+    def __init__(self, model: LanguageModel, groups: Sequence[PrefixGroup]) -> None:
         self.model = model
-        self.start = max(lane.prefix.length for lane in lanes)
-        """The position behind the longest prefix, where the questions' begin"""
-        self.cache = lanes[0].prefix.storage.together(self.start)
-        self.lengths = self.tensor([lane.prefix.length for lane in lanes])
-        self.lane = [b for b, lane in enumerate(lanes) for _ in lane.suffixes]
-        self.next = [lane.prefix.length + len(ids) for lane in lanes for ids in lane.suffixes]
-        """Of each question the position of its next token"""
-        suffixes = [ids for lane in lanes for ids in lane.suffixes]
-        rows: list[list[tuple[int, int, int]]] = [[] for _ in lanes]  # (question, token, position)
+        # 1) the questions of all groups begin at the end of the longest prefix
+        self.start = max(group.prefix.length for group in groups)
+        self.cache = groups[0].prefix.storage.together(self.start)
+        self.lengths = self.tensor([group.prefix.length for group in groups])
+        # 2) for each question: the row of its group, and the position of its next token
+        self.rows = [row for row, group in enumerate(groups) for _ in group.suffixes]
+        self.next_positions = [group.prefix.length + len(ids) for group in groups for ids in group.suffixes]
+        # 3) concatenate the questions of each group; note where each ends
+        suffixes = [ids for group in groups for ids in group.suffixes]
+        rows: list[list[tuple[int, int, int]]] = [[] for _ in groups]  # (question, token, position)
         ends = []
         for question, ids in enumerate(suffixes):
-            row, first = rows[self.lane[question]], self.next[question] - len(ids)
+            row, first = rows[self.rows[question]], self.next_positions[question] - len(ids)
             row += [(question, token, first + i) for i, token in enumerate(ids)]
             ends.append(len(row) - 1)
-        self.owners = self.tensor([[] for _ in lanes]).long()
+        # 4) one forward over all of them
+        self.owners = self.tensor([[] for _ in groups]).long()  # (B K) the question of each cached position
         self.logits = self._forward(rows, list(range(len(suffixes))), ends)
-        """(Q V) behind each question"""
 
-    def say(self, said: Sequence[tuple[int, int]]) -> Tensor:
-        """(N V) logits behind each of the (question, token), of each question at most one, questions in order."""
+    def decode_step(self, next_tokens: Sequence[tuple[int, int]]) -> Tensor:
+        """Feed one new token to each of some questions.
+
+        Args:
+            next_tokens: N pairs (question, token), ordered by question, at most one for each question.
+
+        Returns:
+            Logits (N V) of the tokens that follow.
+        """
         rows: list[list[tuple[int, int, int]]] = [[] for _ in self.lengths]
         ends = []
-        for question, token in said:
-            row = rows[self.lane[question]]
+        for question, token in next_tokens:
+            row = rows[self.rows[question]]
             ends.append(len(row))
-            row.append((question, token, self.next[question]))
-            self.next[question] += 1
-        return self._forward(rows, [question for question, _ in said], ends)
+            row.append((question, token, self.next_positions[question]))
+            self.next_positions[question] += 1
+        return self._forward(rows, [question for question, _ in next_tokens], ends)
 
     def _forward(self, rows: list[list[tuple[int, int, int]]], questions: list[int], ends: list[int]) -> Tensor:
+        """Run one forward over new tokens; return the logits at the end of each question."""
         queries, tokens, positions = self.tensor(pad_rows(rows, (-1, 0, 0))).unbind(-1)
         self.owners = torch.cat([self.owners, queries], 1)
         with self.model.static_rope():
@@ -75,114 +104,149 @@ class PackedBatch:
                 position_ids=positions,
                 attention_mask=packed_mask(self.lengths, self.start, self.owners, queries),
             )
-        at = self.tensor([[self.lane[question] for question in questions], ends])
-        return self.model.logits(hidden[at[0], at[1]])
+        index = self.tensor([[self.rows[question] for question in questions], ends])
+        return self.model.logits(hidden[index[0], index[1]])
 
     def tensor(self, values: Any) -> Tensor:
+        """Put nested lists of numbers on the model's device."""
         return torch.tensor(values).to(self.model.device)
 
 
 class StaticDecodeLoop:
-    """The steps that follow a pack, in fixed shapes and without a word from the host, so that a GPU can replay them.
+    """Decode steps after a `PackedBatch`, in fixed shapes and without host synchronization, for a CUDA graph.
 
-    Questions that have ended go on being said, to nobody. tokens: (B Q) what each question says last.
+    Questions that have ended are decoded further, and their tokens ignored: the shapes must not change.
+
+    Args:
+        batch: The batch, whose cache the loop takes over.
+        tokens: The first new token of each question.
+        new: The largest number of new tokens of a question.
+
+    Attributes:
+        tokens: (B Q) The newest token of each question; Q is the largest number of questions in a group.
     """
 
-    def __init__(self, pack: PackedBatch, tokens: list[int], new: int) -> None:
-        self._model, self._cache = pack.model, pack.cache
-        rows: list[list[tuple[int, int, int]]] = [[] for _ in pack.lengths]
-        self.slots = []
-        for question, (lane, token) in enumerate(zip(pack.lane, tokens)):
-            self.slots.append((lane, len(rows[lane])))
-            rows[lane].append((question, token, pack.next[question]))
-        self._queries, self.tokens, self._positions = pack.tensor(pad_rows(rows, (-1, 0, 0))).unbind(-1)
-        width, asked = self._queries.shape[1], pack.owners.shape[1]
-        first, length = pack.start + asked, pack.start + asked + new * width
-        at = torch.arange(first, first + width, device=self._queries.device)
-        self._state = [self.tokens, self._positions, at]
-        self._cache.fix(at, length)
-        owners = torch.cat([pack.owners, self._queries.repeat(1, new)], 1)
-        self._own = packed_mask(pack.lengths, pack.start, owners, self._queries, causal=False)
-        self._order, self._width = torch.arange(length, device=at.device), width
+    def __init__(self, batch: PackedBatch, tokens: list[int], new: int) -> None:
+        self._model, self._cache = batch.model, batch.cache
+        # 1) one column for each question of a group; shorter groups are padded
+        rows: list[list[tuple[int, int, int]]] = [[] for _ in batch.lengths]
+        self._slots = []
+        for question, (row, token) in enumerate(zip(batch.rows, tokens)):
+            self._slots.append((row, len(rows[row])))
+            rows[row].append((question, token, batch.next_positions[question]))
+        self._queries, self.tokens, self._positions = batch.tensor(pad_rows(rows, (-1, 0, 0))).unbind(-1)
+        # 2) the cache shows its final length from the start; each step writes the next `width` positions
+        width, used = self._queries.shape[1], batch.owners.shape[1]
+        first, length = batch.start + used, batch.start + used + new * width
+        write_positions = torch.arange(first, first + width, device=self._queries.device)
+        self._state = [self.tokens, self._positions, write_positions]
+        self._cache.fix(write_positions, length)
+        # 3) the mask of all steps; `step` hides the positions that are not written yet
+        owners = torch.cat([batch.owners, self._queries.repeat(1, new)], 1)
+        self._own = packed_mask(batch.lengths, batch.start, owners, self._queries, causal=False)
+        self._order, self._width = torch.arange(length, device=write_positions.device), width
 
     def step(self) -> None:
-        """Say the tokens, and put what follows them in their place."""
-        tokens, positions, at = self._state
+        """Feed the newest tokens, and replace them in place by those that follow."""
+        tokens, positions, write_positions = self._state
         with self._model.static_rope():
             hidden = self._model.forward(
                 self._model.embed_ids(tokens.clamp(min=0)),
                 cache=self._cache,
                 position_ids=positions,
-                attention_mask=self._own & (self._order <= at[:, None]),
+                attention_mask=self._own & (self._order <= write_positions[:, None]),
             )
         tokens.copy_(greedy(self._model.logits(hidden)))
         positions += 1
-        at += self._width
+        write_positions += self._width
 
-    def said(self) -> list[int]:
-        """The last token of each question."""
+    def newest_ids(self) -> list[int]:
+        """Return the newest token of each question; this is the one synchronization of a step."""
         tokens = self.tokens.tolist()
-        return [tokens[lane][slot] for lane, slot in self.slots]
+        return [tokens[row][column] for row, column in self._slots]
 
-    def captured(self) -> torch.cuda.CUDAGraph:
-        """`step` as a CUDA graph; nothing is said by making it."""
+    def capture(self) -> torch.cuda.CUDAGraph:
+        """Return `step` as a CUDA graph; the loop's state stays as it was."""
         before = [tensor.clone() for tensor in self._state]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # a first run chooses kernels and takes memory, which a capture must not
+        # 1) warm up on another stream: the first run chooses kernels and allocates, which a capture must not do
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             self.step()
-        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.current_stream().wait_stream(stream)
+        # 2) capture; thread_local, because the threads that read decoded videos pin memory meanwhile
         graph = torch.cuda.CUDAGraph()
-        # thread_local: the threads that read decoded videos take pinned memory meanwhile
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self.step()
+        # 3) undo the warm-up
         for tensor, value in zip(self._state, before):
             tensor.copy_(value)
         return graph
 
 
 def decode_steps(
-    model: LanguageModel, lanes: Sequence[PrefixGroup], new: int, ends: set[int]
+    model: LanguageModel, groups: Sequence[PrefixGroup], new: int, ends: set[int]
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Each step's questions that are still being answered, and the token that each says, the ends included.
+    """Decode all questions greedily, step by step.
 
-    A question whose logits are not finite says -1, and ends.
+    Args:
+        model: The language model.
+        groups: Prefixes with their questions, as for `PackedBatch`.
+        new: The largest number of new tokens of a question.
+        ends: Token ids that end an answer.
+
+    Yields:
+        The unfinished questions and the new token of each, the ending one included. A token of -1 means that the
+        logits are not finite; it ends the question.
     """
-    pack = PackedBatch(model, lanes)
-    live, following = list(range(len(pack.logits))), greedy(pack.logits).tolist()
-    replay, steps = None, None
+    # 1) one forward over all questions gives their first tokens
+    batch = PackedBatch(model, groups)
+    unfinished, tokens = list(range(len(batch.logits))), greedy(batch.logits).tolist()
+    replay, loop = None, None
     if model.graphs and new >= GRAPH_TOKENS:
-        steps = StaticDecodeLoop(pack, following, new)
-        replay = steps.captured().replay
+        loop = StaticDecodeLoop(batch, tokens, new)
+        replay = loop.capture().replay
     for step in range(new):
-        yield live, following
-        going = [(question, token) for question, token in zip(live, following) if token >= 0 and token not in ends]
-        if not going or step + 1 == new:
+        yield unfinished, tokens
+        # 2) drop the questions that have ended
+        newest = [(question, token) for question, token in zip(unfinished, tokens) if token >= 0 and token not in ends]
+        if not newest or step + 1 == new:
             return
-        live = [question for question, _ in going]
-        if replay and steps:
+        unfinished = [question for question, _ in newest]
+        # 3) feed the newest token of each of the others
+        if replay and loop:
             replay()
-            said = steps.said()
-            following = [said[question] for question in live]
+            newest_ids = loop.newest_ids()
+            tokens = [newest_ids[question] for question in unfinished]
         else:
-            following = greedy(pack.say(going)).tolist()
+            tokens = greedy(batch.decode_step(newest)).tolist()
 
 
 def pad_rows(rows: list[list[T]], value: T) -> list[list[T]]:
-    """Rows of one length: what fills them up belongs to no question, and is seen by none."""
+    """Pad rows to one length with a value; padding belongs to no question, so no token attends to it."""
     width = max(map(len, rows))
     return [row + [value] * (width - len(row)) for row in rows]
 
 
-def split_to_fit(suffixes: Sequence[list[int]], new: int, room: int, most: int) -> list[list[int]]:
-    """Positions in `suffixes`, in groups of at most `most` that take at most `room` of the cache, or are alone."""
-    out: list[list[int]] = []
+def split_to_fit(suffixes: Sequence[list[int]], new: int, room: int, max_questions: int) -> list[list[int]]:
+    """Split questions into groups that fit the cache.
+
+    Args:
+        suffixes: The token ids of each question.
+        new: The largest number of new tokens of a question.
+        room: Cache positions that a group may take. A question that needs more has a group of its own.
+        max_questions: The largest number of questions in a group.
+
+    Returns:
+        Groups of indices into `suffixes`, in order.
+    """
+    groups: list[list[int]] = []
     used = 0
     for i, ids in enumerate(suffixes):
-        need = len(ids) + new
-        if not out or used + need > room or len(out[-1]) == most:
-            out.append([])
+        needed = len(ids) + new
+        if not groups or used + needed > room or len(groups[-1]) == max_questions:
+            groups.append([])
             used = 0
-        out[-1].append(i)
-        used += need
-    return out
+        groups[-1].append(i)
+        used += needed
+    return groups

@@ -1,4 +1,4 @@
-"""An answer read a second time: how likely the model finds it, and where it looked while it said it."""
+"""The log-likelihood of a given answer, and the attention over the visual tokens while it was generated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sfllava.models.language_model import LanguageModel
 from sfllava.prompts import Prompt
 from sfllava.types import Question, SfllavaError
 
-# Query rows whose attention is held at once, in all heads of one layer: 32 x 32 heads x 8,192 keys are 34 MB
+# Query rows whose attention is in memory at once, for all heads of one layer: 32 x 32 heads x 8,192 keys are 34 MB
 ROWS = 32
 
 
@@ -25,17 +25,30 @@ def log_likelihoods(
     model: VideoLM,
     tokens: Tensor,
     question: Question,
-    said: Sequence[int],
+    generated_ids: Sequence[int],
     prompt: Prompt | None = None,
     prefix: Prefix | None = None,
 ) -> Tensor:
-    """(A) log-likelihood, in float32, of each of the answer's token ids behind the ones before it.
+    """Compute the log-likelihood of each token of an answer, given the tokens before it.
 
-    Over the tokens that the model may say; the end of the answer is not part of it.
+    Args:
+        model: The model.
+        tokens: Visual tokens (N D).
+        question: The question.
+        generated_ids: The A token ids of the answer, without its end.
+        prompt: Replaces the prompt of the question's task.
+        prefix: From `new_prefixes`; filled and reused.
+
+    Returns:
+        Natural logarithms, float32 (A), normalized over the ids that the model may generate.
+
+    Raises:
+        SfllavaError: The answer is empty.
+        ContextError: Prompt and answer do not fit the context.
     """
-    rows = torch.cat(list(_replay(model, tokens, question, said, prompt, prefix)))
+    rows = torch.cat(list(_replay(model, tokens, question, generated_ids, prompt, prefix)))
     logits = model.language_model.logits(rows).float()
-    return logits.log_softmax(-1).gather(1, torch.tensor(list(said), device=logits.device)[:, None])[:, 0]
+    return logits.log_softmax(-1).gather(1, torch.tensor(list(generated_ids), device=logits.device)[:, None])[:, 0]
 
 
 @torch.inference_mode()
@@ -43,17 +56,32 @@ def attention_weights(
     model: VideoLM,
     tokens: Tensor,
     question: Question,
-    said: Sequence[int],
+    generated_ids: Sequence[int],
     prompt: Prompt | None = None,
     prefix: Prefix | None = None,
 ) -> Tensor:
-    """(A N) attention over the N visual tokens at the position from which each token of the answer was said.
+    """Compute the attention over the visual tokens at the positions that generate the tokens of an answer.
 
-    Mean over all heads and layers of the softmax's own weights; a row sums to the share of the visual tokens, the
-    rest went to text. Of each layer only these rows are computed beside the forward, and added up at once.
+    Only these rows of the attention matrices are computed in addition to the forward, layer by layer.
+
+    Args:
+        model: The model.
+        tokens: Visual tokens (N D).
+        question: The question.
+        generated_ids: The A token ids of the answer, without its end.
+        prompt: Replaces the prompt of the question's task.
+        prefix: From `new_prefixes`; filled and reused.
+
+    Returns:
+        float32 (A N), the mean of the softmax weights over all heads and layers. A row sums to the share of the visual
+        tokens; the rest of the attention went to text.
+
+    Raises:
+        SfllavaError: The answer is empty.
+        ContextError: Prompt and answer do not fit the context.
     """
-    total = torch.zeros(len(said), len(tokens), device=model.language_model.device)
-    for _ in _replay(model, tokens, question, said, prompt, prefix, total):
+    total = torch.zeros(len(generated_ids), len(tokens), device=model.language_model.device)
+    for _ in _replay(model, tokens, question, generated_ids, prompt, prefix, total):
         pass
     return total / len(model.language_model.attention_modules)
 
@@ -62,34 +90,34 @@ def _replay(
     model: VideoLM,
     tokens: Tensor,
     question: Question,
-    said: Sequence[int],
+    generated_ids: Sequence[int],
     prompt: Prompt | None,
     prefix: Prefix | None,
     total: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """(A D), in parts, the hidden states from which the answer's tokens are said, as when they were said."""
-    if not said:
+    """Yield, in parts, the hidden states (A D) that generate the tokens of the answer."""
+    if not generated_ids:
         raise SfllavaError("needed an answer of at least one token, got an empty one")
     before, after = model.info.prompt_ids(question, prompt)
     length = len(before) + len(tokens) + len(after)
-    model.info.check_context(len(tokens), len(before) + len(after) + len(said) - 1, question.text)
-    alone = length + len(said) > model.language_model.shared_limit
+    model.info.check_context(len(tokens), len(before) + len(after) + len(generated_ids) - 1, question.text)
+    alone = length + len(generated_ids) > model.language_model.shared_limit
     if not alone:
-        ids = [*after, *said[:-1]]
+        ids = [*after, *generated_ids[:-1]]
         shared = model.language_model.prefill(before, tokens, len(ids), prefix)
-        parts = [(model.language_model.embed(ids), len(said))]
+        parts = [(model.language_model.embed(ids), len(generated_ids))]
     else:
-        # past the limit the rotation depends on the length, so the tokens follow one by one, as they were said
+        # past the limit the rotation depends on the length, so feed the tokens one by one, as in generation
         model.language_model.fresh_rope()
         shared = model.language_model.new_prefixes(1)[0]
-        shared.storage.reserve(length + len(said))
+        shared.storage.reserve(length + len(generated_ids))
         parts = [
             (model.language_model.embed(before, tokens, after), 1),
-            *((model.language_model.embed([token]), 1) for token in said[:-1]),
+            *((model.language_model.embed([token]), 1) for token in generated_ids[:-1]),
         ]
     done = 0
     for embeds, rows in parts:
-        with _watching(
+        with _collect_attention(
             model.language_model, shared.cache, len(before), None if total is None else total[done : done + rows]
         ):
             start = shared.cache.get_seq_length()
@@ -105,16 +133,16 @@ def _replay(
 
 
 @contextmanager
-def _watching(model: LanguageModel, cache: PrefixCache, start: int, total: Tensor | None) -> Iterator[None]:
-    """Add to `total` (A N), layer by layer, the attention of the last A positions of the forward inside."""
+def _collect_attention(model: LanguageModel, cache: PrefixCache, start: int, total: Tensor | None) -> Iterator[None]:
+    """Add to `total` (A N), layer by layer, the attention of the last A positions of the forward in the block."""
 
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         keys: Any = cache.layers[module.layer_idx].keys
         _add_rows(module, hidden[:, -len(total) :], kwargs["position_embeddings"], keys, start, total)  # type: ignore[arg-type]
 
-    watched = [] if total is None else model.attention_modules
-    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in watched]
+    modules = [] if total is None else model.attention_modules
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
     try:
         yield
     finally:
@@ -125,12 +153,12 @@ def _watching(model: LanguageModel, cache: PrefixCache, start: int, total: Tenso
 def _add_rows(
     module: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor], keys: Tensor, start: int, total: Tensor
 ) -> None:
-    """Add the mean over heads of softmax(q k) at the visual tokens' keys, for the last positions (1 A D)."""
+    """Add the mean over heads of softmax(q k) at the keys of the visual tokens, for the last positions (1 A D)."""
     cos, sin = (part[:, -hidden.shape[1] :] for part in rotation)
     queries = module.q_proj(hidden).unflatten(-1, (-1, module.head_dim)).transpose(1, 2)
     queries, _ = apply_rotary_pos_emb(queries, queries, cos, sin)
     groups = module.num_key_value_groups
-    grouped = queries[0].unflatten(0, (-1, groups))  # heads that share keys side by side: (K G A d)
+    grouped = queries[0].unflatten(0, (-1, groups))  # heads that share keys are adjacent: (K G A d)
     n, end = hidden.shape[1], keys.shape[-2]
     for i in range(0, n, ROWS):
         part = grouped[:, :, i : i + ROWS]

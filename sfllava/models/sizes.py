@@ -1,4 +1,4 @@
-"""What is known of a checkpoint by its config alone: enough to say what it would cost, without its weights."""
+"""The sizes of a checkpoint by its config alone: enough to estimate the cost of a run without weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sfllava.models.tokenizer import Tokenizer
 from sfllava.types import SfllavaError
 
 _VICUNA = {"model_type": "llama", "vocab_size": 32000, "max_position_embeddings": 4096}
-# The language models of llava-v1.6, as their configs have them; all see through CLIP_L_336 up to its last but one layer
+# The language models of llava-v1.6, from their configs; all use CLIP_L_336 up to its last layer but one
 KNOWN: dict[str, dict[str, Any]] = {
     "7b": _VICUNA
     | {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008}
@@ -32,40 +32,54 @@ KNOWN: dict[str, dict[str, Any]] = {
     | {"num_attention_heads": 56, "num_key_value_heads": 8, "head_dim": 128},
 }
 _HUB = re.compile(r"(?:llava-hf|liuhaotian)/llava-v1\.6-(?:vicuna-)?(7b|13b|mistral-7b|34b)(?:-hf)?")
-# English in the published vocabularies; for a plan of a checkpoint whose tokenizer is not at hand
+# Of English in the published vocabularies; for checkpoints without a local tokenizer
 _CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """A checkpoint's sizes, the limits of its context, and what counts its text."""
+    """The sizes of a checkpoint, the limits of its context, and its tokenizer.
+
+    Attributes:
+        name: A name in KNOWN, or the folder as given.
+        shape: The sizes that the cost of a run depends on.
+        context: Number of positions of the longest prompt with its answer.
+        shared_positions: Number of positions up to which questions may share a prefix; None for all.
+        family: The prompt templates that suit the language model.
+        tokenizer: None where it is not on this machine.
+    """
 
     name: str
     shape: Shape
     context: int
-    """Positions of the longest prompt with its answer"""
     shared_positions: int | None
-    """Positions up to which questions may share a prefix; None for all"""
     family: str
-    """The prompt pack that suits its language model"""
     tokenizer: Tokenizer | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
+        """Number of patches (h, w) of a frame."""
         return self.shape.grid
 
     def count(self, text: str) -> int:
-        """Tokens of a text; without a tokenizer about one for every four characters."""
+        """Count the tokens of a text; without a tokenizer, estimate one per four characters."""
         if self.tokenizer is None:
             return math.ceil(len(text) / _CHARACTERS_PER_TOKEN)
         return len(self.tokenizer.encode(text))
 
 
 def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int = 8192) -> Sizes:
-    """The sizes of a checkpoint folder, of which only JSON and tokenizer are read, or of a name in KNOWN.
+    """Find the sizes of a checkpoint, without a download.
 
-    The hub names of llava-v1.6 mean those in KNOWN: nothing is downloaded. `tiny` is the model in the package.
-    rope_factor, context: as in `load_model`. Raises SfllavaError, with all names.
+    Args:
+        model: A checkpoint folder, of which only JSON and tokenizer are read; a name in KNOWN; a hub name of
+            llava-v1.6; or `tiny`, the model in the package.
+        rope_factor: As in `load_model`.
+        context: As in `load_model`.
+
+    Raises:
+        SfllavaError: There is no such model; the message lists the names.
+        CheckpointError: The config of the folder cannot be used.
     """
     name, folder = str(model), Path(model).expanduser()
     known = name if name in KNOWN else match[1] if (match := _HUB.fullmatch(name)) and not folder.is_dir() else None

@@ -1,4 +1,4 @@
-"""Language models that reply to text alone, for judging: a causal LM from a folder, or a loaded LLaVA's own."""
+"""Language models that reply to text, for judging: a causal LM from a folder, or that of a loaded video LLM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sfllava.types import Question, SfllavaError
 
 Reply = tuple[str, int, int]
 """(text, prompt tokens, reply tokens)."""
-# how each family was trained to take turns; the video stands for where the shared part ends, and is empty
+# The chat template of each family; <video> is empty and marks the end of the shared prefix
 _TURNS = {
     "vicuna": "{system} USER: <video>{question} ASSISTANT:",
     "chatml": "<|im_start|>system\n{system}<|im_end|><|im_start|>user\n<video>{question}<|im_end|>"
@@ -30,21 +30,40 @@ _TURNS = {
 
 
 class CausalText:
-    """A transformers causal LM and its tokenizer. Make one with `load_text_model`."""
+    """A transformers causal LM and its tokenizer. Make one with `load_text_model`.
+
+    Args:
+        network: The causal LM.
+        tokenizer: Its tokenizer.
+        name: The name to record.
+        checkpoint_hash: The fingerprint of the checkpoint.
+
+    Attributes:
+        batch: Number of requests to pass to `replies` at a time.
+        about: What a run records about the model.
+    """
 
     batch = 1
 
-    def __init__(self, network: Any, tokenizer: Any, name: str, mark: str) -> None:
+    def __init__(self, network: Any, tokenizer: Any, name: str, checkpoint_hash: str) -> None:
         self._network, self._tokenizer, self.name = network.eval(), tokenizer, name
         template = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
-        self.about = {"sha256_sampled": mark, "dtype": str(network.dtype), "template_sha256": template}
+        self.about = {"sha256_sampled": checkpoint_hash, "dtype": str(network.dtype), "template_sha256": template}
         self._special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
         ends = network.generation_config.eos_token_id or tokenizer.eos_token_id
         self._ends = [ends] if isinstance(ends, int) else list(ends or [])
         self._context = getattr(network.config, "max_position_embeddings", None)
 
     def replies(self, asks: Sequence[tuple[str, str]], max_new_tokens: int) -> list[Reply | SfllavaError]:
-        """Greedy replies to (system, user) texts, one at a time."""
+        """Reply greedily to requests, one at a time.
+
+        Args:
+            asks: Pairs of system and user text.
+            max_new_tokens: The largest number of new tokens of a reply.
+
+        Returns:
+            For each request a reply, or the error that it failed with.
+        """
         return [self._reply(system, user, max_new_tokens) for system, user in asks]
 
     @torch.inference_mode()
@@ -67,8 +86,8 @@ class CausalText:
         )
         if not watch.finite:
             return LogitsError(not_finite(self._network.dtype))
-        said = out[0, ids.shape[1] :].tolist()
-        return self._tokenizer.decode(said, skip_special_tokens=True).strip(), ids.shape[1], len(said)
+        generated_ids = out[0, ids.shape[1] :].tolist()
+        return self._tokenizer.decode(generated_ids, skip_special_tokens=True).strip(), ids.shape[1], len(generated_ids)
 
     def _ids(self, system: str, user: str) -> torch.Tensor:
         if not self._tokenizer.chat_template:
@@ -76,13 +95,13 @@ class CausalText:
         turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         try:
             text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except Exception:  # templates without a system turn say so in many ways
+        except Exception:  # templates without a system turn raise many kinds of errors
             turns = [{"role": "user", "content": f"{system}\n\n{user}"}]
             text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         return self._tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
 
     def _plain(self, text: str) -> str:
-        # a prediction that writes the model's own end of turn must not end one
+        # a prediction must not be able to end the turn by writing a special token
         for token in self._special:
             if len(token) > 1 and not token.isspace():
                 text = text.replace(token, f"{token[0]} {token[1:]}")
@@ -90,7 +109,15 @@ class CausalText:
 
 
 class VideoLMText:
-    """The language model of a loaded LLaVA, asked without a video; questions share the rubric as their prefix."""
+    """The language model of a loaded video LLM, used without a video; requests share the system text as prefix.
+
+    Args:
+        model: The video LLM.
+
+    Attributes:
+        batch: Number of requests to pass to `replies` at a time.
+        about: What a run records about the model.
+    """
 
     batch = 8
 
@@ -101,25 +128,33 @@ class VideoLMText:
             "dtype": str(model.info.dtype),
             "family": model.info.family,
         }
-        self._none = torch.zeros(0, model.language_model.width)
+        self._no_tokens = torch.zeros(0, model.language_model.width)
 
     def replies(self, asks: Sequence[tuple[str, str]], max_new_tokens: int) -> list[Reply | SfllavaError]:
-        """Greedy replies to (system, user) texts."""
+        """Reply greedily to requests, those with the same system text together.
+
+        Args:
+            asks: Pairs of system and user text.
+            max_new_tokens: The largest number of new tokens of a reply.
+
+        Returns:
+            For each request a reply, or the error that it failed with.
+        """
         found: list[Reply | SfllavaError] = []
-        fits: dict[str, list[int]] = {}
+        by_system: dict[str, list[int]] = {}
         for i, (system, user) in enumerate(asks):
             ids = sum(map(len, self._model.info.prompt_ids(Question(user), self._prompt(system))))
             found.append(("", ids, 0))
             try:
                 self._model.info.check_context(0, ids + max_new_tokens, user)
-                fits.setdefault(system, []).append(i)
+                by_system.setdefault(system, []).append(i)
             except SfllavaError as error:
                 found[i] = error
-        for system, places in fits.items():
-            users = [Question(asks[i][1]) for i in places]
+        for system, indices in by_system.items():
+            users = [Question(asks[i][1]) for i in indices]
             prompt = self._prompt(system)
             options = {"max_new_tokens": max_new_tokens, "prompt": prompt}
-            for i, answer in zip(places, self._model.answer_batch([(self._none, users)], **options)[0]):
+            for i, answer in zip(indices, self._model.answer_batch([(self._no_tokens, users)], **options)[0]):
                 found[i] = (
                     LogitsError(answer.error)
                     if answer.error
@@ -132,7 +167,17 @@ class VideoLMText:
 
 
 def load_text_model(folder: str | Path, device: str = "auto", dtype: str = "auto") -> CausalText:
-    """A causal LM from a folder with safetensors and a tokenizer; nothing in it is executed. Raises CheckpointError."""
+    """Load a causal LM from a folder; no code in the folder is executed.
+
+    Args:
+        folder: A folder with safetensors and a tokenizer.
+        device: As in `load_model`.
+        dtype: As in `load_model`.
+
+    Raises:
+        CheckpointError: The folder cannot be loaded.
+        SfllavaError: There is no such device or dtype.
+    """
     folder = Path(folder).expanduser()
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: no such checkpoint folder of a language model; needed config.json")
@@ -144,10 +189,10 @@ def load_text_model(folder: str | Path, device: str = "auto", dtype: str = "auto
                 folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype="auto"
             )
         weights = network.state_dict()
-        mark = fingerprint(folder, weights)
+        checkpoint_hash = fingerprint(folder, weights)
         network = network.to(device, dtype_of(dtype, device == "cpu", network.config.to_dict(), weights))
     except (SfllavaError, MemoryError):
         raise
     except Exception as error:  # a damaged folder can fail anywhere in three libraries
         raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
-    return CausalText(network, tokenizer, str(folder.resolve()), mark)
+    return CausalText(network, tokenizer, str(folder.resolve()), checkpoint_hash)

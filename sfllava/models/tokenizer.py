@@ -1,4 +1,4 @@
-"""Text -> token ids as the published models were trained: one piece of the prompt at a time."""
+"""Tokenization as in the training of the published models: each piece of the prompt separately."""
 
 from __future__ import annotations
 
@@ -10,10 +10,22 @@ from sfllava.models.checkpoint import CheckpointError, read_json
 
 
 class Tokenizer:
-    """`sentencepiece` on the checkpoint's own `tokenizer.model`; without one, its `tokenizer.json`.
+    """The tokenizer of a checkpoint: `sentencepiece` with its `tokenizer.model`, or else its `tokenizer.json`.
 
-    transformers 5 has no slow Llama tokenizer any more, and its own loses a space token at the seam behind
-    the video, so special tokens are split off here and the rest goes to the checkpoint's own model.
+    transformers 5 has no slow Llama tokenizer any more, and its fast one loses a space token after the video. So this
+    class splits off special tokens and leaves the rest to sentencepiece.
+
+    Args:
+        folder: The checkpoint folder.
+
+    Attributes:
+        placeholders: Token ids of the placeholders of images and padding.
+        vocabulary: Number of token ids.
+        bos_id: Token id that begins a prompt, None where the checkpoint uses none.
+        eos_id: Token id that ends an answer, None where there is none.
+
+    Raises:
+        CheckpointError: There is no tokenizer, or it is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +43,7 @@ class Tokenizer:
             vocabulary = sp.GetPieceSize()
             control = (i for i in range(vocabulary) if sp.IsControl(i) or sp.IsUnknown(i))
             self._special = {sp.IdToPiece(i): i for i in control}
-            # legacy (the default of the published checkpoints): text behind a special token gets a space too
+            # legacy (the default of the published checkpoints): text after a special token gets a space too
             self._legacy = options.get("legacy") is not False
         elif (folder / "tokenizer.json").exists():
             import tokenizers
@@ -42,7 +54,7 @@ class Tokenizer:
         else:
             raise CheckpointError(f"{folder}: no tokenizer; needed tokenizer.model or tokenizer.json")
         added = _added_tokens(folder, options)
-        # The placeholders that other code splices images at: here they stay plain text.
+        # other code replaces these placeholders by images; here they are plain text
         self.placeholders = {i for token, i in added.items() if token in ("<image>", "<pad>")}
         if self._sentencepiece:
             self._special |= {token: i for token, i in added.items() if i not in self.placeholders}
@@ -51,10 +63,10 @@ class Tokenizer:
         self.bos_id: int | None = self.token_id(bos) if options.get("add_bos_token", True) else None
         self.eos_id: int | None = self.token_id(_text(options.get("eos_token")) or "</s>")
         self._split = re.compile("(" + "|".join(map(re.escape, sorted(self._special, key=len, reverse=True))) + ")")
-        self._unspoken = {*self._special.values(), *self.placeholders, self.bos_id, self.eos_id}
+        self._hidden_ids = {*self._special.values(), *self.placeholders, self.bos_id, self.eos_id}
 
     def token_id(self, token: str) -> int | None:
-        """The id of a token given as text, or None."""
+        """Return the id of a token given as text, or None."""
         if self._fast:
             return self._fast.token_to_id(token)
         if token in self._special:
@@ -64,7 +76,7 @@ class Tokenizer:
         return None if i == self._sentencepiece.unk_id() else i
 
     def encode(self, piece: str) -> list[int]:
-        """Ids of one piece of a prompt, without BOS."""
+        """Return the token ids of one piece of a prompt, without BOS."""
         if self._fast:
             return self._fast.encode(piece, add_special_tokens=False).ids
         assert self._sentencepiece is not None
@@ -79,7 +91,7 @@ class Tokenizer:
         return ids
 
     def _without_space(self, part: str) -> list[int]:
-        """Ids of a part without a space in front: encoded behind an anchor that does not melt into it."""
+        """Encode a part without a leading space: after an anchor that the tokenizer does not merge with it."""
         encode = self._sentencepiece.EncodeAsIds  # type: ignore[union-attr]
         for anchor in ("\n", "<unk>", "\t", "|", "\x01"):
             front, whole = encode(anchor), encode(anchor + part)
@@ -89,8 +101,8 @@ class Tokenizer:
         return encode(part)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of generated ids, special tokens left out, stripped."""
-        ids = [i for i in ids if i not in self._unspoken]
+        """Return the text of generated ids, stripped and without special tokens."""
+        ids = [i for i in ids if i not in self._hidden_ids]
         if self._fast:
             return self._fast.decode(ids, skip_special_tokens=True).strip()
         assert self._sentencepiece is not None

@@ -1,4 +1,4 @@
-"""A video LLM whose language model runs in this process, whatever its family."""
+"""A video LLM of any family, which runs in this process on transformers."""
 
 from __future__ import annotations
 
@@ -21,18 +21,33 @@ from sfllava.types import Answer, Question, SfllavaError
 
 
 class TransformersVideoLM:
-    """A loaded model: what is known of it, its vision encoder and its language model. Make one with `load_model`."""
+    """A loaded video LLM. Make one with `load_model`.
+
+    Args:
+        info: The facts about the checkpoint.
+        encoder: Its vision encoder.
+        language_model: Its language model.
+    """
 
     def __init__(self, info: ModelInfo, encoder: VisionEncoder, language_model: LanguageModel) -> None:
         self.info, self.encoder, self.language_model = info, encoder, language_model
         self._answering = Answering(info, language_model)
         self._batch = 8 if info.device.type == "cpu" else 64
-        """Frames at a time: fewer once the memory has turned out too small"""
+        """Frames per batch; reduced once memory has turned out too small"""
 
     def encode(self, frames: np.ndarray | Tensor, batch: int | None = None) -> Tensor:
-        """uint8 frames (T H W 3) of any size -> patch grid (T h w D), in the language model's width.
+        """Encode frames as visual tokens before any pooling.
 
-        `batch` frames go through the vision tower at a time (8 on CPU, 64 elsewhere; fewer where memory is short).
+        Args:
+            frames: uint8 RGB (T H W 3), of any size.
+            batch: Frames per forward of the vision tower; by default 8 on CPU and 64 elsewhere. A batch that does not
+                fit the memory is halved.
+
+        Returns:
+            Grid of patches (T h w D), D being the width of the language model.
+
+        Raises:
+            SfllavaError: The frames have another shape or type.
         """
         pixels = np.asarray(frames)
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or not len(pixels):
@@ -49,7 +64,7 @@ class TransformersVideoLM:
 
     @torch.inference_mode()
     def _encode(self, pixels: Tensor, batch: int) -> Tensor:
-        # from pinned memory (`pinned_array`) the copy runs next to the computation
+        # from pinned memory (`pinned_array`) the copy overlaps the computation
         device = self.encoder.device
         return torch.cat([self.encoder(part.to(device, non_blocking=True)) for part in pixels.split(batch)])
 
@@ -64,15 +79,27 @@ class TransformersVideoLM:
         share_prefix: bool = True,
         prefix: Prefix | None = None,
     ) -> list[Answer]:
-        """Greedy answers to many questions about one video; its tokens (N D) are prefilled once for all.
+        """Answer questions about one video greedily; its visual tokens are prefilled once for all questions.
 
-        `prefix` (from `new_prefixes`) carries the prefilled tokens from one call to the next: what the tokens of two
-        calls have in common at their front, such as one Slow pathway before two Fast ones, is computed once.
+        Args:
+            tokens: Visual tokens (N D).
+            questions: Questions, or their texts.
+            max_new_tokens: The largest number of new tokens of an answer.
+            prompt: Replaces the prompt of each question's task.
+            answer_mode: "generate", or "logits" for the letter of highest probability after one forward; "logits"
+                needs questions with options.
+            share_prefix: False answers one question at a time with transformers' `generate`; the token ids are the
+                same.
+            prefix: From `new_prefixes`. The first tokens that two calls with one prefix have in common, such as one
+                Slow pathway before two Fast ones, are prefilled once.
 
-        `prompt` replaces the pack's wording for each question's task. `answer_mode="logits"` gives choice questions the
-        letter of highest probability after one forward, without generation. `share_prefix=False` is the plain
-        way, one question at a time through transformers' `generate`; the tokens are the same. Raises ContextError
-        before any compute where a prompt does not fit, and LogitsError where the logits of a question are not finite.
+        Returns:
+            One answer per question, in order.
+
+        Raises:
+            ContextError: A prompt does not fit the context; raised before any compute.
+            LogitsError: The logits of a question are not finite.
+            SfllavaError: An option is out of range.
         """
         prefixes = None if prefix is None else [prefix]
         options = {
@@ -97,34 +124,44 @@ class TransformersVideoLM:
         share_prefix: bool = True,
         prefixes: Sequence[Prefix] | None = None,
     ) -> list[list[Answer]]:
-        """`answer` for several videos, (tokens, questions) each, whose questions are decoded together.
+        """Answer questions about several videos, decoded together.
 
-        Decoding reads all weights for each token, so that few questions at a time take about as long as many.
-        `prefixes`: one for each video, from one call of `new_prefixes`. A question whose logits are not finite has an
-        answer with an `error`, and the others theirs.
+        Decoding reads all weights in each step, so that a few questions take about as long as many.
+
+        Args:
+            videos: Pairs of visual tokens (N D) and questions.
+            max_new_tokens, prompt, answer_mode, share_prefix: As in `answer`.
+            prefixes: One for each video, all from one call of `new_prefixes`.
+
+        Returns:
+            The answers of each video; where the logits of a question are not finite, its answer has an `error`.
+
+        Raises:
+            ContextError: A prompt does not fit the context; raised before any compute.
+            SfllavaError: An option is out of range.
         """
-        asked = [[Question(q) if isinstance(q, str) else q for q in questions] for _, questions in videos]
-        flat = [question for mine in asked for question in mine]
+        by_video = [[Question(q) if isinstance(q, str) else q for q in questions] for _, questions in videos]
+        flat = [question for questions in by_video for question in questions]
         check_generation(answer_mode, max_new_tokens, flat)
         tokens = [tokens.to(self.info.device, self.info.dtype) for tokens, _ in videos]
         items = []
-        for video, mine in enumerate(asked):
-            for question in mine:
+        for video, questions in enumerate(by_video):
+            for question in questions:
                 before, after = self.info.prompt_ids(question, prompt)
                 self.info.check_context(len(tokens[video]), len(before) + len(after), question.text)
                 items.append(Item(len(items), video, tuple(before), after))
         prefixes = prefixes or self.new_prefixes(len(videos))
         with torch.inference_mode():
             if answer_mode == "logits":
-                said = self._answering.letters(items, flat, prompt, tokens, prefixes)
+                found = self._answering.letters(items, flat, prompt, tokens, prefixes)
             else:
-                said = self._answering.generate(items, max_new_tokens, share_prefix, tokens, prefixes)
+                found = self._answering.generate(items, max_new_tokens, share_prefix, tokens, prefixes)
         answers: list[list[Answer]] = [[] for _ in videos]
         for item, question in zip(items, flat):
             n = len(tokens[item.video])
-            text, ids, letters = said[item.number] or ("", (), {})
+            text, ids, letters = found[item.number] or ("", (), {})
             length = n + len(item.before) + len(item.after)
-            error = not_finite(self.info.dtype) if said[item.number] is None else None
+            error = not_finite(self.info.dtype) if found[item.number] is None else None
             answers[item.video].append(Answer(question, text, ids, n, length, letters, error))
         return answers
 
@@ -138,10 +175,21 @@ class TransformersVideoLM:
         prompt: Prompt | None = None,
         prefix: Prefix | None = None,
     ) -> Iterator[int]:
-        """The token ids that `answer` gives, each as soon as it is known; whoever stops asking has stopped it.
+        """Answer one question token by token; generation stops when the caller stops iterating.
 
-        `prefix` (from `new_prefixes`) is filled and reused as in `answer`. Raises ContextError at the first token, and
-        LogitsError where the logits of the next are not finite.
+        Args:
+            tokens: Visual tokens (N D).
+            question: The question, or its text.
+            max_new_tokens: The largest number of new tokens.
+            prompt: Replaces the prompt of the question's task.
+            prefix: From `new_prefixes`; filled and reused as in `answer`.
+
+        Yields:
+            The token ids that `answer` gives, each as soon as it is known.
+
+        Raises:
+            ContextError: The prompt does not fit the context; raised at the first token.
+            LogitsError: The logits of the next token are not finite.
         """
         question = Question(question) if isinstance(question, str) else question
         check_generation("generate", max_new_tokens, [question])
@@ -151,8 +199,8 @@ class TransformersVideoLM:
         if length + max_new_tokens <= self.language_model.shared_limit:
             shared = self.prefill(before, tokens, len(after) + max_new_tokens, prefix)
             steps = (
-                following[0]
-                for _, following in decode_steps(
+                newest[0]
+                for _, newest in decode_steps(
                     self.language_model, [PrefixGroup(shared, [after])], max_new_tokens, self.language_model.eos_ids
                 )
             )
@@ -170,9 +218,9 @@ class TransformersVideoLM:
             yield token
 
     def new_prefixes(self, n: int) -> list[Prefix]:
-        """Empty prefixes, one for each of `n` videos, for `answer` (one) and `answer_batch` to fill and to reuse."""
+        """Make empty prefixes, one for each of `n` videos, for `answer` and `answer_batch` to fill and to reuse."""
         return self.language_model.new_prefixes(n)
 
     def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix:
-        """Compute the keys and values of text ids and visual tokens (N D) once, as `LanguageModel.prefill` does."""
+        """Compute the keys and values of text and visual tokens once; see `LanguageModel.prefill`."""
         return self.language_model.prefill(before, tokens, room, prefix)

@@ -195,7 +195,7 @@ def bin_of(folder, value):
         ),
         (
             lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}'),
-            "weight files lie beside the index",
+            "weight files are next to the index",
         ),
     ],
 )

@@ -45,7 +45,7 @@ def test_operations_against_the_real_code(models, family):
         packs = []
         flops = counted(lambda: packs.append(PackedBatch(model.language_model, [PrefixGroup(prefix, suffixes)])))
         assert flops == stages.forward_cost(shape, CPU, 1, 28, 73 + 28, 4).flops
-        flops = counted(lambda: packs[0].say([(i, 5) for i in range(4)]))
+        flops = counted(lambda: packs[0].decode_step([(i, 5) for i in range(4)]))
         assert flops == stages.forward_cost(shape, CPU, 1, 4, 73 + 28 + 4, 4).flops
 
 

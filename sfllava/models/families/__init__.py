@@ -1,4 +1,4 @@
-"""Families of backbones: one file each, named as `model_type` in their configs, with one object `FAMILY`."""
+"""Families of backbones: one file each, named after `model_type` in their configs, with one object `FAMILY`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from sfllava.models.checkpoint import CheckpointError
 
 
 def family_names() -> list[str]:
-    """The `model_type`s that can be loaded."""
+    """Return the values of `model_type` that can be loaded."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def find_family(config: dict[str, Any], folder: Path) -> Family:
-    """The family of the config of a checkpoint folder, by its `model_type`.
+    """Find the family of a checkpoint by the `model_type` in its config.
+
+    Args:
+        config: The JSON of the config.
+        folder: The checkpoint folder, for the error.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no such family.
     """
     model_type = config.get("model_type")
     if model_type not in family_names():

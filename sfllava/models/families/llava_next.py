@@ -20,13 +20,18 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def pixel_values(frames: Tensor) -> Tensor:
-    """uint8 (T H W 3) -> float32 (T 3 H W), scaled and normalised as CLIP was trained, on the frames' device."""
+    """Scale and normalize uint8 frames (T H W 3) for CLIP: float32 (T 3 H W) on the same device."""
     mean, std = (torch.tensor(values).to(frames.device).view(3, 1, 1) for values in (_MEAN, _STD))
     return frames.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
 
 
 class LlavaNextEncoder:
-    """The vision tower and projector of a network; tiles and newlines are not used by this method."""
+    """The vision tower and projector of a network; image tiles and newline tokens are not used.
+
+    Args:
+        network: The loaded transformers model.
+        grid: Number of patches (h, w) of a frame.
+    """
 
     def __init__(self, network: Any, grid: tuple[int, int]) -> None:
         self._tower, self._projector = network.model.vision_tower, network.model.multi_modal_projector
@@ -34,25 +39,25 @@ class LlavaNextEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where frames enter."""
+        """The device on which frames enter."""
         return self._tower.device
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """uint8 frames (T H W 3), of the model's size -> patch grid (T h w D)."""
+        """Encode uint8 frames (T H W 3), already resized, as a grid of patches (T h w D)."""
         pixels = pixel_values(frames).to(self._dtype)
         # the layers after the selected hidden state were cut off; 1: drops CLS
         return self._projector(self._tower(pixels).last_hidden_state[:, 1:]).unflatten(1, self._grid)
 
 
 class LlavaNextFamily:
-    """How a LLaVA-NeXT checkpoint becomes a model."""
+    """What is specific to LLaVA-NeXT checkpoints; see `Family`."""
 
     network: Any = LlavaNextForConditionalGeneration
-    # newlines belong to tiles, the last norm to the pooled output: neither is used
-    unused_tensors = ("image_newline", "post_layernorm.weight", "post_layernorm.bias")
+    # newlines belong to tiles and the last norm to the pooled output; neither is used
+    unused_tensors: tuple[str, ...] = ("image_newline", "post_layernorm.weight", "post_layernorm.bias")
 
     def configure(self, config: dict[str, Any], folder: Path, rope_factor: float | None) -> Configuration:
-        """Check a config.json and complete it: dynamic RoPE, the layers of the vision tower that are used."""
+        """Check a config, set dynamic RoPE, and find the layers of the vision tower that are used."""
         where = folder / "config.json"
         for part in ("text_config", "vision_config"):
             if isinstance(given := config.get(part), dict):
@@ -64,7 +69,7 @@ class LlavaNextFamily:
         text, selected, layers = made.text_config, made.vision_feature_layer, made.vision_config.num_hidden_layers
         if made.vision_feature_select_strategy != "default" or not isinstance(selected, int):
             raise CheckpointError(f"{where}: needed one vision_feature_layer without CLS")
-        # hidden state -2 of 24 layers is the output of layer 23; the rest would be computed in vain
+        # hidden state -2 of 24 layers is the output of layer 23; the rest need not be computed
         used = selected if selected >= 0 else layers + 1 + selected
         if not 1 <= used <= layers:
             raise CheckpointError(f"{folder}: vision_feature_layer {selected} is none of the tower's {layers} layers")
@@ -76,8 +81,8 @@ class LlavaNextFamily:
         return Configuration(made, shape_of(made, used), positions, made.vision_config.image_size)
 
     def prompt_family(self, config: Any, tokenizer: Tokenizer | None) -> str:
-        """The prompt templates that suit the language model."""
-        # a checkpoint of this project's own names its templates; those of llava-v1.6 differ in their parts
+        """Return the name of the prompt templates that suit the language model."""
+        # checkpoints made by this project name their templates; those of llava-v1.6 are known by their language model
         if own := getattr(config, "sfllava_family", None):
             return own
         if config.text_config.model_type == "mistral":
@@ -85,12 +90,12 @@ class LlavaNextFamily:
         return "chatml" if tokenizer is not None and tokenizer.token_id("<|im_start|>") is not None else "vicuna"
 
     def encoder(self, network: Any, configuration: Configuration) -> VisionEncoder:
-        """The vision encoder of a loaded network, without the layers that are not used."""
+        """Return the vision encoder of a loaded network, and delete the layers that are not used."""
         del network.model.vision_tower.encoder.layers[configuration.shape.vision.count :]
         return LlavaNextEncoder(network, configuration.shape.grid)
 
     def unused_ids(self, config: Any) -> list[int]:
-        """Token ids that are never generated: the placeholder of an image."""
+        """Return the token id of the image placeholder, which is never generated."""
         return [config.image_token_id]
 
 
