@@ -67,19 +67,20 @@ def test_rows_are_replaced_and_more_are_appended(tmp_path):
 
 def test_a_second_row_of_a_key_is_named_with_its_line(tmp_path):
     (tmp_path / "rows").write_text('{"key": "a"}\n{"key": "b"}\n{"key": "a"}\n')
-    with pytest.raises(RunError, match="rows, line 3: a second row for a$"):
+    with pytest.raises(RunError, match=r"rows, line 3: a second row for a$"):
         list(read(tmp_path / "rows"))
 
 
 def test_a_lock_is_released_when_its_process_is_killed(tmp_path):
     lock = tmp_path / ".lock"
     code = (
-        f"import filelock, time; filelock.FileLock({str(lock)!r}).acquire(); print('held', flush=True); time.sleep(60)"
+        f"import filelock, time; lock = filelock.FileLock({str(lock)!r}); lock.acquire(); "
+        f"print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout and process.stdout.readline() == b"held\n"
-            with pytest.raises(RunError, match="^busy$"), hold(lock, "busy"):
+            with pytest.raises(RunError, match=r"^busy$"), hold(lock, "busy"):
                 pass
         finally:
             process.send_signal(signal.SIGKILL)
