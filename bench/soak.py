@@ -47,8 +47,8 @@ class Watched:
     def info(self) -> ModelInfo:
         return self.here.info
 
-    def run(self, how: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
-        for rows in self.here.run(how, jobs):
+    def run(self, options: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
+        for rows in self.here.run(options, jobs):
             yield rows
             self.answered += sum(row["error"] is None for row in rows)
             if self.answered >= EVERY * (len(self.samples) + 1):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sfllava.ablation import Ablation, load_ablation
-from sfllava.aggregators.base import identity_key, image_count, makes_images, prefix_key, shared_tokens
+from sfllava.aggregators.base import identity_key, image_count, makes_images, shared_tokens
 from sfllava.benchmarks import Benchmark
 from sfllava.models.sizes import Sizes, sizes_of
 from sfllava.planning import stages
@@ -26,7 +26,7 @@ from sfllava.planning.plans import Plan, SettingPlan
 from sfllava.planning.roofline import Roofline, measure
 from sfllava.planning.stages import Cost
 from sfllava.planning.workload import PlannedQuestions, Workload, planned_questions, workload_of
-from sfllava.runs.jobs import MAX_BATCH_QUESTIONS
+from sfllava.runs.jobs import MAX_BATCH_QUESTIONS, order_by_prefix
 from sfllava.sampler.sampling import sample_indices
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
@@ -90,11 +90,7 @@ def _choose_settings(
     names = [setting.name for setting in wanted]
     if not wanted or len(set(names)) < len(names):
         raise SfllavaError(f"needed settings with different names, got {names}")
-    groups: dict[object, list[Setting]] = {}
-    for setting in wanted:
-        prefix = setting.prompt, setting.frames, prefix_key(setting.aggregation)
-        groups.setdefault(prefix, []).append(setting)
-    return [setting for group in groups.values() for setting in group]
+    return order_by_prefix(wanted)
 
 
 def _plan(chosen: Sequence[PlannedQuestions], sizes: Sizes, device: Roofline, workers: int, video_frames: int) -> Plan:

@@ -1,4 +1,7 @@
-"""Videos x settings x questions -> rows on disk; resumable; never drops a question."""
+"""Evaluate a model on a benchmark: ask every question at every setting, write the answers, and score them.
+
+A run can be stopped at any moment and resumed. A question that fails is recorded with its error, never dropped.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """What `evaluate` did: the run folder, and its scores by setting."""
+    """A finished run: its folder, and its scores by setting."""
 
     path: Path
     scores: dict[str, Any]
@@ -48,7 +51,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run in which all that can be checked was checked, and nothing is done yet; `run` does it."""
+    """A run that has been checked and not started yet; `run` starts it."""
 
     runner: Runner
     benchmark: Benchmark
@@ -58,7 +61,12 @@ class Evaluation:
     options: GenerationOptions
 
     def run(self, *, retry_failed: bool = False, progress: bool = True) -> Run:
-        """Ask what has no row yet, and score. retry_failed: ask again what failed before."""
+        """Ask the questions that have no row yet, and score all of them.
+
+        Args:
+            retry_failed: Ask questions again that failed before.
+            progress: Show a progress bar.
+        """
         names = [setting.name for setting in self.settings]
         with self.folder as folder:
             log.info(
@@ -76,7 +84,7 @@ class Evaluation:
                         folder.append(rows)
                         bar.update(len(rows))
             except BaseException:
-                # a disk that takes no more rows takes no scores: the rows are named
+                # a disk that is full for rows is full for scores too: report the first error
                 with contextlib.suppress(RunError):
                     _conclude(folder, self.questions, names)
                 raise
@@ -94,10 +102,20 @@ def evaluate(
     progress: bool = True,
     **options: Any,
 ) -> Run:
-    """Ask every question of a benchmark at every setting, and score; `options` are those of `prepare`.
+    """Ask every question of a benchmark at every setting, and score the answers.
 
-    Called again with the same arguments it goes on where it stopped, however it stopped; with more settings it asks
-    the new ones. retry_failed: ask again what failed before. Raises before any compute what `prepare` raises.
+    The same call again resumes the run; with more settings, it asks the new ones.
+
+    Args:
+        model, benchmark, settings, out, options: As `prepare` takes them.
+        retry_failed: Ask questions again that failed before.
+        progress: Show a progress bar.
+
+    Returns:
+        The run folder and the scores.
+
+    Raises:
+        SfllavaError: As `prepare` raises it, before any video is decoded; or the run cannot go on.
     """
     return prepare(model, benchmark, settings, out, **options).run(retry_failed=retry_failed, progress=progress)
 
@@ -120,32 +138,30 @@ def prepare(
     decode_seconds: float = 120.0,
     ablation: str | None = None,
 ) -> Evaluation:
-    """Check all that a run needs before a video is decoded or anything is written; `run` of the result does it.
+    """Check everything that a run needs, before any video is decoded or any file written.
 
     Args:
-        model: A loaded model, or several on many GPUs (`ray_runner.RayRunner`).
-        benchmark: A loaded benchmark, or a name, with root, questions and videos as in `load_benchmark`.
-        limit: Ask only so many questions: the first, or with `seed` a random choice.
-        prompt: Replaces the templates of the model's family; a setting's own prompt comes before it.
-        answer_mode: "generate", or "logits" for the letter of a choice question.
-        decoders: Processes that decode videos, for each model.
-        decode_seconds: Seconds that one video may take to decode.
+        model: A loaded model, or a runner such as `ray_runner.RayRunner` for many GPUs.
+        benchmark: A loaded benchmark, or a name; then root, questions and videos are those of `load_benchmark`.
+        settings: One or several, with different names.
+        out: The run folder.
+        limit, seed: Ask this many questions: the first ones, or with a seed a random choice.
+        prompt: Replaces the prompt of the model's family; a setting's own prompt takes precedence.
+        max_new_tokens, answer_mode, decoders, decode_seconds: As in `jobs.GenerationOptions`.
         ablation: Its name, for the run's record.
 
     Raises:
-        SfllavaError: A setting does not fit the context, the prompt does not suit a question, or the run folder holds
-            another run, cannot be written, or is being written by another process.
+        SfllavaError: An argument is wrong, a setting does not fit the context, or the run folder cannot be used.
     """
-    benchmark = find_benchmark(benchmark, questions, videos, root)
-    settings = _distinct(settings)
+    benchmark, settings = find_benchmark(benchmark, questions, videos, root), _list_settings(settings)
     asked = _choose(benchmark, limit, seed)
     check_generation(answer_mode, max_new_tokens, asked)
+    _check_decoding(decoders, decode_seconds)
     runner = model if isinstance(model, Runner) else LocalRunner(model)
     prompt = prompt or pack_prompt(runner.info.family, asked[0].task)
-    options = GenerationOptions(
-        {s.name: s.prompt_or(prompt) for s in settings}, max_new_tokens, answer_mode, decoders, decode_seconds
-    )
-    _check_context(runner.info, settings, options.prompts, asked)
+    prompts = {setting.name: setting.prompt_or(prompt) for setting in settings}
+    _check_context(runner.info, settings, prompts, asked)
+    options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds)
     identity = _identity(benchmark, asked, settings, runner.info, prompt, options)
     facts = _facts(benchmark, runner.info, prompt) | {"limit": limit, "seed": seed, "ablation": ablation}
     folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
@@ -153,8 +169,7 @@ def prepare(
     return Evaluation(runner, benchmark, asked, settings, folder, options)
 
 
-def _distinct(settings: Setting | Iterable[Setting]) -> list[Setting]:
-    """The settings as a list; an error where there are none, or two of one name."""
+def _list_settings(settings: Setting | Iterable[Setting]) -> list[Setting]:
     found = [settings] if isinstance(settings, Setting) else list(settings)
     names = [setting.name for setting in found]
     if not found or len(set(names)) < len(names):
@@ -162,13 +177,18 @@ def _distinct(settings: Setting | Iterable[Setting]) -> list[Setting]:
     return found
 
 
+def _check_decoding(decoders: int, seconds: float) -> None:
+    if decoders < 1 or seconds <= 0:
+        raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {seconds}")
+
+
 def _choose(benchmark: Benchmark, limit: int | None, seed: int | None) -> list[Question]:
-    """The questions to ask; an error where there are none, or where a video is a link out of its folder."""
+    """Return the questions to ask; an error if there are none, or if a video is a link out of its folder."""
     asked = choose_questions(benchmark.questions, limit, seed)
     if not asked:
         raise SfllavaError(f"{benchmark.name}: no questions to ask")
     for video in dict.fromkeys(question.video for question in asked):
-        with contextlib.suppress(BenchmarkError):  # a missing video fails its own questions only
+        with contextlib.suppress(BenchmarkError):  # a missing video fails only its own questions, later
             benchmark.find_video(video)
     return asked
 
@@ -181,7 +201,7 @@ def _identity(
     prompt: Prompt,
     options: GenerationOptions,
 ) -> Row:
-    """What makes this run the same as another."""
+    """Return what must be equal for a run to be resumed."""
     return make_identity(
         benchmark.name,
         asked,
@@ -200,7 +220,7 @@ def _identity(
 
 
 def _facts(benchmark: Benchmark, model: ModelInfo, prompt: Prompt) -> Row:
-    """What is recorded of this session, and may differ in the next."""
+    """Return what is recorded about this session; a later session may differ in it."""
     return {
         "questions_sha256": benchmark.fingerprint,
         "model": str(model.path),
@@ -217,14 +237,14 @@ def _facts(benchmark: Benchmark, model: ModelInfo, prompt: Prompt) -> Row:
 def _check_context(
     model: ModelInfo, settings: Sequence[Setting], prompts: dict[str, Prompt], questions: Sequence[Question]
 ) -> None:
-    """Raise where a prompt does not suit a question, and where a setting leaves no room for the shortest one."""
+    """Raise if a prompt does not suit a question, or a setting leaves no room for the shortest question."""
     shortest = {p: min(sum(map(len, model.prompt_ids(q, p))) for q in questions) for p in set(prompts.values())}
     for setting in settings:
         model.check_context(setting.token_count(*model.grid), shortest[prompts[setting.name]], setting.name)
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that a result may depend on."""
+    """Return the versions of Python and of the packages that a result may depend on."""
     packages = ("sfllava", "torch", "transformers", "decord2", "av", "pillow", "numpy", "sentencepiece")
     found = {"python": platform.python_version()}
     for package in packages:
@@ -243,7 +263,7 @@ def _conclude(folder: RunFolder, questions: Sequence[Question], names: Sequence[
 
 
 def describe_setting(setting: Setting, grid: tuple[int, int] | None = None) -> dict[str, Any]:
-    """What run.json says of a setting. grid: the model's patches (h, w) of a frame, for the budget."""
+    """Return the entry of a setting in run.json; with `grid`, the patches (h, w) of a frame, also its visual tokens."""
     facts = {"name": setting.name, "frames": setting.frames, "aggregation": name_of(setting.aggregation)}
     budget = {"budget": setting.token_count(*grid)} if grid else {}
     return facts | budget | ({"prompt": setting.prompt} if setting.prompt else {})

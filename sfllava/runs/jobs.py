@@ -1,11 +1,11 @@
-"""What is to be asked of each video, and the rows that come of it."""
+"""Jobs: the questions that a run still has to ask about each video, and the rows that answer them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sfllava.aggregators.base import prefix_key
 from sfllava.benchmarks import Benchmark, BenchmarkError
@@ -13,49 +13,61 @@ from sfllava.files import Row
 from sfllava.prompts import Prompt
 from sfllava.runs.failures import reason_of
 from sfllava.settings import Setting
-from sfllava.types import Question, SfllavaError
-
-if TYPE_CHECKING:
-    pass
-
+from sfllava.types import Question
 
 log = logging.getLogger(__name__)
 SettingQuestions = tuple[Setting, list[Question]]
-# Questions up to which videos are answered together: a step of decoding takes hardly longer for 12 than for one
+# Most questions that several videos are answered together with: a decoding step takes hardly longer for 12 than for 1
 MAX_BATCH_QUESTIONS = 12
 
 
 @dataclass(frozen=True)
 class Job:
-    """One video, and what is still to be asked of it at each setting, settings of one front side by side."""
+    """One video, and the questions that are still to be asked about it at each setting.
+
+    Attributes:
+        video: The video's name in the benchmark.
+        path: Its file; None if there is none.
+        missing: Why there is no file.
+        asks: The settings, those with a common prefix one after another, each with its questions.
+    """
 
     video: str
     path: str | None
-    """Its file; None where there is none, for the reason that `missing` gives"""
     missing: str
     asks: list[SettingQuestions]
 
     @property
     def frames(self) -> list[int]:
+        """The numbers of frames that the settings sample."""
         return sorted({setting.frames for setting, _ in self.asks})
 
     @property
     def size(self) -> int:
+        """The number of rows that the job gives."""
         return sum(len(questions) for _, questions in self.asks)
 
     @property
     def widest(self) -> int:
-        """Questions at the setting that has the most of them"""
+        """The number of questions at the setting that has the most of them."""
         return max(len(questions) for _, questions in self.asks)
 
     def failed(self, reason: str) -> list[Row]:
-        """The rows of a job that cannot be done."""
+        """Return a row with this error for every question at every setting."""
         return [make_row(q, setting.name, error=reason) for setting, questions in self.asks for q in questions]
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """What is the same for all jobs of a run. prompts: by setting; decoders: processes that decode."""
+    """How the questions of a run are answered; the same for all its jobs.
+
+    Attributes:
+        prompts: The prompt of each setting, by the setting's name.
+        max_new_tokens: Tokens of the longest answer.
+        answer_mode: "generate" or "logits".
+        decoders: Processes that decode videos, for each model.
+        decode_seconds: Seconds that one video may take to decode.
+    """
 
     prompts: dict[str, Prompt]
     max_new_tokens: int
@@ -63,18 +75,16 @@ class GenerationOptions:
     decoders: int
     decode_seconds: float
 
-    def __post_init__(self) -> None:
-        if self.decoders < 1 or self.decode_seconds <= 0:
-            raise SfllavaError(
-                f"decoders and decode_seconds must be above 0, got {self.decoders} and {self.decode_seconds}"
-            )
-
 
 def group_videos(counts: Iterable[int], most: int) -> Iterator[list[int]]:
-    """The videos that are answered together, by number: in order, as many as have `most` questions or fewer together.
+    """Group videos that are answered together; a run and its plan both use these groups.
 
-    counts: the questions of each video. One that has more than `most` is a group of its own. A run and its plan both
-    group by this.
+    Args:
+        counts: The number of questions of each video.
+        most: Most questions of a group. A video that has more is a group of its own.
+
+    Yields:
+        The indices of the videos of a group; the groups are in order.
     """
     group: list[int] = []
     size = 0
@@ -88,23 +98,36 @@ def group_videos(counts: Iterable[int], most: int) -> Iterator[list[int]]:
         yield group
 
 
+def order_by_prefix(settings: Iterable[Setting]) -> list[Setting]:
+    """Order settings as a run asks them: those with a common prefix one after another, so that its cache is reused."""
+    groups: dict[object, list[Setting]] = {}
+    for setting in settings:
+        prefix = setting.prompt, setting.frames, prefix_key(setting.aggregation)
+        groups.setdefault(prefix, []).append(setting)
+    return [setting for group in groups.values() for setting in group]
+
+
 def make_jobs(
     questions: Iterable[Question], settings: Sequence[Setting], done: set[tuple[str, str]], benchmark: Benchmark
 ) -> Iterator[Job]:
-    """A job for each video that has questions whose (key, setting) is not done, in the questions' order."""
+    """Make the jobs that a run still has to do, in the order of the questions.
+
+    Args:
+        questions: All questions of the run.
+        settings: All settings of the run.
+        done: The key and the setting's name of each row that the run has already.
+        benchmark: Finds the video files.
+
+    Yields:
+        One job for each video with questions left.
+    """
     by_video: dict[str, list[Question]] = {}
     for question in questions:
         by_video.setdefault(question.video, []).append(question)
-    # settings of one front stand side by side, so that its keys and values are still there for the next
-    fronts: dict[object, list[Setting]] = {}
-    for setting in settings:
-        fronts.setdefault((setting.prompt, setting.frames, prefix_key(setting.aggregation)), []).append(setting)
+    ordered = order_by_prefix(settings)
     for video, asked in by_video.items():
         asks = [
-            (setting, left)
-            for group in fronts.values()
-            for setting in group
-            if (left := [q for q in asked if (q.key, setting.name) not in done])
+            (setting, left) for setting in ordered if (left := [q for q in asked if (q.key, setting.name) not in done])
         ]
         if asks:
             path, missing = None, ""
@@ -116,7 +139,7 @@ def make_jobs(
 
 
 def make_row(question: Question, setting: str, error: str | None = None, **result: Any) -> Row:
-    """A row of predictions.jsonl: the question, and its result or why it failed."""
+    """Make a row of predictions.jsonl: the question with its `result`, or with the error that it failed with."""
     return {
         "key": question.key,
         "setting": setting,

@@ -1,4 +1,4 @@
-"""Judge the predictions of a run: resumable, one verdict each, and equal requests paid for once."""
+"""Judge the predictions of a run: one verdict each, resumable, and equal requests are sent once."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def judge(
     The same call again continues where it stopped, and retries what failed.
 
     Args:
-        run: the run folder.
-        judge: who gives the verdicts.
-        rubrics: a folder with rubrics of your own, NAME.txt each.
-        limit_cost: US dollars that this call may cost at most.
-        reuse: other runs whose verdicts, by the same judge on equal texts, are copied.
-        batch: an `openai_batch.BatchClient`, to use the provider's Batch API.
-        progress: show a progress bar.
+        run: The run folder.
+        judge: Who gives the verdicts.
+        rubrics: A folder with rubrics of your own, NAME.txt each.
+        limit_cost: The most that this call may cost, in US dollars.
+        reuse: Other runs whose verdicts, by the same judge on equal texts, are copied.
+        batch: An `openai_batch.BatchClient`, to use the provider's Batch API.
+        progress: Show a progress bar.
 
     Returns:
         The counts of verdicts, requests, tokens and dollars.
@@ -105,32 +105,35 @@ def judge(
         JudgeError: Further requests are pointless.
     """
     items = read_items(run, rubrics)
-    for rubric in {item.ask.rubric for item in items if item.ask}:
-        judge.check(rubric)
+    _check_rubrics(judge, items)
     identity = _identity(judge, items, rubrics)
     facts = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv}
     with VerdictFile(run, judge.name, identity, facts, items) as file:
         work = JudgingRun(judge, file, items)
         work.copy_known(_known(run, judge, identity, reuse))
-        waiting = work.waiting()
-        requests = [request for content, request in work.open_requests().items() if content not in waiting]
+        requests = _unsent(work)
         _check_cost(judge, requests, limit_cost)
         try:
-            _grade(work, requests, limit_cost, batch, progress)
+            if batch is not None:
+                _run(batch.step(judge, work))
+            elif requests:
+                with progress_bar(len(items), "verdict", work.judged, progress) as bar:
+                    _run(work.grade_all(requests, limit_cost, bar))
         finally:
             result = work.result()
             log.info("ended:\n%s", result)
     return result
 
 
-def _grade(
-    work: JudgingRun, requests: Sequence[JudgeRequest], limit_cost: float | None, batch: Any, progress: bool
-) -> None:
-    if batch is not None:
-        _run(batch.step(work.judge, work))
-    elif requests:
-        with progress_bar(len(work.items), "verdict", work.judged, progress) as bar:
-            _run(work.grade_all(requests, limit_cost, bar))
+def _unsent(work: JudgingRun) -> list[JudgeRequest]:
+    """Return the open requests that no batch waits for."""
+    waiting = work.waiting()
+    return [request for content, request in work.open_requests().items() if content not in waiting]
+
+
+def _check_rubrics(judge: Judge, items: Sequence[JudgeItem]) -> None:
+    for rubric in {item.ask.rubric.name: item.ask.rubric for item in items if item.ask}.values():
+        judge.check(rubric)
 
 
 def _check_cost(judge: Judge, requests: Sequence[JudgeRequest], limit_cost: float | None) -> None:
@@ -154,7 +157,7 @@ def _identity(judge: Judge, items: Sequence[JudgeItem], rubrics: str | Path | No
 
 
 def _known(run: str | Path, judge: Judge, identity: Row, reuse: Iterable[str | Path]) -> list[Row]:
-    """Verdicts to copy, one per content: of the run itself, put aside earlier, and of other runs by the same judge."""
+    """Verdicts to copy, one per content: of the run itself, set aside earlier, and of other runs by the same judge."""
     found = [*read_verdicts(verdicts_path(run, judge.name)), *read_aside(run, judge.name)]
     for other in reuse:
         theirs = read_about(other, judge.name, needed=True)["identity"]

@@ -41,7 +41,7 @@ class WorkerResult:
 
 
 class CrashCounter:
-    """How often each worker has begun what: who begins the same again has died at it.
+    """Counts what each worker has begun: a worker that begins the same task again has died during it.
 
     Ray counts its retries too, but with them the failed calls to a node that it does not know to be dead yet.
     """
@@ -50,13 +50,13 @@ class CrashCounter:
         self._begun: dict[str, dict[int, list[str]]] = {}
 
     def begin(self, what: str, worker: int, process: str) -> list[str]:
-        """The processes that have died at it."""
+        """Record that a worker begins a task, and return the processes that died during it."""
         begun = self._begun.setdefault(what, {})
         begun.setdefault(worker, []).append(process)
         return [process for processes in begun.values() for process in processes[:-1]]
 
     def end(self, what: str) -> None:
-        """Forget it."""
+        """Forget a task."""
         self._begun.pop(what, None)
 
 
@@ -72,8 +72,8 @@ class ModelActor:
 
         self._number, self._tally, self._load = number, ray.get_actor(tally), load
         self._model: VideoLM | None = None
-        self._how: GenerationOptions | None = None
-        self._desk, self._open = None, contextlib.ExitStack()
+        self._options: GenerationOptions | None = None
+        self._worker, self._open = None, contextlib.ExitStack()
         with contextlib.suppress(OSError):
             os.chdir(folder)
         sys.path += [entry for entry in path if entry not in sys.path]
@@ -82,38 +82,40 @@ class ModelActor:
         logger.setLevel(logging.INFO)
         logger.addHandler(self._logged)
 
-    def ready(self, mark: str | None) -> WorkerResult:
-        """The model's outline, once it is loaded. mark: the fingerprint that it must have."""
-        return self._result(self._held(mark).info)
+    def ready(self, fingerprint: str | None) -> WorkerResult:
+        """Load the model if necessary, and return its facts; `fingerprint` is that of the first worker's model."""
+        return self._result(self._loaded_model(fingerprint).info)
 
-    def answer(self, mark: str, run: int, how: GenerationOptions, job: Job, ahead: list[Job]) -> WorkerResult:
-        """The outcome of a job, while the videos of those that come next are decoded."""
+    def answer(
+        self, fingerprint: str, run: int, options: GenerationOptions, job: Job, ahead: list[Job]
+    ) -> WorkerResult:
+        """Answer a job, while the videos of the next jobs (`ahead`) are decoded."""
         from sfllava.runs.failures import outcome_of_video
 
-        model = self._held(mark)
+        model = self._loaded_model(fingerprint)
         assert job.path is not None
         if not Path(job.path).exists():
             raise VideoMissingError(f"{_host()} has no {job.path}: needed the videos at the same path on all nodes")
         if len(died := self._begin(f"{run} {job.video}")) >= TRIES:
             return self._result(None, died)
-        desk = self._at(model, how)
-        for coming in [job, *ahead]:
-            desk.expect(coming)
-        return self._result(outcome_of_video(job.video, list(desk.answer([job]))))
+        worker = self._worker_for(model, options)
+        for upcoming in [job, *ahead]:
+            worker.expect(upcoming)
+        return self._result(outcome_of_video(job.video, list(worker.answer([job]))))
 
-    def call(self, mark: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    def call(self, fingerprint: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """`function(model, *args)`."""
-        return function(self._held(mark), *args)
+        return function(self._loaded_model(fingerprint), *args)
 
-    def _at(self, model: VideoLM, how: GenerationOptions) -> VideoWorker:
-        if self._desk is None or how != self._how:
+    def _worker_for(self, model: VideoLM, options: GenerationOptions) -> VideoWorker:
+        if self._worker is None or options != self._options:
             from sfllava.runs.worker import VideoWorker
 
             self._open.close()
-            self._desk, self._how = self._open.enter_context(VideoWorker(model, how)), how
-        return self._desk
+            self._worker, self._options = self._open.enter_context(VideoWorker(model, options)), options
+        return self._worker
 
-    def _held(self, mark: str | None) -> VideoLM:
+    def _loaded_model(self, fingerprint: str | None) -> VideoLM:
         if self._model is None:
             from sfllava.models.load import load_model
             from sfllava.runs.failures import reason_of
@@ -127,7 +129,7 @@ class ModelActor:
                 raise SfllavaError(f"a worker on {_host()} cannot load the model: {reason_of(error)}") from error
             finally:
                 self._tally.end.remote(loading)
-            if mark is not None and model.info.fingerprint != mark:
+            if fingerprint is not None and model.info.fingerprint != fingerprint:
                 raise SfllavaError(f"{_host()}: {model.info.path} is another checkpoint there than on the first node")
             self._model = model
         return self._model

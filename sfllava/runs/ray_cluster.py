@@ -1,4 +1,4 @@
-"""Joining or starting a Ray cluster, what its workers need of it, and what Ray says of their ends."""
+"""Join or start a Ray cluster, plan its workers, and read what Ray reports about them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ import pickle
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from sfllava.files import Row
-from sfllava.runs.jobs import GenerationOptions, Job
 from sfllava.types import SfllavaError
 
 log = logging.getLogger(__name__)
 
 
 def connect(address: str | None, stack: contextlib.ExitStack) -> Any:
-    """The module `ray`, connected; what it started is stopped with the stack."""
+    """Connect to a cluster, or start one, and return the module `ray`; the stack stops what was started."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
@@ -35,7 +33,7 @@ def connect(address: str | None, stack: contextlib.ExitStack) -> Any:
         import ray
     except ImportError as error:
         raise SfllavaError("running on many GPUs needs Ray: pip install 'sfllava[cluster]'") from error
-    if ray.is_initialized():  # a notebook's own: it stays
+    if ray.is_initialized():  # by a notebook, which keeps it
         return ray
     try:
         ray.init(**options)
@@ -49,7 +47,7 @@ def connect(address: str | None, stack: contextlib.ExitStack) -> Any:
 def plan_workers(
     nodes: list[dict[str, Any]], wanted: int | None, gpus: int, device: str, local: bool
 ) -> tuple[int, dict[str, int]]:
-    """How many workers, and what Ray is to give to each: GPUs, or a share of the CPUs as large as lets them all fit."""
+    """Return the number of workers, and what each needs: GPUs, or the largest share of the CPUs that fits them all."""
     rooms = [(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in (n["Resources"] for n in nodes if n["Alive"])]
     if device == "cpu" or (device == "auto" and not any(g for _, g in rooms)):
         count = wanted or max(1, sum(1 for cpus, _ in rooms if cpus))
@@ -66,8 +64,18 @@ def plan_workers(
     return count, needs
 
 
+def check_sendable(value: Any) -> None:
+    """Raise SfllavaError if a value, which has the settings of a job, cannot be sent to the workers."""
+    from ray import cloudpickle
+
+    try:
+        cloudpickle.dumps(value)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise SfllavaError(f"a setting cannot be sent to the workers: {one_line(error)}") from error
+
+
 def unwrapped(error: Exception) -> SfllavaError:
-    """What went wrong, out of Ray's wrapping."""
+    """Return the error that Ray wrapped, as an SfllavaError."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, SfllavaError):
         return cause
@@ -78,52 +86,35 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def exit_reason(processes: list[str], said: Iterable[str]) -> str:
-    """Why these processes ended, as Ray puts it, where it does."""
+def exit_reason(processes: list[str], messages: Iterable[str]) -> str:
+    """Say why these processes ended, in Ray's words if it reported it."""
     pids, names = [process.split()[1] for process in processes], ", ".join(processes)
-    for text in said:
+    for text in messages:
         if (found := re.search(r"PID: (\d+)\b.*?exit detail: (.*)", text)) and found[1] in pids:
             return f"{found[2][:300]} ({names})"
     return names
 
 
-def ray_output_aside(said: deque[str]) -> Any:
-    """A context in which what Ray prints of its processes goes to the log and to `said`, and all else is printed."""
-    printer: Any = _RayOutput(sys.stdout, said)
+def ray_output_aside(messages: deque[str]) -> Any:
+    """A context in which Ray's messages about its processes go to the log and to `messages` instead of the screen."""
+    printer: Any = _RayOutput(sys.stdout, messages)
     return contextlib.redirect_stdout(printer)
 
 
 class _RayOutput:
-    def __init__(self, stdout: Any, said: deque[str]) -> None:
-        self._stdout, self._said, self._skip = stdout, said, False
+    def __init__(self, stdout: Any, messages: deque[str]) -> None:
+        self._stdout, self._messages, self._skip = stdout, messages, False
 
     def write(self, text: str) -> int:
-        if self._skip and text == "\n":  # print writes its end by itself
+        if self._skip and text == "\n":  # print writes the line's end separately
             self._skip = False
         elif "(raylet)" in text or "(autoscaler" in text:
             self._skip = True
-            self._said.append(" ".join(re.sub(r"\x1b\[\d+m", "", text).split()))
-            log.info("Ray: %s", self._said[-1][:300])
+            self._messages.append(" ".join(re.sub(r"\x1b\[\d+m", "", text).split()))
+            log.info("Ray: %s", self._messages[-1][:300])
         else:
             self._stdout.write(text)
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stdout, name)
-
-
-def check_sendable(options: GenerationOptions, jobs: Sequence[Job]) -> None:
-    """Raise SfllavaError for a setting that cannot travel to a worker."""
-    from ray import cloudpickle
-
-    try:
-        cloudpickle.dumps((options, [setting for job in jobs[:1] for setting, _ in job.asks]))
-    except (TypeError, AttributeError, pickle.PicklingError) as error:
-        raise SfllavaError(f"a setting cannot be sent to the workers: {one_line(error)}") from error
-
-
-def remove_done(done: Iterable[list[Row]], left: dict[str, Job]) -> Iterator[list[Row]]:
-    """Remove videos that are done from `left`; yields their rows, but not of those that another worker did before."""
-    for rows in done:
-        if left.pop(rows[0]["video"], None):
-            yield rows

@@ -12,8 +12,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +20,8 @@ from sfllava.files import Row
 from sfllava.runs.failures import Outcome, Streak
 from sfllava.runs.jobs import GenerationOptions, Job
 from sfllava.runs.ray_actor import CrashCounter, ModelActor, VideoMissingError, WorkerResult
-from sfllava.runs.ray_cluster import (
-    check_sendable,
-    connect,
-    exit_reason,
-    plan_workers,
-    ray_output_aside,
-    remove_done,
-    unwrapped,
-)
+from sfllava.runs.ray_cluster import check_sendable, connect, exit_reason, plan_workers, ray_output_aside, unwrapped
+from sfllava.runs.ray_worker import RayWorker
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
@@ -37,32 +29,24 @@ if TYPE_CHECKING:
 
 
 PATIENCE_SECONDS = 60.0
-"""After which it is said what a first worker needs that has not come up, and no lost worker is waited for"""
+"""How long to wait for a first worker before a warning, and for a lost worker before giving up."""
 log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class _Worker:
-    actor: Any
-    group: Any = None
-    """Ray's reservation of what it needs"""
-    ahead: deque[Job] = field(default_factory=deque)
-    """Jobs whose videos it decodes while it answers another"""
-    node: str = ""
-    """Ray's id of the node that it was on when it last answered; none while it comes up"""
-    streak: Streak = field(default_factory=Streak)
-    """Jobs in a row that it failed at, in this run"""
-    broken: Streak | None = None
-    """What it failed at, where it gets no more work"""
-
-
 class RayRunner:
-    """Models in many processes, on this machine or a Ray cluster; a `jobs.Runner`, in the place of a model.
+    """Models in many processes, on this machine or a Ray cluster; a `runner.Runner`.
 
-    Use as a context manager. workers: how many; by default as many as have room, on CPUs one a node. address: of a
-    running cluster (`auto`, HOST:PORT); without one a Ray of its own is started on this machine, and stopped at the
-    end. gpus: for each worker. The rest is that of `load_model`; a checkpoint must have the same path on all nodes.
-    Raises SfllavaError.
+    Use as a context manager.
+
+    Args:
+        path_or_name: The checkpoint; it must have the same path on all nodes.
+        workers: By default as many as have room; on CPUs, one on each node.
+        address: Of a running cluster: `auto` or HOST:PORT. None starts Ray on this machine and stops it at the end.
+        gpus: GPUs of each worker.
+        device, dtype, options: As `load_model` takes them; `device` without a number.
+
+    Raises:
+        SfllavaError: The arguments are wrong, or Ray cannot be started or joined.
     """
 
     def __init__(
@@ -83,16 +67,17 @@ class RayRunner:
         self._wanted, self._address, self._gpus, self._device = workers, address, gpus, device
         self._load = {"path_or_name": path_or_name, "dtype": dtype, **options}
         self._info: ModelInfo | None = None
-        self._workers: list[_Worker] = []
-        self._busy: dict[Any, tuple[_Worker, Job | None]] = {}
+        self._workers: list[RayWorker] = []
+        self._busy: dict[Any, tuple[RayWorker, Job | None]] = {}
         """What a worker is at: answering a job, or, without one, coming up"""
+        self._runs = 0
         self._alone: float | None = None
         """Since when no worker is up but broken ones"""
-        self._runs, self._said = 0, deque[str](maxlen=100)
+        self._ray_messages: deque[str] = deque(maxlen=100)
 
     def __enter__(self) -> RayRunner:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(ray_output_aside(self._said))
+            stack.enter_context(ray_output_aside(self._ray_messages))
             ray = connect(self._address, stack)
             count, needs = plan_workers(ray.nodes(), self._wanted, self._gpus, self._device, self._address is None)
             self._load["device"] = "cuda" if needs.get("GPU") else "cpu"
@@ -120,7 +105,7 @@ class RayRunner:
             actor = ray.remote(ModelActor).options(
                 scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=group), **options
             )
-            worker = _Worker(actor.remote(number, name, self._load, str(Path.cwd()), path), group)
+            worker = RayWorker(actor.remote(number, name, self._load, str(Path.cwd()), path), group)
             stack.callback(ray.kill, worker.actor)
             self._workers.append(worker)
             self._busy[worker.actor.ready.remote(None)] = (worker, None)
@@ -130,33 +115,36 @@ class RayRunner:
 
     @property
     def info(self) -> ModelInfo:
-        """Of the model that all workers hold; waits for the first of them."""
+        """Facts about the model that all workers hold; waits for the first worker."""
         if self._info is None:
-            with ray_output_aside(self._said):
+            with ray_output_aside(self._ray_messages):
                 self._wait(lambda: self._info is not None)
         assert self._info is not None
         return self._info
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """`function(model, *args)` in one of the workers; SfllavaError where none is left that works."""
+        """Return `function(model, *args)` of one of the workers; SfllavaError if none is left."""
         import ray.exceptions
 
-        mark = self.info.fingerprint
-        with ray_output_aside(self._said):
+        fingerprint = self.info.fingerprint
+        with ray_output_aside(self._ray_messages):
             self._wait(lambda: bool(self._free()))
             try:
-                return ray.get(self._free()[0].actor.call.remote(mark, function, args))
+                return ray.get(self._free()[0].actor.call.remote(fingerprint, function, args))
             except ray.exceptions.RayError as error:
                 raise unwrapped(error) from None
 
-    def run(self, how: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
-        """The rows of all jobs, each once; a job's rows come together, jobs in the order in which they are done.
+    def run(self, options: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
+        """Answer jobs with all workers; a worker that fails several videos in a row loses them to the others.
 
-        A worker at which one video after another fails with one same error gets no more; others do these videos.
-        Raises SfllavaError where no worker is left: none works or comes up, and the others' nodes stay dead.
+        Yields:
+            All rows of a job together, jobs in the order in which they end.
+
+        Raises:
+            SfllavaError: No worker is left.
         """
-        check_sendable(how, jobs)
-        mark = self.info.fingerprint
+        check_sendable((options, [setting for job in jobs[:1] for setting, _ in job.asks]))
+        fingerprint = self.info.fingerprint
         self._runs += 1
         left = {job.video: job for job in jobs}
         fresh = deque(job for job in jobs if job.path is not None)
@@ -167,32 +155,32 @@ class RayRunner:
             worker.ahead.clear()
             worker.streak, worker.broken = Streak(), None
         log.info("%d of %d workers are up; others join as they come up", len(self._idle()), len(self._workers))
-        with ray_output_aside(self._said):
+        with ray_output_aside(self._ray_messages):
             while left:
                 self._check_left()
                 for worker in self._free():
                     if (job := worker.ahead.popleft() if worker.ahead else self._next(fresh, left)) is None:
                         break
-                    while fresh and len(worker.ahead) < how.decoders:
+                    while fresh and len(worker.ahead) < options.decoders:
                         worker.ahead.append(fresh.popleft())
-                    ref = worker.actor.answer.remote(mark, self._runs, how, job, list(worker.ahead))
+                    ref = worker.actor.answer.remote(fingerprint, self._runs, options, job, list(worker.ahead))
                     self._busy[ref] = (worker, job)
                 for worker, job, done in self._collect():
                     if left.get(job.video) is not job:  # another worker was faster, or it is of an earlier run
                         continue
-                    yield from remove_done(worker.streak.add(done), left)
+                    yield from _first(worker.streak.add(done), left)
                     if worker.streak.broken:
                         self._give_up(worker, fresh)
                 while self._held_back().issuperset(left) and left and (doubted := self._doubted()):
                     self._give_up(doubted, fresh)
                 if self._held_back().issuperset(left):  # nothing else is left to show whose the errors are
                     for worker in self._workers:
-                        yield from remove_done(worker.streak.release(), left)
+                        yield from _first(worker.streak.release(), left)
 
     def _held_back(self) -> set[str]:
         return {video for worker in self._workers for video in worker.streak.videos}
 
-    def _doubted(self) -> _Worker | None:
+    def _doubted(self) -> RayWorker | None:
         """A worker with videos held back, where another one is up that may do them."""
         for worker in self._workers:
             others = [other for other in self._workers if other is not worker and not other.broken]
@@ -200,8 +188,8 @@ class RayRunner:
                 return worker
         return None
 
-    def _give_up(self, worker: _Worker, fresh: deque[Job]) -> None:
-        """Leave what a worker failed at, which is no longer held back, and was to do next to the others."""
+    def _give_up(self, worker: RayWorker, fresh: deque[Job]) -> None:
+        """Leave the videos that a worker failed at, and those that it was to answer next, to the others."""
         worker.broken, worker.streak = worker.streak, Streak()
         self._check_left()
         log.warning("a worker gets no more work, its videos go to others: %s", worker.broken.error)
@@ -209,7 +197,7 @@ class RayRunner:
         worker.ahead.clear()
 
     def _check_left(self) -> None:
-        """SfllavaError where workers are broken and no other is left; said in the log where others may come up."""
+        """Raise SfllavaError if workers are broken and no other is left; log a warning if others may come up."""
         broken = [worker.broken for worker in self._workers if worker.broken]
         others = [worker for worker in self._workers if not worker.broken]
         if not broken or self._any_up(others):
@@ -223,11 +211,12 @@ class RayRunner:
         if not coming and (self._alone is None or time.monotonic() - self._alone > PATIENCE_SECONDS):
             raise broken[-1].stop(" on one worker, and no other is left,")
 
-    def _any_up(self, workers: Sequence[_Worker]) -> bool:
+    def _any_up(self, workers: Sequence[RayWorker]) -> bool:
         """Whether the node of one of them is alive: that on which it was last, or on which Ray places it now."""
         import ray
 
-        known = [worker for worker in workers if worker.node]
+        if not (known := [worker for worker in workers if worker.node]):
+            return False
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         if any(worker.node in alive for worker in known):
             return True
@@ -250,23 +239,23 @@ class RayRunner:
         """Collect until a worker is up, or free; what jobs of an earlier run gave is dropped."""
         import ray
 
-        start, said = time.monotonic(), False
+        start, warned = time.monotonic(), False
         while not until():
             self._check_left()
             for _ in self._collect():
                 pass
-            if not said and self._info is None and time.monotonic() - start > PATIENCE_SECONDS:
-                said, free = True, {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
+            if not warned and self._info is None and time.monotonic() - start > PATIENCE_SECONDS:
+                warned, free = True, {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
                 log.warning("no worker is up yet; one needs %s, and the cluster has %s free", self._needs, free)
 
-    def _idle(self) -> list[_Worker]:
+    def _idle(self) -> list[RayWorker]:
         busy = {worker for worker, _ in self._busy.values()}
         return [worker for worker in self._workers if worker not in busy]
 
-    def _free(self) -> list[_Worker]:
+    def _free(self) -> list[RayWorker]:
         return [worker for worker in self._idle() if not worker.broken]
 
-    def _collect(self, seconds: float = 2.0) -> Iterator[tuple[_Worker, Job, Outcome]]:
+    def _collect(self, seconds: float = 2.0) -> Iterator[tuple[RayWorker, Job, Outcome]]:
         """Wait for workers, if any has something: the jobs that are done or set aside, and what came of them."""
         import ray.exceptions
 
@@ -286,7 +275,7 @@ class RayRunner:
             if job is None:
                 self._came_up(result)
             elif result.died:
-                reason = f"killed its worker {len(result.died)} times: {exit_reason(result.died, self._said)}"
+                reason = f"killed its worker {len(result.died)} times: {exit_reason(result.died, self._ray_messages)}"
                 log.warning("%s: set aside: %s", job.video, reason)
                 yield worker, job, Outcome(job.failed(reason))
             else:
@@ -298,3 +287,10 @@ class RayRunner:
             raise SfllavaError(f"{result.host}: {path} is another checkpoint there than on the first node")
         self._info = self._info or result.value
         log.info("a worker is up on %s", result.host)
+
+
+def _first(done: Iterable[list[Row]], left: dict[str, Job]) -> Iterator[list[Row]]:
+    """Yield the rows of videos that no other worker has answered yet, and remove these videos from `left`."""
+    for rows in done:
+        if left.pop(rows[0]["video"], None):
+            yield rows

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Runner(Protocol):
-    """Whatever answers jobs: a model in this process (`Here`), or many workers (`cluster.Workers`)."""
+    """Whatever answers jobs: a model in this process (`LocalRunner`), or many workers (`ray_runner.RayRunner`)."""
 
     @property
     def info(self) -> ModelInfo: ...
 
-    def run(self, how: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
-        """The rows of all jobs, each once, in pieces that belong together on disk."""
+    def run(self, options: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
+        """Yield the rows of all jobs, each once, in pieces that are written together."""
         ...
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -42,25 +42,35 @@ class LocalRunner:
     def info(self) -> ModelInfo:
         return self.model.info
 
-    def run(self, how: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
-        """The rows of one setting of a group of jobs after another, while the next jobs' videos are decoded.
+    def run(self, options: GenerationOptions, jobs: Sequence[Job]) -> Generator[list[Row], None, None]:
+        """Answer jobs in groups, while the videos of the next jobs are decoded.
 
-        Raises SfllavaError where it is not the videos that fail: nothing of those is written.
+        Args:
+            options: How the questions are answered.
+            jobs: What to ask.
+
+        Yields:
+            The rows of one setting of a group at a time.
+
+        Raises:
+            SfllavaError: Several videos in a row failed with one error that is not theirs; their rows are not yielded.
         """
-        with VideoWorker(self.model, how) as desk:
-            coming, waiting = iter(jobs), deque[Job]()
+        with VideoWorker(self.model, options) as worker:
+            upcoming, waiting = iter(jobs), deque[Job]()
             streak = Streak({job.video: i for i, job in enumerate(jobs)})
             while True:
-                # twice what is answered together, so that the next are decoded while these are answered
-                while len(waiting) < 2 * how.decoders or sum(job.widest for job in waiting) < 2 * MAX_BATCH_QUESTIONS:
-                    if (job := next(coming, None)) is None:
+                # two groups, so that the second is decoded while the first is answered
+                while (
+                    len(waiting) < 2 * options.decoders or sum(job.widest for job in waiting) < 2 * MAX_BATCH_QUESTIONS
+                ):
+                    if (job := next(upcoming, None)) is None:
                         break
-                    desk.expect(job)
+                    worker.expect(job)
                     waiting.append(job)
                 if not waiting:
                     yield from streak.release()
                     return
-                for done in desk.answer(desk.take(waiting)):
+                for done in worker.answer(worker.take(waiting)):
                     yield from streak.add(done)
                     if streak.broken:
                         raise streak.stop()

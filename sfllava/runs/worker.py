@@ -1,4 +1,4 @@
-"""One video: decode it, encode each frame once, answer all its questions at all settings."""
+"""Answer all questions about a video at all settings; the video is decoded once, and each frame encoded once."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ log = logging.getLogger(__name__)
 
 
 class VideoWorker:
-    """A model and its decoding processes: answers jobs, while the videos that are expected next are decoded.
+    """Answers jobs with one model, while other processes decode the next videos; use as a context manager.
 
-    Use as a context manager.
+    Args:
+        model: A loaded model.
+        options: How the questions are answered.
     """
 
-    def __init__(self, model: VideoLM, how: GenerationOptions) -> None:
-        self._model, self._how = model, how
+    def __init__(self, model: VideoLM, options: GenerationOptions) -> None:
+        self._model, self._options = model, options
         self._pool = DecodePool(
-            how.decoders, how.decode_seconds, pinned_array if model.info.device.type == "cuda" else None
+            options.decoders, options.decode_seconds, pinned_array if model.info.device.type == "cuda" else None
         )
         self._decoding: dict[str, Future[Video]] = {}
         self._most = MAX_BATCH_QUESTIONS
@@ -50,46 +52,53 @@ class VideoWorker:
         self._pool.close()
 
     def expect(self, job: Job) -> None:
-        """Start to decode a job's video, which `answer` will be called for soon."""
+        """Start to decode the video of a job that `answer` will be called with soon."""
         if job.path is not None and job.video not in self._decoding:
             self._decoding[job.video] = self._decode(job)
 
     def take(self, waiting: deque[Job]) -> list[Job]:
-        """The next jobs that have so few questions that they are best answered together; at least one."""
+        """Remove and return the next jobs to answer together: as many as make a batch, at least one."""
         group = next(group_videos((job.widest for job in waiting), self._most))
         return [waiting.popleft() for _ in group]
 
     def answer(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """The rows of each setting; a video that fails among others is done by itself, or in a smaller group.
+        """Answer jobs together, setting by setting.
 
-        What fails by itself is tried once more setting by setting, then a row with its reason: a setting too large
-        for the memory thus costs its own questions and no other's. Each video is decoded once, unless that fails.
+        A video that fails in a group is tried again alone, or in a smaller group if memory ran out. A video that fails
+        alone is tried again setting by setting, and what fails then gets rows with the error. So a setting that is too
+        large for the memory costs its own questions and no others.
+
+        Args:
+            jobs: As `take` returns them.
+
+        Yields:
+            The rows of one setting at a time.
         """
-        films = deque[EncodedVideo]()
+        pending = deque[EncodedVideo]()
         for job in jobs:
             if job.path is None:
                 yield Outcome(job.failed(job.missing))
                 continue
             try:
-                films.append(EncodedVideo(self._model, job, self._video(job)))
+                pending.append(EncodedVideo(self._model, job, self._video(job)))
             except Exception as error:
                 _warn(job.video, error, attempt=2)
                 yield outcome_of_error(job.video, job.failed(reason_of(error)), error)
-        while films:
-            counts = [self._most if film.alone else film.widest for film in films]
-            group = [films.popleft() for _ in next(group_videos(counts, self._most))]
-            for film in films:
-                film.forget()  # the memory is for those that are answered
+        while pending:
+            counts = [self._most if encoded.alone else encoded.widest for encoded in pending]
+            group = [pending.popleft() for _ in next(group_videos(counts, self._most))]
+            for encoded in pending:
+                encoded.forget()  # the group that is answered now needs the memory
             yield from self._together(group)
-            left = [film for film in group if film.left]
+            left = [encoded for encoded in group if encoded.remaining]
             if len(group) > 1:
-                films.extendleft(reversed(left))
+                pending.extendleft(reversed(left))
             else:
-                for film in left:
-                    yield from self._again(film)
+                for encoded in left:
+                    yield from self._again(encoded)
 
     def _video(self, job: Job) -> Video:
-        """The job's video, decoded; a decoder that fails gives way to the other."""
+        """Return the decoded video; if one decoder fails, the other one tries."""
         self.expect(job)
         try:
             return self._decoding.pop(job.video).result()
@@ -100,90 +109,92 @@ class VideoWorker:
 
     def _decode(self, job: Job, decoder: Decoder = "auto") -> Future[Video]:
         assert job.path is not None
-        side = self._model.info.image_size
-        return self._pool.submit(job.path, job.frames, (side, side), decoder)
+        size = self._model.info.image_size
+        return self._pool.submit(job.path, job.frames, (size, size), decoder)
 
-    def _together(self, films: Sequence[EncodedVideo]) -> Iterator[Outcome]:
-        """Setting by setting the rows of all films; what fails is left to be done in smaller groups, or alone."""
-        for film in films:
-            film.waits = False
+    def _together(self, group: Sequence[EncodedVideo]) -> Iterator[Outcome]:
+        """Answer videos together, setting by setting; what fails stays in `remaining` for a smaller group."""
+        for encoded in group:
+            encoded.waits = False
         try:
-            prefixes = self._model.new_prefixes(len(films))
-            for setting in {s.name: s for film in films for s, _ in film.left}.values():
-                sides = self._sides(films, setting)
-                yield Outcome(list(self._rows(setting, sides, prefixes)))
-                for film in films:
-                    film.left = [ask for ask in film.left if ask[0].name != setting.name or film.waits]
+            prefixes = self._model.new_prefixes(len(group))
+            for setting in {s.name: s for encoded in group for s, _ in encoded.remaining}.values():
+                items = self._items(group, setting)
+                yield Outcome(list(self._rows(setting, items, prefixes)))
+                for encoded in group:
+                    encoded.remaining = [
+                        ask for ask in encoded.remaining if ask[0].name != setting.name or encoded.waits
+                    ]
             return
         except Exception as error:
-            _warn(", ".join(film.job.video for film in films), error)
+            _warn(", ".join(encoded.job.video for encoded in group), error)
             if not out_of_memory(error):
-                for film in films:
-                    film.alone = True
-            elif len(films) > 1:
-                self._fewer(sum(film.widest for film in films) // 2)
+                for encoded in group:
+                    encoded.alone = True
+            elif len(group) > 1:
+                self._fewer(sum(encoded.widest for encoded in group) // 2)
         free_memory()
 
     def _fewer(self, most: int) -> None:
-        """From now on answer at most so many questions together: more did not fit the memory."""
+        """Answer at most this many questions together from now on: more did not fit the memory."""
         self._most = min(self._most, max(1, most))
 
-    def _sides(self, films: Sequence[EncodedVideo], setting: Setting) -> list[BatchItem]:
-        """Films at a setting; of several, those that cannot be encoded beside the others wait until these are done."""
-        sides: list[BatchItem] = []
-        for i, film in enumerate(films):
+    def _items(self, group: Sequence[EncodedVideo], setting: Setting) -> list[BatchItem]:
+        """Encode videos at one setting; in a group, a video that cannot be encoded waits until the others are done."""
+        items: list[BatchItem] = []
+        for i, encoded in enumerate(group):
             try:
-                sides.append(BatchItem(film, self._model, setting, self._how.prompts[setting.name]))
+                items.append(BatchItem(encoded, self._model, setting, self._options.prompts[setting.name]))
                 continue
             except Exception as error:
-                if len(films) == 1:
+                if len(group) == 1:
                     raise
-                _warn(film.job.video, error)
-                ready = [one.widest for one in films[:i] if not one.waits]
+                _warn(encoded.job.video, error)
+                ready = [one.widest for one in group[:i] if not one.waits]
                 if out_of_memory(error) and ready:
                     self._fewer(sum(ready))
-                    wait = films[i:]
+                    wait = group[i:]
                 else:
-                    film.alone, wait = True, [film]
+                    encoded.alone, wait = True, [encoded]
             for one in wait:
                 one.waits = True
             free_memory()
-            sides.append(BatchItem(film, self._model, setting, self._how.prompts[setting.name]))
-        return sides
+            items.append(BatchItem(encoded, self._model, setting, self._options.prompts[setting.name]))
+        return items
 
-    def _again(self, film: EncodedVideo) -> Iterator[Outcome]:
-        """The second attempt, setting by setting."""
-        film.waits = False
-        film.forget()
-        for setting, questions in film.left:
+    def _again(self, encoded: EncodedVideo) -> Iterator[Outcome]:
+        """Try the remaining settings of a video a second time, one by one."""
+        encoded.waits = False
+        encoded.forget()
+        for setting, questions in encoded.remaining:
             try:
-                side = BatchItem(film, self._model, setting, self._how.prompts[setting.name])
-                done = Outcome(list(self._rows(setting, [side], self._model.new_prefixes(1))))
+                item = BatchItem(encoded, self._model, setting, self._options.prompts[setting.name])
+                done = Outcome(list(self._rows(setting, [item], self._model.new_prefixes(1))))
             except Exception as error:
-                _warn(f"{film.job.video}: {setting.name}", error, attempt=2)
+                _warn(f"{encoded.job.video}: {setting.name}", error, attempt=2)
                 rows = [make_row(q, setting.name, error=reason_of(error)) for q in questions]
-                done = outcome_of_error(film.job.video, rows, error, setting.name)
+                done = outcome_of_error(encoded.job.video, rows, error, setting.name)
             if not done.answered:
-                film.forget()
+                encoded.forget()
                 free_memory()
             yield done
-        film.forget()
+        encoded.forget()
 
-    def _rows(self, setting: Setting, sides: list[BatchItem], prefixes: list[Prefix]) -> Iterator[Row]:
+    def _rows(self, setting: Setting, items: list[BatchItem], prefixes: list[Prefix]) -> Iterator[Row]:
         for prefix in prefixes:
             prefix.reused = 0
         start = time.perf_counter()
         answered = self._model.answer_batch(
-            [(side.tokens, side.questions) for side in sides],
-            max_new_tokens=self._how.max_new_tokens,
-            prompt=self._how.prompts[setting.name],
-            answer_mode=self._how.answer_mode,
+            [(item.tokens, item.questions) for item in items],
+            max_new_tokens=self._options.max_new_tokens,
+            prompt=self._options.prompts[setting.name],
+            answer_mode=self._options.answer_mode,
             prefixes=prefixes,
         )
         seconds = round((time.perf_counter() - start) / max(1, sum(map(len, answered))), 6)
-        for side, answers, prefix in zip(sides, answered, prefixes):
-            yield from side.failed
-            video = side.film.video
+        for item, answers, prefix in zip(items, answered, prefixes):
+            yield from item.failed
+            video = item.encoded.video
             for answer in answers:
                 if answer.error:
                     yield make_row(answer.question, setting.name, error=answer.error)
@@ -196,58 +207,72 @@ class VideoWorker:
                     visual_tokens=answer.visual_tokens,
                     reused_tokens=prefix.reused,
                     frames=len(video.positions(setting.frames)),
-                    seconds={"encode": side.seconds, "answer": seconds},
+                    seconds={"encode": item.seconds, "answer": seconds},
                     **({"letters": answer.letters} if answer.letters else {}),
                     **({"damage": video.damage} if video.damage else {}),
                 )
 
 
 class EncodedVideo:
-    """A job's decoded video and its patch grids: each frame is encoded once, whatever settings it is in.
+    """The decoded video of a job and its patch grids; each frame is encoded once for all settings.
 
-    left: what is still to be asked. waits: not with those beside it. alone: it failed among others, for no lack of
-    memory that a smaller group would need less of.
+    Attributes:
+        job: The job.
+        video: The decoded video.
+        remaining: The settings that are not answered yet, with their questions.
+        waits: Whether it is left out of the current group.
+        alone: Whether it failed in a group for another reason than memory, so that it must be answered alone.
     """
 
     def __init__(self, model: VideoLM, job: Job, video: Video) -> None:
-        self.job, self.video, self.left = job, video, list(job.asks)
+        self.job, self.video, self.remaining = job, video, list(job.asks)
         self.waits = self.alone = False
         self._model = model
-        self._all: Any = None
-        self._tiled: dict[object, Any] = {}
+        self._frames_grid: Any = None
+        self._image_grids: dict[object, Any] = {}
 
     @property
     def widest(self) -> int:
-        """Questions at the setting that has the most of them left"""
-        return max((len(questions) for _, questions in self.left), default=0)
+        """The number of questions at the remaining setting that has the most of them."""
+        return max((len(questions) for _, questions in self.remaining), default=0)
 
     def forget(self) -> None:
-        """Give the memory of its patch grids back."""
-        self._all = None
-        self._tiled.clear()
+        """Free the memory of the patch grids."""
+        self._frames_grid = None
+        self._image_grids.clear()
 
     def grid(self, setting: Setting) -> Any:
-        """(T h w D) as the setting's aggregation needs it."""
-        at = self.video.positions(setting.frames)
-        frames = self.video.frames[at]
+        """Return the patch grid (T, h, w, D) that the setting's aggregation takes."""
+        positions = self.video.positions(setting.frames)
+        frames = self.video.frames[positions]
         images = setting.images(frames)
         if images is frames:
-            self._all = self._model.encode(self.video.frames) if self._all is None else self._all
-            return self._all[at]
+            if self._frames_grid is None:
+                self._frames_grid = self._model.encode(self.video.frames)
+            return self._frames_grid[positions]
         key = (setting.frames, identity_key(setting.aggregation))
-        if key not in self._tiled:
-            self._tiled[key] = self._model.encode(images)
-        return self._tiled[key]
+        if key not in self._image_grids:
+            self._image_grids[key] = self._model.encode(images)
+        return self._image_grids[key]
 
 
 class BatchItem:
-    """A film at one setting: its tokens, the questions that fit behind them, the rows of those that do not."""
+    """One video of a batch at one setting.
 
-    def __init__(self, film: EncodedVideo, model: VideoLM, setting: Setting, prompt: Prompt) -> None:
-        self.film, self.questions, self.failed = film, [], []
-        asked = [] if film.waits else [q for s, questions in film.left if s.name == setting.name for q in questions]
+    Attributes:
+        encoded: The video.
+        questions: The questions that fit the context behind the video's tokens.
+        failed: The rows of those that do not fit.
+        tokens: (N, D), the visual tokens.
+        seconds: Encoding time per question.
+    """
+
+    def __init__(self, encoded: EncodedVideo, model: VideoLM, setting: Setting, prompt: Prompt) -> None:
+        self.encoded, self.questions, self.failed = encoded, [], []
+        remaining = [] if encoded.waits else encoded.remaining
+        asked = [question for s, questions in remaining if s.name == setting.name for question in questions]
         start = time.perf_counter()
-        self.tokens = setting.tokens(film.grid(setting)) if asked else torch.zeros(0, 1)
+        self.tokens = setting.tokens(encoded.grid(setting)) if asked else torch.zeros(0, 1)
         self.seconds = round((time.perf_counter() - start) / max(1, len(asked)), 6)
         for question in asked:
             try:
