@@ -232,6 +232,7 @@ def test_the_figure_shows_every_judge_and_kappa(tmp_path):
     assert not single.axes[1].axison
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     run = write_run(tmp_path / "run", open_rows(40))
     write_verdicts(run, "a", lambda u: (number(u) % 2 == 0, 3.0))

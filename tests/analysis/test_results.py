@@ -208,6 +208,7 @@ def test_a_benchmark_for_a_judge_has_no_accuracy(tmp_path):
         load_results(write_run(tmp_path / "run", [], "vcgbench"))
 
 
+@pytest.mark.slow
 def test_a_large_run_is_streamed(tmp_path):
     """Of 200,000 rows little more is kept than their numbers: a million fit into 1 GB."""
     row = {"type": "TN", "question": "what does the man do after?", "options": ["a", "b", "c", "d", "e"], "answer": "b"}

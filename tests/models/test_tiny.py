@@ -148,6 +148,7 @@ def test_answers_well(tiny: TransformersVideoLM, films: list[Film]) -> None:
     assert all(found[family] >= LEAST[family] for family in LEAST), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutation", list(MUTATIONS), ids=lambda mutation: mutation.__name__)
 def test_accuracy_falls_when_the_chain_is_wrong(
     tiny: TransformersVideoLM, films: list[Film], mutation: Callable, monkeypatch: pytest.MonkeyPatch

@@ -23,6 +23,8 @@ from sfllava.runs.run_folder import RunError, read_rows
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
+pytestmark = pytest.mark.slow
+
 
 def test_no_question_leaves_the_denominator(models, videos, tmp_path):
     folder = shutil.copytree(videos, tmp_path / "videos")

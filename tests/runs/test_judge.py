@@ -20,6 +20,8 @@ from sfllava.runs.judge import plan_judging
 from sfllava.runs.run_folder import RunError
 from sfllava.runs.verdicts import read_items
 
+pytestmark = pytest.mark.slow
+
 FAULTS = ["rate_limit", "server_error", "cut", "reset", "wrong_json", "refusal", "duplicate"]
 
 
