@@ -36,7 +36,9 @@ from sfllava.benchmarks import load_benchmark
 from sfllava.runs.failures import Outcome
 from sfllava.runs.jobs import GenerationOptions, Job
 from sfllava.runs.ray_actor import WorkerResult
-from sfllava.runs.ray_runner import RayRunner, _Worker, plan_workers
+from sfllava.runs.ray_cluster import plan_workers
+from sfllava.runs.ray_runner import RayRunner
+from sfllava.runs.ray_worker import RayWorker
 from sfllava.runs.run_folder import read_rows
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
@@ -288,7 +290,7 @@ class Stage:
         self.workers = RayRunner("tiny", len(names))
         self.workers._info = SimpleNamespace(fingerprint="")  # type: ignore[assignment]
         for name in names:
-            worker = _Worker(self.actor(name), group=name, node="" if name in coming else f"node of {name}")
+            worker = RayWorker(self.actor(name), group=name, node="" if name in coming else f"node of {name}")
             self.nodes[name] = f"node of {name}"
             self.workers._workers.append(worker)
             if name in coming:
@@ -302,7 +304,7 @@ class Stage:
         monkeypatch.setattr("sfllava.runs.ray_runner.time", SimpleNamespace(monotonic=lambda: self.time))
 
     def actor(self, name):
-        answer = SimpleNamespace(remote=lambda mark, run, how, job, ahead: (name, job.video))
+        answer = SimpleNamespace(remote=lambda fingerprint, run, options, job, ahead: (name, job.video))
         return SimpleNamespace(answer=answer, call=SimpleNamespace(remote=lambda *_: (name, "call")))
 
     def wait(self, refs, timeout):
