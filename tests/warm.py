@@ -95,7 +95,8 @@ class _Server:
 
     def start(self, task: dict[str, Any], streams: list[int]) -> tuple[int, socket.socket]:
         """The pid of a command, and where its status will be read."""
-        mine, theirs = socket.socketpair()
+        # packets: the pid and the status of a command that ends at once are two messages, never one
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with self._lock:
             data = json.dumps(task).encode()
             fds = array.array("i", [*streams, theirs.fileno()])
@@ -114,8 +115,9 @@ _servers: dict[int, _Server] = {}
 
 
 def _server() -> _Server:
-    # a process that was forked has none
-    return _servers.setdefault(os.getpid(), _Server()) if os.getpid() not in _servers else _servers[os.getpid()]
+    if os.getpid() not in _servers:  # one that was forked with this process belongs to its parent
+        _servers[os.getpid()] = _Server()
+    return _servers[os.getpid()]
 
 
 def install() -> None:

@@ -57,7 +57,7 @@ class SlowFast:
 
     def prefix_key(self) -> object:
         """Return what decides the Slow tokens, with which all tokens begin."""
-        return self.slow_frames, identity_key(self.slow)
+        return SlowFast, self.slow_frames, identity_key(self.slow)
 
     def detailed_frames(self, frames: int) -> list[int]:
         """Return which of `frames` frames the Slow pathway takes."""

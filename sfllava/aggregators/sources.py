@@ -79,14 +79,16 @@ def token_sources(aggregator: Any, grid: Tensor, frames: int | None = None) -> l
     Args:
         aggregator: any aggregator.
         grid: (T h w D) the patch grid that it aggregates.
-        frames: sampled frames of the video, where the grid is of images made of them; by default T.
+        frames: sampled frames of the video; needed where the grid is of images made of them, else T.
 
     Returns:
         One source for each part that has tokens, in the order of the tokens.
 
     Raises:
-        SfllavaError: the tokens cannot be mapped back.
+        SfllavaError: the tokens cannot be mapped back, or `frames` is missing.
     """
+    if frames is None and makes_images(aggregator):
+        raise SfllavaError(f"{name_of(aggregator)} makes images of frames: needed the number of sampled frames")
     if hasattr(aggregator, "token_sources"):
         return aggregator.token_sources(grid, len(grid) if frames is None else frames)
     if makes_images(aggregator):

@@ -87,6 +87,15 @@ class Journal:
 
 
 @contextlib.contextmanager
+def usable_files() -> Iterator[None]:
+    """Turn an OSError, as of a folder that cannot be written, into a RunError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{error.filename}: cannot be used: {error.strerror}") from error
+
+
+@contextlib.contextmanager
 def hold(lock: Path, busy: str) -> Iterator[None]:
     """Hold a lock file for this process alone; the system releases it however the process ends.
 

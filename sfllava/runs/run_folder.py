@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sfllava.files import Row, RunError, log_to, printable, read_object, write_json
 from sfllava.runs.identity import asked_sha256, changes, union
-from sfllava.runs.journal import Journal, hold, read_rows_once
+from sfllava.runs.journal import Journal, hold, read_rows_once, usable_files
 from sfllava.types import Question
 
 PREDICTIONS = "predictions.jsonl"
@@ -80,17 +80,12 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{self.path}: cannot be used as a run folder: {error.strerror}") from error
-        self._stack = contextlib.ExitStack()
-        try:
-            self._stack.enter_context(self._hold())
+        with usable_files(), contextlib.ExitStack() as stack:
+            stack.enter_context(self._hold())
             write_json(self.path / "run.json", self._run())
-            self._stack.enter_context(log_to(self.path / "log.txt"))
-            self._journal = self._stack.enter_context(Journal(self.path / PREDICTIONS, _read))
-        except BaseException as error:
-            self._stack.close()
-            if isinstance(error, OSError):
-                raise RunError(f"{error.filename}: cannot be used: {error.strerror}") from error
-            raise
+            stack.enter_context(log_to(self.path / "log.txt"))
+            self._journal = stack.enter_context(Journal(self.path / PREDICTIONS, _read))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from sfllava.benchmarks.base import load_spec
 from sfllava.evaluators.judges.base import JudgeRequest, load_rubric
 from sfllava.files import RunError, as_line, log_to, read_lines, read_object, write_file, write_json
-from sfllava.runs.journal import Journal, hold, read_rows_once
+from sfllava.runs.journal import Journal, hold, read_rows_once, usable_files
 from sfllava.runs.json_diff import describe_changes
 from sfllava.runs.run_folder import read_rows, read_run
 
@@ -130,19 +130,14 @@ class VerdictFile:
         """The content of verdicts-NAME.json; `save` writes it."""
 
     def __enter__(self) -> VerdictFile:
-        self._stack = contextlib.ExitStack()
-        try:
-            busy = f"{self.path}: another process is writing these verdicts; wait for it"
-            self._stack.enter_context(hold(self.run / f".lock-{self.path.stem}", busy))
-            self._stack.enter_context(log_to(self.run / "log.txt"))
+        busy = f"{self.path}: another process is writing these verdicts; wait for it"
+        with usable_files(), contextlib.ExitStack() as stack:
+            stack.enter_context(hold(self.run / f".lock-{self.path.stem}", busy))
+            stack.enter_context(log_to(self.run / "log.txt"))
             self._check_identity()
-            self._journal = self._stack.enter_context(Journal(self.path, read_verdicts))
+            self._journal = stack.enter_context(Journal(self.path, read_verdicts))
             self._drop_failed_and_stale()
-        except BaseException as error:
-            self._stack.close()
-            if isinstance(error, OSError):
-                raise RunError(f"{error.filename}: cannot be used: {error.strerror}") from error
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -176,3 +176,9 @@ def test_a_pool_of_your_own_and_what_cannot_be_mapped():
 
     with pytest.raises(SfllavaError, match=r"makes images of frames but has no token_sources\(grid, frames\)"):
         token_sources(Images(), grid)
+
+
+@pytest.mark.parametrize("aggregator", [ImageGrid((2, 3)), Thumbnail((2, 3), 8)])
+def test_images_made_of_frames_need_the_number_of_frames(aggregator):
+    with pytest.raises(SfllavaError, match="needed the number of sampled frames"):
+        token_sources(aggregator, torch.zeros(13, 12, 12, 1))
