@@ -87,9 +87,9 @@ def token_sources(aggregator: Any, grid: Tensor, frames: int | None = None) -> l
     Raises:
         SfllavaError: the tokens cannot be mapped back, or `frames` is missing.
     """
-    if frames is None and makes_images(aggregator):
-        raise SfllavaError(f"{name_of(aggregator)} makes images of frames: needed the number of sampled frames")
     if hasattr(aggregator, "token_sources"):
+        if frames is None and makes_images(aggregator):
+            raise SfllavaError(f"{name_of(aggregator)} makes images of frames: needed the number of sampled frames")
         return aggregator.token_sources(grid, len(grid) if frames is None else frames)
     if makes_images(aggregator):
         raise SfllavaError(f"{name_of(aggregator)} makes images of frames but has no token_sources(grid, frames)")
