@@ -8,6 +8,7 @@ the 7B's (1 to 22 in operations a token), with the real 24x24 patches and token 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def main() -> None:
         rows = ["video_name,question,answer"]
         (folder / "videos").mkdir()
         for i in range(a.videos):
-            (folder / "videos" / f"v{i}.mp4").symlink_to(video)
+            shutil.copy(video, folder / "videos" / f"v{i}.mp4")
             rows += [f"v{i},{question},x" for question in QUESTIONS]
         (folder / "q.csv").write_text("\n".join(rows) + "\n")
         common = ["--questions", folder / "q.csv", "--videos", folder / "videos", "--model", model, "--device", "cpu"]
@@ -49,7 +50,7 @@ def main() -> None:
         def run(*arguments: object) -> float:
             start = time.perf_counter()
             command = [sys.executable, "-m", "sfllava.cli", *map(str, [*arguments, *common])]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             return time.perf_counter() - start
 
         separate = []
