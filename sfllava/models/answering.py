@@ -18,6 +18,7 @@ from sfllava.models.kv_cache import Prefix
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.memory import retry_with_smaller_batch
 from sfllava.models.packed_decoding import PACKED_POSITIONS, PackedBatch, PrefixGroup, decode_steps, split_to_fit
+from sfllava.models.visual_tokens import VisualTokens
 from sfllava.prompts import LETTERS, Prompt, pack_prompt
 from sfllava.types import Question
 
@@ -61,7 +62,7 @@ class Answering:
         """Questions of a video that are decoded at a time; reduced once memory has turned out too small"""
 
     def generate(
-        self, items: list[Item], new: int, share_prefix: bool, tokens: list[Tensor], prefixes: Sequence[Prefix]
+        self, items: list[Item], new: int, share_prefix: bool, tokens: list[VisualTokens], prefixes: Sequence[Prefix]
     ) -> ByNumber[Generated]:
         """Generate answers greedily.
 
@@ -69,7 +70,7 @@ class Answering:
             items: The questions.
             new: The largest number of new tokens of an answer.
             share_prefix: False answers one question at a time with transformers' `generate`.
-            tokens: The visual tokens (N D) of each video.
+            tokens: The visual part of each video's prompt.
             prefixes: One for each video, filled and reused.
 
         Returns:
@@ -86,8 +87,8 @@ class Answering:
         shared, alone = self._split(items, tokens, new) if share_prefix else ([], items)
         found = self._share(shared, tokens, prefixes, new, decode)
         for item in alone:
-            embeds = self._model.embed(item.before, tokens[item.video], item.after)
-            found[item.number] = self._model.generate(embeds, new)
+            inputs = self._model.prompt(item.before, tokens[item.video], item.after)
+            found[item.number] = self._model.generate(inputs, new)
         return {
             number: None if ids is None else (self._info.tokenizer.decode(ids), tuple(ids), {})
             for number, ids in found.items()
@@ -98,7 +99,7 @@ class Answering:
         items: list[Item],
         questions: list[Question],
         prompt: Prompt | None,
-        tokens: list[Tensor],
+        tokens: list[VisualTokens],
         prefixes: Sequence[Prefix],
     ) -> ByNumber[Generated]:
         """Choose the letter of highest probability from the logits at the end of each prompt, without generation.
@@ -107,7 +108,7 @@ class Answering:
             items: The questions, as token ids.
             questions: The same questions, with their options.
             prompt: Replaces the prompt of each question's task.
-            tokens: The visual tokens (N D) of each video.
+            tokens: The visual part of each video's prompt.
             prefixes: One for each video, filled and reused.
 
         Returns:
@@ -121,8 +122,8 @@ class Answering:
         rows = self._share(shared, tokens, prefixes, 0, lambda groups: finite(PackedBatch(self._model, groups).logits))
         for item in alone:
             self._model.fresh_rope()
-            embeds = self._model.embed(item.before, tokens[item.video], item.after)
-            rows[item.number] = finite(self._model.logits(self._model.forward(embeds)[:, -1]))[0]
+            inputs = self._model.prompt(item.before, tokens[item.video], item.after)
+            rows[item.number] = finite(self._model.logits(self._model.run(inputs)[:, -1]))[0]
         found: ByNumber[Generated] = {}
         for item, question in zip(items, questions):
             names = LETTERS[: len(question.options)]
@@ -134,7 +135,7 @@ class Answering:
             found[item.number] = (max(letters, key=lambda letter: letters[letter]), (), letters) if known else None
         return found
 
-    def _split(self, items: list[Item], tokens: list[Tensor], new: int) -> tuple[list[Item], list[Item]]:
+    def _split(self, items: list[Item], tokens: list[VisualTokens], new: int) -> tuple[list[Item], list[Item]]:
         """Split items into those that may share a prefix and those that may not.
 
         Past the limit the rotation of keys depends on the length of the sequence, so a question that reaches it while
@@ -156,7 +157,7 @@ class Answering:
     def _share(
         self,
         items: list[Item],
-        tokens: list[Tensor],
+        tokens: list[VisualTokens],
         prefixes: Sequence[Prefix],
         new: int,
         decode: Callable[[list[PrefixGroup]], Iterable[T | None]],
@@ -191,7 +192,7 @@ class Answering:
     def _share_batches(
         self,
         items: list[Item],
-        tokens: list[Tensor],
+        tokens: list[VisualTokens],
         prefixes: Sequence[Prefix],
         new: int,
         decode: Callable[[list[PrefixGroup]], Iterable[T | None]],

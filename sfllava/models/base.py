@@ -14,6 +14,7 @@ from sfllava.models.kv_cache import Prefix
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.operations import Shape
 from sfllava.models.tokenizer import Tokenizer
+from sfllava.models.visual_tokens import VisualTokens
 from sfllava.prompts import Prompt, pack_prompt
 from sfllava.types import Answer, Question, SfllavaError
 
@@ -126,7 +127,7 @@ class VideoLM(Protocol):
 
     def answer(
         self,
-        tokens: Tensor,
+        tokens: Tensor | VisualTokens,
         questions: Iterable[Question | str],
         *,
         max_new_tokens: int = 128,
@@ -140,7 +141,7 @@ class VideoLM(Protocol):
 
     def answer_batch(
         self,
-        videos: Sequence[tuple[Tensor, Iterable[Question | str]]],
+        videos: Sequence[tuple[Tensor | VisualTokens, Iterable[Question | str]]],
         *,
         max_new_tokens: int = 128,
         prompt: Prompt | None = None,
@@ -153,7 +154,7 @@ class VideoLM(Protocol):
 
     def stream(
         self,
-        tokens: Tensor,
+        tokens: Tensor | VisualTokens,
         question: Question | str,
         *,
         max_new_tokens: int = 256,
@@ -167,7 +168,9 @@ class VideoLM(Protocol):
         """Make empty prefixes for `n` videos."""
         ...
 
-    def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix:
+    def prefill(
+        self, before: Sequence[int], tokens: Tensor | VisualTokens, room: int = 0, prefix: Prefix | None = None
+    ) -> Prefix:
         """Compute the keys and values of text ids and visual tokens (N D) once."""
         ...
 

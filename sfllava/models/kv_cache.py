@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from sfllava.models.visual_tokens import VisualTokens
+
 
 class _LayerStorage:
     """The keys and values of one layer, (rows H capacity d) each; zeros where nothing was written yet."""
@@ -125,26 +127,31 @@ class Prefix:
 
     Attributes:
         before: Token ids of the text before the video.
-        tokens: Visual tokens (N D).
+        tokens: The N rows of the visual part.
         storage: The keys and values of all videos whose questions are decoded together.
         cache: The part of `storage` that belongs to this prefix.
         reused: Number of visual tokens that the last prefill took over from the one before.
     """
 
     before: tuple[int, ...]
-    tokens: Tensor
+    tokens: VisualTokens
     storage: BatchKVCache
     cache: PrefixCache
     reused: int = 0
 
     @property
     def length(self) -> int:
-        """Number of positions."""
+        """Number of cached tokens."""
         return len(self.before) + len(self.tokens)
+
+    @property
+    def end(self) -> int:
+        """The position of the first token after the prefix."""
+        return len(self.before) + self.tokens.end
 
     def forget(self) -> None:
         """Release its memory, and that of all prefixes in the same storage."""
-        self.before, self.tokens, self.reused = (), self.tokens[:0], 0
+        self.before, self.tokens, self.reused = (), self.tokens.none(), 0
         self.cache = self.cache.emptied()
         self.storage.clear()
 

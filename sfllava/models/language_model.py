@@ -18,6 +18,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 from sfllava.models.finite import FiniteLogitsWatch, greedy
 from sfllava.models.kv_cache import BatchKVCache, Prefix, PrefixCache
 from sfllava.models.tokenizer import Tokenizer
+from sfllava.models.visual_tokens import ModelInputs, VisualTokens
 
 
 class LanguageModel:
@@ -58,6 +59,7 @@ class LanguageModel:
         limits = sharing_limits(text)
         self.shared_positions: int | None = min(limits) if limits else None
         self.graphs = False
+        self._multi_axis = "mrope_section" in (text.rope_parameters or {})
         # renamed in transformers 5.24
         known = inspect.signature(type(self._decoder).forward).parameters
         self._cache_name = "cache" if "cache" in known else "past_key_values"
@@ -86,23 +88,47 @@ class LanguageModel:
         """Embed token ids (...) as (... D)."""
         return self._decoder.embed_tokens(ids)
 
-    def embed(self, before: Sequence[int], tokens: Tensor | None = None, after: Sequence[int] = ()) -> Tensor:
-        """Put the embeddings of one prompt together.
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Embed text (L) as (L D)."""
+        return self.embed_ids(torch.tensor(list(ids), dtype=torch.long).to(self.device))
+
+    def prompt(
+        self, before: Sequence[int], tokens: Tensor | VisualTokens | None = None, after: Sequence[int] = ()
+    ) -> ModelInputs:
+        """Put one prompt together.
 
         Args:
             before: Token ids of the text before the video.
-            tokens: Visual tokens (N D).
+            tokens: The visual part.
             after: Token ids of the text after the video.
-
-        Returns:
-            Embeddings (1 L D).
         """
+        none = torch.zeros(0, self.width)
+        visual = VisualTokens.of(none if tokens is None else tokens).to(self.device, self.dtype)
+        embeds = torch.cat([self.embed(before), visual.embeddings, self.embed(after)])[None]
+        # 1) text has the same position in time, height and width; after the video it goes on at the video's end
+        end = len(before) + visual.end + len(after)
+        if visual.positions is None:
+            positions = torch.arange(end, device=self.device)[None]
+        else:
+            first, last = (
+                torch.arange(start, stop, device=self.device)[:, None].expand(-1, 3)
+                for start, stop in ((0, len(before)), (len(before) + visual.end, end))
+            )
+            positions = torch.cat([first, visual.positions + len(before), last]).T[:, None]
+        # 2) features that the first layers add at the visual tokens
+        if visual.deepstack is None:
+            return ModelInputs(embeds, positions, end)
+        sides = [visual.deepstack.new_zeros(len(ids), *visual.deepstack.shape[1:]) for ids in (before, after)]
+        return ModelInputs(embeds, positions, end, torch.cat([sides[0], visual.deepstack, sides[1]])[None])
 
-        def embed(ids: Sequence[int]) -> Tensor:
-            return self.embed_ids(torch.tensor(list(ids), dtype=torch.long).to(self.device))
-
-        visual = [] if tokens is None else [tokens.to(self.device, self.dtype)]
-        return torch.cat([embed(before), *visual, embed(after)])[None]
+    def run(self, inputs: ModelInputs, cache: PrefixCache | None = None) -> Tensor:
+        """Run the decoder layers on a prompt, or on its last positions after a cache: hidden states (1 L D)."""
+        options: dict[str, Any] = {"position_ids": inputs.positions}
+        if inputs.deepstack is not None:
+            everywhere = torch.ones(inputs.deepstack.shape[:2], dtype=torch.bool, device=self.device)
+            sets = list(inputs.deepstack.flatten(0, 1).unbind(1))
+            options |= {"visual_pos_masks": everywhere, "deepstack_visual_embeds": sets}
+        return self.forward(inputs.embeds, cache=cache, **options)
 
     def forward(self, embeds: Tensor, cache: PrefixCache | None = None, **options: Any) -> Tensor:
         """Run the decoder layers.
@@ -125,19 +151,19 @@ class LanguageModel:
 
     def new_prefixes(self, n: int) -> list[Prefix]:
         """Make empty prefixes, one for each of `n` videos whose questions are decoded together."""
-        cache, no_tokens = (
-            BatchKVCache(self.layers, n),
-            torch.zeros(0, self.width, device=self.device, dtype=self.dtype),
-        )
-        return [Prefix((), no_tokens, cache, cache.row(i)) for i in range(n)]
+        cache = BatchKVCache(self.layers, n)
+        none = VisualTokens(torch.zeros(0, self.width, device=self.device, dtype=self.dtype))
+        return [Prefix((), none, cache, cache.row(i)) for i in range(n)]
 
     @torch.inference_mode()
-    def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix:
+    def prefill(
+        self, before: Sequence[int], tokens: Tensor | VisualTokens, room: int = 0, prefix: Prefix | None = None
+    ) -> Prefix:
         """Compute the keys and values of the text and the visual tokens that all questions about a video share.
 
         Args:
             before: Token ids of the text before the video.
-            tokens: Visual tokens (N D).
+            tokens: The visual part.
             room: Number of positions to allocate for what follows.
             prefix: An earlier prefix to reuse: its first positions that equal those of this one are kept.
 
@@ -146,65 +172,72 @@ class LanguageModel:
         """
         self.fresh_rope()
         prefix = prefix or self.new_prefixes(1)[0]
-        tokens, before = tokens.to(self.device, self.dtype), tuple(before)
+        visual, before = VisualTokens.of(tokens).to(self.device, self.dtype), tuple(before)
         # 1) count the first positions that are equal
         same = before == prefix.before
-        kept = _equal_rows(prefix.tokens, tokens) if same else 0
+        kept = prefix.tokens.common_rows(visual) if same else 0
         # a forward needs at least one position: where all are equal, compute the last again
-        first = min(len(before) + kept, len(before) + len(tokens) - 1) if same else 0
+        length = len(before) + len(visual)
+        first = min(len(before) + kept, length - 1) if same else 0
         # 2) drop the others; the prefix counts as empty until the forward has succeeded
-        prefix.before, prefix.tokens, prefix.reused = (), tokens[:0], kept
+        prefix.before, prefix.tokens, prefix.reused = (), visual.none(), kept
         prefix.cache.crop_to(first)
-        prefix.storage.reserve(len(before) + len(tokens) + room)
+        prefix.storage.reserve(length + room)
         # 3) compute the keys and values of the new positions
-        embeds = self.embed(before, tokens)[:, first:]
-        positions = torch.arange(first, first + embeds.shape[1], device=self.device)[None]
-        with self.static_rope() if len(before) + len(tokens) <= self.shared_limit else nullcontext():
-            self.forward(embeds, cache=prefix.cache, position_ids=positions)
-        prefix.before, prefix.tokens = before, tokens
+        with self.static_rope() if length <= self.shared_limit else nullcontext():
+            self.run(self.prompt(before, visual).from_row(first), prefix.cache)
+        prefix.before, prefix.tokens = before, visual
         return prefix
 
-    def generate(self, embeds: Tensor, max_new_tokens: int) -> list[int] | None:
-        """Answer one prompt greedily with transformers' `generate`.
+    def generate(self, inputs: ModelInputs, max_new_tokens: int) -> list[int] | None:
+        """Answer one prompt greedily, with transformers' `generate` where it knows the positions.
+
+        With positions of their own, or with deepstack features, it would go on at other positions than those of the
+        prompt, so these are answered by the plain loop of `stream`.
 
         Args:
-            embeds: The prompt (1 L D).
+            inputs: The prompt.
             max_new_tokens: The largest number of new tokens.
 
         Returns:
             The token ids before the end of the answer, or None where logits are not finite.
         """
+        length = inputs.embeds.shape[1]
+        new = min(max_new_tokens, self.context - length)
+        if self._multi_axis:
+            ids = self.until_end(list(self.stream(inputs, new)))
+            return None if -1 in ids else ids
         self.fresh_rope()
-        mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+        mask = torch.ones(inputs.embeds.shape[:2], dtype=torch.long, device=inputs.embeds.device)
         watch = FiniteLogitsWatch()
         ids = self.network.generate(
-            inputs_embeds=embeds,
+            inputs_embeds=inputs.embeds,
             attention_mask=mask,
-            max_new_tokens=min(max_new_tokens, self.context - embeds.shape[1]),
+            max_new_tokens=new,
             logits_processor=LogitsProcessorList([watch]),
         )
         return self.until_end(ids[0].tolist()) if watch.finite else None
 
-    def stream(self, embeds: Tensor, max_new_tokens: int) -> Iterator[int]:
+    def stream(self, inputs: ModelInputs, max_new_tokens: int) -> Iterator[int]:
         """Answer one prompt greedily, token by token.
 
         Args:
-            embeds: The prompt (1 L D).
+            inputs: The prompt.
             max_new_tokens: The largest number of new tokens.
 
         Yields:
-            Each token id as soon as it is known, also ids that end an answer; -1 where logits are not finite.
+            Each token id as soon as it is known, also ids that end an answer, which end the loop; -1 where logits are
+            not finite.
         """
         self.fresh_rope()
         empty = self.new_prefixes(1)[0]
-        empty.storage.reserve(embeds.shape[1] + max_new_tokens)
+        empty.storage.reserve(inputs.embeds.shape[1] + max_new_tokens)
         for _ in range(max_new_tokens):
-            start = empty.cache.get_seq_length()
-            positions = torch.arange(start, start + embeds.shape[1], device=self.device)[None]
-            hidden = self.forward(embeds, cache=empty.cache, position_ids=positions)
-            token = int(greedy(self.logits(hidden[0, -1])))
+            token = int(greedy(self.logits(self.run(inputs, empty.cache)[0, -1])))
             yield token
-            embeds = self.embed([max(token, 0)])
+            if token < 0 or token in self.eos_ids:
+                return
+            inputs = inputs.next(self.embed([token]))
 
     def until_end(self, ids: list[int]) -> list[int]:
         """Return the ids before the first one that ends an answer."""
@@ -234,15 +267,6 @@ def sharing_limits(text: Any) -> list[int]:
     """Return the numbers of positions past which a prefix may not be shared: for dynamic RoPE, for a sliding window."""
     limits = [text.max_position_embeddings] if (text.rope_parameters or {}).get("rope_type") == "dynamic" else []
     return limits + ([text.sliding_window] if getattr(text, "sliding_window", None) else [])
-
-
-def _equal_rows(one: Tensor, two: Tensor) -> int:
-    """Count the first rows of (N D) and (M D) that are equal, bit for bit."""
-    n = min(len(one), len(two))
-    if not n:  # a comparison would synchronize the host
-        return 0
-    different = (one[:n] != two[:n]).any(1)
-    return int(different.int().argmax()) if different.any() else n
 
 
 def _ids(value: int | list[int] | None) -> list[int]:

@@ -62,7 +62,7 @@ class PackedBatch:
         self.lengths = self.tensor([group.prefix.length for group in groups])
         # 2) for each question: the row of its group, and the position of its next token
         self.rows = [row for row, group in enumerate(groups) for _ in group.suffixes]
-        self.next_positions = [group.prefix.length + len(ids) for group in groups for ids in group.suffixes]
+        self.next_positions = [group.prefix.end + len(ids) for group in groups for ids in group.suffixes]
         # 3) concatenate the questions of each group; note where each ends
         suffixes = [ids for group in groups for ids in group.suffixes]
         rows: list[list[tuple[int, int, int]]] = [[] for _ in groups]  # (question, token, position)

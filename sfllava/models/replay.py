@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from sfllava.models.base import VideoLM
 from sfllava.models.kv_cache import Prefix, PrefixCache
 from sfllava.models.language_model import LanguageModel
+from sfllava.models.visual_tokens import VisualTokens
 from sfllava.prompts import Prompt
 from sfllava.types import Question, SfllavaError
 
@@ -23,7 +24,7 @@ ROWS = 32
 @torch.inference_mode()
 def log_likelihoods(
     model: VideoLM,
-    tokens: Tensor,
+    tokens: Tensor | VisualTokens,
     question: Question,
     generated_ids: Sequence[int],
     prompt: Prompt | None = None,
@@ -33,7 +34,7 @@ def log_likelihoods(
 
     Args:
         model: The model.
-        tokens: Visual tokens (N D).
+        tokens: The visual part of the prompt, with N visual tokens.
         question: The question.
         generated_ids: The A token ids of the answer, without its end.
         prompt: Replaces the prompt of the question's task.
@@ -54,7 +55,7 @@ def log_likelihoods(
 @torch.inference_mode()
 def attention_weights(
     model: VideoLM,
-    tokens: Tensor,
+    tokens: Tensor | VisualTokens,
     question: Question,
     generated_ids: Sequence[int],
     prompt: Prompt | None = None,
@@ -66,7 +67,7 @@ def attention_weights(
 
     Args:
         model: The model.
-        tokens: Visual tokens (N D).
+        tokens: The visual part of the prompt, with N visual tokens.
         question: The question.
         generated_ids: The A token ids of the answer, without its end.
         prompt: Replaces the prompt of the question's task.
@@ -80,7 +81,7 @@ def attention_weights(
         SfllavaError: The answer is empty.
         ContextError: Prompt and answer do not fit the context.
     """
-    total = torch.zeros(len(generated_ids), len(tokens), device=model.language_model.device)
+    total = torch.zeros(len(generated_ids), VisualTokens.of(tokens).count, device=model.language_model.device)
     for _ in _replay(model, tokens, question, generated_ids, prompt, prefix, total):
         pass
     return total / len(model.language_model.attention_modules)
@@ -88,7 +89,7 @@ def attention_weights(
 
 def _replay(
     model: VideoLM,
-    tokens: Tensor,
+    tokens: Tensor | VisualTokens,
     question: Question,
     generated_ids: Sequence[int],
     prompt: Prompt | None,
@@ -101,31 +102,27 @@ def _replay(
     before, after = model.info.prompt_ids(question, prompt)
     length = len(before) + len(tokens) + len(after)
     model.info.check_context(len(tokens), len(before) + len(after) + len(generated_ids) - 1, question.text)
-    alone = length + len(generated_ids) > model.language_model.shared_limit
+    language_model, visual = model.language_model, VisualTokens.of(tokens)
+    alone = length + len(generated_ids) > language_model.shared_limit
     if not alone:
         ids = [*after, *generated_ids[:-1]]
-        shared = model.language_model.prefill(before, tokens, len(ids), prefix)
-        parts = [(model.language_model.embed(ids), len(generated_ids))]
+        shared = language_model.prefill(before, visual, len(ids), prefix)
+        parts = [(language_model.prompt(before, visual, ids).from_row(shared.length), len(generated_ids))]
     else:
         # past the limit the rotation depends on the length, so feed the tokens one by one, as in generation
-        model.language_model.fresh_rope()
-        shared = model.language_model.new_prefixes(1)[0]
+        language_model.fresh_rope()
+        shared = language_model.new_prefixes(1)[0]
         shared.storage.reserve(length + len(generated_ids))
-        parts = [
-            (model.language_model.embed(before, tokens, after), 1),
-            *((model.language_model.embed([token]), 1) for token in generated_ids[:-1]),
-        ]
+        parts = [(language_model.prompt(before, visual, after), 1)]
+        for token in generated_ids[:-1]:
+            parts.append((parts[-1][0].next(language_model.embed([token])), 1))
+    # the keys of the visual tokens, without text between them
+    keys = len(before) + (torch.arange(len(visual)) if visual.visual is None else visual.visual.nonzero()[:, 0].cpu())
     done = 0
-    for embeds, rows in parts:
-        with _collect_attention(
-            model.language_model, shared.cache, len(before), None if total is None else total[done : done + rows]
-        ):
-            start = shared.cache.get_seq_length()
-            hidden = model.language_model.forward(
-                embeds,
-                cache=shared.cache,
-                position_ids=torch.arange(start, start + embeds.shape[1], device=model.language_model.device)[None],
-            )
+    for inputs, rows in parts:
+        part = None if total is None else total[done : done + rows]
+        with _collect_attention(language_model, shared.cache, keys, part):
+            hidden = language_model.run(inputs, shared.cache)
         done += rows
         yield hidden[0, -rows:]
     if not alone:
@@ -133,13 +130,15 @@ def _replay(
 
 
 @contextmanager
-def _collect_attention(model: LanguageModel, cache: PrefixCache, start: int, total: Tensor | None) -> Iterator[None]:
+def _collect_attention(
+    model: LanguageModel, cache: PrefixCache, visual: Tensor, total: Tensor | None
+) -> Iterator[None]:
     """Add to `total` (A N), layer by layer, the attention of the last A positions of the forward in the block."""
 
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         keys: Any = cache.layers[module.layer_idx].keys
-        _add_rows(module, hidden[:, -len(total) :], kwargs["position_embeddings"], keys, start, total)  # type: ignore[arg-type]
+        _add_rows(module, hidden[:, -len(total) :], kwargs["position_embeddings"], keys, visual, total)  # type: ignore[arg-type]
 
     modules = [] if total is None else model.attention_modules
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
@@ -151,11 +150,13 @@ def _collect_attention(model: LanguageModel, cache: PrefixCache, start: int, tot
 
 
 def _add_rows(
-    module: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor], keys: Tensor, start: int, total: Tensor
+    module: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor], keys: Tensor, visual: Tensor, total: Tensor
 ) -> None:
     """Add the mean over heads of softmax(q k) at the keys of the visual tokens, for the last positions (1 A D)."""
     cos, sin = (part[:, -hidden.shape[1] :] for part in rotation)
-    queries = module.q_proj(hidden).unflatten(-1, (-1, module.head_dim)).transpose(1, 2)
+    queries = module.q_proj(hidden).unflatten(-1, (-1, module.head_dim))
+    norm = getattr(module, "q_norm", None)  # Qwen3's
+    queries = (queries if norm is None else norm(queries)).transpose(1, 2)
     queries, _ = apply_rotary_pos_emb(queries, queries, cos, sin)
     groups = module.num_key_value_groups
     grouped = queries[0].unflatten(0, (-1, groups))  # heads that share keys are adjacent: (K G A d)
@@ -165,5 +166,5 @@ def _add_rows(
         weights = (part @ keys[0][:, None].transpose(-1, -2)).float() * module.scaling  # (K G A' end)
         own = torch.arange(end - n + i, end - n + i + part.shape[2], device=keys.device)
         weights.masked_fill_(torch.arange(end, device=keys.device) > own[:, None], -torch.inf)
-        seen = weights.softmax(-1)[..., start : start + total.shape[1]].mean((0, 1))
+        seen = weights.softmax(-1)[..., visual.to(weights.device)].mean((0, 1))
         total[i : i + ROWS] += seen.to(total.device)

@@ -15,6 +15,7 @@ from sfllava.models.kv_cache import Prefix
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.memory import retry_with_smaller_batch
 from sfllava.models.packed_decoding import PrefixGroup, decode_steps
+from sfllava.models.visual_tokens import VisualTokens
 from sfllava.prompts import Prompt
 from sfllava.sampler.images import resize_frames
 from sfllava.types import Answer, Question, SfllavaError
@@ -70,7 +71,7 @@ class TransformersVideoLM:
 
     def answer(
         self,
-        tokens: Tensor,
+        tokens: Tensor | VisualTokens,
         questions: Iterable[Question | str],
         *,
         max_new_tokens: int = 128,
@@ -82,7 +83,7 @@ class TransformersVideoLM:
         """Answer questions about one video greedily; its visual tokens are prefilled once for all questions.
 
         Args:
-            tokens: Visual tokens (N D).
+            tokens: The visual part of the prompt, from `tokens`, or visual tokens (N D) at consecutive positions.
             questions: Questions, or their texts.
             max_new_tokens: The largest number of new tokens of an answer.
             prompt: Replaces the prompt of each question's task.
@@ -116,7 +117,7 @@ class TransformersVideoLM:
 
     def answer_batch(
         self,
-        videos: Sequence[tuple[Tensor, Iterable[Question | str]]],
+        videos: Sequence[tuple[Tensor | VisualTokens, Iterable[Question | str]]],
         *,
         max_new_tokens: int = 128,
         prompt: Prompt | None = None,
@@ -129,7 +130,7 @@ class TransformersVideoLM:
         Decoding reads all weights in each step, so that a few questions take about as long as many.
 
         Args:
-            videos: Pairs of visual tokens (N D) and questions.
+            videos: Pairs of the visual part of a prompt and questions.
             max_new_tokens, prompt, answer_mode, share_prefix: As in `answer`.
             prefixes: One for each video, all from one call of `new_prefixes`.
 
@@ -143,32 +144,32 @@ class TransformersVideoLM:
         by_video = [[Question(q) if isinstance(q, str) else q for q in questions] for _, questions in videos]
         flat = [question for questions in by_video for question in questions]
         check_generation(answer_mode, max_new_tokens, flat)
-        tokens = [tokens.to(self.info.device, self.info.dtype) for tokens, _ in videos]
+        visual = [VisualTokens.of(tokens).to(self.info.device, self.info.dtype) for tokens, _ in videos]
         items = []
         for video, questions in enumerate(by_video):
             for question in questions:
                 before, after = self.info.prompt_ids(question, prompt)
-                self.info.check_context(len(tokens[video]), len(before) + len(after), question.text)
+                self.info.check_context(len(visual[video]), len(before) + len(after), question.text)
                 items.append(Item(len(items), video, tuple(before), after))
         prefixes = prefixes or self.new_prefixes(len(videos))
         with torch.inference_mode():
             if answer_mode == "logits":
-                found = self._answering.letters(items, flat, prompt, tokens, prefixes)
+                found = self._answering.letters(items, flat, prompt, visual, prefixes)
             else:
-                found = self._answering.generate(items, max_new_tokens, share_prefix, tokens, prefixes)
+                found = self._answering.generate(items, max_new_tokens, share_prefix, visual, prefixes)
         answers: list[list[Answer]] = [[] for _ in videos]
         for item, question in zip(items, flat):
-            n = len(tokens[item.video])
+            tokens = visual[item.video]
             text, ids, letters = found[item.number] or ("", (), {})
-            length = n + len(item.before) + len(item.after)
+            length = len(tokens) + len(item.before) + len(item.after)
             error = not_finite(self.info.dtype) if found[item.number] is None else None
-            answers[item.video].append(Answer(question, text, ids, n, length, letters, error))
+            answers[item.video].append(Answer(question, text, ids, tokens.count, length, letters, error))
         return answers
 
     @torch.inference_mode()
     def stream(
         self,
-        tokens: Tensor,
+        tokens: Tensor | VisualTokens,
         question: Question | str,
         *,
         max_new_tokens: int = 256,
@@ -178,7 +179,7 @@ class TransformersVideoLM:
         """Answer one question token by token; generation stops when the caller stops iterating.
 
         Args:
-            tokens: Visual tokens (N D).
+            tokens: The visual part of the prompt, from `tokens`, or visual tokens (N D) at consecutive positions.
             question: The question, or its text.
             max_new_tokens: The largest number of new tokens.
             prompt: Replaces the prompt of the question's task.
@@ -205,9 +206,8 @@ class TransformersVideoLM:
                 )
             )
         else:
-            steps = self.language_model.stream(
-                self.language_model.embed(before, tokens, after), min(max_new_tokens, self.info.context - length)
-            )
+            inputs = self.language_model.prompt(before, tokens, after)
+            steps = self.language_model.stream(inputs, min(max_new_tokens, self.info.context - length))
         for token in steps:
             if token < 0:
                 if prefix is not None:
@@ -221,6 +221,8 @@ class TransformersVideoLM:
         """Make empty prefixes, one for each of `n` videos, for `answer` and `answer_batch` to fill and to reuse."""
         return self.language_model.new_prefixes(n)
 
-    def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix:
+    def prefill(
+        self, before: Sequence[int], tokens: Tensor | VisualTokens, room: int = 0, prefix: Prefix | None = None
+    ) -> Prefix:
         """Compute the keys and values of text and visual tokens once; see `LanguageModel.prefill`."""
         return self.language_model.prefill(before, tokens, room, prefix)
