@@ -153,7 +153,7 @@ def _grader(task: Task, folder: Path) -> Grade:
     """The strict offline rule of a task."""
     evaluator = find_evaluator(task)
     if evaluator is None:
-        raise RunError(f"{folder}: no offline score for a {task} benchmark; its predictions are for a judge")
+        raise RunError(f"{folder}: no offline score for a {task} benchmark; its predictions need a judge")
     grade = evaluator.grade_quickly
     return lambda row: grade(row["answer"], row.get("options") or (), row["prediction"])
 

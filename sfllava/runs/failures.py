@@ -1,4 +1,4 @@
-"""What failed: a video for a reason of its own, or whatever works on it, as a GPU after an assertion on the device."""
+"""Failures: of a single video, or of what works on the videos, such as a GPU after a device-side assertion."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from sfllava.models.memory import out_of_memory
 from sfllava.types import SfllavaError
 
 IN_A_ROW = 3
-"""Videos that fail with one same unexpected error, after which it is not the videos that are to blame"""
+"""When this many videos in a row fail with the same unexpected error, the videos are probably not the cause."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows that belong together on disk.
+    """Rows that are written to disk together, and the unexpected error that caused them, if any.
 
-    Where a video failed, and neither an SfllavaError nor the memory explains it: its name, the unexpected error, and
-    the setting where it failed at one alone.
+    Args:
+        rows: The rows, of answers or of failures.
+        video: The video that failed; may be empty if there is no unexpected error.
+        unexpected: The error, if it is neither an SfllavaError nor a lack of memory.
+        setting: The setting at which the video failed; empty if it failed at all of them.
     """
 
     rows: list[Row]
@@ -29,102 +32,116 @@ class Outcome:
 
     @property
     def answered(self) -> set[str]:
-        """The videos of which a question was answered."""
+        """The videos with at least one answered question."""
         return {row["video"] for row in self.rows if row["error"] is None}
 
 
 def outcome_of_error(video: str, rows: list[Row], error: Exception, setting: str = "") -> Outcome:
-    """The outcome of a video that failed with this error, at one setting or all; `rows` have its reason."""
+    """Return the outcome of a video that failed.
+
+    Args:
+        video: The video.
+        rows: The rows of its questions, which already have the reason.
+        error: What it failed with.
+        setting: The setting at which it failed; empty if it failed at all of them.
+    """
     expected = isinstance(error, SfllavaError) or out_of_memory(error)
     return Outcome(rows, video, None if expected else reason_of(error), setting)
 
 
 def outcome_of_video(video: str, outcomes: Sequence[Outcome]) -> Outcome:
-    """One outcome of all of a video's settings."""
+    """Combine the outcomes of one video at several settings."""
     errors = [one.unexpected for one in outcomes if one.unexpected]
     return Outcome([row for one in outcomes for row in one.rows], video, errors[0] if errors else None)
 
 
 class Streak:
-    """Videos in a row that failed at a setting with one same unexpected error; their rows are held back.
+    """Consecutive videos that failed at a setting with the same unexpected error; their rows are held back.
 
-    An answer for another video at that setting, or a different error, shows that the videos caused it. IN_A_ROW of them
-    show that they did not. order: each video's position in the run; by default, order of arrival.
+    If another video is answered at that setting, or fails with a different error, the failed videos were the cause, and
+    their rows may be written. If IN_A_ROW consecutive videos fail with the same error, they were probably not.
+
+    Args:
+        order: The position of each video in the run. Default: the order in which the videos arrive.
     """
 
     def __init__(self, order: Mapping[str, int] | None = None) -> None:
         self.error = ""
         self._order = dict(order or {})
         self._held: dict[str, dict[str, list[Row]]] = {}
-        """By setting and video"""
+        """The rows, by setting and video."""
         self._errors: dict[str, str] = {}
         self._answered: dict[str, set[int]] = {}
-        """By setting the places of the videos that were answered last"""
+        """By setting, the positions of the videos that were answered last."""
 
     @property
     def videos(self) -> list[str]:
-        """Those whose rows are held back."""
+        """The videos whose rows are held back."""
         return list(dict.fromkeys(video for held in self._held.values() for video in held))
 
     @property
     def broken(self) -> bool:
-        """Whether it is not the videos that are to blame."""
+        """Whether so many consecutive videos failed that they are probably not the cause."""
         for setting, held in self._held.items():
-            places = sorted(map(self._place, held))
+            positions = sorted(map(self._position, held))
             answered = self._answered.get(setting, set())
-            for first, last in zip(places, places[IN_A_ROW - 1 :]):
-                if not any(first < place < last for place in answered):
+            for first, last in zip(positions, positions[IN_A_ROW - 1 :]):
+                if not any(first < position < last for position in answered):
                     self.error = self._errors[setting]
                     return True
         return False
 
     def add(self, done: Outcome) -> list[list[Row]]:
-        """The rows that may be written now, of what was held back and of what is done."""
+        """Take in an outcome.
+
+        Returns:
+            The groups of rows that may be written now, whether they were held back before or come from `done`.
+        """
         if done.unexpected is None:
-            right = [row for row in done.rows if row["error"] is None]
-            for setting in ("", *{row["setting"] for row in right}):
-                here = {self._place(row["video"]) for row in right if setting in ("", row["setting"])}
-                self._answered[setting] = here or self._answered.get(setting, set())
-            free = [rows for s in list(self._held) if self._answered_by(right, s) for rows in self._release(s)]
-            return [*free, done.rows]
+            answered = [row for row in done.rows if row["error"] is None]
+            for setting in ("", *{row["setting"] for row in answered}):
+                positions = {self._position(row["video"]) for row in answered if setting in ("", row["setting"])}
+                self._answered[setting] = positions or self._answered.get(setting, set())
+            settings = [setting for setting in self._held if self._is_answered(setting, answered)]
+            return [*(rows for setting in settings for rows in self._release(setting)), done.rows]
         setting, held = done.setting, self._held.get(done.setting, {})
         another = done.video not in held and _kind(done.unexpected) != _kind(self._errors.get(setting, ""))
-        free = self._release(setting) if another else []
+        released = self._release(setting) if another else []
         if not self._held.get(setting):
             self._errors[setting] = done.unexpected
         self.error = done.unexpected
         self._held.setdefault(setting, {}).setdefault(done.video, []).extend(done.rows)
-        self._place(done.video)
-        return free
+        self._position(done.video)
+        return released
 
     def release(self) -> list[list[Row]]:
-        """The rows that were held back, which are from now on not."""
+        """Stop holding rows back; return those that were held back."""
         return [rows for setting in list(self._held) for rows in self._release(setting)]
 
     def _release(self, setting: str) -> list[list[Row]]:
         return list(self._held.pop(setting, {}).values())
 
     @staticmethod
-    def _answered_by(right: list[Row], setting: str) -> bool:
-        return any(setting in ("", row["setting"]) for row in right)
+    def _is_answered(setting: str, answered: list[Row]) -> bool:
+        return any(setting in ("", row["setting"]) for row in answered)
 
-    def _place(self, video: str) -> int:
+    def _position(self, video: str) -> int:
         return self._order.setdefault(video, len(self._order))
 
     def stop(self, where: str = "") -> SfllavaError:
-        """The error with which a run stops."""
+        """Return the error that ends the run; `where` says where the videos failed."""
         return SfllavaError(
-            f"{IN_A_ROW} videos in a row{where} failed with the same error, probably not their own: {self.error}; "
-            "earlier rows are kept, and the same command resumes the run and asks these again"
+            f"{IN_A_ROW} videos in a row{where} failed with the same error, which they probably did not cause: "
+            f"{self.error}; earlier rows are kept; the same command resumes the run and asks about these videos again"
         )
 
 
 def reason_of(error: BaseException) -> str:
-    """An error in one line, for a row and the log."""
+    """Return an error as one line of at most 500 characters, for a row and the log."""
     text = str(error) if isinstance(error, SfllavaError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:500]
 
 
 def _kind(reason: str) -> str:
-    """What is the same of one error about another video: all but numbers and addresses."""
+    """Return a reason without numbers and addresses, which differ between videos."""
     return re.sub(r"0x[0-9a-fA-F]+|\d+", "", reason)

@@ -1,4 +1,4 @@
-"""What makes two runs the same run, as run.json has it: the questions asked, the settings, the model, the prompt."""
+"""The identity in run.json, by which two runs are the same run: questions, settings, model and prompt."""
 
 from __future__ import annotations
 
@@ -14,14 +14,27 @@ from sfllava.runs.json_diff import describe_changes
 from sfllava.types import Question, SfllavaError
 
 VERSION = 3
-"""Of the identity. Version 1, of sfllava 0.1.0, has no number, but the question file, limit and seed; versions 1 and 2
-have RoPE in the names of transformers, which change between its versions."""
+"""The version of the identity's format.
+
+Version 1 (sfllava 0.1.0) has no version number; it has the hash of the question file, the limit and the seed. Versions
+1 and 2 have the RoPE parameters under their names in transformers, which differ between its versions.
+"""
 _CHOICE = ("questions_sha256", "limit", "seed")
-"""How the questions were chosen: no part of the identity, since many ways choose the same; each session has its own."""
+"""How the questions were chosen. Each session records this; it is not part of the identity, since different choices may
+give the same questions."""
 
 
 def choose_questions(questions: Sequence[Question], limit: int | None, seed: int | None) -> list[Question]:
-    """The first `limit` questions, or with a seed a random choice of them, in the file's order."""
+    """Return at most `limit` questions, in the order of the file.
+
+    Args:
+        questions: All questions of the benchmark.
+        limit: How many to return; None for all.
+        seed: Seed of a random sample; None for the first questions.
+
+    Raises:
+        SfllavaError: `limit` is less than 1.
+    """
     if limit is not None and limit < 1:
         raise SfllavaError(f"limit must be at least 1, got {limit}")
     if limit is None or limit >= len(questions):
@@ -31,24 +44,34 @@ def choose_questions(questions: Sequence[Question], limit: int | None, seed: int
 
 
 def asked_sha256(questions: Iterable[Question]) -> str:
-    """SHA-256 of what is asked: all that a row repeats of its question, in whatever order."""
+    """Return the SHA-256 of the questions, over all fields that a row repeats; their order does not matter."""
     lines = (json.dumps([q.key, q.video, q.id, q.type, q.text, q.answer, list(q.options)]) for q in questions)
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def make_identity(benchmark: str, questions: Sequence[Question], settings: Sequence[Row], **more: Any) -> Row:
-    """The identity of a run. settings: what run.json says of each; more: the model, the prompt, how it answers."""
+    """Return the identity of a run.
+
+    Args:
+        benchmark: The name of the benchmark.
+        questions: The questions that the run asks.
+        settings: The entry of each setting in run.json.
+        **more: Further parts of the identity, such as the model and the prompt.
+    """
     asked = {"questions": len(questions), "asked_sha256": asked_sha256(questions)}
     return {"version": VERSION, "benchmark": benchmark, **asked, "settings": list(settings), **more}
 
 
 def rope_facts(parameters: Mapping[str, Any] | None) -> Row | None:
-    """The rotary positions of a model in names of our own: type, factor and theta, None where it has none.
+    """Return the RoPE parameters of a model under fixed names: type, factor and theta.
 
-    What else there may be of them stands in the checkpoint's config, and so in its hash.
+    Other RoPE parameters are in the checkpoint's config, which the checkpoint's hash covers.
 
     Args:
-        parameters: As transformers, of whatever version, or an older run.json has them.
+        parameters: The parameters as any version of transformers, or an older run.json, names them.
+
+    Returns:
+        The parameters, with None for a factor or theta that is not set; or None if `parameters` is None.
     """
     if parameters is None:
         return None
@@ -58,7 +81,7 @@ def rope_facts(parameters: Mapping[str, Any] | None) -> Row | None:
 
 
 def upgrade(run: Row, benchmark: Benchmark) -> Row:
-    """A run.json of an earlier version as one of today; one of today as it is."""
+    """Convert a run.json of an older version to the current format; a current one is returned as it is."""
     identity = run["identity"]
     if identity.get("version") == VERSION:
         return run
@@ -72,25 +95,32 @@ def upgrade(run: Row, benchmark: Benchmark) -> Row:
 
 
 def _with_questions(run: Row, benchmark: Benchmark) -> Row:
-    """A run.json of sfllava 0.1.0 with the hash of what it asked, which follows from its question file, limit and seed.
+    """Add the hash of the questions to a run.json of sfllava 0.1.0, from its question file, limit and seed.
 
-    If that was another file than the benchmark's, it is not known: `asked_sha256` is then None, which matches nothing.
+    If the question file has changed since, the questions are unknown, and `asked_sha256` is None: it matches no run.
     """
     old = run["identity"]
     choice = {name: old.get(name) for name in _CHOICE}
     limit, seed = choice["limit"], choice["seed"]
-    asked = None
+    digest = None
     if choice["questions_sha256"] == benchmark.fingerprint and all(isinstance(n, int | None) for n in (limit, seed)):
-        asked = asked_sha256(choose_questions(benchmark.questions, limit, seed))
+        digest = asked_sha256(choose_questions(benchmark.questions, limit, seed))
     kept = {name: value for name, value in old.items() if name not in _CHOICE}
     sessions = [choice | session if isinstance(session, dict) else session for session in run["sessions"]]
-    return run | {"identity": kept | {"asked_sha256": asked}, "sessions": sessions}
+    return run | {"identity": kept | {"asked_sha256": digest}, "sessions": sessions}
 
 
-def changes(before: Row, now: Row) -> list[str]:
-    """In words, what keeps a run from going on as another: of the run.json that is there and the one to be.
+def describe_mismatch(before: Row, now: Row) -> list[str]:
+    """Describe why a run cannot be resumed with another run.json.
 
-    Settings that are new are no change; those that are missing are one.
+    New settings are no reason; missing ones are.
+
+    Args:
+        before: The run.json in the folder.
+        now: The run.json of the run to start.
+
+    Returns:
+        The reasons in words; empty if the run can be resumed.
     """
     was, wanted = before["identity"], now["identity"]
     had, has = _by_name(was), _by_name(wanted)
@@ -98,24 +128,27 @@ def changes(before: Row, now: Row) -> list[str]:
         return sorted(describe_changes(was, wanted))
     found = []
     if missing := [name for name in had if name not in has]:
-        found.append(f"the run has settings that are not asked for now: {', '.join(missing)}")
+        found.append(f"the run has settings that are not requested now: {', '.join(missing)}")
     if was.get("asked_sha256") != wanted.get("asked_sha256"):
-        why = "; ".join(describe_changes(_choice(before), _choice(now))) or "the questions have other keys or contents"
+        why = (
+            "; ".join(describe_changes(_choice(before), _choice(now)))
+            or "the questions have different keys or contents"
+        )
         found.append(f"{was.get('questions')} questions were asked, now {wanted.get('questions')} ({why})")
-    done = {"asked_sha256": None, "questions": None}
+    compared = {"asked_sha256": None, "questions": None}  # already compared above
     both = [name for name in had if name in has]
-    old, new = ({**run, **done, "settings": [of[name] for name in both]} for run, of in ((was, had), (wanted, has)))
+    old, new = ({**run, **compared, "settings": [of[name] for name in both]} for run, of in ((was, had), (wanted, has)))
     return found + sorted(describe_changes(old, new))
 
 
-def union(before: Row, now: Row) -> Row:
-    """The identity `now`, its settings in the order in which the run came to have them."""
+def merge_settings(before: Row, now: Row) -> Row:
+    """Return the identity `now` with the settings of `before` first, then its new ones."""
     had, has = _by_name(before) or {}, _by_name(now) or {}
     return now | {"settings": [*(has[name] for name in had), *(has[name] for name in has if name not in had)]}
 
 
 def _by_name(identity: Row) -> dict[str, Row] | None:
-    """The settings of an identity by name; None where they are no such list."""
+    """Return the settings of an identity by name, or None if they are not a list of named settings."""
     settings = identity.get("settings", [])
     if not isinstance(settings, list) or not all(
         isinstance(s, dict) and isinstance(s.get("name"), str) for s in settings
@@ -125,6 +158,6 @@ def _by_name(identity: Row) -> dict[str, Row] | None:
 
 
 def _choice(run: Row) -> Row:
-    """How the questions were chosen, as the last session has it."""
+    """Return how the last session chose the questions."""
     last = run["sessions"][-1] if run["sessions"] else {}
     return {name: last.get(name) for name in _CHOICE} if isinstance(last, dict) else {}

@@ -1,7 +1,7 @@
 """A run on disk: run.json, predictions.jsonl (append-only), scores.json, log.txt.
 
-Rows are appended whole and synced, so a process killed at any moment leaves at most one half-written last line,
-which the next start cuts off.
+Rows are appended whole and synced to the disk. A process killed at any moment leaves at most one half-written last
+line, and the next start removes it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sfllava.files import Row, RunError, log_to, printable, read_object, write_json
-from sfllava.runs.identity import asked_sha256, changes, union
+from sfllava.runs.identity import asked_sha256, describe_mismatch, merge_settings
 from sfllava.runs.journal import Journal, hold, read_rows_once, usable_files
 from sfllava.types import Question
 
 PREDICTIONS = "predictions.jsonl"
-# what is read of a row and of run.json anywhere
+# the fields of a row and of run.json that some part of the package reads
 _ROW = {
     "key": str,
     "setting": str,
@@ -36,15 +36,19 @@ _ROW = {
 _IDENTITY = {"benchmark": str, "questions": int, "settings": [{"name": str}]}
 _RUN = {"identity": _IDENTITY, "sessions": [{}]}
 AskedQuestions = tuple[str, int, str]
-"""A benchmark's name, how many of its questions, and their SHA-256"""
+"""The name of a benchmark, the number of its questions that a run asks, and their SHA-256."""
 
 
 class RunFolder:
-    """One writer's hold on a run folder; a context manager.
+    """A run folder, open for its only writer; use as a context manager.
 
-    `identity` is what makes two runs the same run: where run.json has another, that is an error which shows the
-    difference; settings that are new join those of the run. `facts` may differ (device, versions, paths): each start
-    adds its own to run.json's sessions, with the time. `upgrade` makes today's run.json of one of an older version.
+    Args:
+        path: The run folder. Entering the context creates it if there is none.
+        identity: What makes two runs the same run. If the folder holds a run with a different identity, entering raises
+            a RunError that shows the difference; new settings are no difference, they are added to the run.
+        facts: What may differ between two starts of the same run, such as device, versions and paths. Each start
+            appends its facts and the time to the sessions in run.json.
+        upgrade: Converts a run.json of an older version to the current format.
     """
 
     def __init__(
@@ -54,12 +58,12 @@ class RunFolder:
         self._identity, self._facts, self._upgrade = json.loads(json.dumps(identity)), facts, upgrade
 
     def check(self) -> None:
-        """Raise what entering would raise; nothing is written."""
+        """Raise the errors that entering the context would raise, without writing anything."""
         try:
             if not self.path.exists():
                 place = next(parent for parent in self.path.absolute().parents if parent.exists())
                 if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-                    raise RunError(f"{self.path}: cannot be used as a run folder: {place} is no folder to write to")
+                    raise RunError(f"{self.path}: cannot be used as a run folder: {place} is not a writable folder")
                 return
             if not self.path.is_dir():
                 raise RunError(f"{self.path}: cannot be used as a run folder: it is a file")
@@ -69,8 +73,8 @@ class RunFolder:
             if (self.path / ".lock").exists():
                 with self._hold():
                     pass
-            self._run()
-            for _ in self.rows():  # reading checks each
+            self._new_run_json()
+            for _ in self.rows():  # reading checks each row
                 pass
         except OSError as error:
             raise RunError(f"{self.path}: cannot be used as a run folder: {error.strerror}") from error
@@ -82,7 +86,7 @@ class RunFolder:
             raise RunError(f"{self.path}: cannot be used as a run folder: {error.strerror}") from error
         with usable_files(), contextlib.ExitStack() as stack:
             stack.enter_context(self._hold())
-            write_json(self.path / "run.json", self._run())
+            write_json(self.path / "run.json", self._new_run_json())
             stack.enter_context(log_to(self.path / "log.txt"))
             self._journal = stack.enter_context(Journal(self.path / PREDICTIONS, _read))
             self._stack = stack.pop_all()
@@ -92,15 +96,23 @@ class RunFolder:
         self._stack.close()
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write rows, whole and synced; RunError where that fails, and then the file is as it was before."""
+        """Write rows and sync them to the disk.
+
+        Raises:
+            RunError: The rows could not be written, for example to a full disk. The file is as it was before.
+        """
         self._journal.append(rows)
 
     def rows(self) -> Iterator[Row]:
-        """All rows, in the order of writing."""
+        """Return all rows, in the order in which they were written."""
         return read_rows(self.path)
 
     def drop_failed(self) -> int:
-        """Remove the rows that failed, so that their questions are asked again; returns how many there were."""
+        """Remove the rows that failed, so that their questions are asked again.
+
+        Returns:
+            The number of rows that were removed.
+        """
         rows = list(self.rows())
         kept = [row for row in rows if not row["error"] and row["prediction"] is not None]
         if len(kept) < len(rows):
@@ -115,31 +127,39 @@ class RunFolder:
         busy = f"{self.path}: another process is writing this run; wait for it or use another folder"
         return hold(self.path / ".lock", busy)
 
-    def _run(self) -> Row:
-        """The run.json to be; RunError where the folder holds another run."""
+    def _new_run_json(self) -> Row:
+        """Return run.json with this session added, or raise RunError if the folder holds another run."""
         session = self._facts | {"started": datetime.now(UTC).isoformat(timespec="seconds")}
         new = {"identity": self._identity, "sessions": [session]}
         if not (self.path / "run.json").exists():
             if (self.path / PREDICTIONS).exists():
-                raise RunError(f"{self.path}: predictions.jsonl without run.json: not a run folder of ours")
+                raise RunError(f"{self.path}: predictions.jsonl without run.json: not a run folder of sfllava")
             return new
         before = self._upgrade(read_run(self.path))
-        if reasons := changes(before, new):
+        if reasons := describe_mismatch(before, new):
             raise RunError(
                 f"{self.path}: this folder holds another run; use a new folder, or the same arguments: "
                 + "; ".join(reasons)
             )
-        identity = union(before["identity"], self._identity)
+        identity = merge_settings(before["identity"], self._identity)
         return {"identity": identity, "sessions": [*before["sessions"], session]}
 
 
 def read_run(path: str | Path) -> Row:
-    """The run.json of a run folder."""
+    """Read the run.json of a run folder.
+
+    Raises:
+        RunError: There is no such file, or it lacks a field.
+    """
     return read_object(Path(path) / "run.json", "the run.json of a run", _RUN)
 
 
 def asked_questions(path: str | Path) -> AskedQuestions:
-    """What a run was asked. Of a run of sfllava 0.1.0, whose run.json does not say it, what its rows repeat."""
+    """Return which questions a run asks, as far as two runs can be compared by them.
+
+    A run.json of sfllava 0.1.0 has no hash of its questions; the hash is then computed from the rows, which repeat each
+    question.
+    """
     identity = read_run(path)["identity"]
     name, count, digest = (identity.get(field) for field in ("benchmark", "questions", "asked_sha256"))
     if digest is None:
@@ -160,18 +180,18 @@ def asked_questions(path: str | Path) -> AskedQuestions:
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
-    """The rows of a run folder's predictions.jsonl; a half-written last line is skipped.
+    """Yield the rows of a run folder's predictions.jsonl; a half-written last line is skipped.
 
     Raises:
-        RunError: A line lacks a field or has NaN for a number, or repeats a question at a setting; the message has the
-            line's number.
+        RunError: A line lacks a field, has NaN for a number, or repeats a question at the same setting. The message
+            has the line's number.
     """
     return _read(Path(path) / PREDICTIONS)
 
 
 def _read(file: Path) -> Iterator[Row]:
-    again = "a second row for question {} at {}"
+    again = "a second row for question {} at setting {}"
     for row in read_rows_once(file, "row of predictions", _ROW, lambda row: (row["key"], row["setting"]), again):
-        if row["error"]:  # it may name a file whose name is no text, which no table or figure could show
+        if row["error"]:  # it may contain a file name that is not valid UTF-8, which no table or figure can show
             row["error"] = printable(row["error"])
         yield row

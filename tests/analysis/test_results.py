@@ -142,7 +142,7 @@ def test_pareto_front():
 def test_a_second_row_of_a_question_is_refused(tmp_path, capsys):
     run = write_run(tmp_path / "run", rows_of("a", 30) * 2)
     assert cli.main(["compare", str(run)]) == 1
-    assert "predictions.jsonl, line 41: a second row for question open/0 at a" in capsys.readouterr().err
+    assert "predictions.jsonl, line 41: a second row for question open/0 at setting a" in capsys.readouterr().err
 
 
 def test_one_question_each_way_in_one_video_is_no_finding(tmp_path):
@@ -204,7 +204,7 @@ def test_export(tmp_path):
 
 
 def test_a_benchmark_for_a_judge_has_no_accuracy(tmp_path):
-    with pytest.raises(RunError, match="its predictions are for a judge"):
+    with pytest.raises(RunError, match="its predictions need a judge"):
         load_results(write_run(tmp_path / "run", [], "vcgbench"))
 
 

@@ -113,7 +113,7 @@ def test_evaluate_several_benchmarks_under_one_root(checkpoints, videos, tmp_pat
         assert (tmp_path / "runs" / name / "scores.json").exists() and f"runs/{name}\n" in out.stdout
     checked = sfllava("check", *common)
     assert (
-        checked.returncode == 1 and "needed 500: WRONG" in checked.stdout and "found and readable 1" in checked.stdout
+        checked.returncode == 1 and "expected 500: WRONG" in checked.stdout and "found and readable 1" in checked.stdout
     )
 
 
@@ -122,7 +122,7 @@ def test_evaluate_several_benchmarks_under_one_root(checkpoints, videos, tmp_pat
     [
         (("--prompt", "open.txt"), "open.txt: a prompt for questions with options needs {options}"),
         (("--read", "logits"), "reading letters from logits needs questions with options"),
-        (("--out", "foreign"), "foreign/egoschema: predictions.jsonl without run.json: not a run folder of ours"),
+        (("--out", "foreign"), "foreign/egoschema: predictions.jsonl without run.json: not a run folder of sfllava"),
         (("--out", "old"), "old/egoschema: this folder holds another run"),
         (("--out", "busy"), "busy/egoschema: another process is writing this run"),
         (("--out", "file"), "file/egoschema: cannot be used as a run folder"),

@@ -199,7 +199,7 @@ def test_what_is_wrong_with_the_last_step_stops_before_any_model(small, spoilt):
     if spoilt == "other":
         other = plan_experiment(plain, root=small).steps[1]
         evaluate(load_model("tiny"), other.benchmark, other.setting, other.out, prompt=other.prompt, progress=False)
-        message = "egoschema: this folder holds another run.*not asked for now: 5frms-"
+        message = "egoschema: this folder holds another run.*not requested now: 5frms-"
         plan = plan_experiment(experiment(small, ROPE_SCALING_FACTOR=[1, 2]), root=small)
     with pytest.raises(SfllavaError, match=message):
         list(run_plan(plan, loaded.append))  # type: ignore[arg-type]

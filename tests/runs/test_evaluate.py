@@ -276,7 +276,7 @@ def test_bad_arguments(models, benchmark, tmp_path):
         ),
         (lambda p: p.write_bytes(p.read_bytes() * 2), "line 13: a second row for question open/0"),
         (lambda p: (p.parent / "run.json").write_text("{"), r"run\.json: not the run\.json of a run"),
-        (lambda p: (p.parent / "run.json").unlink(), "not a run folder of ours"),
+        (lambda p: (p.parent / "run.json").unlink(), "not a run folder of sfllava"),
     ],
 )
 def test_spoilt_run_folders(models, benchmark, tmp_path, spoil, message):

@@ -25,7 +25,7 @@ DATA = Path(__file__).parents[1] / "data"
 @pytest.mark.parametrize(
     ("changes", "shown"),
     [
-        ({"settings": Setting(5, str(SMALL.aggregation))}, f"settings that are not asked for now: {SMALL.name}$"),
+        ({"settings": Setting(5, str(SMALL.aggregation))}, f"settings that are not requested now: {SMALL.name}$"),
         ({"limit": 5}, r"12 questions were asked, now 5 \(limit was null, is 5\)$"),
         ({"prompt": Prompt("<video> {question}")}, "prompt was .* is .*<video> {question}"),
         ({"settings": Setting(6, SlowFast(2, "spatial_2d_avg_pool", (1, 1)), SMALL.name)},
@@ -82,7 +82,7 @@ def test_a_setting_is_added_to_a_finished_run(models, benchmark, tmp_path, monke
     assert plain(read_rows(tmp_path / "run")) == plain(
         read_rows(run(models(), benchmark, tmp_path / "all", SETTINGS).path)
     )
-    with pytest.raises(RunError, match=f"not asked for now: {SETTINGS[0].name}, {SETTINGS[2].name}$"):
+    with pytest.raises(RunError, match=f"not requested now: {SETTINGS[0].name}, {SETTINGS[2].name}$"):
         run(models(), benchmark, tmp_path / "run", SETTINGS[1])
 
 

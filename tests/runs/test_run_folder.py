@@ -32,7 +32,7 @@ def test_added_settings_come_after_those_of_the_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("other", "shown"),
-    [(identity("b"), "not asked for now: a$"), (identity("a", prompt="x"), "holds another run.*prompt")],
+    [(identity("b"), "not requested now: a$"), (identity("a", prompt="x"), "holds another run.*prompt")],
 )
 def test_another_identity_is_refused_and_nothing_is_written(tmp_path, other, shown):
     with RunFolder(tmp_path, identity("a"), {}):
