@@ -50,10 +50,10 @@ def load_verdicts(run: str | Path, judges: Sequence[str] = ()) -> pd.DataFrame:
     for judge in judges or there:
         verdicts = {verdict_key(row): row for row in read_verdicts(verdicts_path(run, judge))}
         for unit in units:
-            row = verdicts.get(unit.at)
-            if row and (unit.ask is None or row["content"] != unit.ask.content):
+            row = verdicts.get(unit.row_key)
+            if row and (unit.request is None or row["content"] != unit.request.content):
                 row = None  # of a prediction that is no more
-            state = "no prediction" if unit.ask is None else "unjudged" if row is None else "judged"
+            state = "no prediction" if unit.request is None else "unjudged" if row is None else "judged"
             if row and row["error"]:
                 state = "failed"
             wrong, said = state == "no prediction", row if row and state == "judged" else {}
@@ -64,9 +64,9 @@ def load_verdicts(run: str | Path, judges: Sequence[str] = ()) -> pd.DataFrame:
                     "setting": unit.setting,
                     "rubric": unit.rubric,
                     "video": unit.video,
-                    "question": " / ".join(unit.ask.questions) if unit.ask else "",
-                    "answer": unit.ask.reference if unit.ask else "",
-                    "prediction": " / ".join(unit.ask.predictions) if unit.ask else "",
+                    "question": " / ".join(unit.request.questions) if unit.request else "",
+                    "answer": unit.request.reference if unit.request else "",
+                    "prediction": " / ".join(unit.request.predictions) if unit.request else "",
                     "correct": False if wrong and unit.rubric == "open" else said.get("correct"),
                     "score": 0.0 if wrong else said.get("score"),
                     "state": state,

@@ -169,12 +169,12 @@ def _judged(folder: Path, judge: str, task: Task) -> Grade:
     right: dict[tuple[str, str], bool] = {}
     waiting = stale = 0
     for item in read_items(folder):
-        if item.ask is None:  # inference failed: wrong, without asking a judge
+        if item.request is None:  # inference failed: wrong, without asking a judge
             continue
-        verdict = verdicts.get(item.at)
+        verdict = verdicts.get(item.row_key)
         if verdict is None or verdict["error"] is not None:
             waiting += 1
-        elif verdict["content"] != item.ask.content:
+        elif verdict["content"] != item.request.content:
             stale += 1
         else:
             right[item.key, item.setting] = bool(verdict["correct"])

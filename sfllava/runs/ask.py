@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class AskResult:
     """Answers to questions about one video, and how they were produced.
 
-    Args:
+    Attributes:
         video: The decoded frames.
         setting: The setting that was used.
         slow_indices: Indices into the source video of the frames on the Slow pathway.

@@ -15,7 +15,7 @@ from sfllava.sampler.video import VideoError
 class Check:
     """The result of `check`.
 
-    Args:
+    Attributes:
         benchmark: The name of the benchmark.
         questions: Number of questions.
         questions_expected: The published number, or None if unknown.
@@ -46,10 +46,9 @@ class Check:
 
     def __str__(self) -> str:
         def count(got: int, expected: int | None) -> str:
-            state = (
-                "" if expected is None else ", as published" if got == expected else f", expected {expected:,}: WRONG"
-            )
-            return f"{got:,}{state}"
+            if expected is None:
+                return f"{got:,}"
+            return f"{got:,}, as published" if got == expected else f"{got:,}, expected {expected:,}: WRONG"
 
         lines = [
             f"{self.benchmark}",

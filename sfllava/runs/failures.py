@@ -18,7 +18,7 @@ IN_A_ROW = 3
 class Outcome:
     """Rows that are written to disk together, and the unexpected error that caused them, if any.
 
-    Args:
+    Attributes:
         rows: The rows, of answers or of failures.
         video: The video that failed; may be empty if there is no unexpected error.
         unexpected: The error, if it is neither an SfllavaError nor a lack of memory.

@@ -113,7 +113,7 @@ def _with_questions(run: Row, benchmark: Benchmark) -> Row:
 def describe_mismatch(before: Row, now: Row) -> list[str]:
     """Describe why a run cannot be resumed with another run.json.
 
-    New settings are no reason; missing ones are.
+    New settings do not prevent it; missing ones do.
 
     Args:
         before: The run.json in the folder.
@@ -130,10 +130,8 @@ def describe_mismatch(before: Row, now: Row) -> list[str]:
     if missing := [name for name in had if name not in has]:
         found.append(f"the run has settings that are not requested now: {', '.join(missing)}")
     if was.get("asked_sha256") != wanted.get("asked_sha256"):
-        why = (
-            "; ".join(describe_changes(_choice(before), _choice(now)))
-            or "the questions have different keys or contents"
-        )
+        differences = "; ".join(describe_changes(_choice(before), _choice(now)))
+        why = differences or "the questions have different keys or contents"
         found.append(f"{was.get('questions')} questions were asked, now {wanted.get('questions')} ({why})")
     compared = {"asked_sha256": None, "questions": None}  # already compared above
     both = [name for name in had if name in has]

@@ -29,12 +29,12 @@ def write_verdicts(run, name, say):
     """say(unit) -> (correct, score), an error, or None for no row."""
     rows = []
     for unit in read_items(run):
-        said = say(unit) if unit.ask else None
+        said = say(unit) if unit.request else None
         if said is None:
             continue
         correct, score = (None, None) if isinstance(said, str) else said
         rows.append({
-            "key": unit.key, "setting": unit.setting, "rubric": unit.rubric, "content": unit.ask.content,
+            "key": unit.key, "setting": unit.setting, "rubric": unit.rubric, "content": unit.request.content,
             "correct": correct, "score": score, "error": said if isinstance(said, str) else None,
         })  # fmt: skip
     (run / f"verdicts-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
