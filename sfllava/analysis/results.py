@@ -68,7 +68,7 @@ def costs(results: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per setting, with the columns name, run, frames, aggregation and tokens. prefill_flops and kv_bytes are
         calculated from the model's shape. Further columns are the costs that an ablation measured, such as seconds
-        (encode and prefill of one video, without warm-up) and peak_bytes (of a GPU).
+        (encode and prefill of one video, without sharing work between settings) and peak_bytes (of GPU memory).
     """
     rows = []
     for (name, run, setting), _ in results.groupby(["name", "run", "setting"], sort=False, observed=True):
