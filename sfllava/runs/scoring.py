@@ -48,24 +48,25 @@ def score_rows(
             counts[name][f"{rule} unparsable"] += not verdict.parsed
     evaluator = evaluators[questions[0].task]
     rules = list(evaluator.grade(questions[0], "")) if evaluator else []
-    n = len(questions)
+    return {name: _summary(len(questions), count, reasons[name], rules) for name, count in counts.items()}
+
+
+def _summary(n: int, count: Counter[str], reasons: Counter[str], rules: Sequence[str]) -> dict[str, Any]:
+    """Return the scores of one setting over `n` questions."""
     return {
-        name: {
-            "questions": n,
-            "answered": count["answered"],
-            "failed": count["failed"],
-            "not_asked": n - count["answered"] - count["failed"],
-            "reasons": dict(reasons[name].most_common()),
-            "rules": {
-                rule: {
-                    "accuracy": count[f"{rule} correct"] / n,
-                    "correct": count[f"{rule} correct"],
-                    "unparsable": count[f"{rule} unparsable"],
-                }
-                for rule in rules
-            },
-        }
-        for name, count in counts.items()
+        "questions": n,
+        "answered": count["answered"],
+        "failed": count["failed"],
+        "not_asked": n - count["answered"] - count["failed"],
+        "reasons": dict(reasons.most_common()),
+        "rules": {
+            rule: {
+                "accuracy": count[f"{rule} correct"] / n,
+                "correct": count[f"{rule} correct"],
+                "unparsable": count[f"{rule} unparsable"],
+            }
+            for rule in rules
+        },
     }
 
 
