@@ -1,4 +1,4 @@
-"""Writing what must not be lost: whole rows, whole files, one writer at a time, and a log beside them."""
+"""Reading and writing files safely: checked JSON, files replaced whole or not at all, and a log file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sfllava.types import SfllavaError
 
 
 def is_url(path: object) -> bool:
-    """Whether a path is the address of something on another machine, such as https://host/clip.mp4."""
+    """Return whether a path is a URL, such as https://host/clip.mp4."""
     return re.match(r"[a-z][a-z0-9+.-]+:/+[^/]", str(path), re.IGNORECASE) is not None
 
 
@@ -29,15 +29,15 @@ _PARTS = ".parts-"
 
 
 class RunError(SfllavaError):
-    """A run folder or a file that cannot be used or written; nothing that was written is lost."""
+    """A run folder or file cannot be used or written; nothing that was written before is lost."""
 
 
 @contextlib.contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """What the package logs, from INFO on, also goes to a file."""
+    """Also write the package's log messages, from level INFO, to a file."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handler.handleError = lambda record: None  # a full disk is reported once, by append
+    handler.handleError = lambda record: None  # a full disk is reported once, when rows are written
     logger = logging.getLogger("sfllava")
     level = logger.level
     logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
@@ -52,34 +52,34 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 def as_line(row: Row) -> bytes:
-    """A row as a line of JSON."""
-    # backslashreplace: a byte that was no character in a file name must not stop the run
-    return _strict(row).encode("utf-8", "backslashreplace") + b"\n"
+    """Return a row as a line of JSON."""
+    # backslashreplace: a file name that is not valid UTF-8 must not stop the run
+    return _to_json(row).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _strict(value: Any) -> str:
-    """JSON that every reader takes: null where Python would write NaN or Infinity."""
+def _to_json(value: Any) -> str:
+    """Return JSON that every reader accepts, with null where Python would write NaN or Infinity."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+        return json.dumps(_without_nan(value), ensure_ascii=False, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _without_nan(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_without_nan(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def printable(text: str) -> str:
-    """Text that any file or screen takes: bytes of a file name that are no characters become \\udcXX."""
+    """Return text that can be written anywhere: bytes of a file name that are not valid UTF-8 become \\udcXX."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def as_csv(table: Any) -> str:
-    """A pandas table as CSV. A text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    """Return a pandas table as CSV, with an apostrophe before any text that a spreadsheet would run as a formula."""
 
     def cell(value: Any) -> Any:
         if not isinstance(value, str):
@@ -91,11 +91,17 @@ def as_csv(table: Any) -> str:
 
 
 def read_lines(path: Path, what: str, needed: Mapping[str, Any]) -> Iterator[Row]:
-    """The rows of a file of JSON lines; a half-written last line is passed over, as is a file that is not there.
+    """Yield the rows of a JSON lines file; a half-written last line is skipped, and a missing file has no rows.
 
-    needed: the fields that each must have, and their kinds: a type, `[kind]` for a list, `{str: kind}` for an object
-    of such values, `{"name": kind}` for one with these fields. NaN and Infinity are of no kind. RunError names the
-    line and the field, and says that it is no `what`.
+    Args:
+        path: The file.
+        what: What each line must be, for error messages: "not a `what`".
+        needed: The fields that each row must have, and their kinds. A kind is a type, `[kind]` for a list of that kind,
+            `{str: kind}` for an object with such values, or `{"name": kind}` for an object with these fields. NaN and
+            Infinity do not match any kind.
+
+    Raises:
+        RunError: A line is not such a row; the message has the line's number and the field.
     """
     if not path.exists():
         return
@@ -105,29 +111,35 @@ def read_lines(path: Path, what: str, needed: Mapping[str, Any]) -> Iterator[Row
                 return
             try:
                 row = json.loads(line)
-                if wrong := _wrong(row, needed):
-                    raise ValueError(wrong)
+                if mismatch := _mismatch(row, needed):
+                    raise ValueError(mismatch)
             except (ValueError, RecursionError) as error:
                 raise RunError(f"{path}, line {i}: not a {what}: {error}") from error
             yield row
 
 
 def read_object(path: Path, what: str, needed: Mapping[str, Any]) -> Row:
-    """The object of a JSON file, with the fields that it must have, as `read_lines` has them.
+    """Read the object in a JSON file.
 
-    RunError names the field, and says that it is not `what`.
+    Args:
+        path: The file.
+        what: What the file must be, for error messages: "not `what`".
+        needed: The fields that the object must have, as in `read_lines`.
+
+    Raises:
+        RunError: The file cannot be read or is not such an object; the message has the field.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        if wrong := _wrong(value, needed):
-            raise ValueError(wrong)
+        if mismatch := _mismatch(value, needed):
+            raise ValueError(mismatch)
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: not {what}: {error}") from error
     return value
 
 
-def _wrong(value: Any, kind: Any, name: str = "") -> str:
-    """What is wrong with a value in words, which name its field; empty where it is of the kind."""
+def _mismatch(value: Any, kind: Any, name: str = "") -> str:
+    """Describe why a value is not of a kind (see `read_lines`), with its field's name; empty if it is."""
     if isinstance(kind, Mapping):
         if not isinstance(value, dict):
             return f"{name} is {_short(value)}" if name else f"needed an object, got {type(value).__name__}"
@@ -136,11 +148,11 @@ def _wrong(value: Any, kind: Any, name: str = "") -> str:
         inside = f"{name}." if name else ""
         if missing := kind.keys() - value.keys():
             return f"no {', '.join(inside + field for field in sorted(missing))}"
-        return next((wrong for field in kind if (wrong := _wrong(value[field], kind[field], inside + field))), "")
+        return next((found for field in kind if (found := _mismatch(value[field], kind[field], inside + field))), "")
     if isinstance(kind, list) and isinstance(value, list):
-        return next((wrong for i, item in enumerate(value) if (wrong := _wrong(item, kind[0], f"{name}[{i}]"))), "")
+        return next((found for i, item in enumerate(value) if (found := _mismatch(item, kind[0], f"{name}[{i}]"))), "")
     fits = not isinstance(kind, list) and isinstance(value, kind)
-    if isinstance(value, bool):  # which Python takes for a number
+    if isinstance(value, bool):  # in Python, True is also an int
         fits = fits and bool in (kind, *get_args(kind))
     if isinstance(value, float):
         fits = fits and math.isfinite(value)
@@ -148,19 +160,30 @@ def _wrong(value: Any, kind: Any, name: str = "") -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file, whole or not at all."""
+    """Write a JSON file, whole or not at all; a file that exists is replaced."""
     write_file(path, json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace a file, whole or not at all."""
+    """Write a file, whole or not at all; a file that exists is replaced."""
     with atomic_write(path) as part:
         part.write_bytes(data)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside `path`, with its suffix, to write a file at; the file then takes its place, whole or not at all."""
+    """Write a file whole or not at all; use as a context manager.
+
+    Args:
+        path: The file to write.
+
+    Yields:
+        A path in the same folder, with the same suffix. What is written there replaces `path` at the end, unless the
+        block raises.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
     part = partial_path(path)
     try:
         yield part
@@ -177,7 +200,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_of_parts(folder: Path) -> Iterator[Path]:
-    """A hidden folder inside `folder` to make files in; at the end all of them move into `folder`, or none."""
+    """Write several files into a folder, all or none; use as a context manager.
+
+    Args:
+        folder: Where the files go; it is created if there is none.
+
+    Yields:
+        A hidden folder inside `folder`. The files written there move into `folder` at the end, unless the block raises.
+
+    Raises:
+        RunError: The folder cannot be written, or it already has a folder with the name of one of the files.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         parts = Path(tempfile.mkdtemp(prefix=f"{_PARTS}{_host()}-{os.getpid()}-", dir=folder))
@@ -187,7 +220,7 @@ def folder_of_parts(folder: Path) -> Iterator[Path]:
         yield parts
         made = sorted(parts.iterdir())
         if folders := [name.name for name in made if (folder / name.name).is_dir()]:
-            raise RunError(f"{folder / folders[0]}: needed a place for a file, got a folder")
+            raise RunError(f"{folder / folders[0]}: needed a file name, got a folder")
         try:
             for file in made:
                 file.replace(folder / file.name)
@@ -201,7 +234,10 @@ def folder_of_parts(folder: Path) -> Iterator[Path]:
 
 
 def _is_abandoned(parts: Path) -> bool:
-    """Whether the process that made a folder of parts was killed; elsewhere than here, a day must have passed."""
+    """Return whether the process that made a folder of parts was killed.
+
+    Another host's processes cannot be checked: their folder counts as abandoned after a day.
+    """
     host, _, rest = parts.name.removeprefix(_PARTS).partition("-")
     pid = rest.partition("-")[0]
     if host != _host() or not pid.isdecimal() or os.name != "posix":
@@ -220,7 +256,7 @@ def _host() -> str:
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is while it is written."""
+    """Return the path of a file while it is being written."""
     return path.with_name(f".part-{path.name}")
 
 

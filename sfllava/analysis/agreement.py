@@ -1,7 +1,7 @@
-"""What the judges of a run say, side by side: scores by judge, and how far they agree on the same predictions.
+"""Compare the judges of a run: the scores that each gives, and how far they agree on the same predictions.
 
-Intervals are 95 % and clustered by video, as in `results`; kappa's by the jackknife, which leaves
-out one video at a time.
+All intervals are 95 % and clustered by video, as in `results`. The interval of kappa comes from the jackknife, which
+leaves out one video at a time.
 """
 
 from __future__ import annotations
@@ -20,55 +20,74 @@ from sfllava.runs.run_folder import RunError
 from sfllava.runs.verdicts import VCGBENCH, judge_names, read_items, read_verdicts, verdict_key, verdicts_path
 
 RUBRICS = tuple(rubric for rubrics in VCGBENCH.values() for rubric in rubrics)
-_SCORES = (0.0, 5.0)  # the least and the greatest
-_NOTHING = stats.Estimate(np.nan, np.nan, np.nan, np.nan, 0, 0)
+_SCORE_RANGE = (0.0, 5.0)
+_UNKNOWN = stats.Estimate(np.nan, np.nan, np.nan, np.nan, 0, 0)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two judges on what both have judged: `confusion[said by one][said by the other]`."""
+    """The agreement of two judges on the items that both have judged.
+
+    Attributes:
+        one: The name of one judge.
+        other: The name of the other.
+        both: Number of items that both have judged.
+        agree: The proportion of them, 0 to 1, on which both give the same verdict.
+        kappa: Cohen's kappa and the ends of its interval; for scores, with quadratic weights. NaN if both judges always
+            give the same verdict.
+        confusion: Counts, with a row for each verdict of `one` and a column for each verdict of `other`.
+    """
 
     one: str
     other: str
     both: int
     agree: float
     kappa: tuple[float, float, float]
-    """Cohen's, with its interval; of scores, with quadratic weights. NaN where both always say the same."""
     confusion: pd.DataFrame
 
 
 def load_verdicts(run: str | Path, judges: Sequence[str] = ()) -> pd.DataFrame:
-    """A row a judge and unit: judge, key, setting, rubric, video, question, answer, prediction, correct, score, state.
+    """Load the verdicts of a run's judges.
 
-    state: judged; no prediction (inference failed: wrong, and 0); failed (the judge did: nobody knows); unjudged.
+    Args:
+        run: The run folder.
+        judges: The names of the judges. Default: all judges that have verdicts in the run.
+
+    Returns:
+        One row per judge and item, with the columns judge, key, setting, rubric, video, question, answer, prediction,
+        correct, score and state. The state is "judged"; "no prediction" if inference failed, which counts as wrong and
+        as score 0; "failed" if the judge failed; or "unjudged". In the last two, correct and score are missing.
+
+    Raises:
+        RunError: A judge has no verdicts in the run, or a line of its file is not a verdict.
     """
-    units = read_items(run)
-    there = judge_names(run)
-    if missing := sorted(set(judges) - set(there)):
-        raise RunError(f"{run}: no verdicts by {', '.join(missing)}; there are {', '.join(there) or 'none'}")
+    items = read_items(run)
+    available = judge_names(run)
+    if missing := sorted(set(judges) - set(available)):
+        raise RunError(f"{run}: no verdicts by {', '.join(missing)}; there are {', '.join(available) or 'none'}")
     rows = []
-    for judge in judges or there:
+    for judge in judges or available:
         verdicts = {verdict_key(row): row for row in read_verdicts(verdicts_path(run, judge))}
-        for unit in units:
-            row = verdicts.get(unit.at)
-            if row and (unit.ask is None or row["content"] != unit.ask.content):
-                row = None  # of a prediction that is no more
-            state = "no prediction" if unit.ask is None else "unjudged" if row is None else "judged"
+        for item in items:
+            row = verdicts.get(item.row_key)
+            if row and (item.request is None or row["content"] != item.request.content):
+                row = None  # on a prediction that the run no longer has
+            state = "no prediction" if item.request is None else "unjudged" if row is None else "judged"
             if row and row["error"]:
                 state = "failed"
-            wrong, said = state == "no prediction", row if row and state == "judged" else {}
+            unanswered, verdict = state == "no prediction", row if row and state == "judged" else {}
             rows.append(
                 {
                     "judge": judge,
-                    "key": unit.key,
-                    "setting": unit.setting,
-                    "rubric": unit.rubric,
-                    "video": unit.video,
-                    "question": " / ".join(unit.ask.questions) if unit.ask else "",
-                    "answer": unit.ask.reference if unit.ask else "",
-                    "prediction": " / ".join(unit.ask.predictions) if unit.ask else "",
-                    "correct": False if wrong and unit.rubric == "open" else said.get("correct"),
-                    "score": 0.0 if wrong else said.get("score"),
+                    "key": item.key,
+                    "setting": item.setting,
+                    "rubric": item.rubric,
+                    "video": item.video,
+                    "question": " / ".join(item.request.questions) if item.request else "",
+                    "answer": item.request.reference if item.request else "",
+                    "prediction": " / ".join(item.request.predictions) if item.request else "",
+                    "correct": False if unanswered and item.rubric == "open" else verdict.get("correct"),
+                    "score": 0.0 if unanswered else verdict.get("score"),
                     "state": state,
                 }
             )
@@ -76,11 +95,17 @@ def load_verdicts(run: str | Path, judges: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def judge_scores(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Of each judge, setting and rubric: questions, judged, no_prediction, failed, unjudged, and means with intervals.
+    """Compute the scores that each judge gives.
 
-    accuracy (percent) and score (0 to 5) are over all questions but those on which the judge failed or has not said
-    anything: of these nobody knows. `published` is the mean as the published evaluation has it: scores cut to whole
-    numbers, and what failed left out. Of VCGBench a row `average` is the mean of the five.
+    Args:
+        verdicts: A table from `load_verdicts`.
+
+    Returns:
+        One row per judge, setting and rubric, with the counts questions, judged, no_prediction, failed and unjudged;
+        accuracy (percent) and score (0 to 5) with the ends of their intervals, _low and _high; and published. Accuracy
+        and score leave out the questions that are failed or unjudged, since their verdicts are unknown. published is
+        the mean score as the published evaluation computes it: over the judged questions, with scores truncated to
+        integers. For VCGBench, a further row `average` has the mean of the five rubrics.
     """
     rows = []
     for names, group in _groups(verdicts, ["judge", "setting"]):
@@ -101,10 +126,10 @@ def _scores_of(part: Any) -> dict[str, Any]:
     out: dict[str, Any] = {"questions": len(part), **_counts(states)}
     videos = known["video"].to_numpy(str)
     decided = known["correct"].notna().all() and len(known) > 0
-    found = stats.proportion(known["correct"].to_numpy(float), videos) if decided else _NOTHING
+    found = stats.proportion(known["correct"].to_numpy(float), videos) if decided else _UNKNOWN
     out |= {"accuracy": 100 * found.mean, "accuracy_low": 100 * found.low, "accuracy_high": 100 * found.high}
     scored = known["score"].notna().all() and len(known) > 0
-    found = stats.mean(known["score"].to_numpy(float), videos, *_SCORES) if scored else _NOTHING
+    found = stats.mean(known["score"].to_numpy(float), videos, *_SCORE_RANGE) if scored else _UNKNOWN
     out |= {"score": found.mean, "score_low": found.low, "score_high": found.high}
     judged: Any = part[part["state"] == "judged"]["score"].to_numpy(float)
     out["published"] = float(np.trunc(judged).mean()) if scored and len(judged) else np.nan
@@ -123,11 +148,12 @@ def _average_of(group: pd.DataFrame) -> dict[str, Any]:
     means: Any = known.groupby("rubric")["score"].mean() if known["score"].notna().all() else ()
     if len(means) < len(RUBRICS):
         return out | nothing | {"score": np.nan, "score_low": np.nan, "score_high": np.nan, "published": np.nan}
-    # each score by its pull on the average: then the interval of a mean is the average's, rubrics of a video together
+    # Weight each score by its influence on the average of the rubrics. The mean of the weighted scores is that average,
+    # so the interval of a mean applies, with all rubrics of a video in one cluster.
     weight = len(known) / len(RUBRICS) / known.groupby("rubric")["score"].transform("size")
     middle = float(np.mean(means))
-    pulls = middle + (known["score"].astype(float) - known["rubric"].map(means)) * weight
-    found = stats.mean(pulls.to_numpy(float), known["video"].to_numpy(str), *_SCORES)
+    weighted = middle + (known["score"].astype(float) - known["rubric"].map(means)) * weight
+    found = stats.mean(weighted.to_numpy(float), known["video"].to_numpy(str), *_SCORE_RANGE)
     judged: Any = group[group["state"] == "judged"]
     published = [float(np.trunc(judged[judged["rubric"] == r]["score"].to_numpy(float)).mean()) for r in RUBRICS]
     score = {"score": middle, "score_low": found.low, "score_high": found.high}
@@ -135,7 +161,13 @@ def _average_of(group: pd.DataFrame) -> dict[str, Any]:
 
 
 def judge_pairs(verdicts: pd.DataFrame) -> list[Pair]:
-    """Each two judges on all that both have judged: yes and no, or where there is a score alone its whole numbers."""
+    """Compare every two judges in a table from `load_verdicts`, on the items that both have judged.
+
+    Verdicts are compared as yes or no; under rubrics that give scores only, as scores rounded to integers.
+
+    Raises:
+        RunError: Two judges judge under different rubrics.
+    """
     found = []
     tables = {judge[0]: table.set_index(["key", "setting", "rubric"]) for judge, table in _groups(verdicts, ["judge"])}
     for one, other in combinations(tables, 2):
@@ -144,21 +176,21 @@ def judge_pairs(verdicts: pd.DataFrame) -> list[Pair]:
         decided = joined["correct"].notna() & joined["correct_other"].notna()
         if len(joined) and decided.all():
             labels, column = ["no", "yes"], "correct"
-            said = [joined[c].to_numpy(int) for c in (column, f"{column}_other")]
+            given = [joined[c].to_numpy(int) for c in (column, f"{column}_other")]
         elif joined["score"].notna().all() and joined["score_other"].notna().all():
             labels = [str(i) for i in range(6)]
-            said = [np.floor(joined[c].to_numpy(float) + 0.5).astype(int) for c in ("score", "score_other")]
+            given = [np.floor(joined[c].to_numpy(float) + 0.5).astype(int) for c in ("score", "score_other")]
         else:
             raise RunError(f"{one} and {other} judge under different rubrics: they cannot be compared")
-        found.append(_pair(one, other, said, joined["video"].to_numpy(str), labels))
+        found.append(_pair(one, other, given, joined["video"].to_numpy(str), labels))
     return found
 
 
-def _pair(one: str, other: str, said: list[np.ndarray], videos: np.ndarray, labels: list[str]) -> Pair:
+def _pair(one: str, other: str, given: list[np.ndarray], videos: np.ndarray, labels: list[str]) -> Pair:
     k = len(labels)
     names, owner = np.unique(videos, return_inverse=True)
     tables = np.zeros((len(names), k * k))
-    np.add.at(tables, (owner, said[0] * k + said[1]), 1)
+    np.add.at(tables, (owner, given[0] * k + given[1]), 1)
     whole = tables.sum(0).reshape(k, k)
     found = kappa_interval(tables, k)
     confusion = pd.DataFrame(whole.astype(int), pd.Index(labels, name=one), pd.Index(labels, name=other))
@@ -167,22 +199,26 @@ def _pair(one: str, other: str, said: list[np.ndarray], videos: np.ndarray, labe
 
 
 def kappa_interval(tables: np.ndarray, k: int) -> tuple[float, float, float]:
-    """Kappa of the confusion tables (N k*k) of N videos together, with the ends of its interval.
+    """Compute kappa over several videos, with its interval.
 
-    A t interval of log(1 - kappa) by the jackknife over videos. Where the judges always agree, the lower end allows for
-    the videos that a sample of this size may have missed (`stats.unseen`).
+    The interval is a t interval of log(1 - kappa), by the jackknife over videos. If the judges always agree, its lower
+    end allows for disagreement on videos that a sample of this size may have missed (`stats.unseen`).
+
+    Args:
+        tables: (N k*k) The confusion table of each of N videos, flattened.
+        k: Number of labels.
     """
     whole = tables.sum(0)
     middle = float(kappa(whole.reshape(1, k, k))[0])
     if np.isnan(middle) or len(tables) < 2:
         return middle, *((np.nan, np.nan) if np.isnan(middle) else (-1.0, 1.0))
     if middle > 1 - 1e-9:
-        said = whole.reshape(k, k).sum(0) / whole.sum()
+        shares = whole.reshape(k, k).sum(0) / whole.sum()
         weights = np.subtract.outer(np.arange(k), np.arange(k)) ** 2.0
-        worst = weights[np.ix_(said > 0, said > 0)].max()
-        return middle, max(-1.0, 1 - stats.unseen(len(tables)) * worst / float(said @ weights @ said)), 1.0
+        worst = weights[np.ix_(shares > 0, shares > 0)].max()
+        return middle, max(-1.0, 1 - stats.unseen(len(tables)) * worst / float(shares @ weights @ shares)), 1.0
     without = kappa((whole - tables).reshape(-1, k, k))
-    # without one video the judges may always say the same, or always agree: that is no reason for an infinite error
+    # Without one video, the judges may always give the same verdict or always agree. The error stays finite even so.
     logs = np.log(np.maximum(1 - np.where(np.isnan(without), middle, without), 1e-3 * (1 - middle)))
     error = np.sqrt((len(tables) - 1) / len(tables) * ((logs - logs.mean()) ** 2).sum())
     reach = stats.t_quantile(0.975, len(tables)) * error
@@ -191,7 +227,7 @@ def kappa_interval(tables: np.ndarray, k: int) -> tuple[float, float, float]:
 
 
 def kappa(tables: np.ndarray) -> np.ndarray:
-    """Cohen's kappa of confusion tables (N k k), of more than two labels quadratically weighted; NaN if undefined."""
+    """Compute Cohen's kappa (N) of confusion tables (N k k), quadratically weighted; NaN where it is undefined."""
     k = tables.shape[1]
     weights = np.subtract.outer(np.arange(k), np.arange(k)) ** 2.0
     n = tables.sum((1, 2))
@@ -210,12 +246,15 @@ def kappas(found: Sequence[Pair]) -> pd.DataFrame:
 
 
 def disagreements(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """The questions on which judges differ: yes against no, or more than one point of score; a column a judge."""
+    """Return the questions on which judges differ: yes against no, or by more than one point of score.
+
+    The table has one row per question, setting and rubric, and one column per judge.
+    """
     judged: Any = verdicts[verdicts["state"] == "judged"]
     about = ["key", "setting", "rubric", "question", "answer", "prediction"]
     decided = judged["correct"].notna().all()
-    said = judged.assign(said=judged["correct"].map({True: "yes", False: "no"}) if decided else judged["score"])
-    wide = said.pivot(index=about, columns="judge", values="said")
+    given = judged.assign(given=judged["correct"].map({True: "yes", False: "no"}) if decided else judged["score"])
+    wide = given.pivot(index=about, columns="judge", values="given")
     if decided:
         return wide[wide.nunique(axis=1) > 1].reset_index()
     wide = wide.astype(float)
@@ -223,34 +262,34 @@ def disagreements(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 
 def format_judge_scores(table: pd.DataFrame) -> str:
-    """A line a judge, setting and rubric."""
+    """Format a table from `judge_scores` as text, with one line per judge, setting and rubric."""
     lines = []
     for names, group in _groups(table, ["judge", "setting"]):
         lines.append(f"{names[0]}, {names[1]}")
         for row in group.to_dict("records"):
-            said = []
+            means = []
             if not np.isnan(row["accuracy"]):
-                said.append(f"{row['accuracy']:5.1f} % [{row['accuracy_low']:.1f}, {row['accuracy_high']:.1f}]")
+                means.append(f"{row['accuracy']:5.1f} % [{row['accuracy_low']:.1f}, {row['accuracy_high']:.1f}]")
             if not np.isnan(row["score"]):
-                said.append(f"score {row['score']:.2f} [{row['score_low']:.2f}, {row['score_high']:.2f}]")
-                said.append(f"{row['published']:.2f} by the published whole numbers")
+                means.append(f"score {row['score']:.2f} [{row['score_low']:.2f}, {row['score_high']:.2f}]")
+                means.append(f"{row['published']:.2f} with scores truncated as published")
             counts = [f"{row[c]} {c.replace('_', ' ')}" for c in ("judged", "no_prediction") if row[c]]
             unknown = [f"{row[c]} {c}" for c in ("failed", "unjudged") if row[c]]
             if unknown:
-                counts.append(f"{' and '.join(unknown)} are in no mean")
-            lines.append(f"  {row['rubric']:<8} {', '.join(said) or 'nothing judged'}; {', '.join(counts)}")
+                counts.append(f"{' and '.join(unknown)} are left out of the means")
+            lines.append(f"  {row['rubric']:<8} {', '.join(means) or 'nothing judged'}; {', '.join(counts)}")
     return "\n".join(lines)
 
 
 def format_pairs(found: Sequence[Pair]) -> str:
-    """Agreement, kappa and the confusion table of each pair."""
+    """Format the agreement, kappa and confusion table of each pair of judges as text."""
     lines = []
     for pair in found:
         middle, low, high = pair.kappa
-        said = "undefined (both always say the same)" if np.isnan(middle) else f"{middle:.3f} [{low:.3f}, {high:.3f}]"
-        lines.append(f"{pair.one} and {pair.other}: {pair.both} judged by both, kappa {said}")
+        shown = "undefined (both always say the same)" if np.isnan(middle) else f"{middle:.3f} [{low:.3f}, {high:.3f}]"
+        lines.append(f"{pair.one} and {pair.other}: {pair.both} judged by both, kappa {shown}")
         if pair.both:
-            lines.append(f"  the same on {100 * pair.agree:.1f} %; rows {pair.one}, columns {pair.other}:")
+            lines.append(f"  agreement {100 * pair.agree:.1f} %; rows {pair.one}, columns {pair.other}:")
             table = pair.confusion.rename_axis(None).rename_axis(None, axis=1).to_string()
             lines += [f"    {line}" for line in table.split("\n")]
     return "\n".join(lines)

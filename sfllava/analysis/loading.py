@@ -25,22 +25,23 @@ from sfllava.types import Task
 _TEXTS = ("run", "benchmark", "setting", "key", "video", "type", "reason")
 COSTS = "costs.json"
 Grade = Callable[[dict[str, Any]], tuple[bool, bool]]
-"""Row -> whether its answer is correct, and whether it could be parsed."""
+"""Maps a row to whether its answer is correct, and whether it could be parsed."""
 
 
 def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = None) -> pd.DataFrame:
-    """Load the graded answers of one or many run folders, one row per question and setting.
+    """Load the graded answers of one or more run folders.
 
     Args:
-        runs: the run folders.
-        judge: name of the judge whose verdicts decide open questions; it must have judged all of them. Default: the
+        runs: One run folder, or several.
+        judge: Name of the judge whose verdicts decide open questions; it must have judged all of them. Default: the
             strict offline rules.
 
     Returns:
-        A table with the columns run, benchmark, setting, key, video, type, tokens, correct, unparsable, failed, reason,
-        seconds, and name: the setting, with its run if several runs have that setting. Failed and unparsable answers
-        are not correct. `.attrs["runs"]` has each run's identity and measured costs, `.attrs["settings"]` the number of
-        rows of each setting, which may be 0.
+        A table with one row per question and setting, and the columns run, benchmark, setting, key, video, type,
+        tokens, correct, unparsable, failed, reason, seconds and name. The name is the setting's, preceded by the run's
+        if several runs on the benchmark have that setting. Failed and unparsable answers are not correct.
+        `.attrs["runs"]` has each run's identity and measured costs. `.attrs["settings"]` has the number of rows of each
+        setting, which may be 0.
 
     Raises:
         RunError: A benchmark has no offline score, a run is given twice, a line is not a row, or the judge has not
@@ -52,7 +53,7 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
         about = read_run(folder)
         identity = about["identity"]
         spec = load_spec(identity["benchmark"])
-        grade = _judged(folder, judge, spec.task) if judge else _grader(spec.task, folder)
+        grade = _grade_by_judge(folder, judge, spec.task) if judge else _grade_offline(folder, spec.task)
         ablations = [session["ablation"] for session in about.get("sessions", []) if session.get("ablation")]
         facts[label] = identity | {"costs": _read_costs(folder), "ablation": ablations[-1] if ablations else None}
         for row in read_rows(folder):
@@ -64,10 +65,10 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
 
 
 class _Columns:
-    """The columns of a table of results, in compact arrays: there may be a million rows."""
+    """The columns of a table of results, in compact arrays, since there may be a million rows."""
 
     def __init__(self) -> None:
-        self._texts = {column: _Texts() for column in _TEXTS}
+        self._texts = {column: _TextColumn() for column in _TEXTS}
         self._numbers = {"tokens": array("d"), "seconds": array("d")}
         self._flags = {name: array("b") for name in ("correct", "unparsable", "failed")}
 
@@ -96,7 +97,7 @@ class _Columns:
 
 
 def _add_names(table: pd.DataFrame, facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Add the column `name`; return the number of rows of each setting, also of settings without any."""
+    """Add the column `name`; return the number of rows of each setting, including settings without rows."""
     settings = [
         (identity["benchmark"], label, setting["name"])
         for label, identity in facts.items() for setting in identity.get("settings") or ()
@@ -106,7 +107,7 @@ def _add_names(table: pd.DataFrame, facts: dict[str, Any]) -> list[dict[str, Any
     names = _names([*pairs, *settings])
     categories = pd.Index(list(dict.fromkeys(names.values())), dtype=object)
     codes = categories.get_indexer([names[pair] for pair in pairs])
-    # group i is pair i: both are in the order of the rows
+    # pair i is group i, since both are in the order of the rows
     groups = table.groupby(key, sort=False, observed=True).ngroup() if len(table) else np.empty(0, int)
     table["name"] = pd.Categorical.from_codes(codes[groups], categories=categories)
     counts = Counter(groups.tolist() if len(table) else [])
@@ -116,8 +117,8 @@ def _add_names(table: pd.DataFrame, facts: dict[str, Any]) -> list[dict[str, Any
     ]
 
 
-class _Texts:
-    """A column of texts; equal texts are kept once."""
+class _TextColumn:
+    """A column of texts that stores equal texts once."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
@@ -133,7 +134,7 @@ class _Texts:
 
 def _labels(folders: list[Path]) -> list[str]:
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise RunError(f"a run is given twice: {', '.join(map(str, folders))}")
+        raise RunError(f"a run was given twice: {', '.join(map(str, folders))}")
     if not folders:
         raise RunError("needed a run folder, got none")
     names = [printable(folder.resolve().name) for folder in folders]
@@ -141,47 +142,49 @@ def _labels(folders: list[Path]) -> list[str]:
 
 
 def _names(pairs: list[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
-    """(benchmark, run, setting) -> the name of the setting."""
+    """Return the name of each setting, by (benchmark, run, setting)."""
     known = list(dict.fromkeys(pairs))
-    # a setting may have a run for each of several benchmarks; two runs of one benchmark need different names
+    # a setting may have one run per benchmark; if two runs on one benchmark have it, they need different names
     often = Counter((benchmark, setting) for benchmark, _, setting in known)
     again = {setting for (_, setting), count in often.items() if count > 1}
     return {pair: f"{pair[1]}: {pair[2]}" if pair[2] in again else pair[2] for pair in known}
 
 
-def _grader(task: Task, folder: Path) -> Grade:
-    """The strict offline rule of a task."""
+def _grade_offline(folder: Path, task: Task) -> Grade:
+    """Return the strict offline rule of a task."""
     evaluator = find_evaluator(task)
     if evaluator is None:
-        raise RunError(f"{folder}: no offline score for a {task} benchmark; its predictions are for a judge")
+        raise RunError(f"{folder}: no offline score for a {task} benchmark; its predictions need a judge")
     grade = evaluator.grade_quickly
     return lambda row: grade(row["answer"], row.get("options") or (), row["prediction"])
 
 
-def _judged(folder: Path, judge: str, task: Task) -> Grade:
-    """The verdicts of a judge, which can always be parsed."""
+def _grade_by_judge(folder: Path, judge: str, task: Task) -> Grade:
+    """Return a rule that looks up a judge's verdicts; these can always be parsed."""
     if task != "open":
-        raise RunError(f"{folder}: a judge's yes or no is for open questions, and this is a {task} benchmark")
+        raise RunError(f"{folder}: a judge's yes or no needs open questions, got a {task} benchmark")
     path = verdicts_path(folder, judge)
     if not path.exists():
-        raise RunError(f"{path}: no such verdicts; there are {', '.join(judge_names(folder)) or 'none'}")
+        raise RunError(f"{path}: no verdicts by this judge; there are {', '.join(judge_names(folder)) or 'none'}")
     verdicts = {verdict_key(row): row for row in read_verdicts(path)}
     right: dict[tuple[str, str], bool] = {}
     waiting = stale = 0
     for item in read_items(folder):
-        if item.ask is None:  # inference failed: wrong, without asking a judge
+        if item.request is None:  # inference failed: wrong without asking a judge
             continue
-        verdict = verdicts.get(item.at)
+        verdict = verdicts.get(item.row_key)
         if verdict is None or verdict["error"] is not None:
             waiting += 1
-        elif verdict["content"] != item.ask.content:
+        elif verdict["content"] != item.request.content:
             stale += 1
         else:
             right[item.key, item.setting] = bool(verdict["correct"])
     if waiting or stale:
-        counts = [f"{waiting:,} predictions have no verdict yet, or one that failed"] * bool(waiting)
+        counts = [f"{waiting:,} predictions have no verdict yet, or a failed one"] * bool(waiting)
         counts += [f"{stale:,} verdicts are on other predictions than those in the run now"] * bool(stale)
-        raise RunError(f"{path}: {', and '.join(counts)}: judge again, or see what there is with `sfllava judges`")
+        raise RunError(
+            f"{path}: {', and '.join(counts)}: judge again, or see the verdicts so far with `sfllava judges`"
+        )
     return lambda row: (right[row["key"], row["setting"]], True)
 
 

@@ -1,4 +1,4 @@
-"""Accuracy with its interval, and what a setting costs."""
+"""Accuracy with intervals, and the cost of each setting."""
 
 # pandas expressions have union types that a type checker cannot narrow
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
@@ -16,10 +16,17 @@ from sfllava.models.operations import shape_from
 
 
 def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Of each group: tokens, questions, failed, unparsable, and accuracy, low and high in percent over all of them.
+    """Compute the accuracy of each group, with its interval.
 
-    A group is a setting on a benchmark, or what `by` says. Where groups are settings, `not_asked` counts the questions
-    that a run has not come to yet; they are in no other column, and a setting that has no rows at all has no accuracy.
+    Args:
+        results: A table from `load_results`.
+        by: The columns that define a group. Default: the name of the setting, and the benchmark if there are several.
+
+    Returns:
+        One row per group, with the columns of `by` and tokens, questions, videos, failed, unparsable, accuracy, low and
+        high. Accuracy and its 95 % interval are in percent of all questions in the group. If the groups are settings,
+        not_asked is the number of questions that the runs have not reached yet. No other column counts these; a setting
+        without rows has no accuracy.
     """
     unasked = [setting for setting in results.attrs.get("settings", ()) if not setting["rows"]]
     several = len({*results["benchmark"], *(setting["benchmark"] for setting in unasked)}) > 1
@@ -43,7 +50,7 @@ def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _not_asked(results: pd.DataFrame, row: dict[str, Any]) -> int:
-    """The questions that the runs of a row of `accuracy` have not asked yet at its setting."""
+    """Return how many questions the runs behind a row of `accuracy` have not asked yet at its setting."""
     same = [
         setting for setting in results.attrs.get("settings", ())
         if all(setting[column] == row[column] for column in ("name", "benchmark") if column in row)
@@ -53,9 +60,15 @@ def _not_asked(results: pd.DataFrame, row: dict[str, Any]) -> int:
 
 
 def costs(results: pd.DataFrame) -> pd.DataFrame:
-    """Of each name: tokens, frames, aggregation, and prefill_flops, encode_flops, kv_bytes by arithmetic.
+    """Return the cost of each setting.
 
-    Where a sweep measured them, also seconds (encode and prefill, alone and cold) and peak_bytes (of a GPU).
+    Args:
+        results: A table from `load_results`.
+
+    Returns:
+        One row per setting, with the columns name, run, frames, aggregation and tokens. prefill_flops and kv_bytes are
+        calculated from the model's shape. Further columns are the costs that an ablation measured, such as seconds
+        (encode and prefill of one video, without sharing work between settings) and peak_bytes (of GPU memory).
     """
     rows = []
     for (name, run, setting), _ in results.groupby(["name", "run", "setting"], sort=False, observed=True):
@@ -73,7 +86,15 @@ def costs(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def pareto(table: pd.DataFrame, cost: str = "tokens") -> pd.Series:
-    """Whether no other row is as cheap and better, or as good and cheaper; never where one of both is missing."""
+    """Return which rows are Pareto-optimal in cost and accuracy.
+
+    Args:
+        table: A table with the columns `accuracy` and `cost`.
+        cost: The column to minimize.
+
+    Returns:
+        One boolean per row; False where the cost or the accuracy is missing.
+    """
     values = table[[cost, "accuracy"]].to_numpy(float)
     front = [
         np.isfinite(own).all()
@@ -84,6 +105,6 @@ def pareto(table: pd.DataFrame, cost: str = "tokens") -> pd.Series:
 
 
 def failures(results: pd.DataFrame) -> pd.DataFrame:
-    """How often each setting failed for each reason."""
+    """Count the failed questions of each setting by reason."""
     failed = results[results["failed"]]
     return failed.groupby(["name", "reason"], observed=True).size().rename("questions").reset_index()

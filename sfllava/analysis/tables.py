@@ -1,4 +1,4 @@
-"""Exporting tables."""
+"""Export tables to files."""
 
 # pandas expressions have union types that a type checker cannot narrow
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
@@ -17,8 +17,11 @@ def export(table: pd.DataFrame, path: str | Path) -> Path:
     """Write a table to a file.
 
     Args:
-        table: the table.
-        path: a file name in .csv, .parquet or .tex (booktabs, special characters escaped).
+        table: The table.
+        path: A file name that ends in .csv, .parquet or .tex (booktabs, with special characters escaped).
+
+    Returns:
+        The path.
 
     Raises:
         SfllavaError: The file name has another suffix.
@@ -35,7 +38,7 @@ def export(table: pd.DataFrame, path: str | Path) -> Path:
             style = style.format_index(escape="latex", axis=1)
             part.write_text(style.to_latex(hrules=True, column_format=_column_alignment(table)), encoding="utf-8")
         else:
-            raise SfllavaError(f"{path}: needed a name that ends in .csv, .parquet or .tex")
+            raise SfllavaError(f"{path}: needed a file name that ends in .csv, .parquet or .tex")
     return path
 
 

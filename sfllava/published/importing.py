@@ -143,9 +143,15 @@ def _write_verdicts(run: Path, judged: PublishedVerdicts, facts: Row) -> None:
     with VerdictFile(run, judged.judge, identity, {"started": facts["started"], "command": sys.argv}, items) as file:
         done = {verdict_key(row) for row in file.rows()}
         file.append(
-            {**_NOT_RECORDED, **found[item.at], "video": item.video, "content": item.ask.content, "model": judged.judge}
+            {
+                **_NOT_RECORDED,
+                **found[item.row_key],
+                "video": item.video,
+                "content": item.request.content,
+                "model": judged.judge,
+            }
             for item in items
-            if item.ask and item.at in found and item.at not in done
+            if item.request and item.row_key in found and item.row_key not in done
         )
 
 

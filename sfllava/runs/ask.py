@@ -1,4 +1,4 @@
-"""One video, some questions: decode, encode, aggregate, answer."""
+"""Ask questions about one video: decode, encode, aggregate, answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AskResult:
-    """Answers about one video, and how they came about. `slow_indices` are the Slow pathway's frames of the source."""
+    """Answers to questions about one video, and how they were produced.
+
+    Attributes:
+        video: The decoded frames.
+        setting: The setting that was used.
+        slow_indices: Indices into the source video of the frames on the Slow pathway.
+        visual_tokens: Number of visual tokens.
+        answers: One answer per question, in order.
+        seconds: Wall time by stage: encode, answer, and decode if the video was given as a path.
+    """
 
     video: Video
     setting: Setting
@@ -31,7 +40,7 @@ class AskResult:
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """What `sfllava ask --json` prints."""
+        """Return the object that `sfllava ask --json` prints."""
         return {
             "video": self.video.path,
             "setting": self.setting.name,
@@ -54,10 +63,23 @@ def ask(
     prompt: Prompt | None = None,
     max_new_tokens: int = 256,
 ) -> AskResult:
-    """Answer questions about one video at one setting (the paper's default).
+    """Answer questions about one video at one setting.
 
-    Raises SfllavaError for an empty question, VideoError for a video that cannot be read, and ContextError, before a
-    frame is encoded, for tokens that the model's context does not hold.
+    Args:
+        model: The model.
+        video: A path, or a video that is already decoded.
+        questions: One or more questions.
+        setting: Sampling, aggregation and prompt. Default: the paper's default setting.
+        prompt: A prompt to use instead of the setting's.
+        max_new_tokens: The most tokens that an answer may have.
+
+    Returns:
+        The answers, in the order of the questions.
+
+    Raises:
+        SfllavaError: A question is empty.
+        VideoError: The video cannot be read.
+        ContextError: The tokens do not fit the model's context; raised before a frame is encoded.
     """
     setting = setting or Setting()
     prompt = prompt or setting.prompt_or(None)
@@ -65,10 +87,10 @@ def ask(
     seconds = {}
     start = time.perf_counter()
     if not isinstance(video, Video):
-        with DecodePool(1) as pool:  # a decoder that hangs must not take the notebook's kernel along
+        with DecodePool(1) as pool:  # in its own process: a decoder that hangs must not block a notebook's kernel
             video = pool.submit(video, setting.frames, (model.info.image_size, model.info.image_size)).result()
         seconds["decode"] = time.perf_counter() - start
-    # only now: a video of fewer frames than the setting's makes fewer tokens
+    # checked after decoding: a video with fewer frames than the setting asks for has fewer tokens
     longest = max((sum(map(len, model.info.prompt_ids(q, prompt))) for q in asked), default=0)
     model.info.check_context(setting.token_count(*model.info.grid, len(video.frames)), longest, setting.name)
     start = time.perf_counter()
@@ -83,7 +105,11 @@ def ask(
 
 
 def to_questions(questions: str | Sequence[str | Question]) -> list[Question]:
-    """Texts as Questions. Raises SfllavaError for an empty one."""
+    """Convert texts to Questions.
+
+    Raises:
+        SfllavaError: A question is empty.
+    """
     asked = [
         Question(q) if isinstance(q, str) else q for q in ([questions] if isinstance(questions, str) else questions)
     ]

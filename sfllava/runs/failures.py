@@ -18,7 +18,7 @@ IN_A_ROW = 3
 class Outcome:
     """Rows that are written to disk together, and the unexpected error that caused them, if any.
 
-    Args:
+    Attributes:
         rows: The rows, of answers or of failures.
         video: The video that failed; may be empty if there is no unexpected error.
         unexpected: The error, if it is neither an SfllavaError nor a lack of memory.
@@ -102,7 +102,7 @@ class Streak:
             for setting in ("", *{row["setting"] for row in answered}):
                 positions = {self._position(row["video"]) for row in answered if setting in ("", row["setting"])}
                 self._answered[setting] = positions or self._answered.get(setting, set())
-            settings = [setting for setting in list(self._held) if self._is_answered(setting, answered)]
+            settings = [setting for setting in self._held if self._is_answered(setting, answered)]
             return [*(rows for setting in settings for rows in self._release(setting)), done.rows]
         setting, held = done.setting, self._held.get(done.setting, {})
         another = done.video not in held and _kind(done.unexpected) != _kind(self._errors.get(setting, ""))
@@ -132,8 +132,7 @@ class Streak:
         """Return the error that ends the run; `where` says where the videos failed."""
         return SfllavaError(
             f"{IN_A_ROW} videos in a row{where} failed with the same error, which they probably did not cause: "
-            f"{self.error}; "
-            "earlier rows are kept, and the same command resumes the run and asks these videos' questions again"
+            f"{self.error}; earlier rows are kept; the same command resumes the run and asks about these videos again"
         )
 
 

@@ -14,12 +14,14 @@ from sfllava.runs.json_diff import describe_changes
 from sfllava.types import Question, SfllavaError
 
 VERSION = 3
-"""The version of the identity's format. Version 1 (sfllava 0.1.0) has no version number; it has the hash of the question
-file, the limit and the seed. Versions 1 and 2 name the RoPE parameters as transformers does, which differs between its
-versions."""
+"""The version of the identity's format.
+
+Version 1 (sfllava 0.1.0) has no version number; it has the hash of the question file, the limit and the seed. Versions
+1 and 2 have the RoPE parameters under their names in transformers, which differ between its versions.
+"""
 _CHOICE = ("questions_sha256", "limit", "seed")
-"""How the questions were chosen. Not part of the identity, since different choices may give the same questions; each
-session records its own."""
+"""How the questions were chosen. Each session records this; it is not part of the identity, since different choices may
+give the same questions."""
 
 
 def choose_questions(questions: Sequence[Question], limit: int | None, seed: int | None) -> list[Question]:
@@ -95,7 +97,7 @@ def upgrade(run: Row, benchmark: Benchmark) -> Row:
 def _with_questions(run: Row, benchmark: Benchmark) -> Row:
     """Add the hash of the questions to a run.json of sfllava 0.1.0, from its question file, limit and seed.
 
-    If the question file has changed since, the questions are unknown: `asked_sha256` is then None, which matches no run.
+    If the question file has changed since, the questions are unknown, and `asked_sha256` is None: it matches no run.
     """
     old = run["identity"]
     choice = {name: old.get(name) for name in _CHOICE}
@@ -111,7 +113,7 @@ def _with_questions(run: Row, benchmark: Benchmark) -> Row:
 def describe_mismatch(before: Row, now: Row) -> list[str]:
     """Describe why a run cannot be resumed with another run.json.
 
-    New settings are no reason; missing ones are.
+    New settings do not prevent it; missing ones do.
 
     Args:
         before: The run.json in the folder.
@@ -128,12 +130,10 @@ def describe_mismatch(before: Row, now: Row) -> list[str]:
     if missing := [name for name in had if name not in has]:
         found.append(f"the run has settings that are not requested now: {', '.join(missing)}")
     if was.get("asked_sha256") != wanted.get("asked_sha256"):
-        why = (
-            "; ".join(describe_changes(_choice(before), _choice(now)))
-            or "the questions have different keys or contents"
-        )
+        differences = "; ".join(describe_changes(_choice(before), _choice(now)))
+        why = differences or "the questions have different keys or contents"
         found.append(f"{was.get('questions')} questions were asked, now {wanted.get('questions')} ({why})")
-    compared = {"asked_sha256": None, "questions": None}  # above
+    compared = {"asked_sha256": None, "questions": None}  # already compared above
     both = [name for name in had if name in has]
     old, new = ({**run, **compared, "settings": [of[name] for name in both]} for run, of in ((was, had), (wanted, has)))
     return found + sorted(describe_changes(old, new))

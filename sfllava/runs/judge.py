@@ -21,9 +21,9 @@ from sfllava.runs.verdicts import (
     JudgeItem,
     Row,
     VerdictFile,
-    read_about,
     read_aside,
     read_items,
+    read_judge_info,
     read_verdicts,
     verdict_key,
     verdicts_path,
@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 class JudgingPlan:
     """What judging would do; tokens and cost (US dollars) are estimates, rather too high."""
 
-    units: int
+    items: int
+    """Predictions to judge, each under one rubric."""
     failed: int
     """Predictions that inference failed on: never sent to a judge, and counted as wrong."""
     done: int
@@ -49,7 +50,7 @@ class JudgingPlan:
     paid: bool = True
 
     def __str__(self) -> str:
-        doing = f"{self.units} to judge, {self.done} done before, {self.failed} without a prediction"
+        doing = f"{self.items} to judge, {self.done} done before, {self.failed} without a prediction"
         asking = f"{self.requests} requests of about {self.tokens[0]:,} prompt and {self.tokens[1]:,} reply tokens"
         if self.waiting:
             asking = f"{self.waiting} texts wait for a batch; {asking}"
@@ -64,14 +65,16 @@ def plan_judging(
     """Work out what `judge` would do with the same arguments; nothing is sent or written."""
     items = read_items(run, rubrics)
     rows = list(read_verdicts(verdicts_path(run, judge.name)))
-    contents = {item.at: item.ask.content for item in items if item.ask}
+    contents = {item.row_key: item.request.content for item in items if item.request}
     done = {verdict_key(row) for row in rows if not row["error"] and row["content"] == contents.get(verdict_key(row))}
     known = {row["content"] for row in _known(run, judge, _identity(judge, items, rubrics), reuse)}
-    asks = {i.ask.content: i.ask for i in items if i.ask and i.at not in done and i.ask.content not in known}
-    waiting = asks.keys() & waiting_contents(read_about(run, judge.name))
-    tokens, cost = estimate_cost(judge, [ask for content, ask in asks.items() if content not in waiting])
-    failed = sum(item.ask is None for item in items)
-    return JudgingPlan(len(items), failed, len(done), len(asks) - len(waiting), tokens, cost, len(waiting), judge.paid)
+    open_requests = [item.request for item in items if item.request and item.row_key not in done]
+    requests = {request.content: request for request in open_requests if request.content not in known}
+    waiting = requests.keys() & waiting_contents(read_judge_info(run, judge.name))
+    tokens, cost = estimate_cost(judge, [request for content, request in requests.items() if content not in waiting])
+    failed = sum(item.request is None for item in items)
+    unsent = len(requests) - len(waiting)
+    return JudgingPlan(len(items), failed, len(done), unsent, tokens, cost, len(waiting), judge.paid)
 
 
 def judge(
@@ -132,7 +135,7 @@ def _unsent(work: JudgingRun) -> list[JudgeRequest]:
 
 
 def _check_rubrics(judge: Judge, items: Sequence[JudgeItem]) -> None:
-    for rubric in {item.ask.rubric.name: item.ask.rubric for item in items if item.ask}.values():
+    for rubric in {item.request.rubric.name: item.request.rubric for item in items if item.request}.values():
         judge.check(rubric)
 
 
@@ -160,7 +163,7 @@ def _known(run: str | Path, judge: Judge, identity: Row, reuse: Iterable[str | P
     """Verdicts to copy, one per content: of the run itself, set aside earlier, and of other runs by the same judge."""
     found = [*read_verdicts(verdicts_path(run, judge.name)), *read_aside(run, judge.name)]
     for other in reuse:
-        theirs = read_about(other, judge.name, needed=True)["identity"]
+        theirs = read_judge_info(other, judge.name, needed=True)["identity"]
         if theirs != identity:
             raise RunError(f"{verdicts_path(other, judge.name)}: not by the same judge: {theirs}, needed {identity}")
         found += read_verdicts(verdicts_path(other, judge.name))

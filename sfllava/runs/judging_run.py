@@ -1,4 +1,4 @@
-"""One judge on one run: the items without a verdict, grading them, writing the rows, and counting."""
+"""One judge at work on one run: it grades the items that have no verdict, writes the rows, and counts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,25 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JudgingResult:
-    """What a call of `judge` did, in verdicts; `waiting` are in batches that are not collected yet."""
+    """What a call of `judge` did.
+
+    Attributes:
+        path: The verdict file.
+        items: All items that the run has to judge; each of the next four counts is a part of them.
+        judged: Items with a verdict, from this call or an earlier one.
+        failed: Items at which the judge failed in this call.
+        no_prediction: Items on which inference failed; they are never sent to a judge.
+        waiting: Items in batches that are not collected yet.
+        requests: Requests in this call.
+        tokens: Prompt and reply tokens in this call.
+        cost: US dollars in this call; None without known prices.
+        reasons: Why the judge failed, with counts, the most common first.
+        response_models: The names that the server gave its models.
+        stopped: Why the call stopped early; empty if it did not.
+    """
 
     path: Path
-    units: int
+    items: int
     judged: int
     failed: int
     no_prediction: int
@@ -36,33 +51,34 @@ class JudgingResult:
 
     @property
     def complete(self) -> bool:
-        return self.judged + self.no_prediction == self.units
+        """Whether every item has a verdict or no prediction."""
+        return self.judged + self.no_prediction == self.items
 
     def __str__(self) -> str:
-        left = self.units - self.judged - self.failed - self.no_prediction - self.waiting
+        left = self.items - self.judged - self.failed - self.no_prediction - self.waiting
         counts = (
             ("judged", self.judged), ("without a prediction", self.no_prediction),
             ("failed at the judge, retried on the next call", self.failed),
             ("waiting for a batch", self.waiting), ("left", left),
         )  # fmt: skip
-        lines = [f"{self.path}: {self.units} to judge: " + ", ".join(f"{n} {name}" for name, n in counts if n)]
+        lines = [f"{self.path}: {self.items} to judge: " + ", ".join(f"{n} {name}" for name, n in counts if n)]
         paid = f", ${self.cost:,.4f}" if self.cost is not None else ""
         lines.append(f"  this call: {self.requests} requests, {self.tokens[0]:,} + {self.tokens[1]:,} tokens{paid}")
         lines += [f"  failed {count} x: {reason}" for reason, count in list(self.reasons.items())[:5]]
         if self.response_models:
             lines.append(f"  the server called its model {', '.join(self.response_models)}")
         if len(self.response_models) > 1:
-            lines.append("  more than one model judged: these verdicts are not of one kind")
+            lines.append("  more than one model judged: these verdicts are not comparable")
         return "\n".join([*lines, *([f"  stopped: {self.stopped}"] if self.stopped else [])])
 
 
 class JudgingRun:
-    """The items of a run that have no verdict yet, by content, and the writing of verdicts for them.
+    """The items of a run that have no verdict yet, grouped by content so that equal requests are sent once.
 
     Args:
-        judge: who gives the verdicts.
-        file: where they are written.
-        items: all that is to be judged in the run.
+        judge: The judge.
+        file: The file that the verdicts are written to.
+        items: All items of the run.
     """
 
     def __init__(self, judge: Judge, file: VerdictFile, items: Sequence[JudgeItem]) -> None:
@@ -75,32 +91,32 @@ class JudgingRun:
         self.stopped = ""
         self.todo: dict[str, list[JudgeItem]] = {}
         for item in items:
-            if item.ask and item.at not in done:
-                self.todo.setdefault(item.ask.content, []).append(item)
+            if item.request and item.row_key not in done:
+                self.todo.setdefault(item.request.content, []).append(item)
 
     def copy_known(self, known: Iterable[Row]) -> None:
-        """Write rows for items whose content already has a verdict."""
+        """Write the rows of items whose content has a verdict among the rows `known`."""
         copies = []
         for row in known:
             for item in self.todo.pop(row["content"], ()):
-                free = {"key": item.key, "setting": item.setting, "video": item.video, "paid": False, "tries": 0}
-                copies.append({**row, **free, "tokens": [0, 0], "cost": None if row.get("cost") is None else 0.0})
+                copied = {"key": item.key, "setting": item.setting, "video": item.video, "paid": False, "tries": 0}
+                copies.append({**row, **copied, "tokens": [0, 0], "cost": None if row.get("cost") is None else 0.0})
         if copies:
             self.file.append(copies)
             self.judged += len(copies)
-            log.info("%s: %d verdicts on equal texts taken over", self.judge.name, len(copies))
+            log.info("%s: %d verdicts on equal texts copied", self.judge.name, len(copies))
 
     def open_requests(self) -> dict[str, JudgeRequest]:
-        """Requests without a verdict, by content."""
-        return {content: items[0].ask for content, items in self.todo.items() if items[0].ask}
+        """Return the requests without a verdict, by content."""
+        return {content: items[0].request for content, items in self.todo.items() if items[0].request}
 
     @property
     def batches(self) -> list[Row]:
-        """The batches submitted to a provider's Batch API; `save` writes them."""
+        """The batches submitted to a provider's Batch API; call `save` after a change."""
         return self.file.state["batches"]
 
     def waiting(self) -> set[str]:
-        """Contents in batches that are not collected yet."""
+        """Return the contents in batches that are not collected yet."""
         return self.file.waiting()
 
     def save(self) -> None:
@@ -108,11 +124,11 @@ class JudgingRun:
         self.file.save()
 
     def write(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Write verdicts, by content, to disk in one piece."""
+        """Write the rows of verdicts, given by content, in one append."""
         self.file.append([row for content, verdict in verdicts.items() for row in self.rows_of(content, verdict)])
 
     def rows_of(self, content: str, verdict: Verdict) -> list[Row]:
-        """Count a verdict, close its items, and return their rows."""
+        """Count a verdict, remove its items from `todo`, and return their rows."""
         items = self.todo.pop(content)
         self.requests += verdict.tries
         self.tokens = (self.tokens[0] + verdict.tokens[0], self.tokens[1] + verdict.tokens[1])
@@ -128,19 +144,19 @@ class JudgingRun:
         """Grade requests at the judge's concurrency and write each verdict before the next request.
 
         Args:
-            requests: with distinct contents, all in `todo`.
-            limit_cost: US dollars at which to stop.
-            bar: progress, in verdicts.
+            requests: Requests with distinct contents, all in `todo`.
+            limit_cost: The most that this call may cost, in US dollars; None for no limit.
+            bar: A progress bar that counts verdicts.
 
         Raises:
-            JudgeError: Further requests are pointless. Requests in flight end first, since they are paid for.
+            JudgeError: Further requests are pointless. Requests in flight finish first, since they are paid for.
         """
         pool = _GradingPool(self, requests, limit_cost, bar)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self.judge.concurrency, len(requests))):
                     group.create_task(pool.work())
-        except* Exception as errors:  # the first says what happened; a group of them would not
+        except* Exception as errors:  # the first error says what happened; an ExceptionGroup would hide it
             raise errors.exceptions[0] from None
         finally:
             await self.judge.close()
@@ -148,14 +164,14 @@ class JudgingRun:
             raise pool.fatal
 
     def result(self) -> JudgingResult:
-        """The counts so far."""
+        """Return the counts so far."""
         waiting = self.file.waiting()
         return JudgingResult(
             path=self.file.path,
-            units=len(self.items),
+            items=len(self.items),
             judged=self.judged,
             failed=self.reasons.total(),
-            no_prediction=sum(item.ask is None for item in self.items),
+            no_prediction=sum(item.request is None for item in self.items),
             waiting=sum(len(items) for content, items in self.todo.items() if content in waiting),
             requests=self.requests,
             tokens=self.tokens,
@@ -183,7 +199,7 @@ class _GradingPool:
             requests = [self._queue.popleft() for _ in range(min(judge.batch, len(self._queue)))]
             cost = estimate_cost(judge, requests)[1] or 0.0
             if self._limit is not None and self._run.cost + self._reserved + cost > self._limit:
-                self._run.stopped = f"the limit of ${self._limit:,.2f} was near"
+                self._run.stopped = f"the next request could exceed the limit of ${self._limit:,.2f}"
                 return
             self._reserved += cost
             try:
@@ -207,7 +223,7 @@ class _GradingPool:
 
 
 class _Writer:
-    """Combines the rows of many workers into one synced write; rows that come during a write wait for the next."""
+    """Combines the rows of many workers into one synced write; rows that arrive during a write wait for the next."""
 
     def __init__(self, file: VerdictFile) -> None:
         self._file, self._rows = file, []
@@ -233,10 +249,10 @@ class _Writer:
 
 
 def estimate_cost(judge: Judge, requests: Iterable[JudgeRequest]) -> tuple[tuple[int, int], float | None]:
-    """Estimate what requests take at most.
+    """Estimate the most that requests can take.
 
     Returns:
-        (prompt, reply) tokens, and US dollars, or None without known prices.
+        The (prompt, reply) tokens, and the cost in US dollars, None if the prices are unknown.
     """
     tokens = [judge.tokens(request) for request in requests]
     total = (sum(t[0] for t in tokens), sum(t[1] for t in tokens))
@@ -244,13 +260,13 @@ def estimate_cost(judge: Judge, requests: Iterable[JudgeRequest]) -> tuple[tuple
 
 
 def _row(item: JudgeItem, verdict: Verdict, paid: bool) -> Row:
-    assert item.ask
+    assert item.request
     return {
         "key": item.key,
         "setting": item.setting,
         "rubric": item.rubric,
         "video": item.video,
-        "content": item.ask.content,
+        "content": item.request.content,
         "correct": verdict.correct,
         "score": verdict.score,
         "reply": verdict.reply,
@@ -261,6 +277,6 @@ def _row(item: JudgeItem, verdict: Verdict, paid: bool) -> Row:
         "cost": verdict.cost if paid or verdict.cost is None else 0.0,
         "tries": verdict.tries if paid else 0,
         "paid": paid,
-        "cut": item.ask.cut,
+        "cut": item.request.cut,
         "error": verdict.error,
     }

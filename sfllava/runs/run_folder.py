@@ -45,7 +45,7 @@ class RunFolder:
     Args:
         path: The run folder. Entering the context creates it if there is none.
         identity: What makes two runs the same run. If the folder holds a run with a different identity, entering raises
-            a RunError that shows the difference; new settings are no difference, they are added to the run.
+            a RunError that shows the difference. New settings are not a difference; they are added to the run.
         facts: What may differ between two starts of the same run, such as device, versions and paths. Each start
             appends its facts and the time to the sessions in run.json.
         upgrade: Converts a run.json of an older version to the current format.

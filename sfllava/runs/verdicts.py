@@ -1,7 +1,7 @@
-"""What is to be judged in a run, and the verdicts of one judge on disk, next to the predictions.
+"""What a run has to judge, and the verdicts of one judge on disk, next to the predictions.
 
 verdicts-NAME.jsonl has one row per question, setting and rubric; verdicts-NAME.json has the judge's identity. Rows are
-appended and synced in one piece. A failed verdict stays in the file until the next start, which retries it.
+appended whole and synced to the disk. A failed verdict stays in the file until the next start, which retries it.
 """
 
 from __future__ import annotations
@@ -35,37 +35,46 @@ _NEEDED = {
     "error": str | None,
 }
 _BATCH = {"token": str, "id": str | None, "collected": bool, "contents": [str]}
-_ABOUT = {"identity": {}, "sessions": list, "batches": [_BATCH]}
-# question type of VCGBench -> the rubrics that its predictions are judged under
+_JUDGE_INFO = {"identity": {}, "sessions": list, "batches": [_BATCH]}
+# the rubrics that VCGBench judges predictions by, for each type of question
 VCGBENCH = {"generic": ("CI", "DO", "CU"), "temporal": ("TU",), "consistency": ("CO",)}
 
 
 @dataclass(frozen=True)
 class JudgeItem:
-    """A prediction (for VCGBench's consistency, two) to judge under a rubric, or why there is none."""
+    """A prediction to judge by a rubric (for VCGBench's consistency: two predictions), or why there is none.
+
+    Attributes:
+        key: The key of the question.
+        setting: The name of the setting.
+        rubric: The name of the rubric.
+        video: The video of the question.
+        request: What to send to a judge; None if inference failed.
+        error: Why inference failed.
+    """
 
     key: str
     setting: str
     rubric: str
     video: str
-    ask: JudgeRequest | None
+    request: JudgeRequest | None
     error: str | None = None
 
     @property
-    def at(self) -> tuple[str, str, str]:
-        """The item's key in a verdict file, as `verdict_key`."""
+    def row_key(self) -> tuple[str, str, str]:
+        """The key of the item's row in a verdict file, as `verdict_key` returns it."""
         return self.key, self.setting, self.rubric
 
 
 def read_items(run: str | Path, rubrics: str | Path | None = None) -> list[JudgeItem]:
-    """Read what is to be judged in a run, in the order of its predictions.
+    """Read the items that a run has to judge, in the order of its predictions.
 
     Args:
-        run: the run folder.
-        rubrics: a folder with rubrics of your own, NAME.txt each.
+        run: The run folder.
+        rubrics: A folder with your own rubrics, one NAME.txt each.
 
     Returns:
-        The items; where inference failed, `ask` is None.
+        The items. Where inference failed, `request` is None. A pair of which one question is not asked yet is left out.
 
     Raises:
         RunError: The run's benchmark needs no judge, or a question has an unknown type.
@@ -73,7 +82,7 @@ def read_items(run: str | Path, rubrics: str | Path | None = None) -> list[Judge
     task = load_spec(read_run(run)["identity"]["benchmark"]).task
     rows = list(read_rows(run))
     if task == "choice":
-        raise RunError(f"{run}: multiple choice is scored by its letters, without a judge")
+        raise RunError(f"{run}: multiple choice is scored by its letters and needs no judge")
     if task == "open":
         return [_item(row["key"], (row,), "open", rubrics) for row in rows]
     items, firsts = [], {}
@@ -92,7 +101,7 @@ def read_items(run: str | Path, rubrics: str | Path | None = None) -> list[Judge
                 items.append(_item(stem, pair, rubric, rubrics))
         if kind not in VCGBENCH:
             raise RunError(f"{run}: question {row['key']}: type must be {', '.join(VCGBENCH)}, got {kind!r}")
-    return items  # the other half of a pair may not be asked yet
+    return items
 
 
 def _item(key: str, rows: tuple[Row, ...], rubric: str, rubrics: str | Path | None) -> JudgeItem:
@@ -100,19 +109,19 @@ def _item(key: str, rows: tuple[Row, ...], rubric: str, rubrics: str | Path | No
     if errors := [r["error"] or "no prediction" for r in rows if r["error"] or r["prediction"] is None]:
         return JudgeItem(key, row["setting"], rubric, row["video"], None, errors[0])
     texts = (tuple(r["question"] for r in rows), row["answer"], tuple(r["prediction"] for r in rows))
-    ask = JudgeRequest(load_rubric(rubric, rubrics), *texts)
-    return JudgeItem(key, row["setting"], rubric, row["video"], ask)
+    request = JudgeRequest(load_rubric(rubric, rubrics), *texts)
+    return JudgeItem(key, row["setting"], rubric, row["video"], request)
 
 
 class VerdictFile:
-    """The verdict file of one judge, open for its only writer; a context manager.
+    """The verdict file of one judge, open for its only writer; use as a context manager.
 
     Args:
-        run: the run folder.
-        name: the judge's name, part of the file's.
-        identity: what must be the same for all rows of the file.
-        facts: about this call; recorded in the sessions.
-        items: what the run has to judge now; verdicts on anything else are stale.
+        run: The run folder.
+        name: The judge's name, which is part of the file name.
+        identity: What must be the same for all rows of the file.
+        facts: Facts about this call, such as its time, that are added to the sessions in verdicts-NAME.json.
+        items: The items that the run has to judge now. Verdicts on anything else are stale.
 
     Raises:
         RunError: The name is not valid.
@@ -120,11 +129,11 @@ class VerdictFile:
 
     def __init__(self, run: str | Path, name: str, identity: Row, facts: Row, items: Iterable[JudgeItem]) -> None:
         if not _NAME.fullmatch(name):
-            raise RunError(f"a judge's name must be letters, digits, . _ and -, got {name!r}")
+            raise RunError(f"a judge's name may have only letters, digits, '.', '_' and '-', got {name!r}")
         self._name = name
-        self.run, self.path, self._about = Path(run), verdicts_path(run, name), Path(run) / f"verdicts-{name}.json"
+        self.run, self.path, self._info = Path(run), verdicts_path(run, name), Path(run) / f"verdicts-{name}.json"
         self._identity, self._facts = json.loads(json.dumps(identity)), facts
-        self._contents = {item.at: item.ask.content for item in items if item.ask}
+        self._contents = {item.row_key: item.request.content for item in items if item.request}
         self.aside = aside_path(run, name)
         self.state: Row = {}
         """The content of verdicts-NAME.json; `save` writes it."""
@@ -144,92 +153,109 @@ class VerdictFile:
         self._stack.close()
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write rows, synced; where that fails the file is as it was before, and RunError says so."""
+        """Write rows and sync them to the disk.
+
+        Raises:
+            RunError: The rows could not be written, for example to a full disk. The file is as it was before.
+        """
         self._journal.append(rows)
 
     def rows(self) -> Iterator[Row]:
-        """All rows, in the order of writing."""
+        """Return all rows, in the order in which they were written."""
         return read_verdicts(self.path)
 
     def waiting(self) -> set[str]:
-        """Contents in batches that are not collected yet."""
+        """Return the contents in batches that are not collected yet."""
         return waiting_contents(self.state)
 
     def save(self) -> None:
-        """Write `state`."""
-        write_json(self._about, self.state)
+        """Write `state` to verdicts-NAME.json."""
+        write_json(self._info, self.state)
 
     def _check_identity(self) -> None:
-        if self._about.exists():
-            self.state = read_about(self.run, self._name, needed=True)
+        if self._info.exists():
+            self.state = read_judge_info(self.run, self._name, needed=True)
             if changed := sorted(describe_changes(self.state["identity"], self._identity)):
                 raise RunError(
-                    f"{self.path}: these verdicts are another judge's; give this one a name of its own, or the same "
-                    f"settings: {'; '.join(changed)}"
+                    f"{self.path}: these verdicts are another judge's; give this judge its own name, or use the "
+                    f"same settings: {'; '.join(changed)}"
                 )
         elif self.path.exists():
-            raise RunError(f"{self.path}: verdicts without {self._about.name}: nobody knows whose they are")
+            raise RunError(f"{self.path}: verdicts without {self._info.name}: it is unknown which judge gave them")
         else:
             self.state = {"identity": self._identity, "sessions": [], "batches": []}
         self.state["sessions"].append(self._facts)
         self.save()
 
     def _drop_failed_and_stale(self) -> None:
-        """Remove verdicts that failed, and those on other predictions than the run has now."""
+        """Remove failed verdicts, and verdicts on predictions that the run no longer has."""
         rows = list(self.rows())
         given = [row for row in rows if not row["error"]]
         kept = [row for row in given if row["content"] == self._contents.get(verdict_key(row))]
         if stale := [row for row in given if row["content"] != self._contents.get(verdict_key(row))]:
-            # they were paid for: kept aside, and used again if such a prediction comes back
+            # they were paid for: they are kept in another file, and used again if the prediction comes back
             before = self.aside.read_bytes() if self.aside.exists() else b""
             write_file(self.aside, before + b"".join(map(as_line, stale)))
-            log.warning("%s: %d verdicts on predictions that this run no longer has: put aside", self.path, len(stale))
+            log.warning("%s: %d verdicts on predictions that this run no longer has: set aside", self.path, len(stale))
         if len(kept) < len(rows):
             self._journal.replace(kept)
 
 
 def verdicts_path(run: str | Path, name: str) -> Path:
-    """The path of a judge's verdict file in a run folder."""
+    """Return the path of a judge's verdict file in a run folder."""
     return Path(run) / f"verdicts-{name}.jsonl"
 
 
 def judge_names(run: str | Path) -> list[str]:
-    """The judges that have verdicts in a run."""
+    """Return the names of the judges with verdicts in a run."""
     return sorted(path.stem.removeprefix("verdicts-") for path in Path(run).glob("verdicts-*.jsonl"))
 
 
 def verdict_key(row: Row) -> tuple[str, str, str]:
-    """The key of a row, unique in its verdict file: question, setting and rubric."""
+    """Return the key of a row, unique in its verdict file: question, setting and rubric."""
     return row["key"], row["setting"], row["rubric"]
 
 
 def read_verdicts(path: Path) -> Iterator[Row]:
-    """The rows of a file of verdicts; a half-written last line is skipped.
+    """Yield the rows of a verdict file; a half-written last line is skipped.
 
     Raises:
-        RunError: A line is no verdict, or repeats one; the message has the line's number.
+        RunError: A line is not a verdict, or repeats one. The message has the line's number.
     """
-    return read_rows_once(path, "row of verdicts", _NEEDED, verdict_key, "a second verdict on {} {} {}")
+    again = "a second verdict on {} at setting {} by rubric {}"
+    return read_rows_once(path, "row of verdicts", _NEEDED, verdict_key, again)
 
 
 def read_aside(run: str | Path, name: str) -> Iterator[Row]:
-    """The verdicts of a judge that were put aside; one question may have several, on different predictions."""
+    """Yield the verdicts of a judge that were set aside; a question may have several, on different predictions."""
     return read_lines(aside_path(run, name), "row of verdicts", _NEEDED)
 
 
 def aside_path(run: str | Path, name: str) -> Path:
-    """The path of the verdicts of a judge that were put aside."""
+    """Return the path of the file with a judge's verdicts that were set aside."""
     return Path(run) / f"aside-{verdicts_path(run, name).name}"
 
 
-def waiting_contents(about: Row) -> set[str]:
-    """Contents in batches that are not collected yet."""
-    return {content for batch in about["batches"] if not batch["collected"] for content in batch["contents"]}
+def waiting_contents(info: Row) -> set[str]:
+    """Return the contents in batches that are not collected yet."""
+    return {content for batch in info["batches"] if not batch["collected"] for content in batch["contents"]}
 
 
-def read_about(run: str | Path, name: str, needed: bool = False) -> Row:
-    """Read verdicts-NAME.json: identity, sessions, batches; empty if there is no file and none is needed."""
+def read_judge_info(run: str | Path, name: str, needed: bool = False) -> Row:
+    """Read verdicts-NAME.json.
+
+    Args:
+        run: The run folder.
+        name: The judge's name.
+        needed: Whether a missing file is an error.
+
+    Returns:
+        The judge's identity, its sessions and its batches, all empty if there is no file.
+
+    Raises:
+        RunError: The file lacks a field, or is missing although it is needed.
+    """
     path = Path(run) / f"verdicts-{name}.json"
     if not needed and not path.exists():
         return {"identity": {}, "sessions": [], "batches": []}
-    return read_object(path, "about a judge of ours", _ABOUT)
+    return read_object(path, "the record of a judge", _JUDGE_INFO)

@@ -29,12 +29,12 @@ def write_verdicts(run, name, say):
     """say(unit) -> (correct, score), an error, or None for no row."""
     rows = []
     for unit in read_items(run):
-        said = say(unit) if unit.ask else None
+        said = say(unit) if unit.request else None
         if said is None:
             continue
         correct, score = (None, None) if isinstance(said, str) else said
         rows.append({
-            "key": unit.key, "setting": unit.setting, "rubric": unit.rubric, "content": unit.ask.content,
+            "key": unit.key, "setting": unit.setting, "rubric": unit.rubric, "content": unit.request.content,
             "correct": correct, "score": score, "error": said if isinstance(said, str) else None,
         })  # fmt: skip
     (run / f"verdicts-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -69,15 +69,15 @@ def test_what_each_judge_says_over_all_questions(tmp_path):
         0,
         0,
     )
-    # where the judge failed or has not said anything nobody knows: neither right nor wrong
+    # where the judge failed or has not judged yet, the verdict is unknown: neither right nor wrong
     assert (torn["judged"], torn["no_prediction"], torn["failed"], torn["unjudged"]) == (30, 2, 4, 4)
     assert torn["accuracy"] == pytest.approx(100 * 15 / 32)
     # the published evaluation cuts to whole numbers and leaves out what failed
     assert (kind["published"], torn["published"]) == (4, 2)
     assert kind["accuracy_low"] < kind["accuracy"] <= kind["accuracy_high"]
     text = format_judge_scores(judge_scores(load_verdicts(run)))
-    assert "38 judged, 2 no prediction" in text and "4 failed and 4 unjudged are in no mean" in text
-    assert "score 4.37 [" in text and "4.00 by the published whole numbers" in text
+    assert "38 judged, 2 no prediction" in text and "4 failed and 4 unjudged are left out of the means" in text
+    assert "score 4.37 [" in text and "4.00 with scores truncated as published" in text
 
 
 def test_vcgbench_s_five_means_and_their_average(tmp_path):
@@ -268,4 +268,4 @@ def test_vcgbench_from_predictions_to_five_numbers(server, tmp_path):
     said = {words[0]: words for words in map(str.split, out.stdout.splitlines()[1:])}
     assert list(said) == ["CI", "DO", "CU", "TU", "CO", "average"]
     assert [said[name][2] for name in said] == ["4.80", "4.80", "4.80", "0.30", "2.55", "3.45"]
-    assert "2.80 by the published whole numbers; 30 judged" in out.stdout  # (4 + 4 + 4 + 0 + 2) / 5
+    assert "2.80 with scores truncated as published; 30 judged" in out.stdout  # (4 + 4 + 4 + 0 + 2) / 5

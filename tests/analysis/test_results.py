@@ -117,7 +117,7 @@ def test_runs_are_compared_by_what_was_asked(tmp_path, capsys):
     ):
         compare([one, other])
     assert cli.main(["compare", str(one), str(other)]) == 1 and "not asked the same" in capsys.readouterr().err
-    with pytest.raises(RunError, match="a run is given twice"):
+    with pytest.raises(RunError, match="a run was given twice"):
         load_results([one, tmp_path / "one"])
 
 
@@ -199,12 +199,12 @@ def test_export(tmp_path):
     assert pd.read_parquet(export(table, tmp_path / "t.parquet"))["accuracy"][0] == 51.25
     text = export(table, tmp_path / "sub" / "t.tex").read_text()
     assert r"\toprule" in text and r"\bottomrule" in text and r"slow\_1 \& 50 \% & 51.2" in text and "{lr}" in text
-    with pytest.raises(SfllavaError, match=r"needed a name that ends in \.csv"):
+    with pytest.raises(SfllavaError, match=r"needed a file name that ends in \.csv"):
         export(table, tmp_path / "t.xlsx")
 
 
 def test_a_benchmark_for_a_judge_has_no_accuracy(tmp_path):
-    with pytest.raises(RunError, match="its predictions are for a judge"):
+    with pytest.raises(RunError, match="its predictions need a judge"):
         load_results(write_run(tmp_path / "run", [], "vcgbench"))
 
 

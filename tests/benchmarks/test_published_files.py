@@ -29,7 +29,7 @@ def test_real_question_files(shared, name):
     files = benchmark.files[0].parent if name == "vcgbench" else benchmark.files[0]
     found = check(load_benchmark(name, files))
     assert (found.questions, found.videos) == COUNTS[name] and found.ok
-    assert "as published" in str(found) and "videos were not looked for" in str(found)
+    assert "as published" in str(found) and "videos were not checked" in str(found)
     keys = [q.key for q in benchmark.questions]
     assert len(set(keys)) == len(keys)
     for q in benchmark.questions:
@@ -40,7 +40,7 @@ def test_a_wrong_count_is_seen(shared, tmp_path):
     lines = (shared / "qa/multiple_choice_qa/EgoSchema.csv").read_text().splitlines()
     (tmp_path / "ego.csv").write_text("\n".join(lines[:-1]))
     found = check(load_benchmark("egoschema", tmp_path / "ego.csv"))
-    assert not found.ok and "499, needed 500: WRONG" in str(found)
+    assert not found.ok and "499, expected 500: WRONG" in str(found)
 
 
 def test_tgif_keeps_all_rows_though_its_ids_repeat(shared):

@@ -113,7 +113,7 @@ def test_evaluate_several_benchmarks_under_one_root(checkpoints, videos, tmp_pat
         assert (tmp_path / "runs" / name / "scores.json").exists() and f"runs/{name}\n" in out.stdout
     checked = sfllava("check", *common)
     assert (
-        checked.returncode == 1 and "needed 500: WRONG" in checked.stdout and "found and readable 1" in checked.stdout
+        checked.returncode == 1 and "expected 500: WRONG" in checked.stdout and "found and readable 1" in checked.stdout
     )
 
 

@@ -29,7 +29,7 @@ from sfllava.published.literal import parse_value
 from sfllava.published.wordings import read_wordings
 from sfllava.runs.run_folder import RunFolder, read_rows, read_run
 from sfllava.runs.scoring import score_rows
-from sfllava.runs.verdicts import VerdictFile, read_about, read_items, waiting_contents
+from sfllava.runs.verdicts import VerdictFile, read_items, read_judge_info, waiting_contents
 from sfllava.sampler.writing import write_video
 from sfllava.types import Question, SfllavaError
 
@@ -102,7 +102,7 @@ def test_verdicts_of_a_judge(tmp_path):
         file.write_bytes(b"".join(line + b"\n" for line in lines) + (b"" if ended else b'{"key": "open/0", "ru'))
         try:
             with VerdictFile(tmp_path, "j", {}, {}, []) as verdicts:
-                assert list(verdicts.rows()) == []  # of no prediction of this run: put aside
+                assert list(verdicts.rows()) == []  # of no prediction of this run: set aside
         except RunError as error:
             assert str(file) in str(error)
             assert file.read_bytes().startswith(b"".join(line + b"\n" for line in lines)), "a verdict was lost"
@@ -126,7 +126,7 @@ def test_what_is_about_a_run_and_a_judge(tmp_path):
         for name, use in (
             ("run.json", lambda: read_run(tmp_path)),
             ("run.json", lambda: RunFolder(tmp_path, {}, {}).__enter__().__exit__()),
-            ("verdicts-j.json", lambda: waiting_contents(read_about(tmp_path, "j", needed=True))),
+            ("verdicts-j.json", lambda: waiting_contents(read_judge_info(tmp_path, "j", needed=True))),
         ):
             try:
                 use()

@@ -179,7 +179,7 @@ def test_files_appear_all_together_or_not_at_all(tmp_path, capsys):
     (out / "types.csv").mkdir()
     del before["types.csv"]
     assert cli.main(["figures", str(run), "--out", str(out)]) == 1
-    assert "types.csv: needed a place for a file, got a folder" in capsys.readouterr().err
+    assert "types.csv: needed a file name, got a folder" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 

@@ -248,7 +248,7 @@ def test_imported_verdicts_are_kept_next_to_those_of_other_judges(msvd, tmp_path
     words = load_results(tmp_path / "run", judge="match-contains")
     assert len(words) == 5 and words["correct"].any()
     # two questions share an id, so the published code has judged one of them only: that is no "no"
-    with pytest.raises(RunError, match="1 predictions have no verdict yet, or one that failed"):
+    with pytest.raises(RunError, match="1 predictions have no verdict yet, or a failed one"):
         load_results(tmp_path / "run", judge=JUDGE)
 
 

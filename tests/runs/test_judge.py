@@ -143,7 +143,7 @@ def test_a_limit_is_kept_where_requests_cost_more_than_thought(server, tmp_path)
     assert limit is not None
     done = go(run, judging, limit_cost=limit)
     assert done.cost is not None and done.cost <= limit * 1.05 and "limit" in done.stopped and not done.complete
-    assert "stopped: the limit of $" in str(done)
+    assert "stopped: the next request could exceed the limit of $" in str(done)
 
 
 def test_verdicts_belong_to_one_judge(server, tmp_path):
@@ -178,7 +178,7 @@ def test_a_spoilt_file_is_an_error_and_a_half_line_is_cut_off(server, tmp_path):
     with pytest.raises(RunError, match="line 1: not a row of verdicts: no content"):
         go(run)
     (run / "verdicts-openai-judge-2026-01-01.json").unlink()
-    with pytest.raises(RunError, match="nobody knows whose they are"):
+    with pytest.raises(RunError, match="it is unknown which judge gave them"):
         go(run)
 
 
@@ -340,7 +340,7 @@ def test_vcgbench_is_judged_under_five_rubrics(server, tmp_path):
     units = read_items(run)
     assert Counter(unit.rubric for unit in units) == {"CI": 3, "DO": 3, "CU": 3, "TU": 3, "CO": 3}
     done = go(run)
-    assert (done.units, done.no_prediction, done.judged, done.complete) == (15, 4, 11, True)
+    assert (done.items, done.no_prediction, done.judged, done.complete) == (15, 4, 11, True)
     scores = {(row["key"], row["rubric"]): row["score"] for row in verdicts(run)}
     assert scores["vcgbench/generic/0", "DO"] == 4.8 and scores["vcgbench/temporal/1", "TU"] == 0.3
     assert scores["vcgbench/consistency/0", "CO"] == 2.55  # one of the two predictions is right
@@ -352,11 +352,11 @@ def test_half_a_pair_waits_for_the_other(server, tmp_path):
     server()
     rows = vcgbench_rows(1)
     run = write_run(tmp_path / "run", rows[:-1], "vcgbench")
-    assert go(run).units == 4
+    assert go(run).items == 4
     shutil.copytree(run, tmp_path / "more")
     write_rows(tmp_path / "more", rows)
     done = go(tmp_path / "more")
-    assert (done.units, done.requests) == (5, 1)
+    assert (done.items, done.requests) == (5, 1)
 
 
 def test_a_batch_is_submitted_and_collected_on_later_calls(server, tmp_path):

@@ -29,11 +29,11 @@ def test_every_question_is_counted():
 def test_the_text_has_the_counts_and_percentages():
     text = format_scores(score_rows(QUESTIONS, ["s"], ROWS))
     assert "s: 8 questions, 4 answered, 3 failed, 1 not asked yet\n" in text
-    assert " 25.0 % (2 right of 8, 1 unparsable)" in text
+    assert " 25.0 % (2 of 8 correct, 1 unparsable)" in text
     assert text.endswith("  failed 2 x: broken\n  failed 1 x: no prediction")
 
 
 @pytest.mark.parametrize("stray", [row(9, "A"), row(0, "A", setting="u")])
 def test_a_row_that_the_run_does_not_ask_is_an_error(stray):
-    with pytest.raises(SfllavaError, match="which this run does not ask"):
+    with pytest.raises(SfllavaError, match="not part of this run"):
         score_rows(QUESTIONS, ["s"], [stray])

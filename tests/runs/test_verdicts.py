@@ -4,7 +4,7 @@ from judged_runs import open_rows, write_run
 
 from sfllava.evaluators.judges.match import MatchJudge
 from sfllava.runs.judge import plan_judging
-from sfllava.runs.verdicts import VerdictFile, read_about, read_aside, read_items, waiting_contents
+from sfllava.runs.verdicts import VerdictFile, read_aside, read_items, read_judge_info, waiting_contents
 
 
 def entry(token, contents, collected):
@@ -20,17 +20,17 @@ def test_only_batches_that_are_not_collected_are_waited_for():
 def test_a_plan_counts_what_waits_apart_from_what_is_sent(tmp_path):
     run = write_run(tmp_path / "run", open_rows(5))
     items = read_items(run)
-    contents = [item.ask.content for item in items]
+    contents = [item.request.content for item in items]
     with VerdictFile(run, "match-exact", {}, {}, items) as file:
         file.state["batches"] = [entry("a", contents[:2], False), entry("b", contents[2:3], True)]
         file.save()
         assert file.waiting() == set(contents[:2])
-    assert waiting_contents(read_about(run, "match-exact")) == set(contents[:2])
+    assert waiting_contents(read_judge_info(run, "match-exact")) == set(contents[:2])
     plan = plan_judging(run, MatchJudge())
-    assert (plan.units, plan.done, plan.failed, plan.waiting, plan.requests) == (5, 0, 0, 2, 3)
+    assert (plan.items, plan.done, plan.failed, plan.waiting, plan.requests) == (5, 0, 0, 2, 3)
 
 
-def test_stale_verdicts_are_put_aside_each_time(tmp_path):
+def test_stale_verdicts_are_set_aside_each_time(tmp_path):
     run = write_run(tmp_path / "run", open_rows(1))
     row = {"key": "open/0", "setting": "s", "rubric": "open", "correct": True, "score": None, "error": None}
     for content in ("old", "older"):
