@@ -20,7 +20,7 @@ from sfllava.types import SfllavaError
 
 @dataclass(frozen=True)
 class SlowFast:
-    """Concatenate the tokens of the Slow pathway (few frames, many tokens each) and the Fast one (all frames, few each).
+    """Concatenate the tokens of the Slow pathway (few frames, many tokens each) and the Fast one (all frames, few).
 
     Attributes:
         slow_frames: number of frames of the Slow pathway; 0 leaves it out.

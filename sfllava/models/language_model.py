@@ -1,7 +1,7 @@
-"""The causal language model of a video LLM: embeddings, forward, logits, prefill, and its rotary positions.
+"""The causal language model of a video LLM: embeddings, forward, logits, prefill, and rotary position embedding (RoPE).
 
-This module works for every model family. `packed_decoding` answers many questions at a time with it, `kv_cache` keeps
-its keys and values, and `replay` computes the likelihood and the attention of a given answer.
+This module works for every model family. `packed_decoding` decodes the answers to many questions at once, `kv_cache`
+holds the keys and values, and `replay` computes the log-likelihood and the attention of a given answer.
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 
 from sfllava.models.finite import FiniteLogitsWatch, greedy
-from sfllava.models.kv_cache import BatchKVCache, Prefix, PrefixCache
+from sfllava.models.kv_cache import BatchKVCache, KVCacheView, Prefix
 from sfllava.models.tokenizer import Tokenizer
 
 
 class LanguageModel:
-    """The decoder layers and the output layer of a loaded network.
+    """The decoder and the output layer of a loaded network.
 
     Args:
         network: A transformers model for generation, with `lm_head`, and the decoder at `model.language_model`.
-        tokenizer: Its tokenizer, which has the ids of placeholders and of the end of an answer.
-        context: Number of positions of the longest prompt with its answer.
-        unused_ids: Token ids that are never generated, besides placeholders and the rows that pad the vocabulary.
+        tokenizer: Its tokenizer, which knows the ids of placeholders and of the end of an answer.
+        context: The largest number of positions of a prompt with its answer.
+        unused_ids: Further token ids that are never generated.
 
     Attributes:
+        layers: Number of decoder layers.
+        width: Size D of the hidden states.
         eos_ids: Token ids that end an answer.
-        suppressed_ids: (S) Token ids that are never generated.
-        shared_positions: Number of positions up to which a shared prefix is exact, None for all: past them dynamic
-            RoPE rotates keys by the length of the prompt.
+        suppressed_ids: (S) Token ids that are never generated: `unused_ids`, placeholders, and vocabulary padding.
+        shared_positions: The largest number of positions for which sharing a prefix is exact, None without a limit; see
+            `sharing_limits`.
         graphs: Whether decoding replays a CUDA graph: one launch per token instead of hundreds, on one GPU only.
     """
 
@@ -42,9 +44,9 @@ class LanguageModel:
         self._decoder, text = network.model.language_model, network.config.get_text_config()
         self.layers, self.width = text.num_hidden_layers, text.hidden_size
         self.context = context
-        ends = {tokenizer.eos_id, *_ids(text.eos_token_id), *_ids(network.generation_config.eos_token_id)}
-        self.eos_ids = {i for i in ends if i is not None}
-        # the rows that pad the vocabulary and the placeholders of images were never trained
+        eos_ids = {tokenizer.eos_id, *_as_list(text.eos_token_id), *_as_list(network.generation_config.eos_token_id)}
+        self.eos_ids = {i for i in eos_ids if i is not None}
+        # the rows that pad the vocabulary, and the placeholders of images, were never trained
         suppressed = {*range(tokenizer.vocabulary, text.vocab_size), *tokenizer.placeholders}
         suppressed |= {i for i in unused_ids if i < text.vocab_size}
         suppressed -= self.eos_ids
@@ -58,13 +60,13 @@ class LanguageModel:
         limits = sharing_limits(text)
         self.shared_positions: int | None = min(limits) if limits else None
         self.graphs = False
-        # renamed in transformers 5.24
-        known = inspect.signature(type(self._decoder).forward).parameters
-        self._cache_name = "cache" if "cache" in known else "past_key_values"
+        # transformers 5.24 renamed the argument
+        parameters = inspect.signature(type(self._decoder).forward).parameters
+        self._cache_name = "cache" if "cache" in parameters else "past_key_values"
 
     @property
     def device(self) -> torch.device:
-        """The device on which tokens enter."""
+        """The device of the embedding layer, where inputs must be."""
         return self._decoder.embed_tokens.weight.device
 
     @property
@@ -74,7 +76,7 @@ class LanguageModel:
 
     @property
     def shared_limit(self) -> int:
-        """The largest number of positions of a prompt with its answer that may share its prefix."""
+        """The largest number of positions of a prompt with its answer for which its prefix may be shared."""
         return min(self.shared_positions or self.context, self.context)
 
     @property
@@ -87,7 +89,7 @@ class LanguageModel:
         return self._decoder.embed_tokens(ids)
 
     def embed(self, before: Sequence[int], tokens: Tensor | None = None, after: Sequence[int] = ()) -> Tensor:
-        """Put the embeddings of one prompt together.
+        """Embed one prompt: text, visual tokens, text.
 
         Args:
             before: Token ids of the text before the video.
@@ -104,13 +106,13 @@ class LanguageModel:
         visual = [] if tokens is None else [tokens.to(self.device, self.dtype)]
         return torch.cat([embed(before), *visual, embed(after)])[None]
 
-    def forward(self, embeds: Tensor, cache: PrefixCache | None = None, **options: Any) -> Tensor:
+    def forward(self, embeds: Tensor, cache: KVCacheView | None = None, **options: Any) -> Tensor:
         """Run the decoder layers.
 
         Args:
             embeds: Embeddings (B L D).
-            cache: Where keys and values are read and written.
-            **options: Further arguments of the decoder, such as `position_ids` and `attention_mask`.
+            cache: The cache whose keys and values are read, and to which new ones are written.
+            **options: Further arguments for the decoder, such as `position_ids` and `attention_mask`.
 
         Returns:
             Hidden states (B L D).
@@ -120,39 +122,37 @@ class LanguageModel:
         return self._decoder(inputs_embeds=embeds, **options).last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Compute logits (... V) of hidden states (... D); ids that are never generated get -inf."""
+        """Compute the logits (... V) of hidden states (... D); `suppressed_ids` get -inf."""
         return self.network.lm_head(hidden).index_fill_(-1, self.suppressed_ids, -torch.inf)
 
     def new_prefixes(self, n: int) -> list[Prefix]:
         """Make empty prefixes, one for each of `n` videos whose questions are decoded together."""
-        cache, no_tokens = (
-            BatchKVCache(self.layers, n),
-            torch.zeros(0, self.width, device=self.device, dtype=self.dtype),
-        )
-        return [Prefix((), no_tokens, cache, cache.row(i)) for i in range(n)]
+        storage = BatchKVCache(self.layers, n)
+        no_tokens = torch.zeros(0, self.width, device=self.device, dtype=self.dtype)
+        return [Prefix((), no_tokens, storage, storage.row(i)) for i in range(n)]
 
     @torch.inference_mode()
     def prefill(self, before: Sequence[int], tokens: Tensor, room: int = 0, prefix: Prefix | None = None) -> Prefix:
-        """Compute the keys and values of the text and the visual tokens that all questions about a video share.
+        """Compute the keys and values of the prefix that all questions about a video share.
 
         Args:
             before: Token ids of the text before the video.
             tokens: Visual tokens (N D).
-            room: Number of positions to allocate for what follows.
-            prefix: An earlier prefix to reuse: its first positions that equal those of this one are kept.
+            room: Number of further positions to allocate, for what will follow the prefix.
+            prefix: An earlier prefix to replace. The leading positions that it has in common with the new one are kept.
 
         Returns:
-            The prefix; the same object where one was given.
+            The prefix; if one was given, the same object.
         """
-        self.fresh_rope()
+        self.reset_rope()
         prefix = prefix or self.new_prefixes(1)[0]
         tokens, before = tokens.to(self.device, self.dtype), tuple(before)
-        # 1) count the first positions that are equal
+        # 1) count the leading positions that the earlier prefix has in common with the new one
         same = before == prefix.before
-        kept = _equal_rows(prefix.tokens, tokens) if same else 0
-        # a forward needs at least one position: where all are equal, compute the last again
+        kept = _count_equal_rows(prefix.tokens, tokens) if same else 0
+        # a forward needs at least one position: if all are equal, compute the last one again
         first = min(len(before) + kept, len(before) + len(tokens) - 1) if same else 0
-        # 2) drop the others; the prefix counts as empty until the forward has succeeded
+        # 2) drop the positions after them; until the forward succeeds, the prefix counts as empty
         prefix.before, prefix.tokens, prefix.reused = (), tokens[:0], kept
         prefix.cache.crop_to(first)
         prefix.storage.reserve(len(before) + len(tokens) + room)
@@ -172,9 +172,9 @@ class LanguageModel:
             max_new_tokens: The largest number of new tokens.
 
         Returns:
-            The token ids before the end of the answer, or None where logits are not finite.
+            The token ids of the answer, without the one that ends it; None if any logits were not finite.
         """
-        self.fresh_rope()
+        self.reset_rope()
         mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
         watch = FiniteLogitsWatch()
         ids = self.network.generate(
@@ -183,7 +183,7 @@ class LanguageModel:
             max_new_tokens=min(max_new_tokens, self.context - embeds.shape[1]),
             logits_processor=LogitsProcessorList([watch]),
         )
-        return self.until_end(ids[0].tolist()) if watch.finite else None
+        return self.until_eos(ids[0].tolist()) if watch.finite else None
 
     def stream(self, embeds: Tensor, max_new_tokens: int) -> Iterator[int]:
         """Answer one prompt greedily, token by token.
@@ -193,27 +193,30 @@ class LanguageModel:
             max_new_tokens: The largest number of new tokens.
 
         Yields:
-            Each token id as soon as it is known, also ids that end an answer; -1 where logits are not finite.
+            Each token id as soon as it is known, including ids that end an answer; -1 where logits are not finite.
         """
-        self.fresh_rope()
-        empty = self.new_prefixes(1)[0]
-        empty.storage.reserve(embeds.shape[1] + max_new_tokens)
+        self.reset_rope()
+        prefix = self.new_prefixes(1)[0]
+        prefix.storage.reserve(embeds.shape[1] + max_new_tokens)
         for _ in range(max_new_tokens):
-            start = empty.cache.get_seq_length()
+            start = prefix.cache.get_seq_length()
             positions = torch.arange(start, start + embeds.shape[1], device=self.device)[None]
-            hidden = self.forward(embeds, cache=empty.cache, position_ids=positions)
+            hidden = self.forward(embeds, cache=prefix.cache, position_ids=positions)
             token = int(greedy(self.logits(hidden[0, -1])))
             yield token
             embeds = self.embed([max(token, 0)])
 
-    def until_end(self, ids: list[int]) -> list[int]:
-        """Return the ids before the first one that ends an answer."""
+    def until_eos(self, ids: list[int]) -> list[int]:
+        """Return the ids before the first one that ends an answer, or all if none does."""
         end = next((k for k, i in enumerate(ids) if i in self.eos_ids), len(ids))
         return ids[:end]
 
     @contextmanager
     def static_rope(self) -> Iterator[None]:
-        """Treat dynamic RoPE as the default below its limit: reading the positions would synchronize the host."""
+        """Use the default RoPE in place of dynamic RoPE, which would synchronize the host to read the positions.
+
+        The two are equal up to `shared_positions`.
+        """
         rope = self._decoder.rotary_emb
         kind = rope.rope_type
         rope.rope_type = "default" if kind == "dynamic" else kind
@@ -222,8 +225,8 @@ class LanguageModel:
         finally:
             rope.rope_type = kind
 
-    def fresh_rope(self) -> None:
-        """Reset dynamic RoPE, which would apply the rotation of the longest prompt so far to later, shorter ones."""
+    def reset_rope(self) -> None:
+        """Reset dynamic RoPE, which would otherwise keep the frequencies of the longest prompt so far."""
         rope = self._decoder.rotary_emb
         if hasattr(rope, "original_inv_freq"):
             rope.register_buffer("inv_freq", rope.original_inv_freq.to(rope.inv_freq.device), persistent=False)
@@ -231,19 +234,26 @@ class LanguageModel:
 
 
 def sharing_limits(text: Any) -> list[int]:
-    """Return the numbers of positions past which a prefix may not be shared: for dynamic RoPE, for a sliding window."""
+    """Return the numbers of positions past which sharing a prefix is not exact.
+
+    Past the first, dynamic RoPE rotates all keys by the length of the whole sequence. Past the other, a sliding window
+    hides the beginning of the prefix. A model without either has no limit.
+
+    Args:
+        text: The config of the language model.
+    """
     limits = [text.max_position_embeddings] if (text.rope_parameters or {}).get("rope_type") == "dynamic" else []
     return limits + ([text.sliding_window] if getattr(text, "sliding_window", None) else [])
 
 
-def _equal_rows(one: Tensor, two: Tensor) -> int:
-    """Count the first rows of (N D) and (M D) that are equal, bit for bit."""
+def _count_equal_rows(one: Tensor, two: Tensor) -> int:
+    """Count the leading rows of (N D) and (M D) that are equal, element by element."""
     n = min(len(one), len(two))
-    if not n:  # a comparison would synchronize the host
+    if not n:  # return early: a comparison would synchronize the host
         return 0
     different = (one[:n] != two[:n]).any(1)
     return int(different.int().argmax()) if different.any() else n
 
 
-def _ids(value: int | list[int] | None) -> list[int]:
+def _as_list(value: int | list[int] | None) -> list[int]:
     return [] if value is None else value if isinstance(value, list) else [value]

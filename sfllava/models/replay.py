@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from sfllava.models.base import VideoLM
-from sfllava.models.kv_cache import Prefix, PrefixCache
+from sfllava.models.kv_cache import KVCacheView, Prefix
 from sfllava.models.language_model import LanguageModel
 from sfllava.prompts import Prompt
 from sfllava.types import Question, SfllavaError
@@ -108,7 +108,7 @@ def _replay(
         parts = [(model.language_model.embed(ids), len(generated_ids))]
     else:
         # past the limit the rotation depends on the length, so feed the tokens one by one, as in generation
-        model.language_model.fresh_rope()
+        model.language_model.reset_rope()
         shared = model.language_model.new_prefixes(1)[0]
         shared.storage.reserve(length + len(generated_ids))
         parts = [
@@ -133,7 +133,7 @@ def _replay(
 
 
 @contextmanager
-def _collect_attention(model: LanguageModel, cache: PrefixCache, start: int, total: Tensor | None) -> Iterator[None]:
+def _collect_attention(model: LanguageModel, cache: KVCacheView, start: int, total: Tensor | None) -> Iterator[None]:
     """Add to `total` (A N), layer by layer, the attention of the last A positions of the forward in the block."""
 
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
