@@ -4,7 +4,7 @@ An aggregator turns a patch grid (T h w D) into visual tokens (N D): T images of
 patch with D features. Any callable will do. To replace the default of a function below, an aggregator defines a method
 or attribute of the same name: `make_images`, `image_count`, `token_parts`, `prefix_key`, `detailed_frames`,
 `needs_features`, or `token_sources` (see `sources.py`). The rest of the package calls these functions and does not
-depend on an aggregator's class.
+depend on the class of an aggregator.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ tokens), and a suffix of its own (the text after the video, which contains the q
    (`LanguageModel.prefill`).
 2. Pack. Concatenate the suffixes of each video into one row of tokens. Each suffix keeps the position ids that it has
    on its own, and the mask shows each token only the prefix and the earlier tokens of its own question (`packed_mask`).
-3. Read the suffixes. Run one forward over all rows. The logits at the end of each suffix give the first new token of
-   each question (`PackedBatch`).
+3. Run one forward over all rows. The logits at the end of each suffix give the first new token of each question
+   (`PackedBatch`).
 4. Decode. Drop the questions that have ended. Feed the newest token of each remaining question, again packed and
    masked: one forward per step for all questions and videos (`PackedBatch.decode_step`).
 5. Repeat step 4 until no question remains or the answers have their largest length (`decode_steps`). With
@@ -66,6 +66,7 @@ class PackedBatch:
 
     Attributes:
         logits: (N V) The logits of the first new token of each of the N questions.
+        key_questions: (B K) The question at each of the K cache positions from `start` on, -1 for padding.
     """
 
     def __init__(self, model: LanguageModel, groups: Sequence[PrefixGroup]) -> None:
@@ -86,11 +87,11 @@ class PackedBatch:
             row += [(question, token, first + i) for i, token in enumerate(ids)]
             last_columns.append(len(row) - 1)
         # 4) one forward over all rows
-        self.key_questions = self.tensor([[] for _ in groups]).long()  # (B K) the question at each position from start
+        self.key_questions = self.tensor([[] for _ in groups]).long()
         self.logits = self._forward(rows, list(range(len(suffixes))), last_columns)
 
     def decode_step(self, next_tokens: Sequence[tuple[int, int]]) -> Tensor:
-        """Feed one new token of each unfinished question.
+        """Run step 4: feed one new token of each unfinished question.
 
         Args:
             next_tokens: M pairs (question, token id), ordered by question, at most one for each question.
@@ -108,7 +109,7 @@ class PackedBatch:
         return self._forward(rows, [question for question, _ in next_tokens], last_columns)
 
     def _forward(self, rows: list[list[PackedToken]], questions: list[int], last_columns: list[int]) -> Tensor:
-        """Run one forward over new tokens; return the logits at the last of them for each question."""
+        """Run one forward over new tokens; return the logits (M V) at the last new token of M questions."""
         query_questions, tokens, positions = self.tensor(pad_rows(rows, _PADDING)).unbind(-1)
         self.key_questions = torch.cat([self.key_questions, query_questions], 1)
         with self.model.static_rope():

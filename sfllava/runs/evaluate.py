@@ -158,14 +158,10 @@ def prepare(
         settings: One or several, with different names.
         out: The run folder.
         root, questions, videos: Where the files of a benchmark given by name are; see `load_benchmark`.
-        limit: Number of questions to ask; by default all.
-        seed: With a limit, choose the questions at random with this seed instead of taking the first ones.
+        limit, seed: Ask only `limit` questions: the first ones, or with a seed a random choice.
         prompt: Replaces the prompt of the model's family; a setting's own prompt takes precedence.
         max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
         ablation: The name of the ablation that the run belongs to, recorded in run.json.
-
-    Returns:
-        The checked run, ready to start.
 
     Raises:
         SfllavaError: An argument is wrong, a setting does not fit the context, or the run folder cannot be used.
