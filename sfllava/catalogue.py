@@ -35,7 +35,7 @@ def find(kind: Kind, name: str | Path) -> Path:
             raise SfllavaError(f"{path}: no such {kind.removesuffix('s')}")
         return path
     if str(name) not in names(kind):
-        raise SfllavaError(f"no {kind.removesuffix('s')} is called {str(name)!r}; there are {', '.join(names(kind))}")
+        raise SfllavaError(f"no {kind.removesuffix('s')} is called {str(name)!r}; choose from {', '.join(names(kind))}")
     return folder(kind) / f"{name}{suffix}"
 
 

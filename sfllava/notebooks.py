@@ -145,7 +145,7 @@ def _check_parameters(notebook: Path, given: Iterable[str]) -> list[str]:
     except Exception as error:  # nbformat raises several
         raise SfllavaError(f"{notebook}: not a notebook: {type(error).__name__}") from error
     if unknown := sorted(set(given) - known.keys()):
-        raise SfllavaError(f"{notebook}: no parameter is called {', '.join(unknown)}; there are {', '.join(known)}")
+        raise SfllavaError(f"{notebook}: no parameter is called {', '.join(unknown)}; choose from {', '.join(known)}")
     return list(known)
 
 

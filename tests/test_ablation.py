@@ -211,7 +211,7 @@ def test_a_spoilt_ablation_is_an_error_that_names_it(tmp_path, text, message):
 
 
 def test_unknown_ablations(tmp_path):
-    with pytest.raises(SfllavaError, match="no ablation is called 'best'; there are fast_grid, frames, methods"):
+    with pytest.raises(SfllavaError, match="no ablation is called 'best'; choose from fast_grid, frames, methods"):
         load_ablation("best")
     with pytest.raises(SfllavaError, match=r"gone\.py: no such ablation"):
         load_ablation(tmp_path / "gone.py")
@@ -255,7 +255,7 @@ def test_a_batch_of_notebooks_runs_side_by_side(shapes, tmp_path, monkeypatch, c
     assert cli.main(["batch", "ablate", "--out", str(tmp_path / "runs"), *common, *grid]) == 1
     said = capsys.readouterr().out
     assert "pool_operation: done" in said
-    assert "fast_gird: failed" in said and "no ablation is called 'fast_gird'; there are fast_grid" in said
+    assert "fast_gird: failed" in said and "no ablation is called 'fast_gird'; choose from fast_grid" in said
     folder = tmp_path / "runs" / "pool_operation"
     assert len(list(read_rows(folder / "run"))) == 8 and json.loads((folder / "ablate.ipynb").read_text())["cells"]
     with pytest.raises(SfllavaError, match="at least one job"):

@@ -1,9 +1,10 @@
-"""What the package asks of an aggregator, with the answers for a plain callable.
+"""The interface of an aggregator, with defaults for a plain callable.
 
-An aggregator makes visual tokens (N D) of a patch grid (T h w D). Any callable will do. Where the default answer of a
-function below is wrong for it, an aggregator defines a method of that name: `make_images`, `image_count`,
-`token_parts`, `prefix_key`, `detailed_frames`, `needs_features`, and `token_sources` (see `sources.py`). No other
-module asks for an aggregator's class.
+An aggregator turns a patch grid (T h w D) into visual tokens (N D): T images of h rows and w columns of patches, each
+patch with D features. Any callable will do. To replace the default of a function below, an aggregator defines a method
+or attribute of the same name: `make_images`, `image_count`, `token_parts`, `prefix_key`, `detailed_frames`,
+`needs_features`, or `token_sources` (see `sources.py`). The rest of the package calls these functions and does not
+depend on the class of an aggregator.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from sfllava.types import SfllavaError
 
 
 class Aggregator(Protocol):
-    """Patch grid (T h w D) -> visual tokens (N D): a `SlowFast`, a `Pool`, or a callable of your own."""
+    """Patch grid (T h w D) -> visual tokens (N D): a `SlowFast`, a `Pool`, or any callable."""
 
     def __call__(self, grid: Tensor, /) -> Tensor: ...
 
 
 def name_of(aggregator: object) -> str:
-    """Return the name of an aggregator; for a user's own, one that is the same in the next process."""
+    """Return the name of an aggregator, without memory addresses: it is the same in every process."""
     name = getattr(aggregator, "__qualname__", None)
     return name.split("<locals>.")[-1] if isinstance(name, str) else re.sub(r" at 0x[0-9a-f]+", "", str(aggregator))
 
 
 def identity_key(aggregator: object) -> object:
-    """Return a key that is equal for equal aggregators: by value, or by object where it cannot be hashed."""
+    """Return a key that is equal for equal aggregators; one that cannot be hashed equals only itself."""
     try:
         hash(aggregator)
     except TypeError:
@@ -41,7 +42,7 @@ def identity_key(aggregator: object) -> object:
 
 
 class _ById:
-    """Holds its object, because the id of a deleted object may be reused."""
+    """Compares by identity. Keeps a reference to the object, because the id of a deleted one may be reused."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -54,7 +55,7 @@ class _ById:
 
 
 def makes_images(aggregator: object) -> bool:
-    """Return whether the vision tower encodes images made of the frames instead of the frames themselves."""
+    """Return whether the vision tower encodes images made from the frames, instead of the frames themselves."""
     return hasattr(aggregator, "make_images")
 
 
@@ -63,10 +64,10 @@ def make_images(aggregator: Any, frames: Any) -> Any:
 
     Args:
         aggregator: any aggregator.
-        frames: (T H W 3), uint8.
+        frames: uint8 (T H W 3).
 
     Returns:
-        (T' H W 3), uint8; by default `frames` itself.
+        uint8 (T' H W 3), by default `frames` itself.
     """
     return aggregator.make_images(frames) if makes_images(aggregator) else frames
 
@@ -75,13 +76,13 @@ def image_count(aggregator: Any, frames: int) -> int:
     """Return how many images the vision tower encodes for `frames` frames."""
     if hasattr(aggregator, "image_count"):
         return aggregator.image_count(frames)
-    if makes_images(aggregator):  # a user's own, which does not say: try it on tiny frames
+    if makes_images(aggregator):  # it does not define image_count: count on tiny frames
         return len(aggregator.make_images(np.zeros((frames, 4, 4, 3), np.uint8)))
     return frames
 
 
 def token_parts(aggregator: Any, grid: Tensor) -> Mapping[str, Tensor]:
-    """Return the visual tokens of a patch grid (T h w D) by part, in order: "slow" and "fast", or one part."""
+    """Split the visual tokens of a patch grid (T h w D) into named parts, in order: "slow" and "fast", or one part."""
     return aggregator.token_parts(grid) if hasattr(aggregator, "token_parts") else {"all frames": aggregator(grid)}
 
 
@@ -90,15 +91,15 @@ def part_counts(aggregator: Any, frames: int, h: int = 24, w: int = 24) -> dict[
 
     Args:
         aggregator: any aggregator.
-        frames: sampled frames.
+        frames: number of sampled frames.
         h: rows of patches in an image.
         w: columns of patches in an image.
 
     Returns:
-        Tokens by part, in the order of the tokens.
+        Number of tokens by name of the part, in the order of the tokens.
 
     Raises:
-        SfllavaError: `frames` is below 1, or the aggregator refuses this grid.
+        SfllavaError: `frames` is below 1, or the aggregator cannot take this grid.
     """
     if frames < 1:
         raise SfllavaError(f"frames must be at least 1, got {frames}")
@@ -108,22 +109,22 @@ def part_counts(aggregator: Any, frames: int, h: int = 24, w: int = 24) -> dict[
         return {name: len(tokens) for name, tokens in parts.items()}
     except SfllavaError:
         raise
-    except Exception:  # an aggregator that looks at values cannot run on shapes alone
+    except Exception:  # an aggregator that reads values cannot run on meta tensors
         return {name: len(tokens) for name, tokens in token_parts(aggregator, torch.zeros(shape)).items()}
 
 
 def token_count(aggregator: Any, frames: int, h: int = 24, w: int = 24) -> int:
-    """Count the visual tokens that `part_counts` lists by part."""
+    """Count the visual tokens of all parts without computing them; see `part_counts`."""
     return sum(part_counts(aggregator, frames, h, w).values())
 
 
 def prefix_key(aggregator: Any) -> object:
-    """Return a key that is equal for aggregators whose first parts are equal on the same frames."""
+    """Return a key of the first part: where two aggregators have equal keys, their first parts are equal."""
     return aggregator.prefix_key() if hasattr(aggregator, "prefix_key") else identity_key(aggregator)
 
 
 def shared_tokens(one: Any, other: Any, frames: int, h: int = 24, w: int = 24) -> int:
-    """Count the leading visual tokens that two aggregators have in common on the same frames."""
+    """Count the leading visual tokens that two aggregators have in common for the same frames."""
     if identity_key(one) == identity_key(other):
         return token_count(other, frames, h, w)
     if prefix_key(one) != prefix_key(other):
@@ -132,12 +133,12 @@ def shared_tokens(one: Any, other: Any, frames: int, h: int = 24, w: int = 24) -
 
 
 def detailed_frames(aggregator: Any, frames: int) -> list[int]:
-    """Return which of `frames` frames get more tokens than the others: those of a Slow pathway; by default none."""
+    """Return the indices of the frames that get more tokens than the others (a Slow pathway's); by default none."""
     return aggregator.detailed_frames(frames) if hasattr(aggregator, "detailed_frames") else []
 
 
 def needs_features(aggregator: Any) -> bool:
-    """Return whether where tokens come from depends on the features of the frames; by default not."""
+    """Return whether the frames and patches behind a token depend on the features; by default they do not."""
     return bool(getattr(aggregator, "needs_features", False))
 
 

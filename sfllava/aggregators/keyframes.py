@@ -35,7 +35,7 @@ class Keyframes:
     def __post_init__(self) -> None:
         check_counts(self, "keyframes", self.keyframes)
         if self.pool not in SLOW_POOLS:
-            raise SfllavaError(f"no pool is called {self.pool!r}; there are {', '.join(SLOW_POOLS)}")
+            raise SfllavaError(f"no pool is called {self.pool!r}; choose from {', '.join(SLOW_POOLS)}")
 
     def __call__(self, grid: Tensor) -> Tensor:
         return Pool(self.pool)(grid[self._choose(grid)])

@@ -35,7 +35,7 @@ def match_budget(method: str, tokens: int, frames: int = 50, h: int = 24, w: int
     """
     known = budget_methods()
     if method not in known:
-        raise SfllavaError(f"no method is called {method!r}; there are {', '.join(known)}")
+        raise SfllavaError(f"no method is called {method!r}; choose from {', '.join(known)}")
     sizes: list[tuple[int, Aggregator]] = []
     for aggregator in known[method].make(tokens, frames, h * w):
         with contextlib.suppress(SfllavaError):  # a pool that this grid does not allow

@@ -1,4 +1,7 @@
-"""SlowFast: a few frames in detail, then all frames coarsely (arXiv 2407.15841, section 3.2)."""
+"""SlowFast: a few frames in detail, then all frames coarsely (arXiv 2407.15841, section 3.2).
+
+Shapes: T frames of h rows and w columns of patches, each patch with D features; N visual tokens.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from sfllava.types import SfllavaError
 
 @dataclass(frozen=True)
 class SlowFast:
-    """The Slow pathway's tokens (few frames, many tokens each), then the Fast pathway's (all frames, few tokens each).
+    """Concatenate the tokens of the Slow pathway (few frames, many tokens each) and the Fast one (all frames, few).
 
     Attributes:
-        slow_frames: frames of the Slow pathway; 0 leaves it out.
-        slow: its pool, by name or as a callable (T h w D) -> (N D).
-        fast: rows and columns to which the Fast pathway averages each frame; (0, 0) leaves it out.
+        slow_frames: number of frames of the Slow pathway; 0 leaves it out.
+        slow: the pool of the Slow pathway: a name in `SLOW_POOLS`, or a callable (slow_frames h w D) -> (N D).
+        fast: (rows, columns) of the grid to which the Fast pathway average-pools each frame; (0, 0) leaves it out.
     """
 
     slow_frames: int = 10
@@ -37,7 +40,7 @@ class SlowFast:
         return torch.cat([self.slow_tokens(grid), self.fast_tokens(grid)])
 
     def slow_tokens(self, grid: Tensor) -> Tensor:
-        """(T h w D) -> (N D): choose frames at equal distances, and pool each."""
+        """(T h w D) -> (N D): choose `slow_frames` evenly spaced frames, and pool them."""
         check_grid(grid)
         if self.slow_frames == 0:
             return grid.new_zeros(0, grid.shape[-1])
@@ -45,7 +48,7 @@ class SlowFast:
         return pool(grid[slow_indices(len(grid), self.slow_frames)])
 
     def fast_tokens(self, grid: Tensor) -> Tensor:
-        """(T h w D) -> (T*rows*columns D): average every frame to `fast`."""
+        """(T h w D) -> (T*rows*columns D): average-pool every frame to `fast` = (rows, columns)."""
         check_grid(grid)
         if self.fast == (0, 0):
             return grid.new_zeros(0, grid.shape[-1])
@@ -56,11 +59,11 @@ class SlowFast:
         return {"slow": self.slow_tokens(grid), "fast": self.fast_tokens(grid)}
 
     def prefix_key(self) -> object:
-        """Return what decides the Slow tokens, with which all tokens begin."""
+        """Return a key of the Slow tokens, which come first: equal keys mean equal Slow tokens for the same frames."""
         return SlowFast, self.slow_frames, identity_key(self.slow)
 
     def detailed_frames(self, frames: int) -> list[int]:
-        """Return which of `frames` frames the Slow pathway takes."""
+        """Return the indices of the frames, out of `frames`, that the Slow pathway takes."""
         return slow_indices(frames, self.slow_frames) if self.slow_frames else []
 
     def token_count(self, frames: int, h: int = 24, w: int = 24) -> int:
@@ -73,35 +76,36 @@ class SlowFast:
 
 
 def named_pathways(aggregator: object) -> SlowFast | None:
-    """Return a SlowFast whose pool has a name, so that controls can show it; None for any other aggregator."""
+    """Return the aggregator if it is a SlowFast whose pool has a name, which controls can show; otherwise None."""
     return aggregator if isinstance(aggregator, SlowFast) and isinstance(aggregator.slow, str) else None
 
 
 def slow_indices(frames: int, slow_frames: int) -> list[int]:
-    """Return which of `frames` frames the Slow pathway takes; they repeat where `frames` is below `slow_frames`.
+    """Return the indices of the frames, out of `frames`, that the Slow pathway takes.
 
-    In float32 and truncated, as the published code does it: numpy and integer division differ for some pairs.
+    Indices repeat where `frames` is below `slow_frames`. The published code computes them in float32 and truncates, and
+    so does this function: float64 and integer division give other indices for some pairs of arguments.
     """
     return torch.linspace(0, frames, slow_frames + 1).to(torch.int32)[:-1].tolist()
 
 
-def _check(made: SlowFast) -> None:
-    if made.slow_frames < 0:
-        raise SfllavaError(f"slow_frames must be 0 or more, got {made.slow_frames}")
-    if len(made.fast) != 2 or min(made.fast) < 0 or (0 in made.fast and made.fast != (0, 0)):
-        raise SfllavaError(f"fast must be two numbers of at least 1, or (0, 0) for no Fast pathway, got {made.fast}")
-    if isinstance(made.slow, str) and made.slow not in SLOW_POOLS:
-        raise SfllavaError(f"no slow pool is called {made.slow!r}; there are {', '.join(SLOW_POOLS)}")
-    if made.slow_frames == 0 and made.fast == (0, 0):
-        raise SfllavaError("slow_0frms with fast_0x0 leaves no visual tokens: keep one pathway")
+def _check(config: SlowFast) -> None:
+    if config.slow_frames < 0:
+        raise SfllavaError(f"slow_frames must be 0 or more, got {config.slow_frames}")
+    if len(config.fast) != 2 or min(config.fast) < 0 or (0 in config.fast and config.fast != (0, 0)):
+        raise SfllavaError(f"fast must be two numbers of at least 1, or (0, 0) for no Fast pathway, got {config.fast}")
+    if isinstance(config.slow, str) and config.slow not in SLOW_POOLS:
+        raise SfllavaError(f"no slow pool is called {config.slow!r}; choose from {', '.join(SLOW_POOLS)}")
+    if config.slow_frames == 0 and config.fast == (0, 0):
+        raise SfllavaError("slow_frames=0 (slow_0frms) with fast=(0, 0) (fast_0x0) leaves no visual tokens")
 
 
-_FAST = ((1, 1), (1, 2), (2, 2), (2, 4), (3, 6), (4, 4), (6, 6), (8, 8))
-_SLOW_SHARE = 2880 / 3680  # of the tokens, in the paper's default
+_FAST_GRIDS = ((1, 1), (1, 2), (2, 2), (2, 4), (3, 6), (4, 4), (6, 6), (8, 8))  # tried for a token budget
+_SLOW_SHARE = 2880 / 3680  # Slow tokens / all tokens in the paper's default: 10 frames of 288, and 50 frames of 16
 
 
-def _share_distance(made: SlowFast, tokens: int, frames: int) -> float:
-    slow_share = 1 - frames * made.fast[0] * made.fast[1] / tokens
+def _slow_share_distance(candidate: SlowFast, tokens: int, frames: int) -> float:
+    slow_share = 1 - frames * candidate.fast[0] * candidate.fast[1] / tokens
     return abs(slow_share - _SLOW_SHARE)
 
 
@@ -112,9 +116,12 @@ METHOD = Method(
     budgets={
         "slowfast": Candidates(
             lambda tokens, frames, patches: [
-                SlowFast(slow, pool, fast) for slow in range(1, frames + 1) for pool in BUDGET_POOLS for fast in _FAST
+                SlowFast(slow, pool, fast)
+                for slow in range(1, frames + 1)
+                for pool in BUDGET_POOLS
+                for fast in _FAST_GRIDS
             ],
-            _share_distance,  # type: ignore[arg-type]  # its candidates are SlowFast
+            _slow_share_distance,  # type: ignore[arg-type]  # all candidates here are SlowFast
         ),
         "slow only": Candidates(
             lambda tokens, frames, patches: [

@@ -34,7 +34,7 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None) -> p
     """
     names = list(results["name"].cat.remove_unused_categories().cat.categories) if len(results) else []
     if reference is not None and reference not in names:
-        raise RunError(f"no setting is called {reference!r}; there are {', '.join(names)}")
+        raise RunError(f"no setting is called {reference!r}; choose from {', '.join(names)}")
     by_name = {n: _indexed(part) for n, part in results.groupby("name", sort=False, observed=True)}
     pairs = [
         (one, other)

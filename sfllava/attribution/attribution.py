@@ -76,7 +76,7 @@ class Attribution:
         found = next((source for source in self.sources if source.name == part), None)
         if found is None:
             known = ", ".join(source.name for source in self.sources)
-            raise SfllavaError(f"no part of the visual tokens is called {part!r}; there are {known}")
+            raise SfllavaError(f"no part of the visual tokens is called {part!r}; choose from {known}")
         weights = self.attention.mean(0) if word is None else self.attention[word]
         return found.heat(weights[found.tokens]).numpy()
 

@@ -184,7 +184,7 @@ def load_spec(name: str) -> Spec:
         SfllavaError: there is no benchmark of that name; the message lists all.
     """
     if name not in benchmark_names():
-        raise SfllavaError(f"no benchmark is called {name!r}; there are {', '.join(benchmark_names())}")
+        raise SfllavaError(f"no benchmark is called {name!r}; choose from {', '.join(benchmark_names())}")
     return importlib.import_module(f"sfllava.benchmarks.{name}").SPEC
 
 

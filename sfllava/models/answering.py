@@ -1,4 +1,7 @@
-"""Answers to many questions that share prefixes: which of them may share one, and how many are decoded at a time."""
+"""Answer many questions: choose which may share a prefix, and how many are decoded at once.
+
+`packed_decoding` explains what a prefix and a suffix are, and decodes.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +28,20 @@ from sfllava.types import Question
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Generated = tuple[str, tuple[int, ...], dict[str, float]]
-"""Text, token ids, and the probabilities of letters"""
+"""Text, token ids, and the probability of each letter"""
 ByNumber = dict[int, T | None]
-"""By the number of an item; None where its logits are not finite"""
+"""The result of each item, by its number; None where its logits are not finite"""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A question of a call.
+    """One question of a call to `answer_batch`.
 
     Attributes:
         number: Its index among all questions of the call.
         video: The index of its video.
         before: Token ids of the text before the video.
-        after: Token ids of the text after the video.
+        after: Token ids of the text after the video (the suffix).
     """
 
     number: int
@@ -48,10 +51,10 @@ class Item:
 
 
 class Answering:
-    """Generates answers, or reads letters from logits, for the items of one or several videos.
+    """Generates answers, or chooses letters by their logits, for questions about one or several videos.
 
     Args:
-        info: The model's tokenizer and sizes.
+        info: The model's tokenizer and limits.
         language_model: The language model.
     """
 
@@ -59,39 +62,44 @@ class Answering:
         self._info, self._model = info, language_model
         self._warned = False
         self._max_questions = sys.maxsize
-        """Questions of a video that are decoded at a time; reduced once memory has turned out too small"""
+        """The largest number of questions about one video to decode at once; reduced when memory runs out"""
 
     def generate(
-        self, items: list[Item], new: int, share_prefix: bool, tokens: list[VisualTokens], prefixes: Sequence[Prefix]
+        self,
+        items: list[Item],
+        max_new_tokens: int,
+        share_prefix: bool,
+        tokens: list[VisualTokens],
+        prefixes: Sequence[Prefix],
     ) -> ByNumber[Generated]:
         """Generate answers greedily.
 
         Args:
             items: The questions.
-            new: The largest number of new tokens of an answer.
+            max_new_tokens: The largest number of new tokens of an answer.
             share_prefix: False answers one question at a time with transformers' `generate`.
             tokens: The visual part of each video's prompt.
             prefixes: One for each video, filled and reused.
 
         Returns:
-            Text and token ids of each item, by its number; None where its logits are not finite.
+            Text and token ids of each item.
         """
 
         def decode(groups: list[PrefixGroup]) -> list[list[int] | None]:
             generated_ids: list[list[int]] = [[] for group in groups for _ in group.suffixes]
-            for unfinished, newest in decode_steps(self._model, groups, new, self._model.eos_ids):
+            for unfinished, newest in decode_steps(self._model, groups, max_new_tokens, self._model.eos_ids):
                 for question, token in zip(unfinished, newest):
                     generated_ids[question].append(token)
-            return [None if ids[-1] < 0 else self._model.until_end(ids) for ids in generated_ids]
+            return [None if ids[-1] < 0 else self._model.until_eos(ids) for ids in generated_ids]
 
-        shared, alone = self._split(items, tokens, new) if share_prefix else ([], items)
-        found = self._share(shared, tokens, prefixes, new, decode)
-        for item in alone:
+        shared, separate = self._split(items, tokens, max_new_tokens) if share_prefix else ([], items)
+        answers = self._run_shared(shared, tokens, prefixes, max_new_tokens, decode)
+        for item in separate:
             inputs = self._model.prompt(item.before, tokens[item.video], item.after)
-            found[item.number] = self._model.generate(inputs, new)
+            answers[item.number] = self._model.generate(inputs, max_new_tokens)
         return {
             number: None if ids is None else (self._info.tokenizer.decode(ids), tuple(ids), {})
-            for number, ids in found.items()
+            for number, ids in answers.items()
         }
 
     def letters(
@@ -102,7 +110,7 @@ class Answering:
         tokens: list[VisualTokens],
         prefixes: Sequence[Prefix],
     ) -> ByNumber[Generated]:
-        """Choose the letter of highest probability from the logits at the end of each prompt, without generation.
+        """Choose the most probable letter by the logits at the end of each prompt, without generation.
 
         Args:
             items: The questions, as token ids.
@@ -112,60 +120,64 @@ class Answering:
             prefixes: One for each video, filled and reused.
 
         Returns:
-            Letter and probabilities of each item, by its number; None where its logits are not finite.
+            The letter of each item, no token ids, and the probability of each letter among the options.
         """
 
-        def finite(logits: Tensor) -> list[Tensor | None]:
-            return [row if known else None for row, known in zip(logits, is_finite(logits).tolist())]
+        def finite_or_none(logits: Tensor) -> list[Tensor | None]:
+            return [row if finite else None for row, finite in zip(logits, is_finite(logits).tolist())]
 
-        shared, alone = self._split(items, tokens, 0)
-        rows = self._share(shared, tokens, prefixes, 0, lambda groups: finite(PackedBatch(self._model, groups).logits))
-        for item in alone:
-            self._model.fresh_rope()
+        def last_logits(groups: list[PrefixGroup]) -> list[Tensor | None]:
+            return finite_or_none(PackedBatch(self._model, groups).logits)
+
+        shared, separate = self._split(items, tokens, 0)
+        logits = self._run_shared(shared, tokens, prefixes, 0, last_logits)
+        for item in separate:
+            self._model.reset_rope()
             inputs = self._model.prompt(item.before, tokens[item.video], item.after)
-            rows[item.number] = finite(self._model.logits(self._model.run(inputs)[:, -1]))[0]
-        found: ByNumber[Generated] = {}
+            logits[item.number] = finite_or_none(self._model.logits(self._model.run(inputs)[:, -1]))[0]
+        answers: ByNumber[Generated] = {}
         for item, question in zip(items, questions):
             names = LETTERS[: len(question.options)]
             ids = [self._letter_id(question, prompt, item.after, letter) for letter in names]
-            row = rows[item.number]
+            row = logits[item.number]
             probabilities = [math.nan] if row is None else row[ids].float().softmax(-1).tolist()
             letters = dict(zip(names, probabilities))
-            known = all(map(math.isfinite, probabilities))
-            found[item.number] = (max(letters, key=lambda letter: letters[letter]), (), letters) if known else None
-        return found
+            finite = all(map(math.isfinite, probabilities))
+            answers[item.number] = (max(letters, key=lambda letter: letters[letter]), (), letters) if finite else None
+        return answers
 
-    def _split(self, items: list[Item], tokens: list[VisualTokens], new: int) -> tuple[list[Item], list[Item]]:
-        """Split items into those that may share a prefix and those that may not.
+    def _split(
+        self, items: list[Item], tokens: list[VisualTokens], max_new_tokens: int
+    ) -> tuple[list[Item], list[Item]]:
+        """Split items into those that may share a prefix and those that must be answered separately.
 
-        Past the limit the rotation of keys depends on the length of the sequence, so a question that reaches it while
-        it is answered cannot share keys with others.
+        An item that could pass the limit while it is answered must be separate; `sharing_limits` says why.
         """
-        shared, alone = [], []
+        shared, separate = [], []
         for item in items:
-            length = len(item.before) + len(tokens[item.video]) + len(item.after) + new
-            (shared if length <= self._model.shared_limit else alone).append(item)
-        if alone and not self._warned:
+            length = len(item.before) + len(tokens[item.video]) + len(item.after) + max_new_tokens
+            (shared if length <= self._model.shared_limit else separate).append(item)
+        if separate and not self._warned:
             self._warned = True
             log.warning(
-                "prompts past %d positions: a shared prefix is not exact there, so these are prefilled one question "
-                "at a time",
+                "past %d positions sharing a prefix is not exact: prompts that can get there with their answers are "
+                "prefilled and answered one question at a time",
                 self._model.shared_limit,
             )
-        return shared, alone
+        return shared, separate
 
-    def _share(
+    def _run_shared(
         self,
         items: list[Item],
         tokens: list[VisualTokens],
         prefixes: Sequence[Prefix],
-        new: int,
+        max_new_tokens: int,
         decode: Callable[[list[PrefixGroup]], Iterable[T | None]],
     ) -> ByNumber[T]:
-        """Run `decode` on all items, as many at a time as the memory holds; None means logits that are not finite.
+        """Run `decode` on all items, as many at once as fit the memory; None means that logits are not finite.
 
-        Such an item spoils those in its batch, because a key that a mask hides still enters a product. So each item
-        without finite logits is decoded once more, alone.
+        One such item spoils its whole batch, because a masked value still enters a product, and 0 x NaN is NaN. So each
+        item without finite logits is decoded once more on its own.
         """
         if not items:
             return {}
@@ -174,66 +186,73 @@ class Answering:
         def run_one_video(size: int) -> ByNumber[T]:
             if size < limit:
                 prefixes[0].forget()
-            return self._share_batches(items, tokens, prefixes, new, decode, size)
+            return self._run_batches(items, tokens, prefixes, max_new_tokens, decode, size)
 
         if len(tokens) == 1:
-            found, used = retry_with_smaller_batch(run_one_video, limit, "questions")
+            results, used = retry_with_smaller_batch(run_one_video, limit, "questions")
             self._max_questions = self._max_questions if used == limit else used
-        else:  # the caller splits several videos: one video needs less memory than fewer questions of each
-            found = self._share_batches(items, tokens, prefixes, new, decode, limit)
-        lost = [item for item in items if found[item.number] is None]
-        if lost:
+        else:  # no retry here: to save memory, the caller first answers fewer videos at once
+            results = self._run_batches(items, tokens, prefixes, max_new_tokens, decode, limit)
+        spoiled = [item for item in items if results[item.number] is None]
+        if spoiled:
             for prefix in prefixes:
                 prefix.forget()
-        for item in lost if len(items) > 1 else []:
-            found |= self._share([item], tokens, prefixes, new, decode)
-        return found
+        for item in spoiled if len(items) > 1 else []:
+            results |= self._run_shared([item], tokens, prefixes, max_new_tokens, decode)
+        return results
 
-    def _share_batches(
+    def _run_batches(
         self,
         items: list[Item],
         tokens: list[VisualTokens],
         prefixes: Sequence[Prefix],
-        new: int,
+        max_new_tokens: int,
         decode: Callable[[list[PrefixGroup]], Iterable[T | None]],
         max_questions: int,
     ) -> ByNumber[T]:
-        """Run `decode` with at most `max_questions` of a video at a time."""
-        found: ByNumber[T] = {}
-        for by_video in _rounds(items, len(tokens)):
-            # 1) split the questions of each video into batches that fit the cache
+        """Run `decode` on at most `max_questions` questions about each video at once."""
+        results: ByNumber[T] = {}
+        for by_video in _group_by_prefix(items, len(tokens)):
+            # 1) split the questions about each video into batches that fit the cache
             room = PACKED_POSITIONS // len(by_video)
-            splits = [split_to_fit([item.after for item in own], new, room, max_questions) for own in by_video]
+            splits = [
+                split_to_fit([item.after for item in group], max_new_tokens, room, max_questions) for group in by_video
+            ]
             batches = [
-                [[own[i] for i in split[k]] if k < len(split) else [] for own, split in zip(by_video, splits)]
+                [[group[i] for i in split[k]] if k < len(split) else [] for group, split in zip(by_video, splits)]
                 for k in range(max(map(len, splits)))
             ]
-            # 2) prefill each video, with room for its largest batch after the longest prefix
-            needed = max(sum(len(item.after) + new for item in own) for batch in batches for own in batch)
-            longest = max(len(own[0].before) + len(tokens[video]) for video, own in enumerate(by_video) if own)
-            for video, own in enumerate(by_video):
-                if own:
-                    before, visual = own[0].before, tokens[video]
+            # 2) prefill each video; its largest batch will need room from the end of the longest prefix on
+            needed = max(
+                sum(len(item.after) + max_new_tokens for item in group) for batch in batches for group in batch
+            )
+            longest = max(len(group[0].before) + len(tokens[video]) for video, group in enumerate(by_video) if group)
+            for video, group in enumerate(by_video):
+                if group:
+                    before, visual = group[0].before, tokens[video]
                     self._model.prefill(before, visual, needed + longest - len(before) - len(visual), prefixes[video])
             # 3) decode batch by batch
             for batch in batches:
-                groups = [PrefixGroup(prefix, [item.after for item in own]) for prefix, own in zip(prefixes, batch)]
-                found |= zip([item.number for own in batch for item in own], decode(groups))
-        return found
+                groups = [PrefixGroup(prefix, [item.after for item in group]) for prefix, group in zip(prefixes, batch)]
+                results |= zip([item.number for group in batch for item in group], decode(groups))
+        return results
 
     def _letter_id(self, question: Question, prompt: Prompt | None, after: list[int], letter: str) -> int:
-        """Return the token id of a letter that follows the prompt."""
+        """Return the token id of a letter directly after the prompt."""
         text = (prompt or pack_prompt(self._info.family, question.task)).pieces(question)[1]
         longer = self._info.tokenizer.encode(text + letter)
         if len(longer) > len(after) and longer[: len(after)] == after:
             return longer[len(after)]
-        # the tokenizer would merge the letter with the end of the prompt: take the token of the letter alone
-        alone = self._info.tokenizer.token_id(letter)
-        return self._info.tokenizer.encode(letter)[-1] if alone is None else alone
+        # the tokenizer merges the letter with the end of the prompt: take the token of the letter on its own
+        letter_id = self._info.tokenizer.token_id(letter)
+        return self._info.tokenizer.encode(letter)[-1] if letter_id is None else letter_id
 
 
-def _rounds(items: list[Item], videos: int) -> Iterator[list[list[Item]]]:
-    """Yield, for each video, items with the same text before the video; each round takes another such text."""
+def _group_by_prefix(items: list[Item], videos: int) -> Iterator[list[list[Item]]]:
+    """Yield lists with one group of items per video, in which all items have the same text before the video.
+
+    Usually a single list has all items; a video whose questions have several such texts takes several lists.
+    """
     by_text: list[dict[tuple[int, ...], list[Item]]] = [{} for _ in range(videos)]
     for item in items:
         by_text[item.video].setdefault(item.before, []).append(item)

@@ -1,4 +1,4 @@
-"""A KV cache for one or several prompts: written in place, cropped without a copy, read as one batch."""
+"""A KV cache for a batch of prompts: written in place, cropped without a copy, filled row by row, read as one batch."""
 
 from __future__ import annotations
 
@@ -14,25 +14,30 @@ from sfllava.models.visual_tokens import VisualTokens
 
 
 class _LayerStorage:
-    """The keys and values of one layer, (rows H capacity d) each; zeros where nothing was written yet."""
+    """The keys and values of one layer, (rows H positions d) each; zeros where nothing has been written yet.
+
+    Attributes:
+        capacity: The next allocation has room for at least this many positions.
+    """
 
     def __init__(self, rows: int) -> None:
         self.rows, self.capacity = rows, 0
         self.buffers: tuple[Tensor, ...] = ()
 
     def grow(self, like: tuple[Tensor, ...], end: int) -> None:
-        """Make room for `end` positions; the content is copied only where the buffers are too small."""
+        """Make room for `end` positions; reallocate and copy only if the buffers are too small."""
         if self.buffers and end <= self.buffers[0].shape[2]:
             return
         old, size = self.buffers, max(end, self.capacity)
-        # zeros: a position that a mask hides still enters a product, and 0 x NaN is NaN
+        # not new_empty: a masked position still enters a product with weight 0, and 0 x NaN is NaN
         self.buffers = tuple(new.new_zeros((self.rows, new.shape[1], size, new.shape[3])) for new in like)
         for buffer, before in zip(self.buffers, old):
             buffer[:, :, : before.shape[2]] = before
 
 
 class _Layer(DynamicLayer):
-    # DynamicLayer concatenates, which copies the whole prefix in every step; this class writes in place
+    # A DynamicLayer concatenates, which copies the whole prefix in every step. This class writes in place: after the
+    # `length` positions that it has, or at `write_positions` where they are set
     def __init__(self, storage: _LayerStorage, rows: slice, length: int) -> None:
         super().__init__()
         self.storage, self.rows, self.length = storage, rows, length
@@ -55,13 +60,13 @@ class _Layer(DynamicLayer):
         return self.length
 
 
-class PrefixCache(DynamicCache):
-    """A view of a `BatchKVCache`: one of its prompts, or all of them from one position on.
+class KVCacheView(DynamicCache):
+    """A view of one row or all rows of a `BatchKVCache`, in the form that transformers takes.
 
     Args:
         storages: The keys and values of each layer.
-        rows: The prompts that the view shows.
-        length: The position at which the view goes on.
+        rows: The rows (prompts) of the view.
+        length: Number of positions that the view has; new keys and values are written after them.
     """
 
     def __init__(self, storages: list[_LayerStorage], rows: slice, length: int = 0) -> None:
@@ -69,20 +74,20 @@ class PrefixCache(DynamicCache):
         self.layers = [_Layer(storage, rows, length) for storage in storages]
         self.layer_class_to_replicate = None
 
-    def fix(self, write_positions: Tensor, length: int) -> None:
-        """Give all later forwards the same shapes.
+    def fix_shapes(self, write_positions: Tensor, length: int) -> None:
+        """Give all later forwards the same shapes, as a CUDA graph needs.
 
         Args:
-            write_positions: (Q) Where new keys and values are written; the caller changes it in place.
-            length: Number of positions that attention sees from now on.
+            write_positions: (Q) Where the next forward writes its keys and values; the caller updates it in place.
+            length: Number of positions that every forward returns from now on, written or not.
         """
         for layer in self.layers:
             layer.write_positions, layer.length = write_positions, length  # type: ignore[attr-defined]
 
-    def emptied(self) -> PrefixCache:
-        """Return the same view, empty; it does not keep the memory of this one."""
+    def empty_copy(self) -> KVCacheView:
+        """Return an empty view of the same rows, which holds no reference to the keys and values of this one."""
         layers: list[Any] = self.layers
-        return PrefixCache([layer.storage for layer in layers], layers[0].rows)
+        return KVCacheView([layer.storage for layer in layers], layers[0].rows)
 
     def crop_to(self, length: int) -> None:
         """Drop all positions from `length` on."""
@@ -91,52 +96,52 @@ class PrefixCache(DynamicCache):
 
 
 class BatchKVCache:
-    """The keys and values of a batch of prompts: each prompt is filled on its own, and all are read together.
+    """The keys and values of a batch of prompts: each row is prefilled on its own, and all are decoded together.
 
     Args:
         layers: Number of decoder layers.
-        rows: Number of prompts.
+        rows: Number of prompts, one per row.
     """
 
     def __init__(self, layers: int, rows: int = 1) -> None:
         self.rows = rows
         self._storages = [_LayerStorage(rows) for _ in range(layers)]
 
-    def row(self, i: int) -> PrefixCache:
-        """Return the cache of prompt i, empty."""
-        return PrefixCache(self._storages, slice(i, i + 1))
+    def row(self, i: int) -> KVCacheView:
+        """Return an empty view of row i."""
+        return KVCacheView(self._storages, slice(i, i + 1))
 
-    def together(self, length: int) -> PrefixCache:
-        """Return the cache of all prompts, which goes on at position `length`."""
-        return PrefixCache(self._storages, slice(None), length)
+    def all_rows(self, length: int) -> KVCacheView:
+        """Return a view of all rows with their first `length` positions."""
+        return KVCacheView(self._storages, slice(None), length)
 
     def reserve(self, capacity: int) -> None:
-        """Let the next allocation have room for `capacity` positions."""
+        """Make the next allocation have room for at least `capacity` positions."""
         for storage in self._storages:
             storage.capacity = capacity
 
     def clear(self) -> None:
-        """Release the memory, and with it all that was cached."""
+        """Drop all keys and values, and release their memory."""
         for storage in self._storages:
             storage.buffers, storage.capacity = (), 0
 
 
 @dataclass
 class Prefix:
-    """A prefix of text and visual tokens with its keys and values; `LanguageModel.prefill` fills and reuses it.
+    """The prefix of one video's prompts, with its keys and values; `LanguageModel.prefill` fills and reuses it.
 
     Attributes:
         before: Token ids of the text before the video.
-        tokens: The N rows of the visual part.
+        tokens: The visual part of the prompt.
         storage: The keys and values of all videos whose questions are decoded together.
-        cache: The part of `storage` that belongs to this prefix.
-        reused: Number of visual tokens that the last prefill took over from the one before.
+        cache: The row of `storage` that belongs to this prefix.
+        reused: Number of visual tokens whose keys and values the last prefill kept from the one before.
     """
 
     before: tuple[int, ...]
     tokens: VisualTokens
     storage: BatchKVCache
-    cache: PrefixCache
+    cache: KVCacheView
     reused: int = 0
 
     @property
@@ -146,32 +151,34 @@ class Prefix:
 
     @property
     def end(self) -> int:
-        """The position of the first token after the prefix."""
+        """The position id of the first token after the prefix."""
         return len(self.before) + self.tokens.end
 
     def forget(self) -> None:
-        """Release its memory, and that of all prefixes in the same storage."""
+        """Empty this prefix, and release the memory of all prefixes in the same storage."""
         self.before, self.tokens, self.reused = (), self.tokens.none(), 0
-        self.cache = self.cache.emptied()
+        self.cache = self.cache.empty_copy()
         self.storage.clear()
 
 
-def packed_mask(lengths: Tensor, start: int, owners: Tensor, queries: Tensor, causal: bool = True) -> Tensor:
-    """Make the attention mask under which a query sees its prefix, and the earlier tokens of its own question.
+def packed_mask(
+    lengths: Tensor, start: int, key_questions: Tensor, query_questions: Tensor, causal: bool = True
+) -> Tensor:
+    """Make the mask under which each token attends to its prefix, itself and the earlier tokens of its own question.
 
     Args:
         lengths: (B) Lengths of the prefixes.
-        start: Number of cache positions that hold the prefixes.
-        owners: (B K) The question of each later position; the last Q are the queries themselves.
-        queries: (B Q) The question of each query, -1 for padding.
-        causal: False lets a query see later tokens of its question too.
+        start: Length of the longest prefix; the suffixes of all rows begin there.
+        key_questions: (B K) The question at each cache position from `start` on; the last Q are the queries themselves.
+        query_questions: (B Q) The question of each query, -1 for padding.
+        causal: False lets a query attend to later tokens of its question too.
 
     Returns:
-        bool (B 1 Q start+K), True where a query sees a position.
+        bool (B 1 Q start+K), True where a query attends to a position.
     """
-    own = owners[:, None, :] == queries[:, :, None]
-    n, k = queries.shape[1], owners.shape[1]
+    same_question = key_questions[:, None, :] == query_questions[:, :, None]
+    q, k = query_questions.shape[1], key_questions.shape[1]
     if causal:
-        own &= torch.ones(n, k, dtype=torch.bool, device=owners.device).tril(k - n)
-    prefix = torch.arange(start, device=owners.device) < lengths[:, None]
-    return torch.cat([prefix[:, None].expand(-1, n, -1), own], dim=2)[:, None]
+        same_question &= torch.ones(q, k, dtype=torch.bool, device=key_questions.device).tril(k - q)
+    own_prefix = torch.arange(start, device=key_questions.device) < lengths[:, None]
+    return torch.cat([own_prefix[:, None].expand(-1, q, -1), same_question], dim=2)[:, None]

@@ -1,7 +1,7 @@
-"""The causal language model of a video LLM: embeddings, forward, logits, prefill, and its rotary positions.
+"""The causal language model of a video LLM: embeddings, forward, logits, prefill, and rotary position embedding (RoPE).
 
-This module works for every model family. `packed_decoding` answers many questions at a time with it, `kv_cache` keeps
-its keys and values, and `replay` computes the likelihood and the attention of a given answer.
+This module works for every model family. `packed_decoding` decodes the answers to many questions at once, `kv_cache`
+holds the keys and values, and `replay` computes the log-likelihood and the attention of a given answer.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 
 from sfllava.models.finite import FiniteLogitsWatch, greedy
-from sfllava.models.kv_cache import BatchKVCache, Prefix, PrefixCache
+from sfllava.models.kv_cache import BatchKVCache, KVCacheView, Prefix
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.visual_tokens import ModelInputs, VisualTokens
 
 
 class LanguageModel:
-    """The decoder layers and the output layer of a loaded network.
+    """The decoder and the output layer of a loaded network.
 
     Args:
         network: A transformers model for generation, with `lm_head`, and the decoder at `model.language_model`.
-        tokenizer: Its tokenizer, which has the ids of placeholders and of the end of an answer.
-        context: Number of positions of the longest prompt with its answer.
-        unused_ids: Token ids that are never generated, besides placeholders and the rows that pad the vocabulary.
+        tokenizer: Its tokenizer, which knows the ids of placeholders and of the end of an answer.
+        context: The largest number of positions of a prompt with its answer.
+        unused_ids: Further token ids that are never generated.
 
     Attributes:
+        layers: Number of decoder layers.
+        width: Size D of the hidden states.
         eos_ids: Token ids that end an answer.
-        suppressed_ids: (S) Token ids that are never generated.
-        shared_positions: Number of positions up to which a shared prefix is exact, None for all: past them dynamic
-            RoPE rotates keys by the length of the prompt.
+        suppressed_ids: (S) Token ids that are never generated: `unused_ids`, placeholders, and vocabulary padding.
+        shared_positions: The largest number of positions for which sharing a prefix is exact, None without a limit; see
+            `sharing_limits`.
         graphs: Whether decoding replays a CUDA graph: one launch per token instead of hundreds, on one GPU only.
     """
 
@@ -43,9 +45,9 @@ class LanguageModel:
         self._decoder, text = network.model.language_model, network.config.get_text_config()
         self.layers, self.width = text.num_hidden_layers, text.hidden_size
         self.context = context
-        ends = {tokenizer.eos_id, *_ids(text.eos_token_id), *_ids(network.generation_config.eos_token_id)}
-        self.eos_ids = {i for i in ends if i is not None}
-        # the rows that pad the vocabulary and the placeholders of images were never trained
+        eos_ids = {tokenizer.eos_id, *_as_list(text.eos_token_id), *_as_list(network.generation_config.eos_token_id)}
+        self.eos_ids = {i for i in eos_ids if i is not None}
+        # the rows that pad the vocabulary, and the placeholders of images, were never trained
         suppressed = {*range(tokenizer.vocabulary, text.vocab_size), *tokenizer.placeholders}
         suppressed |= {i for i in unused_ids if i < text.vocab_size}
         suppressed -= self.eos_ids
@@ -59,14 +61,14 @@ class LanguageModel:
         limits = sharing_limits(text)
         self.shared_positions: int | None = min(limits) if limits else None
         self.graphs = False
-        self._multi_axis = "mrope_section" in (text.rope_parameters or {})
-        # renamed in transformers 5.24
-        known = inspect.signature(type(self._decoder).forward).parameters
-        self._cache_name = "cache" if "cache" in known else "past_key_values"
+        self._three_axes = "mrope_section" in (text.rope_parameters or {})
+        # transformers 5.24 renamed the argument
+        parameters = inspect.signature(type(self._decoder).forward).parameters
+        self._cache_name = "cache" if "cache" in parameters else "past_key_values"
 
     @property
     def device(self) -> torch.device:
-        """The device on which tokens enter."""
+        """The device of the embedding layer, where inputs must be."""
         return self._decoder.embed_tokens.weight.device
 
     @property
@@ -76,7 +78,7 @@ class LanguageModel:
 
     @property
     def shared_limit(self) -> int:
-        """The largest number of positions of a prompt with its answer that may share its prefix."""
+        """The largest number of positions of a prompt with its answer for which its prefix may be shared."""
         return min(self.shared_positions or self.context, self.context)
 
     @property
@@ -89,27 +91,27 @@ class LanguageModel:
         return self._decoder.embed_tokens(ids)
 
     def embed(self, ids: Sequence[int]) -> Tensor:
-        """Embed text (L) as (L D)."""
+        """Embed text of L token ids as (L D)."""
         return self.embed_ids(torch.tensor(list(ids), dtype=torch.long).to(self.device))
 
     def prompt(
         self, before: Sequence[int], tokens: Tensor | VisualTokens | None = None, after: Sequence[int] = ()
     ) -> ModelInputs:
-        """Put one prompt together.
+        """Put one prompt together: text, the visual part, text.
 
         Args:
             before: Token ids of the text before the video.
             tokens: The visual part.
             after: Token ids of the text after the video.
         """
-        none = torch.zeros(0, self.width)
-        visual = VisualTokens.of(none if tokens is None else tokens).to(self.device, self.dtype)
+        visual = VisualTokens.of(torch.zeros(0, self.width) if tokens is None else tokens)
+        visual = visual.to(self.device, self.dtype)
         embeds = torch.cat([self.embed(before), visual.embeddings, self.embed(after)])[None]
-        # 1) text has the same position in time, height and width; after the video it goes on at the video's end
+        # 1) position ids; text after the video goes on where the visual part ends
         end = len(before) + visual.end + len(after)
         if visual.positions is None:
             positions = torch.arange(end, device=self.device)[None]
-        else:
+        else:  # text has the same position in time, height and width
             first, last = (
                 torch.arange(start, stop, device=self.device)[:, None].expand(-1, 3)
                 for start, stop in ((0, len(before)), (len(before) + visual.end, end))
@@ -121,8 +123,8 @@ class LanguageModel:
         sides = [visual.deepstack.new_zeros(len(ids), *visual.deepstack.shape[1:]) for ids in (before, after)]
         return ModelInputs(embeds, positions, end, torch.cat([sides[0], visual.deepstack, sides[1]])[None])
 
-    def run(self, inputs: ModelInputs, cache: PrefixCache | None = None) -> Tensor:
-        """Run the decoder layers on a prompt, or on its last positions after a cache: hidden states (1 L D)."""
+    def run(self, inputs: ModelInputs, cache: KVCacheView | None = None) -> Tensor:
+        """Run the decoder layers on one prompt, or on the part of it that follows a cache: hidden states (1 L D)."""
         options: dict[str, Any] = {"position_ids": inputs.positions}
         if inputs.deepstack is not None:
             everywhere = torch.ones(inputs.deepstack.shape[:2], dtype=torch.bool, device=self.device)
@@ -130,13 +132,13 @@ class LanguageModel:
             options |= {"visual_pos_masks": everywhere, "deepstack_visual_embeds": sets}
         return self.forward(inputs.embeds, cache=cache, **options)
 
-    def forward(self, embeds: Tensor, cache: PrefixCache | None = None, **options: Any) -> Tensor:
+    def forward(self, embeds: Tensor, cache: KVCacheView | None = None, **options: Any) -> Tensor:
         """Run the decoder layers.
 
         Args:
             embeds: Embeddings (B L D).
-            cache: Where keys and values are read and written.
-            **options: Further arguments of the decoder, such as `position_ids` and `attention_mask`.
+            cache: The cache whose keys and values are read, and to which new ones are written.
+            **options: Further arguments for the decoder, such as `position_ids` and `attention_mask`.
 
         Returns:
             Hidden states (B L D).
@@ -146,40 +148,40 @@ class LanguageModel:
         return self._decoder(inputs_embeds=embeds, **options).last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Compute logits (... V) of hidden states (... D); ids that are never generated get -inf."""
+        """Compute the logits (... V) of hidden states (... D); `suppressed_ids` get -inf."""
         return self.network.lm_head(hidden).index_fill_(-1, self.suppressed_ids, -torch.inf)
 
     def new_prefixes(self, n: int) -> list[Prefix]:
         """Make empty prefixes, one for each of `n` videos whose questions are decoded together."""
-        cache = BatchKVCache(self.layers, n)
-        none = VisualTokens(torch.zeros(0, self.width, device=self.device, dtype=self.dtype))
-        return [Prefix((), none, cache, cache.row(i)) for i in range(n)]
+        storage = BatchKVCache(self.layers, n)
+        no_tokens = VisualTokens(torch.zeros(0, self.width, device=self.device, dtype=self.dtype))
+        return [Prefix((), no_tokens, storage, storage.row(i)) for i in range(n)]
 
     @torch.inference_mode()
     def prefill(
         self, before: Sequence[int], tokens: Tensor | VisualTokens, room: int = 0, prefix: Prefix | None = None
     ) -> Prefix:
-        """Compute the keys and values of the text and the visual tokens that all questions about a video share.
+        """Compute the keys and values of the prefix that all questions about a video share.
 
         Args:
             before: Token ids of the text before the video.
             tokens: The visual part.
-            room: Number of positions to allocate for what follows.
-            prefix: An earlier prefix to reuse: its first positions that equal those of this one are kept.
+            room: Number of further positions to allocate, for what will follow the prefix.
+            prefix: An earlier prefix to replace. The leading positions that it has in common with the new one are kept.
 
         Returns:
-            The prefix; the same object where one was given.
+            The prefix; if one was given, the same object.
         """
-        self.fresh_rope()
+        self.reset_rope()
         prefix = prefix or self.new_prefixes(1)[0]
         visual, before = VisualTokens.of(tokens).to(self.device, self.dtype), tuple(before)
-        # 1) count the first positions that are equal
+        # 1) count the leading positions that the earlier prefix has in common with the new one
         same = before == prefix.before
-        kept = prefix.tokens.common_rows(visual) if same else 0
-        # a forward needs at least one position: where all are equal, compute the last again
+        kept = prefix.tokens.count_equal_rows(visual) if same else 0
+        # a forward needs at least one position: if all are equal, compute the last one again
         length = len(before) + len(visual)
         first = min(len(before) + kept, length - 1) if same else 0
-        # 2) drop the others; the prefix counts as empty until the forward has succeeded
+        # 2) drop the positions after them; until the forward succeeds, the prefix counts as empty
         prefix.before, prefix.tokens, prefix.reused = (), visual.none(), kept
         prefix.cache.crop_to(first)
         prefix.storage.reserve(length + room)
@@ -190,33 +192,30 @@ class LanguageModel:
         return prefix
 
     def generate(self, inputs: ModelInputs, max_new_tokens: int) -> list[int] | None:
-        """Answer one prompt greedily, with transformers' `generate` where it knows the positions.
+        """Answer one prompt greedily, with transformers' `generate` where it goes on at the right positions.
 
-        With positions of their own, or with deepstack features, it would go on at other positions than those of the
-        prompt, so these are answered by the plain loop of `stream`.
+        Where positions have three axes it would not, so those prompts are answered by the plain loop of `stream`.
 
         Args:
             inputs: The prompt.
             max_new_tokens: The largest number of new tokens.
 
         Returns:
-            The token ids before the end of the answer, or None where logits are not finite.
+            The token ids of the answer, without the one that ends it; None if any logits were not finite.
         """
-        length = inputs.embeds.shape[1]
-        new = min(max_new_tokens, self.context - length)
-        if self._multi_axis:
-            ids = self.until_end(list(self.stream(inputs, new)))
-            return None if -1 in ids else ids
-        self.fresh_rope()
-        mask = torch.ones(inputs.embeds.shape[:2], dtype=torch.long, device=inputs.embeds.device)
+        new = min(max_new_tokens, self.context - inputs.embeds.shape[1])
+        if self._three_axes:
+            ids = list(self.stream(inputs, new))
+            return None if -1 in ids else self.until_eos(ids)
+        self.reset_rope()
         watch = FiniteLogitsWatch()
         ids = self.network.generate(
             inputs_embeds=inputs.embeds,
-            attention_mask=mask,
+            attention_mask=torch.ones(inputs.embeds.shape[:2], dtype=torch.long, device=inputs.embeds.device),
             max_new_tokens=new,
             logits_processor=LogitsProcessorList([watch]),
         )
-        return self.until_end(ids[0].tolist()) if watch.finite else None
+        return self.until_eos(ids[0].tolist()) if watch.finite else None
 
     def stream(self, inputs: ModelInputs, max_new_tokens: int) -> Iterator[int]:
         """Answer one prompt greedily, token by token.
@@ -226,27 +225,30 @@ class LanguageModel:
             max_new_tokens: The largest number of new tokens.
 
         Yields:
-            Each token id as soon as it is known, also ids that end an answer, which end the loop; -1 where logits are
-            not finite.
+            Each token id as soon as it is known, including the one that ends the answer; -1 where logits are not
+            finite, which ends it too.
         """
-        self.fresh_rope()
-        empty = self.new_prefixes(1)[0]
-        empty.storage.reserve(inputs.embeds.shape[1] + max_new_tokens)
+        self.reset_rope()
+        prefix = self.new_prefixes(1)[0]
+        prefix.storage.reserve(inputs.embeds.shape[1] + max_new_tokens)
         for _ in range(max_new_tokens):
-            token = int(greedy(self.logits(self.run(inputs, empty.cache)[0, -1])))
+            token = int(greedy(self.logits(self.run(inputs, prefix.cache)[0, -1])))
             yield token
             if token < 0 or token in self.eos_ids:
                 return
             inputs = inputs.next(self.embed([token]))
 
-    def until_end(self, ids: list[int]) -> list[int]:
-        """Return the ids before the first one that ends an answer."""
+    def until_eos(self, ids: list[int]) -> list[int]:
+        """Return the ids before the first one that ends an answer, or all if none does."""
         end = next((k for k, i in enumerate(ids) if i in self.eos_ids), len(ids))
         return ids[:end]
 
     @contextmanager
     def static_rope(self) -> Iterator[None]:
-        """Treat dynamic RoPE as the default below its limit: reading the positions would synchronize the host."""
+        """Use the default RoPE in place of dynamic RoPE, which would synchronize the host to read the positions.
+
+        The two are equal up to `shared_positions`.
+        """
         rope = self._decoder.rotary_emb
         kind = rope.rope_type
         rope.rope_type = "default" if kind == "dynamic" else kind
@@ -255,8 +257,8 @@ class LanguageModel:
         finally:
             rope.rope_type = kind
 
-    def fresh_rope(self) -> None:
-        """Reset dynamic RoPE, which would apply the rotation of the longest prompt so far to later, shorter ones."""
+    def reset_rope(self) -> None:
+        """Reset dynamic RoPE, which would otherwise keep the frequencies of the longest prompt so far."""
         rope = self._decoder.rotary_emb
         if hasattr(rope, "original_inv_freq"):
             rope.register_buffer("inv_freq", rope.original_inv_freq.to(rope.inv_freq.device), persistent=False)
@@ -264,10 +266,17 @@ class LanguageModel:
 
 
 def sharing_limits(text: Any) -> list[int]:
-    """Return the numbers of positions past which a prefix may not be shared: for dynamic RoPE, for a sliding window."""
+    """Return the numbers of positions past which sharing a prefix is not exact.
+
+    Past the first, dynamic RoPE rotates all keys by the length of the whole sequence. Past the other, a sliding window
+    hides the beginning of the prefix. A model without either has no limit.
+
+    Args:
+        text: The config of the language model.
+    """
     limits = [text.max_position_embeddings] if (text.rope_parameters or {}).get("rope_type") == "dynamic" else []
     return limits + ([text.sliding_window] if getattr(text, "sliding_window", None) else [])
 
 
-def _ids(value: int | list[int] | None) -> list[int]:
+def _as_list(value: int | list[int] | None) -> list[int]:
     return [] if value is None else value if isinstance(value, list) else [value]

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from sfllava.models.base import VideoLM
-from sfllava.models.kv_cache import Prefix, PrefixCache
+from sfllava.models.kv_cache import KVCacheView, Prefix
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.visual_tokens import VisualTokens
 from sfllava.prompts import Prompt
@@ -110,7 +110,7 @@ def _replay(
         parts = [(language_model.prompt(before, visual, ids).from_row(shared.length), len(generated_ids))]
     else:
         # past the limit the rotation depends on the length, so feed the tokens one by one, as in generation
-        language_model.fresh_rope()
+        language_model.reset_rope()
         shared = language_model.new_prefixes(1)[0]
         shared.storage.reserve(length + len(generated_ids))
         parts = [(language_model.prompt(before, visual, after), 1)]
@@ -131,7 +131,7 @@ def _replay(
 
 @contextmanager
 def _collect_attention(
-    model: LanguageModel, cache: PrefixCache, visual: Tensor, total: Tensor | None
+    model: LanguageModel, cache: KVCacheView, visual: Tensor, total: Tensor | None
 ) -> Iterator[None]:
     """Add to `total` (A N), layer by layer, the attention of the last A positions of the forward in the block."""
 

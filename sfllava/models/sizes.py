@@ -90,7 +90,7 @@ def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int
         folder = Path(__file__).with_name("tiny") / "weights" if name == "tiny" else folder
         if not folder.is_dir():
             known_names = ", ".join([*KNOWN, "tiny"])
-            raise SfllavaError(f"no model is called {name!r}; there are {known_names}, and checkpoint folders")
+            raise SfllavaError(f"no model is called {name!r}; choose from {known_names}, or give a checkpoint folder")
         config_dict, _ = read_config(folder)
         if any((folder / file).exists() for file in ("tokenizer.model", "tokenizer.json")):
             tokenizer = Tokenizer(folder)

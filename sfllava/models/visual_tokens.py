@@ -79,8 +79,8 @@ class VisualTokens:
         keep[index[: len(removed)][removed.to(keep.device)]] = False
         return self.rows(keep)
 
-    def common_rows(self, other: VisualTokens) -> int:
-        """Count the first rows that are equal in both, bit for bit."""
+    def count_equal_rows(self, other: VisualTokens) -> int:
+        """Count the leading rows that are equal in both, element by element."""
         mine, others = self._tensors(), other._tensors()
         n = min(len(self), len(other))
         if not n or mine.keys() != others.keys():  # a comparison would synchronize the host

@@ -89,7 +89,7 @@ def _choose_settings(
         wanted = [settings] if isinstance(settings, Setting) else list(settings)
     names = [setting.name for setting in wanted]
     if not wanted or len(set(names)) < len(names):
-        raise SfllavaError(f"needed settings with different names, got {names}")
+        raise SfllavaError(f"needed one or more settings with different names, got {names}")
     return order_by_prefix(wanted)
 
 

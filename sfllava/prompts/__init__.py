@@ -112,7 +112,7 @@ def pack_prompt(family: str, task: Task) -> Prompt:
         SfllavaError: There is no such family, or it has no prompt for the task.
     """
     if family not in families():
-        raise SfllavaError(f"no prompt pack is called {family!r}; there are {', '.join(families())}")
+        raise SfllavaError(f"no prompt pack is called {family!r}; choose from {', '.join(families())}")
     file = _TEMPLATES / family / f"{task}.txt"
     if not file.is_file():
         raise SfllavaError(f"the prompt pack {family} has no {file.name}, which {task} questions need")

@@ -113,7 +113,7 @@ def _mapping(at: Experiment) -> dict[str, yaml.Node]:
         name = key.value if isinstance(key, yaml.ScalarNode) and key.tag == f"{_TAG}str" else None
         if name not in DEFAULTS:
             shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-            raise at.error(_line(key), f"no key is called {shown}; there are {', '.join(DEFAULTS)}")
+            raise at.error(_line(key), f"no key is called {shown}; choose from {', '.join(DEFAULTS)}")
         if name in nodes:
             raise at.error(_line(key), f"{name} occurs twice; first on line {_line(nodes[name])}")
         nodes[name] = node

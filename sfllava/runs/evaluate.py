@@ -1,6 +1,12 @@
 """Evaluate a model on a benchmark: ask every question at every setting, write the answers, and score them.
 
-A run can be stopped at any moment and resumed. A question that fails is recorded with its error, never dropped.
+1. `prepare` checks all arguments and the run folder, and writes nothing.
+2. `Evaluation.run` makes one job per video, of the questions that have no row yet.
+3. A runner answers the jobs; their rows are written as they arrive.
+4. All rows are scored, those of earlier sessions included.
+
+A session is one call that starts or resumes a run. A run can be stopped at any moment and resumed. A question that
+fails gets a row with its error and is never dropped.
 """
 
 from __future__ import annotations
@@ -40,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, and its scores by setting."""
+    """A finished run: its folder, and its scores by the name of the setting."""
 
     path: Path
     scores: dict[str, Any]
@@ -51,7 +57,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run that has been checked and not started yet; `run` starts it."""
+    """A run that has been checked but not started; `run` starts or resumes it."""
 
     runner: Runner
     benchmark: Benchmark
@@ -61,11 +67,17 @@ class Evaluation:
     options: GenerationOptions
 
     def run(self, *, retry_failed: bool = False, progress: bool = True) -> Run:
-        """Ask the questions that have no row yet, and score all of them.
+        """Ask the questions that have no row yet, and score all questions.
 
         Args:
-            retry_failed: Ask questions again that failed before.
+            retry_failed: Also ask those questions again that failed in an earlier session.
             progress: Show a progress bar.
+
+        Returns:
+            The run folder and the scores.
+
+        Raises:
+            SfllavaError: The run cannot continue. Rows written so far are kept.
         """
         names = [setting.name for setting in self.settings]
         with self.folder as folder:
@@ -84,11 +96,11 @@ class Evaluation:
                         folder.append(rows)
                         bar.update(len(rows))
             except BaseException:
-                # a disk that is full for rows is full for scores too: report the first error
+                # score what there is; if that fails too, as on a full disk, report the first error
                 with contextlib.suppress(RunError):
-                    _conclude(folder, self.questions, names)
+                    _write_scores(folder, self.questions, names)
                 raise
-            scores = _conclude(folder, self.questions, names)
+            scores = _write_scores(folder, self.questions, names)
         return Run(folder.path, scores)
 
 
@@ -104,18 +116,18 @@ def evaluate(
 ) -> Run:
     """Ask every question of a benchmark at every setting, and score the answers.
 
-    The same call again resumes the run; with more settings, it asks the new ones.
+    To resume a run, repeat the call. Settings may be added: only questions without a row are asked.
 
     Args:
-        model, benchmark, settings, out, options: As `prepare` takes them.
-        retry_failed: Ask questions again that failed before.
+        model, benchmark, settings, out, **options: The arguments of `prepare`.
+        retry_failed: Also ask those questions again that failed in an earlier session.
         progress: Show a progress bar.
 
     Returns:
         The run folder and the scores.
 
     Raises:
-        SfllavaError: As `prepare` raises it, before any video is decoded; or the run cannot go on.
+        SfllavaError: `prepare` found something wrong, before any video was decoded; or the run cannot continue.
     """
     return prepare(model, benchmark, settings, out, **options).run(retry_failed=retry_failed, progress=progress)
 
@@ -138,23 +150,24 @@ def prepare(
     decode_seconds: float = 120.0,
     ablation: str | None = None,
 ) -> Evaluation:
-    """Check everything that a run needs, before any video is decoded or any file written.
+    """Check everything that a run needs, before any video is decoded or any file is written.
 
     Args:
         model: A loaded model, or a runner such as `ray_runner.RayRunner` for many GPUs.
-        benchmark: A loaded benchmark, or a name; then root, questions and videos are those of `load_benchmark`.
+        benchmark: A loaded benchmark, or the name of one.
         settings: One or several, with different names.
         out: The run folder.
-        limit, seed: Ask this many questions: the first ones, or with a seed a random choice.
+        root, questions, videos: Where the files of a benchmark given by name are; see `load_benchmark`.
+        limit, seed: Ask only `limit` questions: the first ones, or with a seed a random choice.
         prompt: Replaces the prompt of the model's family; a setting's own prompt takes precedence.
-        max_new_tokens, answer_mode, decoders, decode_seconds: As in `jobs.GenerationOptions`.
-        ablation: Its name, for the run's record.
+        max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
+        ablation: The name of the ablation that the run belongs to, recorded in run.json.
 
     Raises:
         SfllavaError: An argument is wrong, a setting does not fit the context, or the run folder cannot be used.
     """
     benchmark, settings = find_benchmark(benchmark, questions, videos, root), _list_settings(settings)
-    asked = _choose(benchmark, limit, seed)
+    asked = _choose_questions(benchmark, limit, seed)
     check_generation(answer_mode, max_new_tokens, asked)
     _check_decoding(decoders, decode_seconds)
     runner = model if isinstance(model, Runner) else LocalRunner(model)
@@ -173,7 +186,7 @@ def _list_settings(settings: Setting | Iterable[Setting]) -> list[Setting]:
     found = [settings] if isinstance(settings, Setting) else list(settings)
     names = [setting.name for setting in found]
     if not found or len(set(names)) < len(names):
-        raise SfllavaError(f"needed settings with names of their own, got {names}")
+        raise SfllavaError(f"needed one or more settings with different names, got {names}")
     return found
 
 
@@ -182,13 +195,13 @@ def _check_decoding(decoders: int, seconds: float) -> None:
         raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {seconds}")
 
 
-def _choose(benchmark: Benchmark, limit: int | None, seed: int | None) -> list[Question]:
-    """Return the questions to ask; an error if there are none, or if a video is a link out of its folder."""
+def _choose_questions(benchmark: Benchmark, limit: int | None, seed: int | None) -> list[Question]:
+    """Return the questions to ask; raise if there are none, or if a video is a link that leads out of its folder."""
     asked = choose_questions(benchmark.questions, limit, seed)
     if not asked:
         raise SfllavaError(f"{benchmark.name}: no questions to ask")
     for video in dict.fromkeys(question.video for question in asked):
-        with contextlib.suppress(BenchmarkError):  # a missing video fails only its own questions, later
+        with contextlib.suppress(BenchmarkError):  # a missing video does not stop a run: its questions fail
             benchmark.find_video(video)
     return asked
 
@@ -201,7 +214,7 @@ def _identity(
     prompt: Prompt,
     options: GenerationOptions,
 ) -> Row:
-    """Return what must be equal for a run to be resumed."""
+    """Return the part of run.json that must be equal for a run to be resumed."""
     return make_identity(
         benchmark.name,
         asked,
@@ -215,12 +228,12 @@ def _identity(
         },
         prompt=prompt.text,
         max_new_tokens=options.max_new_tokens,
-        read=options.answer_mode,
+        read=options.answer_mode,  # the field keeps this name, so that earlier runs can be resumed
     )
 
 
 def _facts(benchmark: Benchmark, model: ModelInfo, prompt: Prompt) -> Row:
-    """Return what is recorded about this session; a later session may differ in it."""
+    """Return the part of run.json that describes this session; a later session may differ."""
     return {
         "questions_sha256": benchmark.fingerprint,
         "model": str(model.path),
@@ -238,9 +251,9 @@ def _check_context(
     model: ModelInfo, settings: Sequence[Setting], prompts: dict[str, Prompt], questions: Sequence[Question]
 ) -> None:
     """Raise if a prompt does not suit a question, or a setting leaves no room for the shortest question."""
-    shortest = {p: min(sum(map(len, model.prompt_ids(q, p))) for q in questions) for p in set(prompts.values())}
+    text_tokens = {p: min(sum(map(len, model.prompt_ids(q, p))) for q in questions) for p in set(prompts.values())}
     for setting in settings:
-        model.check_context(setting.token_count(*model.grid), shortest[prompts[setting.name]], setting.name)
+        model.check_context(setting.token_count(*model.grid), text_tokens[prompts[setting.name]], setting.name)
 
 
 def versions() -> dict[str, str]:
@@ -255,7 +268,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _conclude(folder: RunFolder, questions: Sequence[Question], names: Sequence[str]) -> dict[str, Any]:
+def _write_scores(folder: RunFolder, questions: Sequence[Question], names: Sequence[str]) -> dict[str, Any]:
+    """Score all rows of the run so far."""
     scores = score_rows(questions, names, folder.rows())
     folder.write_scores(scores)
     log.info("ended:\n%s", format_scores(scores))
@@ -263,7 +277,12 @@ def _conclude(folder: RunFolder, questions: Sequence[Question], names: Sequence[
 
 
 def describe_setting(setting: Setting, grid: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Return the entry of a setting in run.json; with `grid`, the patches (h, w) of a frame, also its visual tokens."""
+    """Return the entry of a setting in run.json.
+
+    Args:
+        setting: The setting.
+        grid: Rows and columns of patches in a frame; if given, the entry includes the number of visual tokens.
+    """
     facts = {"name": setting.name, "frames": setting.frames, "aggregation": name_of(setting.aggregation)}
     budget = {"budget": setting.token_count(*grid)} if grid else {}
     return facts | budget | ({"prompt": setting.prompt} if setting.prompt else {})

@@ -100,7 +100,7 @@ class ModelActor:
             return self._result(None, died)
         worker = self._worker_for(model, options)
         for upcoming in [job, *ahead]:
-            worker.expect(upcoming)
+            worker.prefetch(upcoming)
         return self._result(outcome_of_video(job.video, list(worker.answer([job]))))
 
     def call(self, fingerprint: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:

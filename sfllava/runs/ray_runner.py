@@ -143,14 +143,14 @@ class RayRunner:
         Raises:
             SfllavaError: No worker is left.
         """
-        check_sendable((options, [setting for job in jobs[:1] for setting, _ in job.asks]))
+        check_sendable((options, [setting for job in jobs[:1] for setting, _ in job.by_setting]))
         fingerprint = self.info.fingerprint
         self._runs += 1
         left = {job.video: job for job in jobs}
         fresh = deque(job for job in jobs if job.path is not None)
         for job in jobs:
             if job.path is None:
-                yield left.pop(job.video).failed(job.missing)
+                yield left.pop(job.video).failed_rows(job.missing)
         for worker in self._workers:
             worker.ahead.clear()
             worker.streak, worker.broken = Streak(), None
@@ -267,7 +267,7 @@ class RayRunner:
                 mended = unwrapped(error)
                 if job is None or not isinstance(mended, VideoMissingError) or Path(str(job.path)).exists():
                     raise mended from None
-                yield worker, job, Outcome(job.failed(f"{job.path}: no such video any more"))
+                yield worker, job, Outcome(job.failed_rows(f"{job.path}: no such video any more"))
                 continue
             worker.node = result.node
             for name, level, text in result.logged:
@@ -277,7 +277,7 @@ class RayRunner:
             elif result.died:
                 reason = f"killed its worker {len(result.died)} times: {exit_reason(result.died, self._ray_messages)}"
                 log.warning("%s: set aside: %s", job.video, reason)
-                yield worker, job, Outcome(job.failed(reason))
+                yield worker, job, Outcome(job.failed_rows(reason))
             else:
                 yield worker, job, result.value
 

@@ -61,16 +61,17 @@ class LocalRunner:
             while True:
                 # two groups, so that the second is decoded while the first is answered
                 while (
-                    len(waiting) < 2 * options.decoders or sum(job.widest for job in waiting) < 2 * MAX_BATCH_QUESTIONS
+                    len(waiting) < 2 * options.decoders
+                    or sum(job.max_questions for job in waiting) < 2 * MAX_BATCH_QUESTIONS
                 ):
                     if (job := next(upcoming, None)) is None:
                         break
-                    worker.expect(job)
+                    worker.prefetch(job)
                     waiting.append(job)
                 if not waiting:
                     yield from streak.release()
                     return
-                for done in worker.answer(worker.take(waiting)):
+                for done in worker.answer(worker.pop_group(waiting)):
                     yield from streak.add(done)
                     if streak.broken:
                         raise streak.stop()

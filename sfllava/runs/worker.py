@@ -1,4 +1,4 @@
-"""Answer all questions about a video at all settings; the video is decoded once, and each frame encoded once."""
+"""Answer all questions about a video at all settings; the video is decoded once, and each frame is encoded once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class VideoWorker:
-    """Answers jobs with one model, while other processes decode the next videos; use as a context manager.
+    """Answers jobs with one model, while other processes decode the next videos; use it as a context manager.
 
     Args:
         model: A loaded model.
@@ -43,7 +43,8 @@ class VideoWorker:
             options.decoders, options.decode_seconds, pinned_array if model.info.device.type == "cuda" else None
         )
         self._decoding: dict[str, Future[Video]] = {}
-        self._most = MAX_BATCH_QUESTIONS
+        self._max_questions = MAX_BATCH_QUESTIONS
+        """The largest number of questions in a group of several videos; reduced when memory runs out"""
 
     def __enter__(self) -> VideoWorker:
         return self
@@ -51,25 +52,29 @@ class VideoWorker:
     def __exit__(self, *_: object) -> None:
         self._pool.close()
 
-    def expect(self, job: Job) -> None:
-        """Start to decode the video of a job that `answer` will be called with soon."""
+    def prefetch(self, job: Job) -> None:
+        """Start to decode the video of a job that will soon be passed to `answer`."""
         if job.path is not None and job.video not in self._decoding:
             self._decoding[job.video] = self._decode(job)
 
-    def take(self, waiting: deque[Job]) -> list[Job]:
-        """Remove and return the next jobs to answer together: as many as make a batch, at least one."""
-        group = next(group_videos((job.widest for job in waiting), self._most))
+    def pop_group(self, waiting: deque[Job]) -> list[Job]:
+        """Remove and return the next jobs to answer together: as many as fit in a group, at least one."""
+        group = next(group_videos((job.max_questions for job in waiting), self._max_questions))
         return [waiting.popleft() for _ in group]
 
     def answer(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Answer jobs together, setting by setting.
 
-        A video that fails in a group is tried again alone, or in a smaller group if memory ran out. A video that fails
-        alone is tried again setting by setting, and what fails then gets rows with the error. So a setting that is too
-        large for the memory costs its own questions and no others.
+        What fails is tried again in smaller pieces:
+
+        1. A video that fails in a group is tried again alone, or in a smaller group if memory ran out.
+        2. A video that fails alone is tried again one setting at a time.
+        3. The questions of a setting that fails then get rows with the error.
+
+        So a setting that is too large for the memory costs its own questions and no others.
 
         Args:
-            jobs: As `take` returns them.
+            jobs: The jobs of a group, as `pop_group` returns them.
 
         Yields:
             The rows of one setting at a time.
@@ -77,29 +82,30 @@ class VideoWorker:
         pending = deque[EncodedVideo]()
         for job in jobs:
             if job.path is None:
-                yield Outcome(job.failed(job.missing))
+                yield Outcome(job.failed_rows(job.missing))
                 continue
             try:
                 pending.append(EncodedVideo(self._model, job, self._video(job)))
             except Exception as error:
                 _warn(job.video, error, attempt=2)
-                yield outcome_of_error(job.video, job.failed(reason_of(error)), error)
+                yield outcome_of_error(job.video, job.failed_rows(reason_of(error)), error)
         while pending:
-            counts = [self._most if encoded.alone else encoded.widest for encoded in pending]
-            group = [pending.popleft() for _ in next(group_videos(counts, self._most))]
+            # a video that must be alone counts as a full group
+            counts = [self._max_questions if encoded.alone else encoded.max_questions for encoded in pending]
+            group = [pending.popleft() for _ in next(group_videos(counts, self._max_questions))]
             for encoded in pending:
                 encoded.forget()  # the group that is answered now needs the memory
-            yield from self._together(group)
-            left = [encoded for encoded in group if encoded.remaining]
+            yield from self._answer_group(group)
+            unanswered = [encoded for encoded in group if encoded.remaining]
             if len(group) > 1:
-                pending.extendleft(reversed(left))
+                pending.extendleft(reversed(unanswered))
             else:
-                for encoded in left:
-                    yield from self._again(encoded)
+                for encoded in unanswered:
+                    yield from self._retry_settings(encoded)
 
     def _video(self, job: Job) -> Video:
-        """Return the decoded video; if one decoder fails, the other one tries."""
-        self.expect(job)
+        """Return the decoded video; if that fails, try once more, with PyAV if the video could not be read."""
+        self.prefetch(job)
         try:
             return self._decoding.pop(job.video).result()
         except Exception as error:
@@ -112,18 +118,20 @@ class VideoWorker:
         size = self._model.info.image_size
         return self._pool.submit(job.path, job.frames, (size, size), decoder)
 
-    def _together(self, group: Sequence[EncodedVideo]) -> Iterator[Outcome]:
-        """Answer videos together, setting by setting; what fails stays in `remaining` for a smaller group."""
+    def _answer_group(self, group: Sequence[EncodedVideo]) -> Iterator[Outcome]:
+        """Answer videos together, setting by setting; what fails stays in `remaining`, to be tried again."""
         for encoded in group:
-            encoded.waits = False
+            encoded.postponed = False
         try:
             prefixes = self._model.new_prefixes(len(group))
             for setting in {s.name: s for encoded in group for s, _ in encoded.remaining}.values():
-                items = self._items(group, setting)
+                items = self._encode_group(group, setting)
                 yield Outcome(list(self._rows(setting, items, prefixes)))
                 for encoded in group:
                     encoded.remaining = [
-                        ask for ask in encoded.remaining if ask[0].name != setting.name or encoded.waits
+                        (s, questions)
+                        for s, questions in encoded.remaining
+                        if s.name != setting.name or encoded.postponed
                     ]
             return
         except Exception as error:
@@ -132,15 +140,15 @@ class VideoWorker:
                 for encoded in group:
                     encoded.alone = True
             elif len(group) > 1:
-                self._fewer(sum(encoded.widest for encoded in group) // 2)
+                self._reduce_max_questions(sum(encoded.max_questions for encoded in group) // 2)
         free_memory()
 
-    def _fewer(self, most: int) -> None:
-        """Answer at most this many questions together from now on: more did not fit the memory."""
-        self._most = min(self._most, max(1, most))
+    def _reduce_max_questions(self, limit: int) -> None:
+        """Answer at most this many questions together from now on, because more did not fit the memory."""
+        self._max_questions = min(self._max_questions, max(1, limit))
 
-    def _items(self, group: Sequence[EncodedVideo], setting: Setting) -> list[BatchItem]:
-        """Encode videos at one setting; in a group, a video that cannot be encoded waits until the others are done."""
+    def _encode_group(self, group: Sequence[EncodedVideo], setting: Setting) -> list[BatchItem]:
+        """Encode videos at one setting; a video of a group that cannot be encoded is postponed for all settings."""
         items: list[BatchItem] = []
         for i, encoded in enumerate(group):
             try:
@@ -150,21 +158,22 @@ class VideoWorker:
                 if len(group) == 1:
                     raise
                 _warn(encoded.job.video, error)
-                ready = [one.widest for one in group[:i] if not one.waits]
+                ready = [other.max_questions for other in group[:i] if not other.postponed]
                 if out_of_memory(error) and ready:
-                    self._fewer(sum(ready))
-                    wait = group[i:]
+                    self._reduce_max_questions(sum(ready))
+                    postponed = group[i:]
                 else:
-                    encoded.alone, wait = True, [encoded]
-            for one in wait:
-                one.waits = True
+                    encoded.alone, postponed = True, [encoded]
+            for other in postponed:
+                other.postponed = True
             free_memory()
+            # a postponed video stays in the batch without questions
             items.append(BatchItem(encoded, self._model, setting, self._options.prompts[setting.name]))
         return items
 
-    def _again(self, encoded: EncodedVideo) -> Iterator[Outcome]:
+    def _retry_settings(self, encoded: EncodedVideo) -> Iterator[Outcome]:
         """Try the remaining settings of a video a second time, one by one."""
-        encoded.waits = False
+        encoded.postponed = False
         encoded.forget()
         for setting, questions in encoded.remaining:
             try:
@@ -181,6 +190,7 @@ class VideoWorker:
         encoded.forget()
 
     def _rows(self, setting: Setting, items: list[BatchItem], prefixes: list[Prefix]) -> Iterator[Row]:
+        """Answer the questions of a batch at one setting, and yield one row per question."""
         for prefix in prefixes:
             prefix.reused = 0
         start = time.perf_counter()
@@ -193,7 +203,7 @@ class VideoWorker:
         )
         seconds = round((time.perf_counter() - start) / max(1, sum(map(len, answered))), 6)
         for item, answers, prefix in zip(items, answered, prefixes):
-            yield from item.failed
+            yield from item.failed_rows
             video = item.encoded.video
             for answer in answers:
                 if answer.error:
@@ -220,29 +230,29 @@ class EncodedVideo:
         job: The job.
         video: The decoded video.
         remaining: The settings that are not answered yet, with their questions.
-        waits: Whether it is left out of the current group.
-        alone: Whether it failed in a group for another reason than memory, so that it must be answered alone.
+        postponed: Whether the current group is answered without it.
+        alone: Whether it must be answered alone, because it failed in a group for a reason other than memory.
     """
 
     def __init__(self, model: VideoLM, job: Job, video: Video) -> None:
-        self.job, self.video, self.remaining = job, video, list(job.asks)
-        self.waits = self.alone = False
+        self.job, self.video, self.remaining = job, video, list(job.by_setting)
+        self.postponed = self.alone = False
         self._model = model
         self._frames_grid: Any = None
         self._image_grids: dict[object, Any] = {}
 
     @property
-    def widest(self) -> int:
-        """The number of questions at the remaining setting that has the most of them."""
+    def max_questions(self) -> int:
+        """The number of questions at the remaining setting with the most questions."""
         return max((len(questions) for _, questions in self.remaining), default=0)
 
     def forget(self) -> None:
-        """Free the memory of the patch grids."""
+        """Drop the patch grids to free their memory; `grid` encodes them again."""
         self._frames_grid = None
         self._image_grids.clear()
 
     def grid(self, setting: Setting) -> Any:
-        """Return the patch grid (T, h, w, D) that the setting's aggregation takes."""
+        """Return the patch grid (T h w D) that the setting's aggregator takes."""
         positions = self.video.positions(setting.frames)
         frames = self.video.frames[positions]
         images = setting.images(frames)
@@ -261,15 +271,15 @@ class BatchItem:
 
     Attributes:
         encoded: The video.
-        questions: The questions that fit the context behind the video's tokens.
-        failed: The rows of those that do not fit.
-        tokens: (N, D), the visual tokens.
-        seconds: Encoding time per question.
+        questions: The questions that fit the context together with the visual tokens.
+        failed_rows: The rows of those that do not fit.
+        tokens: The visual tokens (N D).
+        seconds: Time to encode and aggregate, in seconds per question.
     """
 
     def __init__(self, encoded: EncodedVideo, model: VideoLM, setting: Setting, prompt: Prompt) -> None:
-        self.encoded, self.questions, self.failed = encoded, [], []
-        remaining = [] if encoded.waits else encoded.remaining
+        self.encoded, self.questions, self.failed_rows = encoded, [], []
+        remaining = [] if encoded.postponed else encoded.remaining
         asked = [question for s, questions in remaining if s.name == setting.name for question in questions]
         start = time.perf_counter()
         self.tokens = setting.tokens(encoded.grid(setting)) if asked else torch.zeros(0, 1)
@@ -280,7 +290,7 @@ class BatchItem:
                 model.info.check_context(len(self.tokens), text, question.text)
                 self.questions.append(question)
             except SfllavaError as error:
-                self.failed.append(make_row(question, setting.name, error=str(error)))
+                self.failed_rows.append(make_row(question, setting.name, error=str(error)))
 
 
 def _warn(what: str, error: Exception, attempt: int = 1) -> None:

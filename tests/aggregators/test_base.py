@@ -1,4 +1,4 @@
-"""What the package asks of an aggregator, and the answers for a plain callable."""
+"""The interface of an aggregator, and its defaults for a plain callable."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_the_order_of_methods():
         "image_grid-{ROWS}x{COLUMNS}[-tiles_{ROWS}x{COLUMNS}], thumbnail-{ROWS}x{COLUMNS}-sampled_{TOKENS}, "
         "merged-{TOKENS}, keyframes-{FRAMES}frms_{POOL}, or one of concat, spatial_1d_max_pool, spatial_1d_avg_pool, "
         "spatial_2d_max_pool, spatial_2d_avg_pool, spatial_temporal_pool, temporal_global_pool, none "
-        "(POOL: any of these but none)"
+        "(POOL may be any of these except 'none')"
     )
 
 

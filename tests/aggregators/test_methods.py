@@ -116,7 +116,7 @@ def test_every_method_has_a_setting_near_a_budget(tokens, frames, side):
 def test_a_budget_too_small_says_what_the_smallest_is():
     with pytest.raises(SfllavaError, match=r"image grid has no setting of at most 63 tokens at 8x8 .* smallest has 64"):
         match_budget("image grid", 63, 32, 8, 8)
-    with pytest.raises(SfllavaError, match="no method is called 'best'; there are slowfast, slow only"):
+    with pytest.raises(SfllavaError, match="no method is called 'best'; choose from slowfast, slow only"):
         match_budget("best", 63)
 
 

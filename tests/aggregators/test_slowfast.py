@@ -134,7 +134,7 @@ def test_a_pool_of_one_s_own():
         (lambda: SlowFast(-1), "slow_frames must be 0 or more, got -1"),
         (lambda: SlowFast(fast=(0, 4)), r"fast must be two numbers of at least 1, or \(0, 0\)"),
         (lambda: SlowFast(slow="none"), "no slow pool is called 'none'"),
-        (lambda: Pool("max"), "no pool is called 'max'; there are concat, "),
+        (lambda: Pool("max"), "no pool is called 'max'; choose from concat, "),
         (lambda: SlowFast().token_count(0), "frames must be at least 1, got 0"),
         (lambda: SlowFast()(torch.zeros(3, 4, 5)), r"needed a patch grid of shape \(T h w D\).*got \(3, 4, 5\)"),
         (lambda: Setting(0), "frames must be a whole number of at least 1, got 0"),

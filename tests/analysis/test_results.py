@@ -94,7 +94,7 @@ def test_differences_are_paired_and_corrected(tmp_path):
     words = describe_findings(results)
     assert "Of 3 paired differences on 40 questions about 20 videos, 2 are significant" in words
     assert "a is better than b by 40.0 points" in words and "must not be read as findings" in words
-    with pytest.raises(RunError, match="no setting is called 'd'; there are a, b, c"):
+    with pytest.raises(RunError, match="no setting is called 'd'; choose from a, b, c"):
         paired_differences(results, "d")
 
 

@@ -45,7 +45,7 @@ def test_attention_is_the_plain_attention_on_the_frames(model, video):
     cells = attribution.heat("slow", 0)[0]
     np.testing.assert_allclose(cells[::2, ::2], cells[1::2, 1::2])
     assert cells[2, 4] == pytest.approx(float(first[1 * 4 + 2]) / 4, rel=1e-5)
-    with pytest.raises(SfllavaError, match="no part of the visual tokens is called 'quick'; there are slow, fast"):
+    with pytest.raises(SfllavaError, match="no part of the visual tokens is called 'quick'; choose from slow, fast"):
         attribution.heat("quick")
 
 

@@ -30,7 +30,7 @@ def test_a_new_file_is_a_new_evaluator(tmp_path, monkeypatch):
 def test_the_names_of_judges():
     assert judge_names() == ["llava", "local", "match-contains", "match-exact", "openai"]
     assert [name for name in judge_names() if find_judge(name).has_batch_api] == ["openai"]
-    with pytest.raises(SfllavaError, match="no judge is called 'x'; there are llava, local, match-contains"):
+    with pytest.raises(SfllavaError, match="no judge is called 'x'; choose from llava, local, match-contains"):
         find_judge("x")
 
 

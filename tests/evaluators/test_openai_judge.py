@@ -278,7 +278,7 @@ def test_what_a_judge_needs(monkeypatch, tmp_path):
         OpenAIJudge("")
     with pytest.raises(JudgeError, match="needs OPENAI_API_KEY"):
         grade(quick(), ask())
-    with pytest.raises(SfllavaError, match="no rubric is called 'XX'; there are open, CI"):
+    with pytest.raises(SfllavaError, match="no rubric is called 'XX'; choose from open, CI"):
         load_rubric("XX")
     (tmp_path / "open.txt").write_text("grade\n--- user ---\n{question} {answer}")
     with pytest.raises(SfllavaError, match=r"open.txt: a rubric open needs \{prediction\}"):

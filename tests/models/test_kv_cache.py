@@ -10,8 +10,8 @@ from sfllava.models.kv_cache import packed_mask
 
 
 def test_packed_mask_by_hand():
-    owners, queries = torch.tensor([[0, 0, 1, 0, 1]]), torch.tensor([[0, 1]])
-    assert packed_mask(torch.tensor([2]), 2, owners, queries)[0, 0].int().tolist() == [
+    key_questions, query_questions = torch.tensor([[0, 0, 1, 0, 1]]), torch.tensor([[0, 1]])
+    assert packed_mask(torch.tensor([2]), 2, key_questions, query_questions)[0, 0].int().tolist() == [
         [1, 1, 1, 1, 0, 1, 0],
         [1, 1, 0, 0, 1, 0, 1],
     ]

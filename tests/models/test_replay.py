@@ -51,7 +51,7 @@ def plain(model, tokens, question, said):
     parts = [embed(torch.tensor(before)), tokens, embed(torch.tensor([*after, *said[:-1]]))]
     used = model.language_model.network.config.text_config._attn_implementation
     model.language_model.network.set_attn_implementation("eager")
-    model.language_model.fresh_rope()
+    model.language_model.reset_rope()
     try:
         with torch.inference_mode():
             out = model.language_model.network.model.language_model(

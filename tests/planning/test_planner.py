@@ -190,11 +190,11 @@ def test_what_does_not_fit_the_memory_says_what_does():
 
 
 def test_unknown_names_list_what_there_is(tmp_path):
-    with pytest.raises(SfllavaError, match=r"no model is called '8b'; there are 7b, 13b, mistral-7b, 34b, tiny, and"):
+    with pytest.raises(SfllavaError, match=r"no model is called '8b'; choose from 7b, 13b, mistral-7b, 34b, tiny, or"):
         plan("8b", DEFAULT, "nextqa", GPU)
-    with pytest.raises(SfllavaError, match="no benchmark is called 'next'; there are activitynet"):
+    with pytest.raises(SfllavaError, match="no benchmark is called 'next'; choose from activitynet"):
         plan("7b", DEFAULT, "next", GPU)
-    with pytest.raises(SfllavaError, match="no ablation is called 'none'; there are fast_grid"):
+    with pytest.raises(SfllavaError, match="no ablation is called 'none'; choose from fast_grid"):
         plan("7b", "none", "nextqa", GPU)
     with pytest.raises(SfllavaError, match="workers and video_frames must be at least 1, got 0"):
         plan("7b", DEFAULT, "nextqa", GPU, workers=0)

@@ -284,7 +284,7 @@ def test_prompts_of_one_s_own(small):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"NUM_FRAME": 8}, r"line \d+: no key is called 'NUM_FRAME'; there are SCRIPT, CONFIG_NAME"),
+        ({"NUM_FRAME": 8}, r"line \d+: no key is called 'NUM_FRAME'; choose from SCRIPT, CONFIG_NAME"),
         ({"NUM_FRAMES": [4, 8, 16]}, r"NUM_FRAMES: needed one value, or 2 as there are SCRIPTs, got a list of 3"),
         ({"NUM_FRAMES": []}, "NUM_FRAMES: needed at least one value, got an empty list"),
         ({"NUM_FRAMES": [4, [8]]}, "NUM_FRAMES: needed text or a number .*, got a list or mapping in it"),

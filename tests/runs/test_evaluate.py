@@ -254,7 +254,7 @@ def test_vcgbench_predictions(models, videos, tmp_path):
 
 
 def test_bad_arguments(models, benchmark, tmp_path):
-    with pytest.raises(SfllavaError, match="needed settings with names of their own"):
+    with pytest.raises(SfllavaError, match="needed one or more settings with different names"):
         run(models(), benchmark, tmp_path / "run", [SMALL, SMALL])
     for options in ({"answer_mode": "logits"}, {"decoders": 0}, {"decode_seconds": -1.0}):
         with pytest.raises(SfllavaError, match=r"needs questions with options|must be above 0"):

@@ -228,9 +228,9 @@ class Room:
             self.grids.append(weakref.ref(grid))
             return grid
 
-        def counted(desk, job, *decoder):
+        def counted(video_worker, job, *decoder):
             self.decoded.append(job.video)
-            return decode(desk, job, *decoder)
+            return decode(video_worker, job, *decoder)
 
         monkeypatch.setattr(TransformersVideoLM, "encode", limited)
         monkeypatch.setattr(worker.VideoWorker, "_decode", counted)

@@ -31,4 +31,4 @@ def find_judge(name: str) -> JudgeKind:
     for kind in judge_kinds():
         if name in kind.names:
             return kind
-    raise SfllavaError(f"no judge is called {name!r}; there are {', '.join(judge_names())}")
+    raise SfllavaError(f"no judge is called {name!r}; choose from {', '.join(judge_names())}")

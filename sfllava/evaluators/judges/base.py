@@ -227,7 +227,7 @@ def load_rubric(name: str, folder: str | Path | None = None) -> Rubric:
         SfllavaError: There is no such rubric, or its text lacks a required part.
     """
     if name not in RUBRICS:
-        raise SfllavaError(f"no rubric is called {name!r}; there are {', '.join(RUBRICS)}")
+        raise SfllavaError(f"no rubric is called {name!r}; choose from {', '.join(RUBRICS)}")
     file = (Path(folder) if folder else resources.files("sfllava.evaluators.judges") / "rubrics") / f"{name}.txt"
     try:
         return Rubric(name, file.read_bytes().decode("utf-8"), str(file))
