@@ -27,7 +27,7 @@ def commands(tmp_path_factory):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Return a function: bytes -> a file system of that size, which later calls resize. Skip if it cannot be mounted."""
+    """Return a function: bytes -> a file system of that size, which later calls resize. Skip if mounting fails."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = False

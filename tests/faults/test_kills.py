@@ -109,7 +109,8 @@ def test_killed_at_random_moments_it_gives_the_same_results(commands, server, tm
     remaining = still_running(mark["SFLLAVA_FAULT"])
     outcome = (
         "rows as in an undisturbed run, none twice, no process or partial file left; "
-        f"kills: {killed['before']} before the first row, {killed['during']} between rows, {killed['after']} after the last"
+        f"kills: {killed['before']} before the first row, {killed['during']} between rows, "
+        f"{killed['after']} after the last"
     )
     record(f"SIGKILL: {name}", killed.total(), survived, lost, outcome)
     assert (problems, lost, remaining) == ([], 0, []), f"seed {SEED}"
