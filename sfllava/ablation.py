@@ -125,8 +125,8 @@ def ablate(
         questions: the question file or folder.
         videos: the folder of videos.
         tokens: visual tokens per video, for an ablation that matches a budget.
-        measure: whether to time each setting on its own on the first video, since shared work has no setting; the times
-            go into costs.json.
+        measure: whether to time each setting on its own on the first video and write the times to costs.json, since the
+            times of a run, which shares work between settings, cannot be attributed to one.
         options: those of `evaluate`.
 
     Returns:
