@@ -1,7 +1,7 @@
 """How many tokens does a frame need in the Fast pathway?
 
 Fifty frames at grids from 1x1 to 8x8, with ten Slow frames. The paper's numbers are from arXiv 2407.15841
-(None where it ran out of memory).
+(None: out of memory).
 """
 
 from sfllava import Setting, SlowFast

@@ -1,7 +1,7 @@
-"""Which way from frames to tokens is best at the same number of tokens?
+"""Which aggregation method is best at the same number of tokens?
 
-SlowFast, each of its pathways alone, and four other methods, each with the setting nearest to the budget. A method
-without a setting that small is left out, with a warning.
+SlowFast, each of its pathways alone, and four other methods, each with the setting closest to the budget. A method
+that has no setting for the budget is left out, with a warning.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Should the Slow pathway take the maximum or the mean, of pairs or of windows?"""
+"""Should the Slow pathway pool by maximum or by mean, over pairs or over 2x2 windows?"""
 
 from sfllava import Setting, SlowFast
 

@@ -1,6 +1,7 @@
 """What does each part of the prompt contribute?
 
-The pack's prompt for the model's family, then the same without one of its parts, at the paper's default setting.
+The prompt in the package for the model's family, then the same prompt without one of its parts, at the paper's default
+setting.
 """
 
 import re
@@ -10,7 +11,7 @@ from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
 BENCHMARK = "egoschema"
-# each is a part of some packs' prompts
+# part -> its pattern; the prompt of a family has only some of these
 PARTS = {
     "no opening": r"A person asks about a video\. .*? to the point\.\s*",
     "no word on the frames": r"The frames of a video, in order:\n",

@@ -1,6 +1,6 @@
-"""Where do tokens help more, in the Slow pathway or in the Fast one?
+"""Where do tokens help more, in the Slow pathway or in the Fast pathway?
 
-Every pair of Slow frames and Fast grid at fifty frames: the table behind the heat map.
+Every combination of Slow frames and Fast grid at fifty frames; `figures/heat.py` draws it as a heat map.
 """
 
 from sfllava import Setting, SlowFast

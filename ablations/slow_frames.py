@@ -1,7 +1,7 @@
 """How many frames does the Slow pathway need?
 
-From 1 to 12, each of half its patches, with and without 50 Fast frames. The paper's numbers are with a
-Slow pathway alone (arXiv 2407.15841, ablation of the pathways).
+From 1 to 12 Slow frames, each pooled to half its patches, with and without 50 Fast frames. The paper's numbers are from
+arXiv 2407.15841.
 """
 
 from sfllava import Setting, SlowFast

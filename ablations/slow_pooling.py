@@ -1,7 +1,7 @@
-"""How much may a Slow frame be pooled?
+"""How far can Slow frames be pooled?
 
-All patches, half of them (pairs) and a quarter (2x2 windows), at ten Slow frames and at five. The paper's numbers are
-those of 24x24, 12x24 and 12x12 tokens per frame (arXiv 2407.15841; None where it ran out of memory).
+All patches, half as many tokens (pairs) and a quarter (2x2 windows), with ten Slow frames and with five. The paper's
+numbers are those for 24x24, 12x24 and 12x12 tokens per frame (arXiv 2407.15841; None: out of memory).
 """
 
 from sfllava import Setting, SlowFast

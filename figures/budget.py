@@ -1,4 +1,4 @@
-"""Token budget against accuracy, with intervals and the Pareto front."""
+"""Accuracy against the number of visual tokens, with intervals and the Pareto front."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from sfllava.plots import ACCURACY, Chart, Panel, Series, kind_of, series_of
 
 
 def draw(results: pd.DataFrame) -> Chart | str:
-    """A panel for each value of a column `panel`, where the results have one."""
+    """Draw one panel per benchmark, or per value of a column `panel` if the results have one."""
     by = "panel" if "panel" in results else "benchmark"
     table = accuracy(results, (by, "name")).merge(costs(results)[["name", "aggregation"]], on="name")
     table = table.dropna(subset=["tokens"])

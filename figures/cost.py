@@ -1,11 +1,11 @@
-"""Accuracy against what a setting costs: tokens, operations, memory, and seconds where a sweep has measured them."""
+"""Accuracy against the cost of a setting: tokens, operations, memory, and time if an ablation measured it."""
 
 import pandas as pd
 
 from sfllava.analysis.results import accuracy, costs
 from sfllava.plots import ACCURACY, Chart, Panel, kind_of, series_of
 
-# column, label, and the units of it, from the largest down
+# column, label, and its units from largest to smallest
 AXES = (
     ("tokens", "visual tokens", {"": 1}),
     ("prefill_flops", "prefill of a video", {"TFLOP": 1e12, "GFLOP": 1e9, "MFLOP": 1e6}),
@@ -16,7 +16,7 @@ AXES = (
 
 
 def draw(results: pd.DataFrame) -> Chart | str:
-    """A panel for each cost that is known of all settings."""
+    """Draw one panel for each cost that is known for all settings."""
     known = costs(results)
     table = accuracy(results).drop(columns="tokens").merge(known, on="name")
     table["kind"] = table["aggregation"].map(kind_of)

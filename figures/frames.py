@@ -1,4 +1,4 @@
-"""Accuracy against the number of frames, for the Fast pathway and for the Slow one."""
+"""Accuracy against the number of frames, for the Fast pathway and for the Slow pathway."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ from sfllava.plots import ACCURACY, Chart, Panel, series_of
 
 
 def draw(results: pd.DataFrame) -> Chart | str:
-    """Lines along which one number of frames alone changes."""
+    """Draw lines along which only one number of frames changes."""
     table = accuracy(results).merge(costs(results)[["name", "frames", "aggregation"]], on="name").dropna()
     rows = [(row, parse(row["aggregation"])) for row in table.to_dict("records")]
     rows = [
@@ -22,7 +22,7 @@ def draw(results: pd.DataFrame) -> Chart | str:
         _panel(pd.DataFrame([r for r in rows if r["slow"]]), "Slow frames", "slow", ["frames", "pool", "grid"]),
     ]
     found = [panel for panel in panels if panel]
-    return Chart(found) if found else "no two settings differ in the number of frames alone"
+    return Chart(found) if found else "no two settings differ only in the number of frames"
 
 
 def parse(name: str) -> SlowFast | None:
@@ -33,7 +33,7 @@ def _panel(table: pd.DataFrame, label: str, x: str, fixed: list[str]) -> Panel |
     if table.empty:
         return None
     if x == "slow":
-        # without a Fast pathway the number of sampled frames is only that out of which the Slow ones are taken
+        # without a Fast pathway, the number of sampled frames does not matter: the Slow frames are taken from them
         table.loc[table["grid"] == (0, 0), "frames"] = 0
     else:
         table.loc[table["slow"] == 0, "pool"] = ""

@@ -1,4 +1,4 @@
-"""Slow frames by Fast grid: where more tokens help."""
+"""Accuracy by the number of Slow frames and the Fast grid, as a heat map: where more tokens help."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ from sfllava.plots import Chart, Heat, Panel, hover
 
 
 def draw(results: pd.DataFrame) -> Chart | str:
-    """The largest table of settings that differ in these two alone."""
+    """Draw the largest group of settings that differ only in these two."""
     table = accuracy(results).merge(costs(results)[["name", "frames", "aggregation"]], on="name").dropna()
     groups: dict[tuple, dict[tuple, dict]] = {}
     for row in table.to_dict("records"):
@@ -23,7 +23,7 @@ def draw(results: pd.DataFrame) -> Chart | str:
     slow = sorted({key[0] for key in cells})
     fast = sorted({key[1] for key in cells}, key=lambda grid: (grid[0] * grid[1], grid))
     if len(slow) < 2 or len(fast) < 2:
-        return "no two numbers of Slow frames and two Fast grids with the rest equal"
+        return "there are fewer than two numbers of Slow frames or Fast grids with all else equal"
     found = [[cells.get((s, f)) for f in fast] for s in slow]
     heat = Heat(
         [str(s) for s in slow],

@@ -7,12 +7,12 @@ from sfllava.ablation import load_ablation
 from sfllava.analysis.results import accuracy
 from sfllava.plots import ACCURACY, Chart, Panel, Series, series_of
 
-RETIRED = "The paper's accuracy on this benchmark is by gpt-3.5-turbo-0125, a judge that is retired: not comparable."
-PLAIN = "The paper's numbers are those of its own runs (arXiv 2407.15841); they come without intervals."
+RETIRED = "The judge of the paper's accuracy on this benchmark, gpt-3.5-turbo-0125, is retired: not comparable."
+PLAIN = "The paper's numbers (arXiv 2407.15841) come without intervals."
 
 
 def draw(results: pd.DataFrame) -> Chart | str:
-    """The settings of an ablation in its order, with the paper's 7B and 34B results."""
+    """Draw the settings of an ablation, in its order, with the paper's 7B and 34B results."""
     runs = results.attrs["runs"].values()
     name = next((about["ablation"] for about in runs if about.get("ablation")), None)
     if name is None:

@@ -1,17 +1,17 @@
-"""Accuracy by type of question."""
+"""Accuracy by question type."""
 
 import pandas as pd
 
 from sfllava.analysis.results import accuracy
 from sfllava.plots import ACCURACY, Chart, Panel, Series, hover
 
-MOST = 5  # more settings than this cannot be told apart as adjacent bars
+MOST = 5  # more adjacent bars than this are hard to tell apart
 
 
 def draw(results: pd.DataFrame) -> Chart | str:
-    """Bars of each type, for the most accurate settings."""
+    """Draw bars per question type for the most accurate settings."""
     if results["type"].nunique() < 2:
-        return "the questions have no types"
+        return "there are fewer than two question types"
     best = accuracy(results).sort_values("accuracy", ascending=False, kind="stable")["name"].tolist()
     shown = [name for name in results["name"].cat.categories if name in best[:MOST]]
     table = accuracy(results[results["name"].isin(shown)], ("type", "name"))

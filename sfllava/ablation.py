@@ -1,4 +1,4 @@
-"""Ablations: one question, many settings, evaluated in one sweep that computes nothing twice; each setting's cost."""
+"""Ablations: one question, answered by many settings in a single run that shares their work; and their costs."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ablation:
-    """A file of ablations/.
+    """An ablation, as defined by a file in ablations/.
 
     Attributes:
         name: the name of the file.
         question: the question that the ablation answers.
-        benchmark: a benchmark that suits it.
+        benchmark: the default benchmark.
         make: (model, task, token budget) -> the settings.
         takes_tokens: whether it takes a token budget.
         paper: setting -> benchmark -> model size -> the paper's number.
@@ -58,7 +58,7 @@ class Ablation:
             tokens: visual tokens per video, for an ablation that matches a budget.
 
         Raises:
-            SfllavaError: The ablation takes no token budget.
+            SfllavaError: the ablation takes no token budget.
         """
         if tokens is not None and not self.takes_tokens:
             raise SfllavaError(f"ablation {self.name} has settings of its own and takes no token budget")
@@ -66,10 +66,19 @@ class Ablation:
 
 
 def load_ablation(name: str | Path) -> Ablation:
-    """Load an ablation by name, or from a .py file of your own with the same parts as those in ablations/.
+    """Load an ablation by name, or from a .py file of your own.
 
-    These parts are: a docstring whose first line is the question; BENCHMARK; SETTINGS, a list, or a function
-    settings(model, task, tokens) that returns one; and optionally PAPER and TOKENS (the default budget).
+    The file needs a docstring whose first line is the question; BENCHMARK; and SETTINGS, a list, or a function
+    settings(model, task, tokens) that returns one. PAPER and TOKENS (the default budget) are optional.
+
+    Args:
+        name: the name of a file in ablations/, or a path.
+
+    Returns:
+        The ablation.
+
+    Raises:
+        SfllavaError: the file lacks one of these.
     """
     module = catalogue.load("ablations", name)
     path = module.__file__
@@ -105,7 +114,7 @@ def ablate(
     """Evaluate all settings of an ablation in one sweep, into one run folder.
 
     Each video is decoded once and each of its frames encoded once for all settings. Settings with the same Slow pathway
-    share its keys and values. The same call again continues where it stopped, and adds new settings of the ablation.
+    share its keys and values. Called again, it continues where it stopped, and adds new settings of the ablation.
 
     Args:
         ablation: the ablation, its name, or a file of your own.
@@ -116,7 +125,8 @@ def ablate(
         questions: the question file or folder.
         videos: the folder of videos.
         tokens: visual tokens per video, for an ablation that matches a budget.
-        measure: time each setting alone on the first video, into costs.json, since shared work cannot be attributed.
+        measure: whether to time each setting on its own on the first video and write the times to costs.json, since the
+            times of a run, which shares work between settings, cannot be attributed to one.
         options: those of `evaluate`.
 
     Returns:

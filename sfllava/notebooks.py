@@ -1,6 +1,6 @@
-"""Run notebooks with parameters, through papermill, and read those parameters inside them.
+"""Run notebooks with parameters, using papermill, and read those parameters inside them.
 
-papermill on its own only warns of a parameter that the notebook does not have.
+papermill only warns about a parameter that the notebook does not have; here it is an error.
 """
 
 from __future__ import annotations
@@ -66,18 +66,18 @@ def _read_json(text: str) -> Any:
 
 
 def settings_of(frames: Any, aggregation: Any) -> list[Setting]:
-    """Return every combination of frames and aggregation, each a parameter with one or several values."""
+    """Return a setting for every combination of the notebook parameters frames and aggregation."""
     names = values_of(aggregation, "aggregation")
     return [Setting(n, name) for n in values_of(frames, "frames", int) for name in names]
 
 
 def run_paths(runs: Any) -> list[str]:
-    """Return the run folders of a parameter. An existing path is one folder, even with commas in it."""
+    """Return the run folders in a notebook parameter; an existing path is one folder, even if it contains commas."""
     return [str(runs)] if isinstance(runs, str | Path) and Path(runs).exists() else values_of(runs, "runs")
 
 
 def load_or_render(name: str, questions: str = "", videos: str = "", root: str = "") -> Benchmark:
-    """Load a benchmark by a notebook's parameters, where "" is none; ShapesQA without them is rendered to `samples`."""
+    """Load a benchmark from notebook parameters, where "" means none; without any, render ShapesQA to `samples`."""
     if name == "shapesqa" and not (questions or videos or root):
         root = str(_render_samples())
     return find_benchmark(name, questions or None, videos or None, root or None)

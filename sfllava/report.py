@@ -1,4 +1,4 @@
-"""Write the results of runs for readers: tables and figures as files, and a report in HTML."""
+"""Write the results of runs: tables and figures as files, and a report in HTML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def export_all(
 ) -> dict[str, list[Path] | str]:
     """Draw the figures of runs into a folder, with their tables as CSV, Parquet and LaTeX.
 
-    The new files replace earlier ones together, once all are made; after an error the folder is unchanged.
+    The files are written only once all are made, so that an error leaves the folder unchanged.
     The same runs give the same bytes.
 
     Args:
@@ -31,7 +31,7 @@ def export_all(
         judge: the judge whose verdicts decide open questions. Default: offline scores.
 
     Returns:
-        Name -> its files, or in words why there are none.
+        Name -> its files, or the reason why there are none.
     """
     out, results = Path(out), load_results(runs, judge)
     files = ("csv", "parquet", "tex")
@@ -53,8 +53,9 @@ def tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
         results: from `load_results`.
 
     Returns:
-        Name -> table: accuracy, costs, failures; with several settings differences, with several question types types.
-        Where settings cannot be compared, for example in an unfinished sweep, differences says why in words.
+        Name -> table: `accuracy`, `costs` and `failures`; `differences` if there are several settings; `types` if there
+        are several question types. If settings cannot be compared, for example in an unfinished run, `differences` is
+        the reason.
     """
     found: dict[str, pd.DataFrame | str] = {
         "accuracy": accuracy(results, ("benchmark", "name")), "costs": costs(results), "failures": failures(results),

@@ -1,4 +1,4 @@
-"""Figures of results: a file of figures/ makes a chart; seaborn draws it for print and plotly for the screen."""
+"""Figures of results: each file in figures/ makes a chart, which seaborn draws for print and plotly for the screen."""
 
 from __future__ import annotations
 
@@ -22,9 +22,19 @@ __all__ = [
 
 
 def draw_chart(name: str | Path, results: pd.DataFrame) -> Chart | str:
-    """The chart that a file of figures/ makes of results, or in words why it makes none.
+    """Make the chart of a figure file.
 
-    Of several benchmarks each has panels of its own, unless the results say by a column `panel` what belongs together.
+    Each benchmark gets its own panels, unless a column `panel` in the results groups the rows.
+
+    Args:
+        name: the name of a file in figures/, or a file of your own with a function `draw(results)`.
+        results: from `load_results`.
+
+    Returns:
+        The chart, or the reason why there is none.
+
+    Raises:
+        SfllavaError: the file has no function `draw`.
     """
     draw = getattr(catalogue.load("figures", name), "draw", None)
     if draw is None:
@@ -37,7 +47,7 @@ def draw_chart(name: str | Path, results: pd.DataFrame) -> Chart | str:
 
 
 def _joined(charts: dict[str, Chart]) -> Chart:
-    """The panels of several benchmarks, in which a name has one colour."""
+    """Join the panels of several benchmarks, with one colour per series name."""
     panels = [
         replace(panel, title=f"{benchmark}, {panel.title}" if panel.title else benchmark)
         for benchmark, chart in charts.items() for panel in chart.panels
@@ -48,7 +58,12 @@ def _joined(charts: dict[str, Chart]) -> Chart:
 
 
 def show_figures(results: pd.DataFrame, names: Sequence[str | Path] = ()) -> None:
-    """Show all figures, or those named, in a notebook; in words why one has nothing to show."""
+    """Show figures in a notebook; where there is none to show, print why.
+
+    Args:
+        results: from `load_results`.
+        names: the figures to show, by name or as files of your own. Default: all.
+    """
     for name in names or catalogue.names("figures"):
         chart = draw_chart(name, results)
         if isinstance(chart, str):
@@ -60,7 +75,16 @@ def show_figures(results: pd.DataFrame, names: Sequence[str | Path] = ()) -> Non
 def save_figures(
     results: pd.DataFrame, out: str | Path, names: Sequence[str | Path] = ()
 ) -> dict[str, list[Path] | str]:
-    """Draw all figures, or those named, as SVG, PDF, PNG and HTML; the files by figure, or why there are none."""
+    """Draw figures as SVG, PDF, PNG and HTML files.
+
+    Args:
+        results: from `load_results`.
+        out: the folder; created if it does not exist.
+        names: the figures to draw, by name or as files of your own. Default: all.
+
+    Returns:
+        Figure name -> its files, or the reason why there are none.
+    """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     made: dict[str, list[Path] | str] = {}

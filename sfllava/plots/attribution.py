@@ -18,14 +18,14 @@ from sfllava.sampler.video import Video
 
 
 def show_attention(attribution: Attribution, word: int | None = None) -> go.Figure:
-    """Draw the attention by frame as bars, and over the frames of each part of the visual tokens.
+    """Draw the attention on each frame as bars, and over the frames of each part of the visual tokens.
 
     Args:
         attribution: an answer and its attention.
         word: index of a word of the answer; None for the mean over all words.
 
     Returns:
-        The figure. Colours have the same scale for all words; the highest 1 % of patches share the strongest.
+        The figure. The colour scale is the same for all words; the highest 1 % of patches get the strongest colour.
     """
     shapes = {source.name: sheet_shape(len(frames_of(source))) for source in attribution.sources}
     heights = [(name, 40 + 84 * rows) for name, (_, rows) in shapes.items()]
@@ -38,7 +38,7 @@ def show_attention(attribution: Attribution, word: int | None = None) -> go.Figu
         heat = attribution.heat(name, word)
         title = f"{name.capitalize()}: {float(heat.sum()):.1%} of the attention, {len(frames)} frames"
         draw_sheet(figure, rows[name], video, frames, shape, attribution.grid, title, grey=True)
-        top = max(_strong(source, weights) for weights in attribution.attention)
+        top = max(_strongest(source, weights) for weights in attribution.attention)
         _draw_heat(figure, rows[name], heat[frames], frames, shape, COLOURS.get(name, COLOURS["visual"]), top)
     words = [html.escape(text) for text in attribution.words]
     answer = " ".join(f"<b>[{text}]</b>" if i == word else text for i, text in enumerate(words))
@@ -64,7 +64,7 @@ def _draw_heat(
     figure: go.Figure, row: int, heat: np.ndarray, frames: Sequence[int], shape: tuple[int, int], colour: str,
     top: float,
 ) -> None:  # fmt: skip
-    """Draw values (K h w) over a contact sheet, from transparent to a colour."""
+    """Draw a heat map (K h w) over a contact sheet of K frames, from transparent to the given colour."""
     (across, down), (_, h, w) = shape, heat.shape
     z = np.full((down * (h + 1), across * (w + 1)), np.nan, np.float32)
     which = np.full(z.shape, -1)
@@ -81,7 +81,7 @@ def _draw_heat(
     )  # fmt: skip
 
 
-def _strong(source: TokenSource, weights: torch.Tensor) -> float:
-    """Return the 99th percentile of one word's attention over the patches of a part."""
+def _strongest(source: TokenSource, weights: torch.Tensor) -> float:
+    """Return the 99th percentile of one word's attention over the patches of a part of the tokens."""
     heat = source.heat(weights[source.tokens])
     return float(np.quantile(heat[frames_of(source)].numpy(), 0.99))

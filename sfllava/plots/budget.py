@@ -1,4 +1,4 @@
-"""What a setting takes of the context, as one bar."""
+"""A bar of how much of the context a setting uses."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from sfllava.types import Question
 def show_budget(
     setting: Setting, model: VideoLM, question: Question | str = "", prompt: Prompt | None = None
 ) -> go.Figure:
-    """Draw what a setting and a question take of a model's context.
+    """Draw how much of a model's context a setting and a question use.
 
     Args:
         setting: frames, aggregation and prompt.
-        model: whose context counts.
-        question: what will be asked.
-        prompt: in place of the setting's or the model family's own.
+        model: the model whose context it is.
+        question: the question to ask.
+        prompt: replaces the setting's prompt or the model family's.
 
     Returns:
-        A bar of slow, fast and text tokens and of what is free; red where they do not fit.
+        A bar of slow, fast and text tokens and of the free positions; red if the tokens do not fit.
     """
     return draw_budget(context_budget(setting, model, question, prompt))
 
 
 def draw_budget(budget: ContextBudget) -> go.Figure:
-    """Draw the bar of a budget."""
+    """Draw a context budget as one bar."""
     figure = go.Figure()
     for name, tokens in budget.parts.items():
         figure.add_bar(

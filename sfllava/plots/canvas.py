@@ -1,4 +1,4 @@
-"""What figures of video frames are made of: rows, axes, contact sheets of frames, lines over them."""
+"""Parts of the figures of video frames: rows, axes, contact sheets, and lines over the frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ INK = "#7a7a7a"  # legible on white and on black; the explorer's style sheet rep
 
 
 def stack_rows(rows: Sequence[tuple[str, int]], top: int = 50) -> tuple[go.Figure, dict[str, int]]:
-    """Make an empty figure of rows from (name, height in pixels); return it and each row's number."""
+    """Make an empty figure whose rows are stacked from top to bottom.
+
+    Args:
+        rows: (name, height in pixels) of each row.
+        top: margin above the first row, in pixels.
+
+    Returns:
+        The figure, and name -> number of the row, from 1.
+    """
     gap = 50
     height = sum(pixels for _, pixels in rows) + gap * len(rows) + top
     figure = plain_figure(go.Figure(layout={"height": height}))
@@ -37,7 +45,7 @@ def stack_rows(rows: Sequence[tuple[str, int]], top: int = 50) -> tuple[go.Figur
 
 
 def plain_figure(figure: go.Figure) -> go.Figure:
-    """Give a figure the look that all share."""
+    """Apply the style that all these figures share, and return the figure."""
     figure.update_layout(
         template="none", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": INK, "size": 12},
         margin={"l": 60, "r": 20, "t": 50, "b": 40}, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
@@ -48,13 +56,13 @@ def plain_figure(figure: go.Figure) -> go.Figure:
 
 
 def axes_of(row: int) -> tuple[str, str]:
-    """Return plotly's names of a row's axes."""
+    """Return the names that plotly gives to a row's x and y axes."""
     end = "" if row == 1 else str(row)
     return f"x{end}", f"y{end}"
 
 
 def label_axes(figure: go.Figure, row: int, x_label: str, y_label: str, tickformat: str = "", **x: Any) -> None:
-    """Label the axes of a row."""
+    """Label the axes of a row; further keywords go to its x axis."""
     end = "" if row == 1 else str(row)
     figure.update_layout(
         {
@@ -65,13 +73,13 @@ def label_axes(figure: go.Figure, row: int, x_label: str, y_label: str, tickform
 
 
 def add_pictures(figure: go.Figure, pictures: list[dict[str, Any]]) -> None:
-    """Add images to a figure."""
+    """Add images to a figure, as plotly layout images."""
     layout: Any = figure.layout
-    figure.update_layout(images=[*layout.images, *pictures])  # all at once: each update checks the layout
+    figure.update_layout(images=[*layout.images, *pictures])  # all at once: each update validates the whole layout
 
 
 def sheet_shape(n: int) -> tuple[int, int]:
-    """Return (columns, rows) of a contact sheet of n frames."""
+    """Return (columns, rows) of a contact sheet of n frames, at most 17 per row."""
     rows = -(-n // 17)
     return -(-n // rows), rows
 
@@ -80,7 +88,18 @@ def draw_sheet(
     figure: go.Figure, row: int, video: Video, frames: Sequence[int], shape: tuple[int, int],
     grid: tuple[int, int], title: str, grey: bool = False,
 ) -> None:  # fmt: skip
-    """Draw frames of h x w patches as a contact sheet; axes are in patches, with one patch between frames."""
+    """Draw frames as a contact sheet, whose axes count patches and whose frames are one patch apart.
+
+    Args:
+        figure: the figure to draw in.
+        row: the row of the figure.
+        video: the sampled frames.
+        frames: indices of the frames to draw.
+        shape: (columns, rows) of the sheet.
+        grid: rows and columns of patches in a frame.
+        title: text above the sheet.
+        grey: whether to draw the frames without colour.
+    """
     (across, down), (h, w) = shape, grid
     xaxis, yaxis = axes_of(row)
     pictures = []
@@ -108,14 +127,9 @@ def draw_sheet(
     )  # fmt: skip
     layout: Any = figure.layout
     figure.add_annotation(
-        text=html.escape(title),
-        xref="paper",
-        yref="paper",
-        x=0,
-        y=layout[f"yaxis{end}"].domain[1],
-        yanchor="bottom",
-        showarrow=False,
-    )
+        text=html.escape(title), xref="paper", yref="paper", x=0, y=layout[f"yaxis{end}"].domain[1],
+        yanchor="bottom", showarrow=False,
+    )  # fmt: skip
 
 
 def draw_lines(
@@ -136,7 +150,7 @@ def draw_lines(
 
 
 def data_uri(frame: np.ndarray, side: int) -> str:
-    """Return a frame as the data URI of a JPEG of at most `side` pixels."""
+    """Return a frame as the data URI of a JPEG whose longer side has at most `side` pixels."""
     image = Image.fromarray(frame)
     image.thumbnail((side, side))
     out = io.BytesIO()
@@ -145,5 +159,5 @@ def data_uri(frame: np.ndarray, side: int) -> str:
 
 
 def wrap_text(text: str, width: int) -> str:
-    """Escape a text for HTML, in lines of at most `width` characters."""
+    """Break a text into lines of at most `width` characters, and escape them for HTML."""
     return "<br>".join(html.escape(line) for line in textwrap.wrap(text, width))

@@ -1,4 +1,4 @@
-"""What a figure shows, independent of the library that draws it (seaborn or plotly)."""
+"""The content of a figure, independent of the library that draws it (seaborn or plotly)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ Mark = Literal["line", "points", "bars", "front"]
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one colour: x, y, the 95 % interval (low, high) where there is one, and what hovering shows."""
+    """One named series of points.
+
+    Attributes:
+        name: the name in the legend.
+        x: numbers or category names.
+        y: the values.
+        low: lower ends of the 95 % intervals; None if there are none.
+        high: their upper ends.
+        hover: the hover text of each point.
+        mark: how the points are drawn.
+        colour: index of the colour and marker, the same in all panels of a chart.
+    """
 
     name: str
     x: Sequence[Any]
@@ -24,12 +35,11 @@ class Series:
     hover: Sequence[str] = ()
     mark: Mark = "line"
     colour: int = 0
-    """Number of the colour and marker, the same in all panels of a chart."""
 
 
 @dataclass(frozen=True)
 class Heat:
-    """A table of values by row and column, None where there is none, and what hovering shows."""
+    """A table of values with a hover text for each; None where there is no value."""
 
     rows: Sequence[str]
     columns: Sequence[str]
@@ -48,7 +58,7 @@ class Panel:
     log_x: bool = False
     heat: Heat | None = None
     level: float | None = None
-    """A dashed horizontal line, such as chance."""
+    """Height of a dashed horizontal line labelled chance."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,18 @@ ACCURACY = "accuracy, % (95 % interval)"
 
 
 def series_of(table: pd.DataFrame, x: str, name: str, colour: int = 0, mark: Mark = "line") -> Series:
-    """Rows of `results.accuracy` as a series along the column `x`."""
+    """Make a series from a table of accuracies.
+
+    Args:
+        table: rows of `results.accuracy`.
+        x: the column on the x axis.
+        name: the name in the legend.
+        colour: index of the colour and marker.
+        mark: how the points are drawn.
+
+    Returns:
+        The series, sorted by x.
+    """
     rows = table.sort_values(x, kind="stable")
     return Series(
         name, rows[x].tolist(), rows["accuracy"].tolist(), rows["low"].tolist(), rows["high"].tolist(),
@@ -73,23 +94,23 @@ def series_of(table: pd.DataFrame, x: str, name: str, colour: int = 0, mark: Mar
 
 
 def log_ticks(panel: Panel) -> tuple[list[float], list[str]]:
-    """Ticks of a logarithmic axis at values that there are, as many as have room for their labels, and these."""
+    """Return ticks of a logarithmic axis and their labels: as many of the panel's x values as have room for labels."""
     values = sorted({float(x) for series in panel.series for x in series.x})
     ticks = values[:1]
-    for value in values[1:]:  # about a sixth of the axis each
+    for value in values[1:]:  # each label needs about a sixth of the axis
         if math.log(value / ticks[-1]) > 0.16 * max(math.log(values[-1] / values[0]), 1e-9):
             ticks.append(value)
     return ticks, [f"{tick:,.0f}" if tick >= 100 else f"{tick:.2g}" for tick in ticks]
 
 
 def hover(row: dict[str, Any]) -> str:
-    """Setting, accuracy with interval, n, and what failed."""
+    """Return the hover text of a row of accuracies: setting, accuracy with interval, n, failed and unparsable."""
     text = f"{row['name']}: {row['accuracy']:.1f} % [{row['low']:.1f}, {row['high']:.1f}], n = {row['questions']:,}"
     return f"{text}, failed {row['failed']:,}, unparsable {row['unparsable']:,}, {row['tokens']:,.0f} tokens"
 
 
 def kind_of(aggregation: str | None) -> str:
-    """The family of an aggregation by its name: slow + fast, slow only, fast only, or another method."""
+    """Return the family of an aggregation from its name: slow + fast, slow only, fast only, or another method."""
     name = aggregation or ""
     if name.startswith("slowfast-"):
         slow, fast = "slow_0frms" not in name, not name.endswith("fast_0x0")

@@ -1,4 +1,4 @@
-"""The sampled frames of a video, and the cells of each part of the visual tokens."""
+"""The sampled frames of a video, and which patches each visual token covers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
-_LARGE = 10  # frames of a part that are drawn large enough to see their cells
+_LARGE = 10  # the most frames per part that can be drawn large enough to show their cells
 
 
 def show_frames(video: Video, setting: Setting, grid: tuple[int, int] = (24, 24)) -> go.Figure:
-    """Draw the sampled frames on a time axis, and over some of them the patches that become one token.
+    """Draw the sampled frames on a time axis, and on some of them which patches become one token.
 
     Args:
         video: the sampled frames.
@@ -57,7 +57,7 @@ def show_frames(video: Video, setting: Setting, grid: tuple[int, int] = (24, 24)
 
 
 def _sources(video: Video, setting: Setting, grid: tuple[int, int]) -> tuple[list[TokenSource], str]:
-    """Return where the tokens come from, or why that cannot be said."""
+    """Return the source of each token, by part, and a note; without sources the note gives the reason."""
     aggregator, count = setting.aggregation, len(video.frames)
     if needs_features(aggregator):
         return [], f"{setting.name}: its tokens depend on the features of the frames, so encode the video first"
@@ -102,19 +102,19 @@ def draw_strip(figure: go.Figure, row: int, video: Video, slow: Sequence[int]) -
 
 
 def frame_times(video: Video) -> tuple[np.ndarray, str]:
-    """Return the frames' place on the time axis (T), and its label; images without times are numbered."""
+    """Return the frames' positions on the time axis (T) and its label; frames without times are placed by index."""
     if np.isnan(video.pts_seconds).any():
         return video.indices.astype(float), "frame of the source"
     return video.pts_seconds, "seconds"
 
 
 def frame_spacing(x: np.ndarray) -> float:
-    """Return the median distance between two frames."""
+    """Return the median distance between neighbouring frames on the time axis."""
     return float(np.median(np.diff(x))) if len(x) > 1 else 1.0
 
 
 def time_range(x: np.ndarray) -> list[float]:
-    """Return the range of a time axis, with room for half of the widest frame at both ends."""
+    """Return the range of a time axis, with room for half a frame at both ends, however wide it is drawn."""
     return [float(x.min()) - 1.6 * frame_spacing(x), float(x.max()) + 1.6 * frame_spacing(x)]
 
 
@@ -124,7 +124,7 @@ def frames_of(source: TokenSource) -> list[int]:
 
 
 def _spread(frames: list[int]) -> list[int]:
-    """Return at most `_LARGE` of the frames, at equal distances."""
+    """Return at most `_LARGE` of the frames, evenly spaced."""
     if len(frames) <= _LARGE:
         return frames
     return [frames[(2 * i + 1) * len(frames) // (2 * _LARGE)] for i in range(_LARGE)]
@@ -140,7 +140,7 @@ def _framed(frame: np.ndarray, colour: str) -> np.ndarray:
 
 
 def _cells(source: TokenSource, frame: int) -> list[tuple[float, ...]]:
-    """Return the borders of a frame, and those between its patches that go into different tokens, as segments."""
+    """Return the borders of a frame, and the borders between patches of different tokens, as line segments."""
     inside = source.patches[source.frames[:, frame] > 0]
     label = np.full([size + 2 for size in inside.shape[1:]], -1)
     label[1:-1, 1:-1] = np.where(inside.sum(0) == 0, -1, inside.argmax(0))
@@ -153,6 +153,6 @@ def _cells(source: TokenSource, frame: int) -> list[tuple[float, ...]]:
 
 
 def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """Return start and end of each run of true values."""
+    """Return (start, end) of each run of true values; the end is exclusive."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist()))

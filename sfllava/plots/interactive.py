@@ -1,4 +1,4 @@
-"""Charts as plotly figures: hovering shows the setting, its interval, how many questions, and what failed."""
+"""Charts as plotly figures: hovering shows the setting, the interval, and the number of questions and failures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cros
 
 
 def render(chart: Chart) -> go.Figure:
-    """A plotly figure."""
+    """Render a chart as a plotly figure."""
     n = len(chart.panels)
     columns = n if n <= 3 else 2
     rows = -(-n // columns)
@@ -41,10 +41,10 @@ def render(chart: Chart) -> go.Figure:
         if panel.log_x:
             ticks, labels = log_ticks(panel)
             figure.update_xaxes(type="log", tickvals=ticks, ticktext=labels, **at)
-        # a title that the panel to the left has already would be written over that panel
-        known = i % columns and chart.panels[i - 1].y_label == panel.y_label
-        # the same heights in all panels, so that they can be compared
-        figure.update_yaxes(title_text=None if known else panel.y_label, matches=None if panel.heat else "y", **at)
+        # omitted where the panel to the left has the same title, since it would be drawn over that panel
+        repeated = i % columns and chart.panels[i - 1].y_label == panel.y_label
+        # the same y range in all panels, so that heights can be compared
+        figure.update_yaxes(title_text=None if repeated else panel.y_label, matches=None if panel.heat else "y", **at)
     figure.update_layout(
         template="plotly_white", height=420 * rows, legend={"orientation": "h", "y": -0.25}, margin={"t": 60, "b": 60},
         barmode="group",
@@ -89,7 +89,7 @@ def _heat(panel: Panel) -> go.Heatmap:
 
 
 def save(figure: go.Figure, path: Path) -> Path:
-    """Write .html, with plotly's script next to it, once per folder."""
+    """Write an HTML file, with plotly's script next to it, once per folder; return the path."""
     text = figure.to_html(include_plotlyjs="directory", div_id=path.stem, config={"displaylogo": False})
     if not (script := path.with_name("plotly.min.js")).exists():
         write_file(script, get_plotlyjs().encode())

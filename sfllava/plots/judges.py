@@ -1,4 +1,4 @@
-"""The figure of `analysis.agreement`: the scores of each judge, and how well each pair agrees."""
+"""The figure of `analysis.agreement`: the scores of each judge, and how well each pair of judges agrees."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from sfllava.plots.static import MARKERS, STYLE, TEXT, legend_below
 
 
 def judges_agreement(scores: pd.DataFrame, kappas: pd.DataFrame) -> Figure:
-    """What each judge says of a run, as `agreement.scores` gives it, and beside it how far each two agree (kappa).
+    """Draw the scores that each judge gives to a run, and next to them each pair's agreement (Cohen's kappa).
 
-    kappas: a square table with the judges' names, NaN where there is none.
+    Args:
+        scores: from `agreement.scores`.
+        kappas: a square table with the judges' names; NaN where there is no kappa.
+
+    Returns:
+        The figure, closed, so that a notebook shows it once.
     """
     judges = list(scores["judge"].unique())
     value = "accuracy" if any(scores["accuracy"].notna()) else "score"

@@ -1,4 +1,4 @@
-"""Charts as seaborn figures, at the width of a paper's column (or of its two), and as files."""
+"""Charts as seaborn figures, one or two columns of a paper wide, and as files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from sfllava.files import atomic_write
 from sfllava.plots.chart import Chart, Panel, Series, log_ticks
 
-COLUMN, TEXT = 3.3, 6.9  # inches: one column of a two-column paper, and both
+COLUMN, TEXT = 3.3, 6.9  # width of one column of a two-column paper, and of both, in inches
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 STYLE: Any = {
     "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "legend.fontsize": 7, "axes.linewidth": 0.6, "grid.linewidth": 0.4, "svg.hashsalt": "sfllava",
     "pdf.fonttype": 42,
 }  # fmt: skip
-# nothing of the time or the machine goes into a file, so that equal input gives equal bytes
+# files store no dates and no tool names, so that equal input gives equal bytes
 _METADATA: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -31,7 +31,7 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 
 def render(chart: Chart) -> Figure:
-    """A matplotlib figure; it is closed, so that a notebook shows it once, where it is returned."""
+    """Render a chart as a matplotlib figure, closed, so that a notebook shows it only where it is returned."""
     n = len(chart.panels)
     columns = n if n <= 3 else 2
     rows = -(-n // columns)
@@ -40,7 +40,7 @@ def render(chart: Chart) -> Figure:
         height = (2.6 if n == 1 else 2.5) * rows + 0.3
         figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
         axes = list(grid.flat)
-        limits = _limits(chart.panels)  # the same for all panels, so that heights can be compared
+        limits = _limits(chart.panels)  # the same y range in all panels, so that heights can be compared
         for axis, panel in zip(axes, chart.panels):
             _heat(axis, panel) if panel.heat else _panel(axis, panel, limits)
         for axis in axes[n:]:
@@ -49,7 +49,7 @@ def render(chart: Chart) -> Figure:
         for axis in axes[:n]:
             handles |= dict(zip(*axis.get_legend_handles_labels()[::-1]))
         if len(handles) > 1:
-            lines = ("Pareto front", "chance")  # last, behind what was measured
+            lines = ("Pareto front", "chance")  # listed last, after what was measured
             names = sorted(handles, key=lambda name: lines.index(name) if name in lines else -1)
             legend_below(figure, [handles[name] for name in names], names)
         if chart.note:
@@ -59,8 +59,8 @@ def render(chart: Chart) -> Figure:
 
 
 def legend_below(figure: Figure, handles: list[Any], names: list[str]) -> None:
-    """A legend under all panels, of as many columns as have room."""
-    inches = 0.5 + 0.056 * max(map(len, names))  # of a column: handle, gap, and the longest name
+    """Add a legend below all panels, with as many columns as have room."""
+    inches = 0.5 + 0.056 * max(map(len, names))  # width of a column: handle, gap and the longest name
     columns = max(1, int(figure.get_size_inches()[0] / inches))
     figure.legend(handles, names, loc="outside lower center", frameon=False, ncols=min(columns, len(names)))
 
@@ -84,7 +84,7 @@ def _panel(axis: Any, panel: Panel, limits: tuple[float, float]) -> None:
             x = x + (bars.index(series) - (len(bars) - 1) / 2) * width
             axis.bar(x, y, width, color=colour, yerr=_errors(series), label=series.name, error_kw={"linewidth": 0.7})
         else:
-            if panel.log_x and len(points) > 1:  # a little aside, so that points on one another are both seen
+            if panel.log_x and len(points) > 1:  # shifted a little, so that overlapping points can be told apart
                 x = x * span ** (0.014 * (points.index(series) - (len(points) - 1) / 2))
             axis.errorbar(
                 x, y, yerr=_errors(series), label=series.name, color=colour, marker=marker, markersize=4,
@@ -111,7 +111,7 @@ def _log_axis(axis: Any, panel: Panel) -> None:
 
 
 def _limits(panels: Sequence[Panel]) -> tuple[float, float]:
-    """Of accuracies: from zero where there are bars, else what the intervals need, and no less than 20 points."""
+    """Return the y range of accuracies: all intervals, at least 20 points, and from zero if there are bars."""
     series = [s for panel in panels for s in panel.series]
     values = [v for s in series for part in (s.low or s.y, s.high or s.y) for v in part]
     values += [panel.level for panel in panels if panel.level is not None]
@@ -153,7 +153,7 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write .svg, .pdf or .png; equal figures give equal bytes."""
+    """Write an SVG, PDF or PNG file and return its path; equal figures give equal bytes."""
     kind = path.suffix[1:]
     with matplotlib.rc_context(STYLE), atomic_write(path) as part:
         figure.savefig(part, metadata=_METADATA[kind], dpi=300)

@@ -1,4 +1,4 @@
-"""The commands that the fault tests disturb, as real processes, and what they leave on disk."""
+"""The commands that the fault tests disturb, run as real processes, and their results on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sfllava.runs.verdicts import read_verdicts
 from sfllava.sampler.reading import read_video
 
 JUDGE = "openai-judge-2026-01-01"
-# a judge's requests fail in the ways that pass: each verdict is there in the end, whenever its process was killed
+# the transient failures of a judge's requests: every verdict must arrive in the end, even if its process was killed
 FAULTS = dict.fromkeys(("rate_limit", "server_error", "cut", "reset", "duplicate"), 0.02)
 ABLATION = '''"""Which grid is best?"""
 
@@ -41,48 +41,56 @@ SETTINGS = [Setting(8, SlowFast(4, "spatial_1d_max_pool", (g, g)), f"fast {g}") 
 
 @dataclass(frozen=True)
 class Command:
-    """A command line but for its folder; `rows` is what grows in that folder, `prepare` what must be there before."""
+    """A command that runs on an output folder.
+
+    Attributes:
+        name: the command's name.
+        arguments: folder -> its command line arguments.
+        result: folder -> the result, which must be the same however often the command was disturbed.
+        rows: the file in the folder to which it appends rows.
+        prepare: creates the files that the command needs in the folder.
+        env: additional environment variables.
+    """
 
     name: str
-    words: Callable[[Path], list[str]]
+    arguments: Callable[[Path], list[str]]
     result: Callable[[Path], Any]
-    """What must be the same however often it was disturbed"""
     rows: str = ""
     prepare: Callable[[Path], Any] = lambda out: None
     env: dict[str, str] = field(default_factory=dict)
 
     def start(self, out: Path, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
-        """The process; its words go to a file beside the folder, which `said` reads."""
-        line = [sys.executable, "-m", "sfllava.cli", *self.words(out)]
-        with said_path(out).open("w") as file:
+        """Start the process; its output goes to a file next to the folder, which `output` reads."""
+        line = [sys.executable, "-m", "sfllava.cli", *self.arguments(out)]
+        with output_path(out).open("w") as file:
             env = {**os.environ, "PYTHONPATH": str(ROOT), **self.env, **(env or {})}
             return subprocess.Popen(line, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=env, **options)
 
     def run(self, out: Path, **options: Any) -> int:
-        """Start it, and its exit status at the end."""
+        """Run it to the end, and return its exit status."""
         return self.start(out, **options).wait()
 
     def lines(self, out: Path) -> list[bytes]:
-        """The whole lines of its rows."""
+        """Return the complete lines of its file of rows."""
         file = out / self.rows
         lines = file.read_bytes().splitlines(keepends=True) if self.rows and file.exists() else []
         return [line for line in lines if line.endswith(b"\n")]
 
 
-def said_path(out: Path) -> Path:
-    return out.with_name(f"{out.name}.said")
+def output_path(out: Path) -> Path:
+    return out.with_name(f"{out.name}.output")
 
 
-def said(out: Path) -> str:
-    """What the last process on a folder printed."""
-    return said_path(out).read_text(errors="replace")
+def output(out: Path) -> str:
+    """Return what the last process on a folder printed."""
+    return output_path(out).read_text(errors="replace")
 
 
-_made: dict[tuple[Any, ...], Path] = {}  # what is made once for the tests of all modules
+_made: dict[tuple[Any, ...], Path] = {}  # made once for the tests of all modules
 
 
 def make_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the commands read, made once: six videos (shapes), a run on them (run) and an ablation."""
+    """Create the commands' inputs, once, and return their folder: six videos, a run on them and an ablation."""
     if ("inputs",) in _made:
         return _made["inputs",]
     folder = tmp_path_factory.mktemp("inputs")
@@ -96,7 +104,7 @@ def make_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_commands(tmp_path_factory: pytest.TempPathFactory, server: Server) -> dict[str, Command]:
-    """The commands by name."""
+    """Return the commands by name."""
     folder = make_inputs(tmp_path_factory)
     ablation, common = folder / "grids.py", ["--root", str(folder / "shapes"), "--model", "tiny"]
     common += ["--max-new-tokens", "6"]
@@ -126,12 +134,12 @@ def make_commands(tmp_path_factory: pytest.TempPathFactory, server: Server) -> d
 
 
 def undisturbed(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a command that nothing disturbed, made once for the tests of all modules."""
+    """Return the output folder of an undisturbed run of a command, made once for the tests of all modules."""
     key = (command.name, *sorted(command.env.items()))
     if key not in _made:
         out = tmp_path_factory.mktemp("undisturbed") / command.name
         command.prepare(out)
-        assert command.run(out) == 0, said(out)
+        assert command.run(out) == 0, output(out)
         _made[key] = out
     return _made[key]
 
@@ -142,7 +150,7 @@ def evaluated(out: Path) -> Any:
 
 
 def ablated(out: Path) -> Any:
-    # a sweep that goes on in the middle of a Slow pathway's settings computes it again
+    # after a restart in the middle of settings that share a Slow pathway, it is computed again
     rows = [{k: v for k, v in row.items() if k != "reused_tokens"} for row in plain(read_rows(out))]
     costs = json.loads((out / "costs.json").read_text())
     cells = len(json.loads((out / "report.ipynb").read_text())["cells"])
@@ -150,7 +158,7 @@ def ablated(out: Path) -> Any:
     ends = {
         path.name: path.read_bytes()[-8:] for path in (out / "figures").iterdir() if path.suffix in (".png", ".svg")
     }
-    # what was timed differs from run to run, and so do the bytes of figures with seconds in them
+    # times differ between runs, and so do the bytes of figures that show them
     names = sorted(path.name for path in (out / "figures").iterdir())
     return *evaluated(out)[:2], rows, sorted(costs), cells, report.rstrip().endswith("</html>"), names, ends
 
@@ -167,26 +175,26 @@ def files(out: Path) -> Any:
 
 
 def rendered(out: Path) -> Any:
-    # the encoder's bytes depend on how memory lies; the frames that it was given do not
+    # the encoder's bytes are not deterministic; the number and size of the frames are
     tables = {path.name: path.read_text() for path in sorted(out.glob("*.csv"))}
-    films = {path.name: read_video(path, 64) for path in sorted((out / "videos").iterdir())}
-    return tables, {name: (film.total, film.size, film.damage) for name, film in films.items()}
+    videos = {path.name: read_video(path, 64) for path in sorted((out / "videos").iterdir())}
+    return tables, {name: (video.total, video.size, video.damage) for name, video in videos.items()}
 
 
-def twice(command: Command, out: Path) -> int:
-    """How many rows stand there a second time."""
+def duplicates(command: Command, out: Path) -> int:
+    """Return how many rows are duplicates."""
     rows = [json.loads(line) for line in command.lines(out)]
     return len(rows) - len({(row["key"], row["setting"], row.get("rubric")) for row in rows})
 
 
-def parts(out: Path) -> list[str]:
-    """Half-written files that were left."""
-    mark = partial_path(Path("x")).name.removesuffix("x")
-    return [path.name for path in out.rglob(f"{mark}*")]
+def partial_files(out: Path) -> list[str]:
+    """Return the names of partial files that were left behind."""
+    prefix = partial_path(Path("x")).name.removesuffix("x")
+    return [path.name for path in out.rglob(f"{prefix}*")]
 
 
-def left(mark: str) -> list[list[str]]:
-    """The command lines of processes with `mark` in their environment that are still there after a while."""
+def still_running(mark: str) -> list[list[str]]:
+    """Return the command lines of processes with `mark` in their environment that still run after a minute."""
     end = time.monotonic() + 60
     while found := [line for line in (_marked(process, mark) for process in psutil.process_iter()) if line]:
         if time.monotonic() > end:
@@ -198,5 +206,5 @@ def left(mark: str) -> list[list[str]]:
 def _marked(process: psutil.Process, mark: str) -> list[str]:
     try:
         return process.cmdline() if mark in process.environ().values() else []
-    except psutil.Error:  # ended meanwhile, a zombie, or another user's
+    except psutil.Error:  # it has ended, is a zombie, or belongs to another user
         return []

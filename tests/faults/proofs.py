@@ -1,4 +1,4 @@
-"""A property tried on many inputs, and counted."""
+"""Test a property on many generated inputs, and record the counts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from hypothesis.strategies import SearchStrategy
 
 
 def prove(
-    fault: str, told: str, inputs: SearchStrategy, check: Callable[[Any], object], few: int = 50, full: int = 1000
+    fault: str, outcome: str, inputs: SearchStrategy, check: Callable[[Any], object], few: int = 50, full: int = 1000
 ) -> None:
-    """Call `check` with inputs that hypothesis makes up; it raises where the property does not hold."""
+    """Call `check` with inputs that hypothesis generates; it must raise if the property does not hold.
+
+    The number of inputs is `full` under `make faults`, `few` otherwise. `fault` and `outcome` go into the table.
+    """
     tried = survived = 0
 
     @settings(max_examples=some(few, full), deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -27,4 +30,4 @@ def prove(
     try:
         run()
     finally:
-        record(fault, tried, survived, tried - survived, told)
+        record(fault, tried, survived, tried - survived, outcome)

@@ -1,7 +1,7 @@
-"""Rendered videos in which each frame says by its grey which one it is, and what must be read from them.
+"""Rendered videos whose frames encode their index as a grey level, and what must be read from them.
 
-The frames of a source are `level(i)` all over, with a white corner at the top left: the number, the order and the
-orientation of what is read can be told from the pixels, whatever a lossy codec did to them.
+Frame i has the grey `level(i)` everywhere except for a white top left corner, so the pixels show the number, order and
+orientation of the frames, even after a lossy codec.
 """
 
 from __future__ import annotations
@@ -24,30 +24,42 @@ UNEVEN = (0, 1, 2, 7, 8, 12, 13, 20, 21, 22, 23, 40, 44, 45, 60, 61)  # in eight
 
 @dataclass(frozen=True)
 class Truth:
-    """What must come back: how many frames, (height, width) upright, quarter turns clockwise, seconds where known."""
+    """What a reader must return for a video.
+
+    Attributes:
+        frames: the number of frames.
+        size: (height, width) when shown upright.
+        turns: quarter turns clockwise.
+        seconds: the time of each frame, empty if unknown.
+        first: the index in the source of the first frame.
+        loose: whether the codec keeps the corner but not the exact grey (frames of very few pixels).
+    """
 
     frames: int = FRAMES
     size: tuple[int, int] = (HEIGHT, WIDTH)
     turns: int = 0
     seconds: tuple[float, ...] = ()
     first: int = 0
-    """Which frame of the source comes first"""
     loose: bool = False
-    """A codec that keeps the corner, but not the exact grey (a frame of very few pixels)"""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file of the corpus; `truth` is that of an intact video, or of the source of a damaged one."""
+    """A file of the corpus.
+
+    Attributes:
+        rule: the kind of file.
+        name: its path below the folder, as a question file would name it.
+        expect: what reading it must give: the whole truth; a part of it or an error; an error; or any result.
+        truth: of an intact video, or of the source of a damaged one.
+        intact: whether the damage is only outside the coded frames, so that every decoded frame equals the source's.
+    """
 
     rule: str
     name: str
-    """Its path below the folder, as a question file would name it"""
     expect: Literal["whole", "damaged", "error", "other"]
-    """All of the truth; a part of it or an error; an error; anything, as long as it ends"""
     truth: Truth = Truth()
     intact: bool = False
-    """Only what is around the coded frames was damaged: a frame that is decoded equals the source's"""
 
 
 Write = Callable[[Path], None]
@@ -55,12 +67,12 @@ Plan = tuple[Item, Write]
 
 
 def level(i: int) -> int:
-    """The grey of a frame."""
+    """Return the grey level of frame i."""
     return 20 + 14 * i
 
 
 def render(frames: int = FRAMES, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """(T H W 3): frames of one grey each, with a white corner at the top left where there is room."""
+    """Return frames (T H W 3) of one grey each, with a white top left corner where there is room."""
     out = np.empty((frames, height, width, 3), np.uint8)
     for i in range(frames):
         out[i] = level(i)
@@ -85,7 +97,7 @@ def encode(
     suffix = path.suffix.lower()
     with av.open(str(path), "w", format=formats.get(suffix, suffix[1:]), options=container or {}) as out:
         sound = _sound(out) if audio else []
-        if codec == "libx265" and len(frames) < 3:  # with B-frames x265 leaves their times of decoding unset
+        if codec == "libx265" and len(frames) < 3:  # with B-frames, x265 leaves decoding times unset
             options = {"x265-params": "bframes=0", **(options or {})}
         stream: Any = out.add_stream(codec, rate=RATE, options=options or {})
         stream.height, stream.width = frames.shape[1:3]
@@ -116,7 +128,7 @@ def encode_audio(path: Path) -> None:
 
 
 def write_gif(path: Path, frames: np.ndarray | None = None, ticks: Sequence[int] | None = None) -> None:
-    """Write a GIF with one palette per frame, so that no grey is lost."""
+    """Write a GIF with one palette per frame, so that no grey level is lost."""
     # in hundredths of a second, as a GIF counts
     images = [Image.fromarray(f).convert("P", palette=Image.Palette.ADAPTIVE) for f in (render() if frames is None else frames)]  # fmt: skip
     steps = [hundredths(b - a) * 10 for a, b in pairwise(ticks)] if ticks else [120] * (len(images) - 1)
@@ -128,13 +140,13 @@ def hundredths(ticks: int) -> int:
 
 
 def turn(data: bytes, turns: int) -> bytes:
-    """An mp4 whose track header says that it must be shown turned clockwise."""
+    """Return an mp4 whose track header asks for a clockwise rotation by `turns` quarter turns."""
     a, b = {1: (0, 1), 2: (-1, 0), 3: (0, -1)}[turns]
     return patch_box(data, b"tkhd", 40, struct.pack(">9i", a << 16, b << 16, 0, -b << 16, a << 16, 0, 0, 0, 1 << 30))
 
 
 def cut_by_edit_list(data: bytes, skipped: int, dropped: int) -> bytes:
-    """An mp4 whose edit list shows only a part of it, as a phone or ffmpeg cuts a video without encoding it again."""
+    """Return an mp4 whose edit list shows only part of it, as when a phone or ffmpeg cuts without re-encoding."""
     (timescale,) = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)
     (duration, start) = struct.unpack_from(">Ii", data, data.index(b"elst") + 12)
     duration -= (skipped + dropped) * 1000 // RATE

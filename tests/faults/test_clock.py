@@ -1,4 +1,4 @@
-"""The wall clock is set back by a day, or on by a year, in the middle of a run: nothing waits, nothing is lost."""
+"""The wall clock jumps back by a day, or forward by a year, during a run: nothing hangs, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import re
 
 import pytest
-from commands import FAULTS, Command, make_commands, said, undisturbed
+from commands import FAULTS, Command, make_commands, output, undisturbed
 from conftest import ROOT
 from fault_table import record, some
 from openai_server import Server
 
-BACK, ON = ("back by a day", -86_400), ("on by a year", 31_536_000)
-# each process of the command imports this at its start; the clock jumps with the first row on disk
+BACK, FORWARD = ("back by a day", -86_400), ("forward by a year", 31_536_000)
+# each process of the command imports this when it starts; the clock jumps once the first row is on disk
 JUMPING = """
 import os, time
 
@@ -36,28 +36,30 @@ def commands(tmp_path_factory):
         yield folder, make_commands(tmp_path_factory, server)
 
 
-@pytest.mark.parametrize(("name", "jump"), [("evaluate", BACK), ("judge", ON)])
-def test_a_clock_that_is_set_on_the_way(commands, tmp_path, tmp_path_factory, name, jump):
+@pytest.mark.parametrize(("name", "jump"), [("evaluate", BACK), ("judge", FORWARD)])
+def test_a_clock_that_jumps_during_a_run(commands, tmp_path, tmp_path_factory, name, jump):
     folder, by_name = commands
     command: Command = by_name[name]
     whole, problems, lost = undisturbed(command, tmp_path_factory), [], 0
-    jumps = some([jump], [BACK, ON])
+    jumps = some([jump], [BACK, FORWARD])
     for jump, by in jumps:
         out = tmp_path / jump.replace(" ", "-")
         command.prepare(out)
         env = {"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT))), "TQDM_MININTERVAL": "0"}
         code = command.run(out, env=env | {"JUMP_BY": str(by), "JUMP_WITH": str(out / command.rows)})
         lost += len(command.lines(whole)) - len(command.lines(out))
-        text = said(out)
+        text = output(out)
         if code or command.result(out) != command.result(whole):
             problems.append(f"{jump}: exit status {code}, or other results: {text[-500:]}")
         days = re.findall(r"^\d{4}-\d\d-\d\d", (out / "log.txt").read_text(), re.MULTILINE)
         if days[0] == days[-1]:
-            problems.append(f"{jump}: the log knows of no other day: {days}")
-        # the bar goes on, and knows the time left
+            problems.append(f"{jump}: the log has only one day: {days}")
+        # the progress bar goes on, and shows a plausible time left
         shown = {int(n) for n in re.findall(r"\| *(\d+)/", text)}
         if len(shown) < 5 or re.search(r"\d:\d\d:\d\d", text.split("\n/")[0]):
             problems.append(f"{jump}: the bar showed {sorted(shown)}: {text[-500:]}")
-    told = "results as undisturbed, the bar goes on; back by a day and on by a year, with the first row on disk"
-    record(f"clock set: {name}", len(jumps), len(jumps) - len(problems), lost, told)
+    outcome = (
+        "results as in an undisturbed run, the bar goes on; back by a day and forward by a year, after the first row"
+    )
+    record(f"clock set: {name}", len(jumps), len(jumps) - len(problems), lost, outcome)
     assert (problems, lost) == ([], 0)

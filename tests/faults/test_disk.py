@@ -1,4 +1,4 @@
-"""A disk that is full, at many places of a command's life: one line that says where, and with space again it goes on."""
+"""The disk is full at many points of a command: it ends with one line that names the file, and goes on with space."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from commands import Command, make_commands, parts, said, undisturbed
+from commands import Command, make_commands, output, partial_files, undisturbed
 from fault_table import record, some
 from openai_server import Server
 
@@ -27,7 +27,7 @@ def commands(tmp_path_factory):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """small_disk(bytes) -> a file system of that size, larger or smaller on later calls; skips where none is allowed."""
+    """Return a function: bytes -> a file system of that size, which later calls resize. Skip if mounting fails."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = False
@@ -49,20 +49,23 @@ def small_disk(tmp_path):
 
 
 def sizes(least: int, most: int, n: int, seed: int) -> list[int]:
-    """`n` random sizes, spread evenly over the orders of magnitude, growing."""
+    """Return `n` random sizes, evenly spread on a logarithmic scale, in ascending order."""
     chance, low, high = random.Random(seed), math.log(least), math.log(most)
     return [int(math.exp(low + (high - low) * (i + chance.random()) / n)) for i in range(n)]
 
 
 def written(command: Command, out: Path, before: set[Path]) -> list[int]:
-    """The sizes of the files that a command wrote; its log aside, which is let go where there is no room."""
+    """Return the sizes of the files that a command wrote, except its log, which it drops if the disk is full."""
     return [p.stat().st_size for p in out.rglob("*") if p.is_file() and p not in before and p.name != "log.txt"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("way", ["file limit", "small file system"])
 def test_a_full_disk(commands, small_disk, tmp_path, tmp_path_factory, name, way):
-    """Ever more room, never enough; then enough. RLIMIT_FSIZE cuts one file off, a small file system any of them."""
+    """Run with more and more space, but never enough; then with enough.
+
+    RLIMIT_FSIZE limits the size of each file, a small file system that of all files together.
+    """
     command = commands[name]
     whole = undisturbed(command, tmp_path_factory)
     command.prepare(tmp_path / "fresh")
@@ -83,32 +86,32 @@ def test_a_full_disk(commands, small_disk, tmp_path, tmp_path_factory, name, way
     for limit in limits:
         before = command.lines(out)
         if way == "file limit":
-            # as on a full disk the write fails half-way, with an error of the same kind
+            # as on a full disk, the write fails half-way with an OSError
             process = command.start(out)
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
             code = process.wait()
         else:
-            # where that is less than what is there already, there is just no room for more
+            # if that is less than what is already used, there is no space for more
             used = sum(-(-p.stat().st_size // PAGE) for p in out.rglob("*") if p.is_file()) * PAGE
             small_disk(max(limit, used))
             code = command.run(out)
-        after, text = command.lines(out), said(out)
+        after, text = command.lines(out), output(out)
         lost += len(set(before) - set(after))
         last = (text.strip().splitlines() or [""])[-1]
         where = re.search(re.escape(str(out)) + r"(/[^\s:']+)?", last)
-        if code == 1 and last.startswith("sfllava: ") and where and "Traceback" not in text and not parts(out):
+        if code == 1 and last.startswith("sfllava: ") and where and "Traceback" not in text and not partial_files(out):
             survived += 1
             named[Path(where[0]).name] += 1
         else:
-            problems.append(f"{limit} bytes: exit status {code}, parts {parts(out)}: {text[-800:]}")
+            problems.append(f"{limit} bytes: exit status {code}, partial files {partial_files(out)}: {text[-800:]}")
     if way != "file limit":
         small_disk(2**30)
     code = command.run(out)
-    if code or command.result(out) != command.result(whole) or parts(out):
-        problems.append(f"with room again: exit status {code}, or other results: {said(out)[-800:]}")
+    if code or command.result(out) != command.result(whole) or partial_files(out):
+        problems.append(f"with space again: exit status {code}, or other results: {output(out)[-800:]}")
         survived = 0
-    told = "exit status 1 and one line with the file, then as undisturbed: " + ", ".join(
+    outcome = "exit status 1 and one line with the file; then as in an undisturbed run. Files: " + ", ".join(
         f"{file} {n}" for file, n in named.most_common()
     )
-    record(f"disk full ({way}): {name}", len(limits), survived, lost, told)
+    record(f"disk full ({way}): {name}", len(limits), survived, lost, outcome)
     assert (problems, lost) == ([], 0), f"seed {SEED}"

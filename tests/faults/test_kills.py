@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a command's life: started again, it ends as if nothing had been."""
+"""SIGKILL at random moments of a command: after a restart it gives the results of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from commands import FAULTS, Command, left, make_commands, parts, said, twice
+from commands import FAULTS, Command, duplicates, make_commands, output, partial_files, still_running
 from fault_table import record, some
 from openai_server import Server
 
-SEED, PLACES = 11, 16  # requests of a judge at a time
+SEED, CONCURRENT = 11, 16  # CONCURRENT: requests of a judge at a time
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def commands(tmp_path_factory, server) -> dict[str, Command]:
 
 
 class Watch:
-    """A command at work on a folder."""
+    """A command running on a folder."""
 
     def __init__(self, command: Command, out: Path, mark: dict[str, str]) -> None:
         self.command, self.out = command, out
@@ -42,7 +42,7 @@ class Watch:
         return time.monotonic() - self.start
 
     def until(self, rows: int) -> bool:
-        """Wait until so many rows are there; False where the process ended before."""
+        """Wait until there are so many rows; return False if the process ended before."""
         while len(self.command.lines(self.out)) < rows:
             if self.process.poll() is not None:
                 return False
@@ -50,7 +50,7 @@ class Watch:
         return True
 
     def wait(self, seconds: float) -> bool:
-        """Wait that long; False where the process ended before."""
+        """Wait that long; return False if the process ended before."""
         try:
             self.process.wait(max(0.0, seconds))
         except subprocess.TimeoutExpired:
@@ -59,8 +59,8 @@ class Watch:
 
 
 @pytest.mark.parametrize("name", ["evaluate", "ablate", "judge"])
-def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(commands, server, tmp_path, name):
-    """Five kills in a folder: at a random moment before its first row, at three random rows, and after its last."""
+def test_killed_at_random_moments_it_gives_the_same_results(commands, server, tmp_path, name):
+    """Five kills per folder: at a random moment before the first row, at three random rows, and after the last row."""
     command, rounds, chance = commands[name], some(1, 5), random.Random(SEED)
     phases = ["before", *some(1, 3) * ["during"], "after"]
     mark = {"SFLLAVA_FAULT": uuid.uuid4().hex}
@@ -69,9 +69,9 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(commands, server
     watch = Watch(command, tmp_path / "whole", mark)
     watch.until(1)
     head = watch.seconds
-    assert watch.process.wait() == 0, said(tmp_path / "whole")
+    assert watch.process.wait() == 0, output(tmp_path / "whole")
     ended = time.time()
-    # the tail begins where the rows were last written
+    # the tail begins when the last row was written
     tail = max(0.05, ended - (tmp_path / "whole" / command.rows).stat().st_mtime)
     whole, rows = command.result(tmp_path / "whole"), len(command.lines(tmp_path / "whole"))
 
@@ -82,7 +82,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(commands, server
         out = tmp_path / f"killed-{i}"
         command.prepare(out)
         for phase in phases:
-            for share in (1.0, 0.5, 0.25, 0.1, 0.0):  # once more, and sooner, where it ended before it could be killed
+            for share in (1.0, 0.5, 0.25, 0.1, 0.0):  # try again, and sooner, if it ended before it was killed
                 before = command.lines(out)
                 watch = Watch(command, out, mark)
                 if phase == "before":
@@ -95,24 +95,26 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(commands, server
                 status = watch.process.wait()
                 lost += len(set(before) - set(command.lines(out)))
                 if status not in (0, -signal.SIGKILL):
-                    problems.append(f"exit status {status}: {said(out)[-500:]}")
+                    problems.append(f"exit status {status}: {output(out)[-500:]}")
                 if hit and status:
                     after = len(command.lines(out))
                     killed["after" if after == rows else "during" if after else "before"] += 1
                     break
         code = command.run(out, env=mark)
-        if not code and command.result(out) == whole and not twice(command, out) and not parts(out):
+        if not code and command.result(out) == whole and not duplicates(command, out) and not partial_files(out):
             survived += len(phases)
         else:
-            problems.append(f"{out.name}: exit status {code}, other results, rows twice or parts left: "
-                            f"{twice(command, out)} {parts(out)}: {said(out)[-500:]}")  # fmt: skip
-    remaining = left(mark["SFLLAVA_FAULT"])
-    told = f"rows as undisturbed, each once, no process or part left; {killed['before']} before the first row, " + (
-        f"{killed['during']} between, {killed['after']} after the last"
+            problems.append(f"{out.name}: exit status {code}, other results, duplicate rows or partial files: "
+                            f"{duplicates(command, out)} {partial_files(out)}: {output(out)[-500:]}")  # fmt: skip
+    remaining = still_running(mark["SFLLAVA_FAULT"])
+    outcome = (
+        "rows as in an undisturbed run, none twice, no process or partial file left; "
+        f"kills: {killed['before']} before the first row, {killed['during']} between rows, "
+        f"{killed['after']} after the last"
     )
-    record(f"SIGKILL: {name}", killed.total(), survived, lost, told)
+    record(f"SIGKILL: {name}", killed.total(), survived, lost, outcome)
     assert (problems, lost, remaining) == ([], 0, []), f"seed {SEED}"
     assert (killed.total(), survived) == (rounds * len(phases),) * 2
-    if name == "judge":  # only what was in flight is paid for again
+    if name == "judge":  # only the requests in flight are paid for again
         paid = sum(server.counts()["completed"].values())
-        assert paid <= rows * (1 + rounds) + PLACES * killed.total(), f"seed {SEED}"
+        assert paid <= rows * (1 + rounds) + CONCURRENT * killed.total(), f"seed {SEED}"

@@ -1,4 +1,4 @@
-"""Names, prompts, replies and question files of any content: read as they are, or refused in words."""
+"""Names, prompts, replies and question files with arbitrary content: read unchanged, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def test_names_of_aggregations():
         else:
             assert str(parsed) == name and parse_aggregation(str(parsed)) == parsed
 
-    prove("name of an aggregation", "read back as it was written, or SfllavaError", NAMES, check)
+    prove("name of an aggregation", "parsed and printed back unchanged, or SfllavaError", NAMES, check)
 
 
 TEXT = st.text() | st.text(alphabet="{}<>video question options\\\n%$", max_size=40)
 OPTIONS = st.lists(TEXT, max_size=30).map(tuple)
 
 
-def test_prompts_keep_what_stands_in_questions(tmp_path):
-    """Whatever a question holds, braces and marks too: the prompt's own text and the question's, nothing else."""
+def test_prompts_keep_the_text_of_questions(tmp_path):
+    """Whatever a question contains, braces and placeholders included: its text and the prompt's, and nothing else."""
 
     def check(drawn) -> None:
         parts, text, options = drawn
@@ -83,7 +83,12 @@ def test_prompts_keep_what_stands_in_questions(tmp_path):
         assert prompt.pieces(question) == (f"{a}\0", f"{b}\1{text}{c}\2{listed}{d}")
 
     parts = st.tuples(*[st.text(st.characters(codec="utf-8"), max_size=20)] * 4)
-    prove("prompt with any text", "the very text, braces and marks included", st.tuples(parts, TEXT, OPTIONS), check)
+    prove(
+        "prompt with any text",
+        "the text unchanged, braces and placeholders included",
+        st.tuples(parts, TEXT, OPTIONS),
+        check,
+    )
 
 
 def test_prompt_files_of_any_content(tmp_path):
@@ -96,17 +101,19 @@ def test_prompt_files_of_any_content(tmp_path):
             assert "p.txt" in str(error)
             return
         assert prompt.text.encode() == data and isinstance(prompt, Prompt)
-        # no option may vanish
+        # options must not be dropped silently
         if "{options}" not in prompt.text:
             with pytest.raises(SfllavaError, match=r"p\.txt: .*needs \{options\}"):
                 prompt.pieces(Question("q", options=("x", "y")))
 
     marks = st.lists(st.sampled_from([VIDEO, "{question}", "{options}", "{", "}", "x\n"]), max_size=6).map("".join)
-    prove("prompt file", "byte for byte, or SfllavaError with the file", st.binary() | st.text() | marks, check)
+    prove(
+        "prompt file", "read byte for byte, or SfllavaError that names the file", st.binary() | st.text() | marks, check
+    )
 
 
 def test_replies_to_choices():
-    """Any text has one reading or none; a reply that names one option plainly is read as that one."""
+    """Any text is parsed as one option or none; a reply that plainly names an option is parsed as that option."""
     plain = [
         "{})",
         "({})",
@@ -132,14 +139,16 @@ def test_replies_to_choices():
         ]
         right = form.format(LETTERS[at], option)
         assert parse_strict(right, 5) == at, right
-        if form in ("{})", "({})", "({}) {}", "{}: {}"):  # what the published rule knows
+        if form in ("{})", "({})", "({}) {}", "{}: {}"):  # forms that the published rule supports
             assert parse_published(right) == at, right
         assert judge_choice(question, right)["choice-strict"].correct
 
     word = st.text(string.ascii_lowercase + " ", max_size=12)
     letters = st.text(alphabet="ABCDEabcdeFz()[].:,*\n answer isoption-", max_size=40)
     drawn = st.tuples(st.text() | letters, st.integers(0, 4), st.sampled_from(plain), word)
-    prove("reply to a multiple choice", "an option or none; plain letters as they are", drawn, check)
+    prove(
+        "reply to a multiple-choice question", "an option or none; a plain letter is read as that letter", drawn, check
+    )
 
 
 def test_matching_words():
@@ -153,7 +162,7 @@ def test_matching_words():
         assert same["match-exact"].correct == bool(normalise(answer))
         assert judge_match(Question("?", answer=answer), f"so {answer} so")["match-contains"].correct == bool(normalise(answer))  # fmt: skip
 
-    prove("open answer to match", "a verdict; a text equals itself", st.tuples(st.text(), st.text()), check)
+    prove("open answer to match", "a verdict; a text matches itself", st.tuples(st.text(), st.text()), check)
 
 
 TRAPS = st.sampled_from(
@@ -168,7 +177,7 @@ TRAPS = st.sampled_from(
 
 
 def test_replies_of_judges():
-    """Any text is a score from 0 to 5 or a ValueError; a clean reply among words is what it says."""
+    """Any text gives a score from 0 to 5 or a ValueError; a well-formed reply within other text is parsed exactly."""
 
     def check(drawn) -> None:
         text, decides, score, correct = drawn
@@ -190,8 +199,8 @@ def test_replies_of_judges():
     prove("reply of a judge", "a score from 0 to 5, or ValueError with the reason", drawn, check, few=100)
 
 
-def test_what_a_judge_s_server_may_send():
-    """Any JSON is a completion with a verdict, maybe a failed one, or a ValueError."""
+def test_answers_of_a_judge_server():
+    """Any JSON gives a verdict, which may be a failed one, or a ValueError."""
     judge = OpenAIJudge("some-model")
     ask = JudgeRequest(load_rubric("open"), ("q?",), "a", ("p",))
 
@@ -210,7 +219,7 @@ def test_what_a_judge_s_server_may_send():
     )
     some_ = st.dictionaries(known, PLAIN | st.dictionaries(known, PLAIN, max_size=3), max_size=4)
     drawn = st.tuples(PLAIN | TRAPS, some_, some_, some_)
-    prove("answer of a judge's server", "a verdict, a failed one, or ValueError", drawn, check)
+    prove("answer of a judge's server", "a verdict, a failed verdict, or ValueError", drawn, check)
 
 
 CELL = st.text(st.characters(codec="utf-8"), max_size=30) | st.text(alphabet='",\n\r;\t \0{}x', max_size=12)
@@ -218,8 +227,8 @@ FILLED = CELL.map(lambda text: text + "x")
 VIDEOS = CELL.map(lambda text: "v" + text.replace("..", "").replace("\0", ""))
 
 
-def test_question_files_as_they_are_written(tmp_path):
-    """With quotes, commas, line ends and marks of byte order: as many questions as records, each as it was."""
+def test_well_formed_question_files(tmp_path):
+    """With quotes, commas, line ends and byte order marks: one question per record, unchanged."""
     path = tmp_path / "q.csv"
 
     def check(drawn) -> None:
@@ -227,7 +236,7 @@ def test_question_files_as_they_are_written(tmp_path):
         out = io.StringIO(newline="")
         write = csv.writer(out, quoting=quoting, lineterminator=end)
         write.writerow(["question_id", "video_name", "question", "answer"])
-        if (quoting, end) == (csv.QUOTE_MINIMAL, "\n"):  # Python's own writer leaves a lone \r bare then
+        if (quoting, end) == (csv.QUOTE_MINIMAL, "\n"):  # with these, Python's writer does not quote a lone \r
             records = [tuple(cell.replace("\r", " ") for cell in record_) for record_ in records]
         for i, record_ in enumerate(records):
             write.writerow([str(i), *record_])
@@ -239,7 +248,7 @@ def test_question_files_as_they_are_written(tmp_path):
     ends = st.sampled_from(["\n", "\r\n"])
     quoting = st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
     drawn = st.tuples(records, quoting, ends, st.sampled_from([b"", b"\xef\xbb\xbf"]))
-    prove("question file, well written", "every record, as it was written", drawn, check)
+    prove("question file, well-formed", "every record unchanged", drawn, check)
 
 
 HEADERS = st.sampled_from(
@@ -251,7 +260,7 @@ BROKEN = st.sampled_from(
 
 
 def test_question_files_of_any_content(tmp_path):
-    """Bytes, ragged rows, odd encodings, doubled columns, huge fields: questions, or an error with file and place."""
+    """Bytes, ragged rows, odd encodings, repeated columns, huge fields: questions, or an error that names the file."""
 
     def check(drawn) -> None:
         suffix, content, encoding = drawn
@@ -281,4 +290,4 @@ def test_question_files_of_any_content(tmp_path):
             st.just(".json"), rows.map(json.dumps) | PLAIN.map(json.dumps) | st.just("[" * 10**5), st.just("utf-8")
         ),
     )
-    prove("question file of any content", "questions, or an error that names the file", files, check, few=150)
+    prove("question file with arbitrary content", "questions, or an error that names the file", files, check, few=150)

@@ -1,4 +1,4 @@
-"""Files that a run, a judge, a checkpoint or the published code left: right rows, or an error with file and place."""
+"""Files of a run, a judge, a checkpoint or the published code: read correctly, or an error that names the file."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from sfllava.published.literal import parse_value
 from sfllava.published.wordings import read_wordings
 from sfllava.runs.run_folder import RunFolder, read_rows, read_run
 from sfllava.runs.scoring import score_rows
-from sfllava.runs.verdicts import VerdictFile, read_items, read_judge_info, waiting_contents
+from sfllava.runs.verdicts import VerdictFile, read_about, read_items, waiting_contents
 from sfllava.sampler.writing import write_video
 from sfllava.types import Question, SfllavaError
 
-# a line of a file, as it should be, nearly so, or anything
+# a line of a file: valid, almost valid, or arbitrary
 DEEP = st.sampled_from(
     ["[" * 10**5, '{"a":' * 10**4, "9" * 5000, "NaN", '"\\ud800"', "{}", "null", "", "\0", "\ufeff{}"]
 )
@@ -47,7 +47,7 @@ VERDICT = {"rubric": "open", "content": "c", "correct": True, "score": 4.5, "rep
 
 
 def near(row: dict) -> st.SearchStrategy[bytes]:
-    """The row with some fields gone and some of another kind."""
+    """Return strategies for the row as JSON, without some fields and with values of another type."""
     changed = st.dictionaries(st.sampled_from(sorted(row)), PLAIN, max_size=2)
     gone = st.sets(st.sampled_from(sorted(row)), max_size=1)
     made = st.tuples(changed, gone).map(lambda t: {k: v for k, v in (row | t[0]).items() if k not in t[1]})
@@ -55,14 +55,14 @@ def near(row: dict) -> st.SearchStrategy[bytes]:
 
 
 def lines_of(row: dict) -> st.SearchStrategy[tuple]:
-    """Lines, and whether the last of them is whole."""
+    """Return a strategy for lines, and for whether the last line is complete."""
     good = st.just(json.dumps(row).encode())
     lines = st.lists(good | near(row) | LINES.map(lambda line: line.replace(b"\n", b" ")), max_size=5)
     return st.tuples(lines, st.booleans())
 
 
 def test_rows_of_a_run(tmp_path):
-    """What is a row is read, scored and taken to judges; what is none stops with its line; half a line is no row."""
+    """A row is read, scored and judged; any other line is an error that names the line; half a line is not a row."""
     question = Question("q", key="open/0", video="v", answer="a")
     (tmp_path / "run.json").write_text(json.dumps({"identity": IDENTITY, "sessions": []}))
     file = tmp_path / "predictions.jsonl"
@@ -90,7 +90,12 @@ def test_rows_of_a_run(tmp_path):
         assert file.read_bytes().startswith(whole), "a row was lost"
         (tmp_path / "run.json").write_text(json.dumps({"identity": IDENTITY, "sessions": []}))
 
-    prove("rows of a run of any content", "the rows, or the file and line; none lost", lines_of(ROW), check)
+    prove(
+        "rows of a run with arbitrary content",
+        "the rows, or an error with file and line; none lost",
+        lines_of(ROW),
+        check,
+    )
 
 
 def test_verdicts_of_a_judge(tmp_path):
@@ -102,7 +107,7 @@ def test_verdicts_of_a_judge(tmp_path):
         file.write_bytes(b"".join(line + b"\n" for line in lines) + (b"" if ended else b'{"key": "open/0", "ru'))
         try:
             with VerdictFile(tmp_path, "j", {}, {}, []) as verdicts:
-                assert list(verdicts.rows()) == []  # of no prediction of this run: set aside
+                assert list(verdicts.rows()) == []  # they belong to no prediction of this run: set aside
         except RunError as error:
             assert str(file) in str(error)
             assert file.read_bytes().startswith(b"".join(line + b"\n" for line in lines)), "a verdict was lost"
@@ -113,10 +118,15 @@ def test_verdicts_of_a_judge(tmp_path):
             assert len(aside.read_bytes().splitlines() if aside.exists() else []) == len(paid)
             aside.unlink(missing_ok=True)
 
-    prove("verdicts of any content", "the rows, or the file and line; none lost", lines_of(ROW | VERDICT), check)
+    prove(
+        "verdicts with arbitrary content",
+        "the rows, or an error with file and line; none lost",
+        lines_of(ROW | VERDICT),
+        check,
+    )
 
 
-def test_what_is_about_a_run_and_a_judge(tmp_path):
+def test_json_files_of_a_run_and_a_judge(tmp_path):
     batch = {"token": "t", "id": None, "status": "new", "collected": False, "contents": ["c"]}
 
     def check(drawn) -> None:
@@ -126,7 +136,7 @@ def test_what_is_about_a_run_and_a_judge(tmp_path):
         for name, use in (
             ("run.json", lambda: read_run(tmp_path)),
             ("run.json", lambda: RunFolder(tmp_path, {}, {}).__enter__().__exit__()),
-            ("verdicts-j.json", lambda: waiting_contents(read_judge_info(tmp_path, "j", needed=True))),
+            ("verdicts-j.json", lambda: waiting_contents(read_about(tmp_path, "j", needed=True))),
         ):
             try:
                 use()
@@ -136,7 +146,12 @@ def test_what_is_about_a_run_and_a_judge(tmp_path):
     runs = LINES | PLAIN.map(lambda v: json.dumps(v).encode()) | near({"identity": IDENTITY, "sessions": []})
     entries = st.lists(st.just(batch) | near(batch).map(json.loads), max_size=3)
     abouts = entries.map(lambda b: json.dumps({"identity": {}, "sessions": [], "batches": b}).encode())
-    prove("run.json and a judge's json", "read, or the file's name", st.tuples(runs, LINES | runs | abouts), check)
+    prove(
+        "run.json and a judge's JSON file",
+        "read, or an error that names the file",
+        st.tuples(runs, LINES | runs | abouts),
+        check,
+    )
 
 
 KEYS = ["SCRIPT", "CONFIG_NAME", "DATA_DIR", "NUM_FRAMES", "TEMPORAL_AGGREGATION", "<<", "OTHER"]
@@ -147,7 +162,7 @@ VALUES = ['""', "x", "'[1, 2]'", "[a, b]", "0x" + "f" * 5000, "9" * 5000, "1:2:3
 
 
 def test_experiment_files(tmp_path, monkeypatch):
-    """YAML of any content: an experiment, or an error that names the file; no tag ever runs."""
+    """YAML with arbitrary content: an experiment, or an error that names the file; no tag ever runs."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "e.yaml"
 
@@ -170,12 +185,15 @@ def test_experiment_files(tmp_path, monkeypatch):
     whole = st.lists(line, max_size=6).map(lambda lines: "\n".join(["SCRIPT: s", "CONFIG_NAME: c", *lines]))
     near_ = st.text(alphabet="SCRIPTONFG_AME:[]{}#&*!|>-\"' \n\t,01")
     prove(
-        "experiment file (YAML)", "read, or file and line; no tag run", st.text() | st.binary() | near_ | whole, check
+        "experiment file (YAML)",
+        "read, or an error that names the file; no tag run",
+        st.text() | st.binary() | near_ | whole,
+        check,
     )
 
 
 def test_values_of_published_files():
-    """JSON or a Python literal, or a ValueError; what was written comes back."""
+    """JSON or a Python literal, or a ValueError; a written value is read back unchanged."""
 
     def check(drawn) -> None:
         text, value = drawn
@@ -200,7 +218,7 @@ def test_values_of_published_files():
 
 
 def test_outputs_of_the_published_code(tmp_path_factory):
-    """Each line is a prediction, a repeated one, or named; none stops the import, and no question is lost."""
+    """Each line is imported, or reported as repeated or bad; none stops the import, and no question is lost."""
     base = tmp_path_factory.mktemp("outputs")
     (base / "q.csv").write_text(
         "video_name,question_id,question,answer\na,1,what?,cat\na,2,where?,home\na,3,who?,man\n"
@@ -226,7 +244,14 @@ def test_outputs_of_the_published_code(tmp_path_factory):
         LINES | near(good[0] | {"candidates": ["x"]}) | PLAIN.map(lambda v: json.dumps(v).encode()), max_size=6
     )
     drawn = st.tuples(lines, st.integers(0, 999))
-    prove("merge.jsonl of any content", "each line used, repeated or named", drawn, check, few=30, full=500)
+    prove(
+        "merge.jsonl with arbitrary content",
+        "each line imported, or reported as repeated or bad",
+        drawn,
+        check,
+        few=30,
+        full=500,
+    )
 
 
 def test_prompt_files_of_the_published_code(tmp_path):
@@ -236,7 +261,7 @@ def test_prompt_files_of_the_published_code(tmp_path):
         pack = read_wordings(tmp_path)
         assert not pack.wordings and pack.missing
 
-    prove("prompt.py of any content", "said to be unreadable, never run", st.text() | st.binary(), check)
+    prove("prompt.py with arbitrary content", "reported as unreadable, never run", st.text() | st.binary(), check)
 
 
 def test_rubric_files(tmp_path):
@@ -249,7 +274,12 @@ def test_rubric_files(tmp_path):
             assert "open.txt" in str(error)
 
     parts = st.sampled_from([b"--- user ---\n", b"{question}", b"{answer}", b"{prediction}", b"{", b"x", b"\xff"])
-    prove("rubric file", "read, or the file's name", st.binary() | st.lists(parts, max_size=7).map(b"".join), check)
+    prove(
+        "rubric file",
+        "read, or an error that names the file",
+        st.binary() | st.lists(parts, max_size=7).map(b"".join),
+        check,
+    )
     load_rubric.cache_clear()
 
 
@@ -296,7 +326,7 @@ def test_configs_of_checkpoints(tmp_path):
 
 
 def test_weights_of_any_content(tmp_path):
-    """Damaged or false weight files: CheckpointError, and nothing in them is run."""
+    """Damaged or fake weight files: loaded, or CheckpointError; nothing in them is run."""
     folder = write_random_checkpoint(tmp_path / "c", "original", "vicuna")
     file = next(path for path in sorted(folder.iterdir()) if path.suffix in (".bin", ".safetensors"))
     whole = file.read_bytes()
@@ -320,16 +350,16 @@ def test_weights_of_any_content(tmp_path):
         st.sampled_from([1, 1, 0.99, 0.5, 0.01]),
         st.binary() | st.just(b"\x80\x02."),
     )
-    prove("weight file damaged or false", "loaded, or CheckpointError", drawn, check, few=10, full=200)
+    prove("weight file, damaged or fake", "loaded, or CheckpointError", drawn, check, few=10, full=200)
 
 
-def test_folders_whose_names_are_no_characters(tmp_path):
-    """A byte in a path that is no UTF-8, as from an old disk: checked, run and written like any other."""
+def test_folder_names_that_are_not_utf8(tmp_path):
+    """A path with a byte that is not UTF-8, as on an old disk, works like any other path."""
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     try:
         folder.mkdir()
     except OSError:
-        return  # a file system that has no such names
+        return  # the file system does not allow such names
     from conftest import moving_square
 
     write_video(folder / "a.mp4", moving_square(8))
@@ -344,5 +374,5 @@ def test_folders_whose_names_are_no_characters(tmp_path):
         assert done.returncode == 0 and "1 answered, 1 failed" in done.stdout, done.stderr
     failed = {row["video"]: bool(row["error"]) for row in read_rows(folder / "run")}
     right = sum(failed.get(video) == bad for video, bad in (("a", False), ("bad", True)))
-    record("folder whose name is no UTF-8", 2, right, 2 - len(failed), "a row a question, by the command line")
+    record("folder whose name is not UTF-8", 2, right, 2 - len(failed), "one row per question, from the command line")
     assert right == 2

@@ -1,4 +1,4 @@
-"""Odd, damaged and false videos: intact ones are read exactly, all else is reported, and no question is lost."""
+"""Odd, damaged and fake videos: intact ones are read exactly, the others are reported, and no question is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sfllava.sampler.reading import read_video
 from sfllava.sampler.sampling import sample_indices
 from sfllava.sampler.video import Video, VideoError
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes, links and rights of files")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs pipes, links and file permissions")
 TINY = ("--model", "tiny", "--frames", 4, "--aggregation", "slowfast-slow_2frms_spatial_1d_max_pool-fast_2x2")
 
 
@@ -37,7 +37,7 @@ class Corpus:
         return [item for item in self.items if item.expect in expects]
 
     def read(self, items: list[Item], decoder="auto") -> list[tuple[Item, Video | str]]:
-        """Each item with its video, or with the reason why there is none; anything else fails the test."""
+        """Return each item with its video, or with the error message; anything else fails the test."""
         with DecodePool(2, seconds=60) as pool:
             futures = [pool.submit(self.folder / item.name, 50, None, decoder) for item in items]
             return [(item, self._result(item, future)) for item, future in zip(items, futures)]
@@ -61,18 +61,18 @@ def corpus(tmp_path_factory) -> Corpus:
 
 
 def names(message: str, path: Path) -> bool:
-    """Whether a message is one line that names the file."""
+    """Return whether a message is one line that names the file."""
     return "\n" not in message and " ".join(str(path).split()) in message
 
 
 def greys(frames: np.ndarray) -> np.ndarray:
-    """The index in the source of each frame, as far as its grey tells: a number with a fraction."""
+    """Return the index in the source of each frame, estimated from its grey level, as a fractional number."""
     h, w = frames.shape[1:3]
     return (frames[:, h // 2 :, w // 2 :].mean((1, 2, 3)) - level(0)) / (level(1) - level(0))
 
 
 def wrong(item: Item, video: Video) -> str:
-    """What differs from the source; empty if nothing does."""
+    """Return what differs from the source; empty if nothing does."""
     truth = item.truth
     if (video.total, video.size) != (truth.frames, truth.size):
         return f"total and size {(video.total, video.size)}"
@@ -95,25 +95,27 @@ def test_odd_but_intact_videos_are_read_exactly(corpus, decoder):
     found = corpus.read(corpus.of("whole"), decoder)
     problems = {item.name: v if isinstance(v, str) else wrong(item, v) for item, v in found}
     problems = {name: problem for name, problem in problems.items() if problem}
-    told = "each sampled frame's number, orientation and time against the source's"
-    record(f"odd but whole video ({decoder})", len(found), len(found) - len(problems), len(problems), told)
+    outcome = "each sampled frame has the source's index, orientation and time"
+    record(f"odd but intact video ({decoder})", len(found), len(found) - len(problems), len(problems), outcome)
     assert not problems and len(found) > 20
 
 
-def test_what_is_no_video_is_an_error(corpus):
+def test_files_that_are_not_videos_are_errors(corpus):
     items = [i for i in corpus.of("error") if not (i.name.endswith("secret.mp4") and os.access(corpus.folder / i.name, os.R_OK))]  # fmt: skip
     found = corpus.read(items) + corpus.read(items, "pyav")
     taken = [item.name for item, video in found if isinstance(video, Video)]
-    record("no video at all", len(found), len(found) - len(taken), len(taken), "an error of one line that names it")
+    record(
+        "file that is not a video", len(found), len(found) - len(taken), len(taken), "a one-line error that names it"
+    )
     assert not taken and len(found) > 4
     images = corpus.of("other")  # an image is a video of one frame
     assert all(isinstance(v, Video) and v.total == 1 for _, v in corpus.read(images)) and images
 
 
 def test_damaged_videos_end_in_frames_or_an_error(corpus):
-    """Frames have the source's size; where a part is lost, the rest equals the source's, and the loss is reported.
+    """Frames have the source's size; if a part is lost, the rest equals the source and the loss is reported.
 
-    A frame whose damage the decoder concealed cannot be recognised: after flipped bytes only the count is checked.
+    Damage that the decoder conceals cannot be detected, so after flipped bytes only the frame count is checked.
     """
     found = corpus.read(corpus.of("damaged"))
     errors = [item for item, video in found if isinstance(video, str)]
@@ -122,16 +124,16 @@ def test_damaged_videos_end_in_frames_or_an_error(corpus):
     noted = sum(bool(video.damage) for _, video in videos)
     whole = sum(not wrong(item, video) for item, video in videos)
     silent = len(videos) - noted - whole
-    told = (
-        f"{len(errors)} an error, {noted} with the damage noted, {whole} whole all the same, "
-        f"{silent} with pictures that the decoder patched or a part that nothing declared"
+    outcome = (
+        f"{len(errors)} gave an error, {noted} had their damage reported, {whole} were read intact, "
+        f"{silent} had damage that the decoder concealed, or lost a part that no header declares"
     )
-    record("damaged video", len(found), len(found) - len(problems), len(problems), told)
+    record("damaged video", len(found), len(found) - len(problems), len(problems), outcome)
     assert not problems and errors and noted and whole
 
 
 def misleading(item: Item, video: Video) -> str:
-    """What is wrong with the frames of a damaged video and not reported; empty if nothing is."""
+    """Return what is wrong with the frames of a damaged video but not reported; empty if nothing is."""
     truth = item.truth
     if video.frames.shape != (len(video.indices), *truth.size, 3) and not video.damage and item.intact:
         return f"size {video.size}"
@@ -141,7 +143,7 @@ def misleading(item: Item, video: Video) -> str:
         return f"{video.total} frames, where the source had {truth.frames}"
     if not item.intact:
         return ""
-    # a GIF does not declare its number of frames, and the last that is left may be incomplete
+    # a GIF does not declare its number of frames, and its last remaining frame may be incomplete
     gif = item.name.endswith(".gif")
     shown, at = greys(video.frames), video.indices
     if gif:
@@ -151,11 +153,11 @@ def misleading(item: Item, video: Video) -> str:
     return "" if video.total == truth.frames or video.damage or gif else f"{video.total} frames, and no damage reported"
 
 
-def test_every_question_about_them_is_a_row(corpus, tmp_path):
-    """The corpus as a benchmark: the command line checks and evaluates it, ends, and counts every question."""
+def test_every_question_about_them_gives_a_row(corpus, tmp_path):
+    """The command line checks and evaluates the corpus as a benchmark, without crashing, and counts every question."""
     absent = ["not there.mp4", "not\nthere\neither"]
     names_ = [item.name for item in corpus.items] + absent
-    (corpus.folder / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"beside the others")
+    (corpus.folder / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"next to the others")
     with (tmp_path / "q.csv").open("w", newline="", encoding="utf-8") as file:
         write = csv.writer(file)
         write.writerow(["video_name", "question", "answer", "question_id"])
@@ -186,15 +188,17 @@ def test_every_question_about_them_is_a_row(corpus, tmp_path):
     failed = sum(row["error"] is not None for row in rows.values())
     assert (scores["questions"], scores["failed"], scores["not_asked"]) == (len(names_), failed, 0)
     assert scores["answered"] == len(names_) - failed and sum(scores["reasons"].values()) == failed
-    told = f"a row each: {len(names_) - failed} answered, {failed} failed with a reason; all in the denominator"
-    record("evaluate on odd and damaged videos", len(names_), len(names_) - len(problems), len(problems), told)
+    outcome = (
+        f"one row per question: {len(names_) - failed} answered, {failed} failed with a reason; all in the denominator"
+    )
+    record("evaluate on odd and damaged videos", len(names_), len(names_) - len(problems), len(problems), outcome)
     assert not problems
-    # exactly the videos that `check` could not read failed
+    # exactly those videos failed that `check` could not read
     assert failed == len(missing) + len(unreadable)
 
 
 def test_relative_names_are_not_addresses(tmp_path, monkeypatch):
-    """Relative to the folder, a name can look like a protocol, an option or a pattern."""
+    """A name relative to the current folder may look like a URL, an option or a pattern."""
     monkeypatch.chdir(tmp_path)
     wanted = ["12:30:05.mp4", "http:x.mp4", "concat:a|b.mp4", "file:y.mp4", "-i.mp4", "--help.mp4", "%03d.mp4", "pipe:0.mp4", "~.mp4"]  # fmt: skip
     for name in wanted:
@@ -202,5 +206,5 @@ def test_relative_names_are_not_addresses(tmp_path, monkeypatch):
     found = [read_video(name, 50, decoder=decoder) for name in wanted for decoder in ("decord", "pyav")]
     assert [video.path for video in found] == [name for name in wanted for _ in range(2)]
     right = sum(video.total == 16 and bool(np.abs(greys(video.frames) - video.indices).max() < 0.4) for video in found)
-    record("relative name like an address", len(found), right, len(found) - right, "the frames of the very file")
+    record("relative name that looks like a URL", len(found), right, len(found) - right, "the frames of that file")
     assert right == len(found)

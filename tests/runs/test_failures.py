@@ -208,8 +208,8 @@ def test_memory_that_is_too_small_for_a_group(checkpoints, benchmark, tmp_path, 
     run(model, benchmark, tmp_path / "parts", SETTINGS)
     assert plain(read_rows(tmp_path / "parts")) == plain(read_rows(tmp_path / "whole"))
     assert "going on with 2 questions at a time" in caplog.text and "CUDA out of memory" in log_of(tmp_path / "parts")
-    told = "raised in place of CUDA; answered in smaller groups, rows as with room for all"
-    record("out of memory: a run of groups too large", 1, 1, 0, told)
+    told = "error raised in place of CUDA's; answered in smaller groups, rows as with enough memory"
+    record("out of memory: groups of questions too large", 1, 1, 0, told)
 
 
 class Room:
@@ -306,7 +306,7 @@ def test_a_prompt_too_large_for_the_memory_is_a_failed_row(models, benchmark, tm
     )
     assert "CUDA out of memory" in next(iter(scores[SMALL.name]["reasons"]))
     record(
-        "out of memory: a prompt too large alone", 12, 12, 0, "questions failed, with the reason; the others answered"
+        "out of memory: one prompt too large", 12, 12, 0, "questions failed with the reason; the others were answered"
     )
 
 

@@ -187,7 +187,7 @@ def test_a_killed_worker_is_replaced_and_its_video_done_again(workers, models, b
     assert rows_of(ours.path) == rows_of(theirs.path) and len(rows_of(ours.path)) == 24
     assert all(not row["error"] for row in rows_of(ours.path))
     assert "raylet" not in capsys.readouterr().out and "Ray: " in log_of(ours.path)
-    record("Ray: a worker killed", 1, 1, 0, "its video done again, rows as of one process")
+    record("Ray: a worker killed", 1, 1, 0, "its video processed again; rows as from one process")
 
 
 def test_a_video_that_kills_three_times_is_set_aside(workers, benchmark, tmp_path):
@@ -200,7 +200,11 @@ def test_a_video_that_kills_three_times_is_set_aside(workers, benchmark, tmp_pat
     assert len(reasons) == 1 and re.match(r"killed its worker 3 times: .*process \d+ on .*127\.0\.0\.1", reasons.pop())
     assert "b: set aside: killed its worker 3 times" in log_of(ours.path)
     record(
-        "Ray: a video that kills three workers", 3, 3, 0, "its questions failed, with the reason; the others answered"
+        "Ray: a video that kills three workers",
+        3,
+        3,
+        0,
+        "its questions failed with the reason; the others were answered",
     )
 
 
@@ -213,7 +217,9 @@ def test_a_worker_whose_device_is_broken_is_set_aside(workers, models, twelve, t
     with pytest.raises(SfllavaError, match=r"on one worker, and no other is left.*RuntimeError: CUDA error"):
         run(workers, twelve, tmp_path / "none", Setting(6, Own(fail_in_all), "own"))
     assert rows_of(tmp_path / "none") == []
-    record("Ray: a worker whose device is broken", 1, 1, 0, "its videos done by the others, rows as of one process")
+    record(
+        "Ray: a worker whose device is broken", 1, 1, 0, "its videos processed by the others; rows as from one process"
+    )
 
 
 def process_of(model):
@@ -274,7 +280,7 @@ def test_a_node_killed_with_and_without_room_left(workers, cluster, models, chec
         until(both_up, pair)  # room has come
     cluster.remove_node(cluster.worker_nodes.copy().pop())
     record(
-        "Ray: a node killed", 2, 2, 0, "once with room for its worker elsewhere, once without; rows as of one process"
+        "Ray: a node killed", 2, 2, 0, "once with room for its worker elsewhere, once without; rows as from one process"
     )
 
 
@@ -504,7 +510,7 @@ def test_the_command_killed_and_started_again(ablation, models, twelve, tmp_path
         1,
         1,
         0,
-        "all its processes gone within 30 s but for Ray's agents, which end later by themselves; rows as of one process",
+        "all its processes ended within 30 s, except Ray's agents, which end later; rows as from one process",
     )
 
 

@@ -1,7 +1,7 @@
 """ShapesQA: rendered videos with questions that need spatial resolution, and others that need many frames.
 
 *Detail* questions ask about small things that are always visible; *moment* questions about flashes of a few frames.
-Unlike the files of the other benchmarks, these are rendered: call `write_shapesqa`, then load that folder as root.
+Unlike other benchmarks, ShapesQA is rendered: call `write_shapesqa`, then load that folder as root.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sfllava.sampler.writing import write_video
 from sfllava.types import SfllavaError
 
 SPEC = Spec(name="shapesqa", task="open", questions=("shapesqa_open.csv",), videos=("videos",))
-FRAMES, FLASH, GAP = 64, 2, 4  # frames in a video, frames in a flash, least frames between the starts of two flashes
+FRAMES, FLASH, GAP = 64, 2, 4  # frames per video, frames per flash, least distance between two starts
 _SPLITS = ("train", "test")
 
 
@@ -73,9 +73,9 @@ def write_shapesqa(folder: str | Path, videos: int = 40, seed: int = 0, split: s
     rng = np.random.default_rng([seed, _SPLITS.index(split)])
     tables: dict[str, list[dict[str, str]]] = {"open": [], "choice": []}
     letters = _spread_evenly(rng, 4, 8 * videos)
-    for i, script in enumerate(_write_scripts(rng, videos)):
+    for i, script in enumerate(_make_scripts(rng, videos)):
         name = f"{split}_{seed}_{i:04d}"
-        # high quality, since colour has half the resolution of brightness and the marks are only 10 pixels wide
+        # high quality, since chroma has half the resolution and the marks are only 10 pixels wide
         write_video(folder / "videos" / f"{name}.mp4", _render(script, rng), crf="10", preset="veryfast")
         for question in _choose_questions(script.scene, i):
             row = {"video_name": name, "question_id": f"{name}_{len(tables['open'])}", "question_type": question.type}
@@ -96,11 +96,11 @@ def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def _spread_evenly(rng: np.random.Generator, kinds: int, n: int) -> list[int]:
-    """`n` numbers below `kinds`, all equally often, in random order."""
+    """Return `n` numbers below `kinds`, each equally often, in random order."""
     return rng.permutation(np.arange(n) % kinds).tolist()
 
 
-def _write_scripts(rng: np.random.Generator, videos: int) -> list[_Script]:
+def _make_scripts(rng: np.random.Generator, videos: int) -> list[_Script]:
     colours, places = list(COLOURS), list(PLACES)
     marks, spots = (
         [_spread_evenly(rng, k, videos) for _ in range(n)] for k, n in ((len(colours), 2), (len(places), 3))
@@ -123,7 +123,7 @@ def _write_scripts(rng: np.random.Generator, videos: int) -> list[_Script]:
 
 
 def _choose_starts(rng: np.random.Generator, n: int, at_start: bool) -> tuple[int, ...]:
-    """The frames at which `n` flashes start, at least GAP apart; the first can be put at the start of the video."""
+    """Return the frames at which `n` flashes start, at least GAP apart; `at_start` puts the first at frame 0."""
     free = FRAMES - FLASH - GAP * (n - 1)
     starts = np.sort(rng.integers(0, free + 1, n)) + GAP * np.arange(n)
     if at_start:
@@ -132,7 +132,7 @@ def _choose_starts(rng: np.random.Generator, n: int, at_start: bool) -> tuple[in
 
 
 def _render(script: _Script, rng: np.random.Generator) -> np.ndarray:
-    """The frames of a video, (FRAMES SIDE SIDE 3) uint8."""
+    """Return the frames of a video, (FRAMES SIDE SIDE 3) uint8."""
     frames = np.empty((FRAMES, SIDE, SIDE, 3), np.uint8)
     for t in range(FRAMES):
         k = next((k for k, start in enumerate(script.starts) if start <= t < start + FLASH), None)
@@ -141,7 +141,7 @@ def _render(script: _Script, rng: np.random.Generator) -> np.ndarray:
 
 
 def _choose_questions(scene: Scene, i: int) -> list[SceneQuestion]:
-    """As many detail questions as moment questions; the types of detail take turns from video to video."""
+    """Return as many detail questions as moment questions; the choice of detail questions rotates between videos."""
     moment, detail = ask_moment(scene), ask_detail(scene)
     kinds = [[a for a in detail if a.type == kind] for kind in ("detail-colour", "detail-digit", "detail-place")]
     chosen = [kind[i % len(kind)] for kind in kinds]

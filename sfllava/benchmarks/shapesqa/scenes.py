@@ -66,8 +66,8 @@ class Scene:
         things: the things that are always visible.
         flashes: the colours of the flashes, in order.
         background: (SIDE SIDE 3) float32.
-        clutter: (N 6) of each distractor: left, top, size, grey, and the pixels that it drifts right and down in the
-            course of the video.
+        clutter: (N 6), for each distractor: left, top, size, grey, and how many pixels it drifts to the right and down
+            during the video.
     """
 
     things: tuple[Thing, ...]
@@ -84,7 +84,7 @@ class SceneQuestion:
         type: its kind, such as `detail-colour`.
         text: the question.
         answer: the right answer.
-        others: the wrong answers that are possible.
+        others: the possible wrong answers.
     """
 
     type: str
@@ -104,9 +104,9 @@ def make_scene(
 
     Args:
         rng: the source of randomness.
-        colours: of the square and the cross.
-        digit: on the sign.
-        places: of the square, the cross and the sign.
+        colours: the colours of the square and the cross.
+        digit: the digit on the sign.
+        places: the places of the square, the cross and the sign.
         flashes: the colours of the flashes, in order.
 
     Returns:
@@ -168,7 +168,7 @@ def draw_scene(
         rng: the source of the noise, and of where a flash is.
         when: the time, from 0 (first frame) to 1.
         flash: the colour that flashes at this time, None if none does.
-        radius: of the flash, in pixels.
+        radius: the radius of the flash, in pixels.
 
     Returns:
         (112 112 3) uint8.
@@ -238,7 +238,7 @@ def ask_moment(scene: Scene) -> list[SceneQuestion]:
     questions = [_question("moment-count", "How many colours flashed?", COUNTS[count - 1], COUNTS)]
     if count == 1:
         return [*questions, _question("moment-flash", "Which colour flashed?", scene.flashes[0], colours)]
-    # the other colours that flashed come first among the wrong options, so that only their order decides
+    # the other colours that flashed come first among the wrong options, so that a reply must know their order
     first = (*scene.flashes, *(c for c in colours if c not in scene.flashes))
     last = (*scene.flashes[::-1], *(c for c in colours if c not in scene.flashes))
     return [

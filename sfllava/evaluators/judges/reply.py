@@ -1,4 +1,4 @@
-"""A judge's reply -> its verdict: JSON or a Python dict literal, with words around it or not; nothing is evaluated."""
+"""Parse a judge's reply: JSON or a Python dict literal, with or without text around it. Nothing is evaluated."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ import re
 from typing import Any
 
 _LONGEST = 16_000
-"""Characters of a reply that are read; what a judge was asked for is about 40."""
+"""Characters of a reply that are parsed; a reply in the requested form has about 40."""
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-# A flat literal: quoted or bare keys, then quoted texts, numbers or bare words. What is nested is read from inside.
+# A pair in a flat literal: a quoted or bare key, then a quoted text, a number or a bare word. Of nested objects, the
+# innermost are parsed.
 _TEXT = r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'"
 _PAIR = re.compile(rf"\s*({_TEXT}|\w+)\s*:\s*({_TEXT}|[-+]?[\w.]+(?:(?<=[eE])[-+]\d+)?)\s*(?:,\s*(?=[^\s,])|(?=}}))")
 _OF_FIVE = re.compile(r"([+-]?\d+(?:\.\d*)?|\.\d+)(?:\s*/\s*5(?:\.0*)?)?")
-_SAYS = {"yes": True, "true": True, "no": False, "false": False}
+_DECISIONS = {"yes": True, "true": True, "no": False, "false": False}
 Pairs = list[tuple[str, Any]]
 
 
 def read_reply(text: str, decides: bool) -> tuple[bool | None, float]:
-    """(correct, score) of a reply; `decides` where yes or no is wanted beside the score.
+    """Parse a judge's reply.
 
-    Raises ValueError with the reason: no such object, a score outside 0 to 5, or objects that contradict each other,
-    as when a judge repeats what a prediction told it to say.
+    Args:
+        text: the reply.
+        decides: whether the judge must say yes or no, besides a score.
+
+    Returns:
+        (correct, score): correct is None unless `decides`; the score is from 0 to 5.
+
+    Raises:
+        ValueError: there is no object with these fields, a value is not valid, or objects contradict each other, for
+            example because the judge repeats a verdict that the prediction told it to give.
     """
     found = set()
     for pairs in _objects(_THOUGHT.sub("", text[:_LONGEST])):
@@ -32,9 +41,9 @@ def read_reply(text: str, decides: bool) -> tuple[bool | None, float]:
                 fields[key].add(value if isinstance(value, str | bool | int | float) else None)
         if not fields["score"] or (decides and not fields["correct"]):
             continue
-        said = {_says(value) for value in fields["correct"]} if decides else {None}
-        scores = {_score(value) for value in fields["score"]}  # a key that stands twice counts twice
-        found |= {(correct, score) for correct in said for score in scores}
+        decisions = {_parse_decision(value) for value in fields["correct"]} if decides else {None}
+        scores = {_parse_score(value) for value in fields["score"]}  # more than one if the key is repeated
+        found |= {(correct, score) for correct in decisions for score in scores}
     if len(found) > 1:
         raise ValueError(f"{len(found)} verdicts that contradict each other")
     if not found:
@@ -42,16 +51,16 @@ def read_reply(text: str, decides: bool) -> tuple[bool | None, float]:
     return found.pop()
 
 
-def _says(value: object) -> bool:
+def _parse_decision(value: object) -> bool:
     if isinstance(value, bool):
         return value
-    said = _SAYS.get(str(value).strip().strip(".").lower())
-    if said is None:
+    decision = _DECISIONS.get(str(value).strip().strip(".").lower())
+    if decision is None:
         raise ValueError(f"correct must be yes or no, got {str(value)[:40]!r}")
-    return said
+    return decision
 
 
-def _score(value: object) -> float:
+def _parse_score(value: object) -> float:
     if isinstance(value, str) and (match := _OF_FIVE.fullmatch(value.strip())):
         value = float(match[1])
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 5:
@@ -60,7 +69,7 @@ def _score(value: object) -> float:
 
 
 def _objects(text: str) -> list[Pairs]:
-    """All objects that have fields a verdict could have; those inside others too, unless the outer one was read."""
+    """Return all objects that have a score; objects inside these are skipped, objects inside others are not."""
     decoder = json.JSONDecoder(object_pairs_hook=_Pairs)
     found, i = [], text.find("{")
     while i >= 0:
@@ -77,11 +86,11 @@ def _objects(text: str) -> list[Pairs]:
 
 
 class _Pairs(list):
-    """An object with its keys as they stand, equal ones too."""
+    """The (key, value) pairs of an object, repeated keys included."""
 
 
 def _literal(text: str, start: int) -> tuple[Pairs | None, int]:
-    """The pairs of a flat dict literal that starts at a brace, and where it ends."""
+    """Return the pairs of a flat dict literal that starts at a brace, and where it ends; None if there is none."""
     pairs, i = [], start + 1
     while match := _PAIR.match(text, i):
         key, value = match[1], match[2]

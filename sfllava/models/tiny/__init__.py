@@ -1,1 +1,1 @@
-"""The small trained model inside the package, how it was trained, and small random checkpoints."""
+"""The small trained model in the package, its training, and small checkpoints with random weights."""

@@ -1,4 +1,4 @@
-"""What the tiny model is trained on: stills of scenes, questions about them, and the words for both."""
+"""The training data of the tiny model: stills of scenes, questions about them, and the tokenizer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from sfllava.benchmarks.shapesqa.scenes import (
 from sfllava.prompts import LETTERS, pack_prompt
 from sfllava.types import Question, Task
 
-# Other words for the same questions, so that a reader's own wording has a chance; {} is the thing.
+# Other wordings of the same questions, by their beginning, so that the model understands more than one.
 _OTHER_WORDS = {
     "What colour is the small": (
         "What is the colour of the small",
@@ -55,12 +55,19 @@ CONTENTS = (
     *(f"sign {digit}" for digit in DIGITS),
 )
 BOS, EOS = 1, 2
+# the task of each question about a scene
 SLOTS: tuple[Task, ...] = ("open", "open", "open", "describe", "choice", "choice", "choice", "choice")
 
 
 @dataclass(frozen=True)
-class Diet:
-    """What a step shows: sequences of as many stills (least, most), of each all patches or as many as `kept`."""
+class BatchSpec:
+    """The size of the batch in a training step.
+
+    Attributes:
+        stills: the least and the most stills per sequence.
+        kept: patches per still, chosen at random; 0 for all.
+        scenes: sequences in the batch, each of one scene.
+    """
 
     stills: tuple[int, int]
     kept: int
@@ -73,27 +80,32 @@ class Diet:
 
 @dataclass(frozen=True)
 class Batch:
-    """Stills (B K H W 3) of scenes, and for each slot token ids (B L) of prompts with replies."""
+    """A batch of B scenes with K stills each, and one question per scene and slot.
+
+    Attributes:
+        stills: (B K H W 3) uint8.
+        kept: (B K n) indices of the patches that the model sees of each still, ascending; None for all.
+        has_bos: (B) whether the sequence begins with BOS. One that does not is the middle of another sequence, and its
+            reply is empty.
+        ids: for each slot, the token ids (B L) of prompt and reply; -1 is padding.
+        replies: for each slot, the mask (B L) of the replies' tokens.
+        known: for each slot (B L), the answer's token id at the question mark; -1 elsewhere.
+        options: for each slot (B L), at each option 1 if it is right, otherwise 0; -1 elsewhere.
+        patches: (B K cells) the content of each patch, as an index of CONTENTS; -1 where it is ambiguous.
+    """
 
     stills: np.ndarray
     kept: np.ndarray | None
-    """(B K n) which patches of each still are shown, in order; None for all"""
-    begun: np.ndarray
-    """(B) whether the sequence begins with BOS, or is the middle of another, to which there is no reply"""
+    has_bos: np.ndarray
     ids: list[np.ndarray]
-    """-1 where padded"""
     replies: list[np.ndarray]
-    """(B L) where the replies are"""
     known: list[np.ndarray]
-    """(B L) the answer's token at the question's last word, where it can be known; -1 elsewhere"""
     options: list[np.ndarray]
-    """(B L) at each option's last word 1 for the right one and 0 for the others; -1 elsewhere"""
     patches: np.ndarray
-    """(B K cells) what is in each patch, as a number; -1 where it cannot be said"""
 
 
 def write_tokenizer(folder: Path) -> Any:
-    """A word-level tokenizer of the prompts' and replies' words."""
+    """Write a word-level tokenizer for the prompts and replies, and return it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     texts = [*_OTHER_WORDS, *(t for texts in _OTHER_WORDS.values() for t in texts), *_DESCRIBE, *COLOURS, *COUNTS]
@@ -105,13 +117,13 @@ def write_tokenizer(folder: Path) -> Any:
         " ".join(LETTERS),
         "".join(f"({x})" for x in LETTERS[:8]),
     ]
-    # an option's "(A)" is one token, as is a place; the open bracket in front of a reply is one too
+    # an option's "(A)" is one token, and so are a place and the open bracket before a reply
     split = pre_tokenizers.Split(Regex("|".join([*PLACES, r"\([A-Z]\)", r"\w+", r"[^\w\s]"])), "removed", invert=True)
     words = sorted({word for text in texts for word, _ in split.pre_tokenize_str(text)})
     vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = split
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # joins by spaces, none before a comma
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # joins words by spaces, with none before a comma
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -120,15 +132,24 @@ def write_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def make_batch(rng: np.random.Generator, tokenizer: Any, diet: Diet) -> Batch:
-    """`diet.scenes` scenes, and a question about each for each of the slots."""
-    size, stills = diet.scenes, int(rng.integers(diet.stills[0], diet.stills[1] + 1))
+def make_batch(rng: np.random.Generator, tokenizer: Any, spec: BatchSpec) -> Batch:
+    """Draw random scenes, and for each of them one question per slot.
+
+    Args:
+        rng: the source of randomness.
+        tokenizer: from `write_tokenizer`.
+        spec: the size of the batch.
+
+    Returns:
+        The batch.
+    """
+    size, stills = spec.scenes, int(rng.integers(spec.stills[0], spec.stills[1] + 1))
     pixels = np.empty((size, stills, SIDE, SIDE, 3), np.uint8)
     patches = np.empty((size, stills, CELLS * CELLS), np.int64)
-    begun = rng.random(size) > 0.06
+    has_bos = rng.random(size) > 0.06
     rows: list[list[_Text]] = []
     for b in range(size):
-        scene, shown = _scene(rng, stills, least=1 if diet.kept else 0)
+        scene, shown = _scene(rng, stills, least=1 if spec.kept else 0)
         start, span = rng.random(), rng.random()
         radius = rng.uniform(45, 75)
         light = rng.uniform(0.85, 1.15)
@@ -137,15 +158,15 @@ def make_batch(rng: np.random.Generator, tokenizer: Any, diet: Diet) -> Batch:
             still = draw_scene(scene, rng, when, None if k is None else scene.flashes[k], radius)
             pixels[b, i] = _augment(still, rng, light)
             patches[b, i] = _patches(scene, k, radius)
-        detail = ask_detail(scene) if None in shown and not diet.kept else []
+        detail = ask_detail(scene) if None in shown and not spec.kept else []
         moment = ask_moment(scene)
-        rows.append([_text(_question(task, scene, detail, moment, rng), begun[b], tokenizer) for task in SLOTS])
+        rows.append([_text(_question(task, scene, detail, moment, rng), has_bos[b], tokenizer) for task in SLOTS])
     kept = None
-    if diet.kept:
-        kept = np.sort(rng.random(patches.shape).argsort(-1)[..., : diet.kept])
+    if spec.kept:
+        kept = np.sort(rng.random(patches.shape).argsort(-1)[..., : spec.kept])
     slots = [[_pad([text[part] for text in slot]) for part in range(4)] for slot in zip(*rows)]
     ids, replies, known, options = ([slot[part] for slot in slots] for part in range(4))
-    return Batch(pixels, kept, begun, ids, [part == 1 for part in replies], known, options, patches)
+    return Batch(pixels, kept, has_bos, ids, [part == 1 for part in replies], known, options, patches)
 
 
 def _pad(rows: list[list[int]]) -> np.ndarray:
@@ -156,7 +177,7 @@ def _pad(rows: list[list[int]]) -> np.ndarray:
 
 
 def _scene(rng: np.random.Generator, stills: int, least: int) -> tuple[Scene, list[int | None]]:
-    """A scene, and which of its flashes each still shows; each is seen in one still or in two."""
+    """Return a scene, and which of its flashes each still shows, if any; a flash is in one still or in two."""
     shown: list[int | None] = [None] * stills
     n = int(rng.integers(least, min(4, stills) + 1)) if stills > 1 else int(rng.random() < 0.25)
     starts = sorted(rng.permutation(stills)[:n].tolist())
@@ -168,7 +189,7 @@ def _scene(rng: np.random.Generator, stills: int, least: int) -> tuple[Scene, li
 
 
 def _patches(scene: Scene, flash: int | None, radius: float) -> np.ndarray:
-    """What is in each of a still's patches, as an index of CONTENTS; -1 at the rim of a flash."""
+    """Return the content of each patch of a still, as an index of CONTENTS; -1 at the edge of a flash."""
     found = np.zeros((CELLS, CELLS), np.int64)
     for thing in scene.things:
         found[thing.cell] = CONTENTS.index(f"{thing.name} {thing.value}")
@@ -181,7 +202,7 @@ def _patches(scene: Scene, flash: int | None, radius: float) -> np.ndarray:
 
 
 def _augment(still: np.ndarray, rng: np.random.Generator, light: float) -> np.ndarray:
-    """Brightness, noise, and the half-resolution colour of a video codec."""
+    """Change the brightness, add noise, and sometimes halve the resolution of colour as a video codec does."""
     image = still.astype(np.float32) * light
     if rng.random() < 0.5:
         grey = image.mean(-1, keepdims=True)
@@ -194,7 +215,7 @@ def _augment(still: np.ndarray, rng: np.random.Generator, light: float) -> np.nd
 def _question(
     task: Task, scene: Scene, detail: list[SceneQuestion], moment: list[SceneQuestion], rng: np.random.Generator
 ) -> tuple[Question, str, str]:
-    """A question, the reply to it, and the answer that the reply stands for, if there is one."""
+    """Return a question, the reply to it, and the answer that the reply means (empty for a description)."""
     if task == "describe" and detail:
         return Question(str(rng.choice(_DESCRIBE)), task=task), describe(scene), ""
     pool = detail if detail and (not moment or rng.random() < 0.5) else moment
@@ -205,7 +226,7 @@ def _question(
         text = str(rng.choice(_OTHER_WORDS[known])) + text[len(known) :]
     if task != "choice":
         return Question(text), asked.answer, asked.answer
-    if rng.random() < 0.3:  # the answer is in the question: what an option's letter stands for
+    if rng.random() < 0.3:  # the question contains the answer, which teaches what an option's letter stands for
         text = f"Which is {asked.answer}?"
     right = int(rng.integers(4))
     options = choose_options(asked, rng, right)
@@ -215,17 +236,17 @@ def _question(
 _Text = tuple[list[int], list[int], list[int], list[int]]
 
 
-def _text(question: tuple[Question, str, str], begun: bool, tokenizer: Any) -> _Text:
-    """Ids of prompt and reply, where of these the reply is, the answer at the question mark, which option is right."""
+def _text(question: tuple[Question, str, str], has_bos: bool, tokenizer: Any) -> _Text:
+    """Return the rows of `Batch.ids`, `replies`, `known` and `options` for one question."""
     asked, reply, answer = question
     _, after = pack_prompt("tiny", asked.task).pieces(asked)
     ids = tokenizer.encode(after, add_special_tokens=False).ids
     known, options = [-1] * len(ids), [-1] * len(ids)
-    if answer and begun:
+    if answer and has_bos:
         known[ids.index(tokenizer.token_to_id("?"))] = tokenizer.token_to_id(answer)
-    if begun:
+    if has_bos:
         for i, option in enumerate(asked.options):
             options[ids.index(tokenizer.token_to_id(f"({LETTERS[i]})")) + 1] = int(option == answer)
-    said = [*(tokenizer.encode(reply, add_special_tokens=False).ids if begun else []), EOS]
-    rest = [-1] * len(said)
-    return ids + said, [0] * len(ids) + [1] * len(said), known + rest, options + rest
+    reply_ids = [*(tokenizer.encode(reply, add_special_tokens=False).ids if has_bos else []), EOS]
+    rest = [-1] * len(reply_ids)
+    return ids + reply_ids, [0] * len(ids) + [1] * len(reply_ids), known + rest, options + rest

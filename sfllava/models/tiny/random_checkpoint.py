@@ -1,4 +1,4 @@
-"""Small checkpoints with random weights, in the real layouts: for tests, benchmarks and trying the flow."""
+"""Small checkpoints with random weights in the layouts of real ones, for tests, benchmarks and dry runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CORPUS = (
     "how many animals are there: one, two, three, four or five? USER: ASSISTANT: Question: Reply with one word",
 )
 FAMILIES = ("vicuna", "chatml", "mistral")
-# transformers' names of 5.x -> the original checkpoint's -> llava-hf's on the hub
+# prefixes of tensor names: in transformers 5, in an original checkpoint, in llava-hf's on the hub
 _NAMES = (
     ("model.language_model.", "model.", "language_model.model."),
     ("model.vision_tower.", "model.vision_tower.vision_tower.vision_model.", "vision_tower.vision_model."),
@@ -43,10 +43,23 @@ def write_random_checkpoint(
     text: dict[str, Any] | None = None,
     vision: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a checkpoint whose weights depend on `seed`, `text` and `vision` alone, not on the layout.
+    """Write a checkpoint whose weights do not depend on its layout.
 
-    family: vicuna, mistral or chatml, as the language models of llava-v1.6. `text` and `vision` override fields of
-    the configs; the vision tower has the real 336 x 336 pixels in 24 x 24 patches.
+    The vision tower takes 336 x 336 pixels in 24 x 24 patches, as in a real checkpoint.
+
+    Args:
+        folder: the folder to write; created if it does not exist.
+        layout: `transformers` as llava-hf's checkpoints, or `original` as liuhaotian's.
+        family: vicuna, mistral or chatml, the families of language models in LLaVA-v1.6.
+        seed: the seed of the weights.
+        text: fields that override those of the language model's config.
+        vision: fields that override those of the vision tower's config.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: there is no such family.
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
@@ -56,7 +69,7 @@ def write_random_checkpoint(
     config: Any = LlavaNextConfig.from_dict(_config(family, vocabulary, text or {}, vision or {}))
     weights = _weights(LlavaNextForConditionalGeneration(config), seed)
     if layout == "transformers":
-        # as llava-hf's: <image> behind the vocabulary, then rows up to a multiple of 64
+        # as in llava-hf's: <image> follows the vocabulary, then padding to a multiple of 64 rows
         config.image_token_index = vocabulary
         config.text_config.vocab_size = -(-(vocabulary + 1) // 64) * 64
         for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
@@ -68,11 +81,8 @@ def write_random_checkpoint(
         _write_json(folder / "config.json", _original_config(family, config))
         _write_json(folder / "clip" / "config.json", config.vision_config.to_dict())
     column = 1 if layout == "original" else 2
-    save_file(
-        {rename(name, column): tensor for name, tensor in weights.items()},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    renamed = {rename(name, column): tensor for name, tensor in weights.items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -137,7 +147,7 @@ def _original_config(family: str, config: Any) -> dict[str, Any]:
 
 
 def _weights(network: LlavaNextForConditionalGeneration, seed: int) -> dict[str, Tensor]:
-    # Wide enough that answers depend on what is seen; the usual deviation of 0.02 repeats one token for ever.
+    # Large enough that answers depend on the input; with the usual deviation of 0.02 one token repeats forever.
     generator = torch.Generator().manual_seed(seed)
     gains = {"q_proj": 2.0, "k_proj": 2.0, "embed_tokens": 0.3}
     weights = {}
@@ -151,13 +161,13 @@ def _weights(network: LlavaNextForConditionalGeneration, seed: int) -> dict[str,
 
 
 def rename(name: str, column: int) -> str:
-    """A tensor's name in transformers 5 -> in an original checkpoint (column 1), or in llava-hf's (column 2)."""
+    """Translate a tensor's name from transformers 5 to the original layout (column 1) or llava-hf's (column 2)."""
     names = next(names for names in _NAMES if name.startswith(names[0]))
     return names[column] + name[len(names[0]) :]
 
 
 def _write_tokenizer(folder: Path, family: str) -> int:
-    """A small BPE model with Llama's settings (bytes for what it does not know, a space in front)."""
+    """Write a small BPE tokenizer with Llama's settings (byte fallback, a leading space), and return its size."""
     import sentencepiece
 
     model = io.BytesIO()

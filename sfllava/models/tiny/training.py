@@ -1,7 +1,7 @@
-"""Train the tiny model from nothing: `python -m sfllava.models.tiny.training`.
+"""Train the tiny model from scratch: `python -m sfllava.models.tiny.training`.
 
-It sees one to six stills of a scene at a time, all patches of one after the other, and questions about them. It
-never sees pooled tokens, nor a Slow or a Fast pathway.
+It sees 1 to 16 stills of a scene at a time, and questions about them. It never sees pooled tokens, or a Slow or Fast
+pathway.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 from sfllava.benchmarks.shapesqa.scenes import CELLS, SIDE
 from sfllava.models.families.llava_next import pixel_values
 from sfllava.models.tiny.card import write_card
-from sfllava.models.tiny.data import BOS, CONTENTS, Batch, Diet, make_batch, write_tokenizer
+from sfllava.models.tiny.data import BOS, CONTENTS, Batch, BatchSpec, make_batch, write_tokenizer
 from sfllava.models.tiny.random_checkpoint import rename
 
 FOLDER = Path(__file__).with_name("weights")
-_ONE, _FEW, _MANY = Diet((1, 1), 0, 24), Diet((2, 4), 0, 12), Diet((4, 16), 8, 16)
-# steps and what they show in turn; the first stage trains the tower and the projector alone
+_ONE, _FEW, _MANY = BatchSpec((1, 1), 0, 24), BatchSpec((2, 4), 0, 12), BatchSpec((4, 16), 8, 16)
+# (steps, the batches that they take in turn) of each stage; the first trains only the tower and the projector
 STAGES = ((150, (_ONE,)), (1250, (_ONE,)), (4200, (_ONE, _FEW, _MANY)))
 _RATE = 1.2e-3
-# after this layer the question's last word is to know the answer, and after that an option whether it is right
-_KNOWING, _CHOOSING = 3, 4
+# the layers of the language model after which the auxiliary losses on the answer and on the options apply
+_ANSWER_LAYER, _OPTION_LAYER = 3, 4
 
 
 def config_dict(vocabulary: int) -> dict[str, Any]:
-    """The config in the layout of transformers; as with the 7B, the tower's last layer stays unused."""
+    """Return the config in the layout of transformers; as in the 7B, the tower's last layer is unused."""
     return {
         "model_type": "llava_next",
         "architectures": ["LlavaNextForConditionalGeneration"],
@@ -55,7 +55,7 @@ def config_dict(vocabulary: int) -> dict[str, Any]:
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
             "rms_norm_eps": 1e-5,
-            "initializer_range": 0.08,  # about 1 / sqrt(width): the usual 0.02 is for wide models, and starts slowly
+            "initializer_range": 0.08,  # about 1 / sqrt(width); the usual 0.02 suits wide models and trains slowly here
             "max_position_embeddings": 4096,
             "rope_theta": 10000.0,
             "bos_token_id": 1,
@@ -81,10 +81,10 @@ def config_dict(vocabulary: int) -> dict[str, Any]:
 
 
 def patch_loss(visual: Tensor, batch: Batch, head: torch.nn.Module) -> Tensor:
-    """How badly `head` says what is in each projected patch (B*K cells D), and which patch it is."""
+    """Return the loss of `head` at classifying the content and position of each projected patch (B*K cells D)."""
     what, which = head(visual).float().flatten(0, 1).split((len(CONTENTS), CELLS * CELLS), -1)
     contents = torch.from_numpy(batch.patches).flatten()
-    # nothing is in most patches: were they to count in full, those with a thing would lose their place
+    # most patches are empty; with full weight they would dominate those that show something
     weight = torch.where(contents > 0, 1.0, 0.1)
     places = torch.arange(CELLS * CELLS).repeat(len(visual))
     losses = F.cross_entropy(what, contents, ignore_index=-1, reduction="none")
@@ -93,7 +93,7 @@ def patch_loss(visual: Tensor, batch: Batch, head: torch.nn.Module) -> Tensor:
 
 
 def render_batch(network: Any, batch: Batch) -> Tensor:
-    """The stills' projected patches (B*K cells D)."""
+    """Return the projected patches of a batch's stills (B*K cells D)."""
     x = pixel_values(torch.from_numpy(batch.stills).flatten(0, 1))
     return network.model.multi_modal_projector(network.model.vision_tower(x).last_hidden_state[:, 1:])
 
@@ -101,7 +101,18 @@ def render_batch(network: Any, batch: Batch) -> Tensor:
 def reply_loss(
     network: Any, heads: Any, batch: Batch, visual: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the replies' tokens and of the answers known early; how many words and letters are right."""
+    """Return the language model's loss on a batch, and how many first tokens of replies are right.
+
+    Args:
+        network: the model.
+        heads: the auxiliary heads, of which `options` is used.
+        batch: the batch.
+        visual: its projected patches (B*K cells D).
+        rng: the source of the random position ids.
+
+    Returns:
+        The loss, auxiliary losses included; and (2), the shares that are right among words and among letters.
+    """
     b, k = batch.stills.shape[:2]
     visual = visual.unflatten(0, (b, k))
     if batch.kept is not None:
@@ -109,57 +120,58 @@ def reply_loss(
     visual = visual.flatten(1, 2)
     language = network.model.language_model
     first = language.embed_tokens(torch.full((b, 1), BOS))
-    # the middle of another sequence begins with a patch of its own
-    first = torch.where(torch.from_numpy(batch.begun)[:, None, None], first, visual[:, -1:].roll(1, 0))
+    # a sequence without BOS begins with a patch of another one
+    first = torch.where(torch.from_numpy(batch.has_bos)[:, None, None], first, visual[:, -1:].roll(1, 0))
     ids = [torch.from_numpy(slot) for slot in batch.ids]
     embeds = torch.cat([first, visual, *(language.embed_tokens(slot.clamp(min=0)) for slot in ids)], 1)
     n = 1 + visual.shape[1]
-    # one visual prefix, many questions: each sees the prefix and itself
+    # one visual prefix, many questions: each attends to the prefix and to itself
     owners = torch.cat([torch.full((n,), -1), *(torch.full((slot.shape[1],), q) for q, slot in enumerate(ids))])
     seen = ((owners[None] == -1) | (owners[None] == owners[:, None])).tril()
-    mask = torch.zeros(seen.shape).masked_fill(~seen, -1e4)
-    # positions with gaps at random places, so that longer prompts than these are not strange
-    places = np.arange(n)
-    if rng.random() < 0.7:
-        places = np.sort(rng.choice(int(rng.uniform(n, 2 * n + 600)), n, replace=False))
-    positions = torch.cat([torch.from_numpy(places), *(places[-1] + 1 + torch.arange(s.shape[1]) for s in ids)])
     output = language(
-        inputs_embeds=embeds,
-        attention_mask=mask[None, None],
-        position_ids=positions[None],
-        use_cache=False,
-        output_hidden_states=True,
-    )
+        inputs_embeds=embeds, attention_mask=torch.zeros(seen.shape).masked_fill(~seen, -1e4)[None, None],
+        position_ids=_position_ids(n, ids, rng)[None], use_cache=False, output_hidden_states=True,
+    )  # fmt: skip
     replies = torch.cat([torch.zeros(b, n, dtype=torch.bool), *map(torch.from_numpy, batch.replies)], 1)
     targets = torch.cat([torch.zeros(b, n, dtype=torch.long), *ids], 1)[:, 1:][replies[:, 1:]]
     logits = network.lm_head(output.last_hidden_state[:, :-1][replies[:, 1:]]).float()
-    # each slot counts the same, however many words its replies have
+    # every slot has the same weight, whatever the length of its replies
     slots = owners[1:].expand(b, -1)[replies[:, 1:]]
     weights = torch.ones(len(ids)).div(torch.bincount(slots, minlength=len(ids)))[slots] / len(ids)
     loss = (weights * F.cross_entropy(logits, targets, reduction="none")).sum()
     known = torch.cat([torch.full((b, n), -1), *map(torch.from_numpy, batch.known)], 1)
-    early = network.lm_head(language.norm(output.hidden_states[_KNOWING][known >= 0])).float()
+    early = network.lm_head(language.norm(output.hidden_states[_ANSWER_LAYER][known >= 0])).float()
     right = logits.argmax(-1) == targets
     firsts = (replies[:, 1:] & ~replies[:, :-1])[replies[:, 1:]]
-    shares = [right[firsts & (slots // 4 == part)].float().mean() for part in (0, 1)]
     options = torch.cat([torch.full((b, n), -1), *map(torch.from_numpy, batch.options)], 1)
-    chosen = heads["options"](output.hidden_states[_CHOOSING][options >= 0]).float().squeeze(-1)
+    chosen = heads["options"](output.hidden_states[_OPTION_LAYER][options >= 0]).float().squeeze(-1)
     loss = loss + 0.5 * F.cross_entropy(early, known[known >= 0])
     loss = loss + 0.5 * F.binary_cross_entropy_with_logits(chosen, options[options >= 0].float())
-    return loss, torch.stack(shares)
+    return loss, torch.stack([right[firsts & (slots // 4 == part)].float().mean() for part in (0, 1)])
 
 
-def _plan(step: int) -> tuple[int, Diet]:
-    """Stage and diet of a step."""
-    for stage, (steps, diets) in enumerate(STAGES):
+def _position_ids(n: int, ids: list[Tensor], rng: np.random.Generator) -> Tensor:
+    """Return the position ids of a prefix of n tokens and of the questions, each of which follows the prefix.
+
+    Most prefixes get random gaps, so that the model accepts longer prompts than those in training.
+    """
+    places = np.arange(n)
+    if rng.random() < 0.7:
+        places = np.sort(rng.choice(int(rng.uniform(n, 2 * n + 600)), n, replace=False))
+    return torch.cat([torch.from_numpy(places), *(places[-1] + 1 + torch.arange(s.shape[1]) for s in ids)])
+
+
+def _stage(step: int) -> tuple[int, BatchSpec]:
+    """Return the stage of a step, and its batch."""
+    for stage, (steps, specs) in enumerate(STAGES):
         if step < steps:
-            return stage, diets[step % len(diets)]
+            return stage, specs[step % len(specs)]
         step -= steps
     raise ValueError(step)
 
 
 def _prepare(folder: Path, seed: int, step: int) -> Batch:
-    return make_batch(np.random.default_rng([seed, 0, step]), _tokenizer(folder), _plan(step)[1])
+    return make_batch(np.random.default_rng([seed, 0, step]), _tokenizer(folder), _stage(step)[1])
 
 
 @lru_cache(maxsize=1)
@@ -170,7 +182,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _batches(folder: Path, seed: int, steps: int) -> Iterator[tuple[int, Batch]]:
-    """Every step with its batch, drawn ahead in a process of its own."""
+    """Yield every step with its batch; another process prepares the next ones."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         ahead: deque[tuple[int, Future[Batch]]] = deque()
         for step in range(steps):
@@ -181,21 +193,29 @@ def _batches(folder: Path, seed: int, steps: int) -> Iterator[tuple[int, Batch]]
 
 
 def new_network(folder: Path, seed: int) -> None:
-    """Write a checkpoint with weights by chance."""
+    """Write the tokenizer, the config and random weights into a folder."""
     torch.manual_seed(seed)
     config = config_dict(write_tokenizer(folder).get_vocab_size())
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     network: Any = LlavaNextForConditionalGeneration(LlavaNextConfig.from_dict(config))
-    # as large as what a patch shows: from 0.02 it takes hundreds of steps until anything says where it is
+    # on the scale of the patch embeddings: from 0.02 it takes hundreds of steps until patches encode their position
     torch.nn.init.normal_(network.model.vision_tower.embeddings.position_embedding.weight, std=0.5)
     save(network, folder)
 
 
 def train(folder: Path, seed: int) -> dict[str, Any]:
-    """From and to the weights in the folder; what happened, as a record."""
+    """Train the weights in a folder, and save them there every 200 steps.
+
+    Args:
+        folder: from `new_network`.
+        seed: the seed of the data and of the auxiliary heads.
+
+    Returns:
+        seconds, seed, and history: (step, seconds, patch loss, reply loss, words right, letters right) per 50 steps.
+    """
     torch.manual_seed(seed)
     network: Any = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    # torch's fused attention is several times slower backwards on a CPU than plain matrix products
+    # on a CPU, the backward pass of torch's fused attention is several times slower than plain matrix products
     network.set_attn_implementation("eager")
     tower = network.model.vision_tower
     unused = tower.encoder.layers[-1:]
@@ -210,23 +230,15 @@ def train(folder: Path, seed: int) -> dict[str, Any]:
     start, history, recent = time.perf_counter(), [], []
     steps = sum(n for n, _ in STAGES)
     for step, batch in _batches(folder, seed, steps):
-        stage = _plan(step)[0]
+        stage = _stage(step)[0]
         for group in optimizer.param_groups:
             group["lr"] = _rate(step, steps)
-        with torch.autocast("cpu", torch.bfloat16):
-            # where few patches of many stills are shown, the language model alone learns
-            with torch.set_grad_enabled(batch.kept is None):
-                visual = render_batch(network, batch)
-                loss = named = patch_loss(visual, batch, heads["patches"])
-            said, right = torch.zeros(()), torch.zeros(2)
-            if stage:
-                said, right = reply_loss(network, heads, batch, visual, np.random.default_rng([seed, 1, step]))
-                loss = said + 0.1 * named
+        loss, measured = _step_loss(network, heads, batch, stage, np.random.default_rng([seed, 1, step]))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        recent.append((named.item(), said.item(), *right.tolist()))
+        recent.append(measured)
         if (step + 1) % 50 == 0:
             means = [round(float(value), 3) for value in np.mean(recent, axis=0)]
             history.append((step + 1, round(time.perf_counter() - start), *means))
@@ -239,15 +251,30 @@ def train(folder: Path, seed: int) -> dict[str, Any]:
     return {"seconds": round(time.perf_counter() - start), "seed": seed, "history": history}
 
 
+def _step_loss(
+    network: Any, heads: Any, batch: Batch, stage: int, rng: np.random.Generator
+) -> tuple[Tensor, tuple[float, ...]]:
+    """Return the loss of a step, and its patch loss, reply loss, share of words right and share of letters right."""
+    with torch.autocast("cpu", torch.bfloat16):
+        # with few patches of many stills, only the language model trains
+        with torch.set_grad_enabled(batch.kept is None):
+            visual = render_batch(network, batch)
+            patches = patch_loss(visual, batch, heads["patches"])
+        if not stage:
+            return patches, (patches.item(), 0.0, 0.0, 0.0)
+        replies, right = reply_loss(network, heads, batch, visual, rng)
+        return replies + 0.1 * patches, (patches.item(), replies.item(), *right.tolist())
+
+
 def _rate(step: int, steps: int) -> float:
-    """The learning rate: warm-up, anew where training of all parts starts; flat, then a cosine."""
+    """Return the learning rate: warm-up, again when stage 2 starts, then constant, then a cosine decay."""
     since = step - (STAGES[0][0] if step >= STAGES[0][0] else 0)
     late = max(0.0, (step / steps - 0.6) / 0.4)
     return _RATE * min(1, (since + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * late)))
 
 
 def save(network: Any, folder: Path) -> None:
-    """model.safetensors, in half precision and under the names that llava-hf's checkpoints use."""
+    """Write model.safetensors, in half precision and with the tensor names of llava-hf's checkpoints."""
     weights = {rename(name, 2): tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -261,7 +288,7 @@ def main() -> None:
     new_network(options.folder, options.seed)
     record = train(options.folder, options.seed)
     (options.folder / "training.json").write_text(json.dumps(record) + "\n")
-    write_card(options.folder, STAGES, (_KNOWING, _CHOOSING), _RATE, record)
+    write_card(options.folder, STAGES, (_ANSWER_LAYER, _OPTION_LAYER), _RATE, record)
 
 
 if __name__ == "__main__":
