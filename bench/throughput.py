@@ -32,12 +32,13 @@ from transformers import LlavaNextForConditionalGeneration
 
 from sfllava.benchmarks import load_benchmark
 from sfllava.models import attention
-from sfllava.models.checkpoint import CLIP_L_336
 from sfllava.models.families.llava_next import FAMILY
+from sfllava.models.family import LoadOptions
+from sfllava.models.known import KNOWN
+from sfllava.models.layouts import CLIP_L_336
 from sfllava.models.load import assemble
 from sfllava.models.operations import Shape
 from sfllava.models.packed_decoding import PackedBatch, PrefixGroup, StaticDecodeLoop, decode_steps
-from sfllava.models.sizes import KNOWN
 from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.video_lm import TransformersVideoLM
@@ -60,9 +61,9 @@ SETTING = Setting()
 
 def build(name: str, folder: Path, device: str, dtype: torch.dtype) -> Any:
     """A network with random weights, or on "meta" with none, in a shape of KNOWN or in the small one."""
-    text, vision = (SMALL_TEXT, SMALL_VISION) if name == "small" else (KNOWN[name], CLIP_L_336)
+    text, vision = (SMALL_TEXT, SMALL_VISION) if name == "small" else (KNOWN[name].config["text_config"], CLIP_L_336)
     found = {"model_type": "llava_next", "text_config": dict(text), "vision_config": dict(vision)}
-    made = FAMILY.configure(found, folder, 2.0)
+    made = FAMILY.configure(found, folder, LoadOptions())
     with torch.device(device):
         network: Any = LlavaNextForConditionalGeneration._from_config(
             made.config, dtype=dtype, attn_implementation="sdpa"
@@ -74,7 +75,7 @@ def build(name: str, folder: Path, device: str, dtype: torch.dtype) -> Any:
 def wrap(network: Any, folder: Path) -> TransformersVideoLM:
     """The network as a model whose answers are all as long as may be."""
     model = assemble(
-        network, Tokenizer(folder), FAMILY, FAMILY.configure(network.config.to_dict(), folder, None),
+        network, Tokenizer(folder), FAMILY, FAMILY.configure(network.config.to_dict(), folder, LoadOptions(None)),
         path=folder, layout="", context=8192, fingerprint="",
     )  # fmt: skip
     model.language_model.eos_ids = set()
@@ -222,7 +223,7 @@ def timed(model: TransformersVideoLM, video: Path, n: int, new: int, repeats: in
         for suffix in suffixes:
             visual = tokens(clock)
             with clock.stage("prefill and generate"):
-                embeds = model.language_model.embed([1] * BEFORE, visual, suffix)
+                embeds = model.language_model.prompt([1] * BEFORE, visual, suffix).embeds
                 said.append(model.language_model.generate(embeds, new))
         return said
 

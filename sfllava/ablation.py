@@ -62,7 +62,7 @@ class Ablation:
         """
         if tokens is not None and not self.takes_tokens:
             raise SfllavaError(f"ablation {self.name} has settings of its own and takes no token budget")
-        return self.make(model, task, tokens)
+        return [setting.for_model(model) for setting in self.make(model, task, tokens)]
 
 
 def load_ablation(name: str | Path) -> Ablation:
@@ -163,13 +163,14 @@ def measure_costs(model: VideoLM, benchmark: Benchmark, settings: list[Setting])
     before = model.info.prompt_ids(benchmark.questions[0])[0]
     found: dict[str, dict[str, Any]] = {}
     for setting in [settings[0], *settings]:  # the first one warms up and is measured again
-        frames = video.frames[video.positions(setting.frames)]
+        positions = video.positions(setting.frames)
+        frames, seconds = video.frames[positions], video.pts_seconds[positions]
         try:
             _start(model)
             start = time.perf_counter()
             grid = model.encode(setting.images(frames))
             encoded = _done(model)
-            model.prefill(before, setting.tokens(grid))
+            model.prefill(before, model.tokens(setting, grid, seconds))
             prefilled = _done(model)
         except torch.OutOfMemoryError as error:
             log.warning("%s: its cost is unknown: %s", setting.name, error)

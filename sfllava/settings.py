@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from sfllava.aggregators.base import Aggregator, make_images, name_of, token_count
+from sfllava.aggregators.base import Aggregator, for_model, make_images, name_of, token_count
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.prompts import Prompt, check_placeholders
 from sfllava.types import SfllavaError
@@ -43,6 +43,11 @@ class Setting:
     def prompt_or(self, default: D) -> Prompt | D:
         """Return the setting's own prompt, or `default` where it has none."""
         return Prompt(self.prompt, self.name) if self.prompt else default
+
+    def for_model(self, info: Any) -> Setting:
+        """Return this setting for one model (`model.info`): `native` becomes the model's own aggregation."""
+        bound = for_model(self.aggregation, info)
+        return self if bound is self.aggregation else replace(self, aggregation=bound)
 
     def images(self, frames: Any) -> Any:
         """Return what the vision tower encodes of frames (T H W 3): the frames, or images made of them."""

@@ -42,24 +42,22 @@ METHOD = Method(rf"every_patch-{COUNT}", "every_patch-{STEP}", lambda step: Ever
     "sfllava/models/families/reversed_next.py": '''
 """LLaVA-NeXT whose video runs backwards."""
 
-from sfllava.models.families.llava_next import LlavaNextEncoder, LlavaNextFamily
+from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+
+from sfllava.models.llava import LlavaEncoder, LlavaFamily
 
 
-class Reversed(LlavaNextEncoder):
+class Reversed(LlavaEncoder):
     def __call__(self, frames):
         return super().__call__(frames.flip(0))
 
 
-class ReversedFamily(LlavaNextFamily):
-    def configure(self, config, folder, rope_factor):
-        return super().configure({**config, "model_type": "llava_next"}, folder, rope_factor)
-
-    def encoder(self, network, configuration):
-        super().encoder(network, configuration)
-        return Reversed(network, configuration.shape.grid)
+class ReversedFamily(LlavaFamily):
+    def configure(self, config, folder, options):
+        return super().configure({**config, "model_type": "llava_next"}, folder, options)
 
 
-FAMILY = ReversedFamily()
+FAMILY = ReversedFamily(LlavaNextForConditionalGeneration, LlavaNextConfig, (), make_encoder=Reversed)
 ''',
     "sfllava/benchmarks/mine.py": '''
 """Questions of one's own."""

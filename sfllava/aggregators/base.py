@@ -54,6 +54,11 @@ class _ById:
         return id(self.value)
 
 
+def for_model(aggregator: Any, info: Any) -> Any:
+    """Return the aggregator for one model (`model.info`): `native` becomes the model's own, others stay as they are."""
+    return aggregator.for_model(info) if hasattr(aggregator, "for_model") else aggregator
+
+
 def makes_images(aggregator: object) -> bool:
     """Return whether the vision tower encodes images made from the frames, instead of the frames themselves."""
     return hasattr(aggregator, "make_images")

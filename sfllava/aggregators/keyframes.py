@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfllava.aggregators.base import check_counts, check_grid
 from sfllava.aggregators.methods import COUNT, Candidates, Method
-from sfllava.aggregators.pools import BUDGET_POOLS, SLOW_POOLS, Pool
+from sfllava.aggregators.pools import BUDGET_POOLS, POOL_NAMES, Pool, is_slow_pool
 from sfllava.aggregators.sources import TokenSource, markers, sources_of_parts
 from sfllava.types import SfllavaError
 
@@ -34,8 +34,8 @@ class Keyframes:
 
     def __post_init__(self) -> None:
         check_counts(self, "keyframes", self.keyframes)
-        if self.pool not in SLOW_POOLS:
-            raise SfllavaError(f"no pool is called {self.pool!r}; choose from {', '.join(SLOW_POOLS)}")
+        if not is_slow_pool(self.pool):
+            raise SfllavaError(f"no pool is called {self.pool!r}; choose from {', '.join(POOL_NAMES)}")
 
     def __call__(self, grid: Tensor) -> Tensor:
         return Pool(self.pool)(grid[self._choose(grid)])
@@ -46,7 +46,7 @@ class Keyframes:
 
     def _choose(self, grid: Tensor) -> list[int]:
         check_grid(grid)
-        return keyframes(grid.flatten(1, 2).mean(1), self.keyframes)
+        return keyframes(grid.detach().flatten(1, 2).mean(1), self.keyframes)
 
     def __str__(self) -> str:
         return f"keyframes-{self.keyframes}frms_{self.pool}"

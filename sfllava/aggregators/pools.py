@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from sfllava.aggregators.base import check_grid, token_count
-from sfllava.aggregators.methods import Method
+from sfllava.aggregators.methods import COUNT, Method
 from sfllava.types import SfllavaError
 
 
@@ -28,34 +29,44 @@ def _spatial_temporal(grid: Tensor) -> Tensor:
     return F.adaptive_avg_pool3d(grid.permute(3, 0, 1, 2)[None], (16, 12, 12))[0].permute(1, 2, 3, 0).flatten(0, 2)
 
 
-class _Entry(NamedTuple):
-    run: Callable[[Tensor], Tensor]
-    requirement: str = ""  # what the size of the grid must be, for the error message
-    accepts: Callable[[int, int], bool] = lambda h, w: True
-
-
-def _even_count(h: int, w: int) -> bool:
-    return h * w % 2 == 0
-
-
-def _even_sides(h: int, w: int) -> bool:
-    return h % 2 == 0 and w % 2 == 0
-
-
-_EVEN_COUNT = ("an even number of patches", _even_count)
-_EVEN_SIDES = ("an even height and an even width", _even_sides)
-POOLS = {
-    "concat": _Entry(lambda grid: grid.flatten(0, 2)),
-    "spatial_1d_max_pool": _Entry(_pool_pairs(F.max_pool1d), *_EVEN_COUNT),
-    "spatial_1d_avg_pool": _Entry(_pool_pairs(F.avg_pool1d), *_EVEN_COUNT),
-    "spatial_2d_max_pool": _Entry(_pool_windows(F.max_pool2d), *_EVEN_SIDES),
-    "spatial_2d_avg_pool": _Entry(_pool_windows(F.avg_pool2d), *_EVEN_SIDES),
-    "spatial_temporal_pool": _Entry(_spatial_temporal),
-    "temporal_global_pool": _Entry(lambda grid: grid.mean(dim=0).flatten(0, 1)),
-    "none": _Entry(lambda grid: grid[0].flatten(0, 1)),
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "concat": lambda grid: grid.flatten(0, 2),
+    "spatial_1d_max_pool": _pool_pairs(F.max_pool1d),
+    "spatial_1d_avg_pool": _pool_pairs(F.avg_pool1d),
+    "spatial_2d_max_pool": _pool_windows(F.max_pool2d),
+    "spatial_2d_avg_pool": _pool_windows(F.avg_pool2d),
+    "spatial_temporal_pool": _spatial_temporal,
+    "temporal_global_pool": lambda grid: grid.mean(dim=0).flatten(0, 1),
+    "none": lambda grid: grid[0].flatten(0, 1),
 }
+SIZED_POOLS = ("bilinear_{H}x{W}", "adaptive_{H}x{W}")
 SLOW_POOLS = tuple(name for name in POOLS if name != "none")
+POOL_NAMES = (*SLOW_POOLS, *SIZED_POOLS)
 BUDGET_POOLS = ("spatial_1d_max_pool", "spatial_2d_avg_pool", "concat")  # the pools that are tried for a token budget
+
+
+def find_pool(name: str) -> Callable[[Tensor], Tensor]:
+    """Find a pool (T h w D) -> (N D) by its name.
+
+    Raises:
+        SfllavaError: There is no pool of this name.
+    """
+    if name in POOLS:
+        return POOLS[name]
+    if found := re.fullmatch(rf"(bilinear|adaptive)_{COUNT}x{COUNT}", name, re.ASCII):
+        size = (int(found[2]), int(found[3]))
+        resize = partial(F.interpolate, size=size, mode="bilinear")
+        pool = resize if found[1] == "bilinear" else partial(F.adaptive_avg_pool2d, output_size=size)
+        return lambda grid: pool(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).flatten(0, 2)
+    raise SfllavaError(f"no pool is called {name!r}; choose from {', '.join((*POOLS, *SIZED_POOLS))}")
+
+
+def is_slow_pool(name: str) -> bool:
+    """Return whether a Slow pathway can use the pool of this name: any but `none`."""
+    try:
+        return name != "none" and bool(find_pool(name))
+    except SfllavaError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -64,23 +75,24 @@ class Pool:
 
     Attributes:
         name: `concat` keeps all patches. `spatial_1d_*` pools pairs of the flattened patches, `spatial_2d_*` pools 2x2
-            windows. `spatial_temporal_pool` averages to 16 frames of 12x12 tokens. `temporal_global_pool` averages over
-            all frames. `none` keeps only the patches of the first frame.
+            windows; on an odd grid what is left over at the end is dropped, as in the published code. `bilinear_14x14`
+            interpolates each frame to 14 rows of 14 tokens, `adaptive_14x14` averages it to them.
+            `spatial_temporal_pool` averages to 16 frames of 12x12 tokens. `temporal_global_pool` averages over all
+            frames. `none` keeps only the patches of the first frame.
     """
 
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in POOLS:
-            raise SfllavaError(f"no pool is called {self.name!r}; choose from {', '.join(POOLS)}")
+        find_pool(self.name)
 
     def __call__(self, grid: Tensor) -> Tensor:
         check_grid(grid)
-        pool = POOLS[self.name]
-        _, h, w, _ = grid.shape
-        if not pool.accepts(h, w):
-            raise SfllavaError(f"pool {self.name} needs {pool.requirement}, got a grid of {h}x{w} patches")
-        return pool.run(grid)
+        try:
+            return find_pool(self.name)(grid)
+        except RuntimeError as error:
+            _, h, w, _ = grid.shape
+            raise SfllavaError(f"pool {self.name} needs a larger grid than {h}x{w} patches") from error
 
     def token_count(self, frames: int, h: int = 24, w: int = 24) -> int:
         """Count the tokens for `frames` frames of `h` x `w` patches."""
@@ -91,8 +103,8 @@ class Pool:
 
 
 METHOD = Method(
-    pattern=f"({'|'.join(POOLS)})",
-    usage=f"or one of {', '.join(POOLS)} (POOL may be any of these except 'none')",
+    pattern=rf"({'|'.join(POOLS)}|(?:bilinear|adaptive)_[1-9]\d*x[1-9]\d*)",
+    usage=f"or one of {', '.join((*POOLS, *SIZED_POOLS))} (POOL may be any of these except 'none')",
     make=Pool,
     rank=90,
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sfllava.aggregators.base import check_grid, identity_key, name_of, token_count
 from sfllava.aggregators.methods import COUNT_OR_ZERO, Candidates, Method
-from sfllava.aggregators.pools import BUDGET_POOLS, SLOW_POOLS, Pool
+from sfllava.aggregators.pools import BUDGET_POOLS, POOL_NAMES, SLOW_POOLS, Pool, is_slow_pool
 from sfllava.types import SfllavaError
 
 
@@ -24,7 +24,7 @@ class SlowFast:
 
     Attributes:
         slow_frames: number of frames of the Slow pathway; 0 leaves it out.
-        slow: the pool of the Slow pathway: a name in `SLOW_POOLS`, or a callable (slow_frames h w D) -> (N D).
+        slow: the pool of the Slow pathway: a name in `POOL_NAMES`, or a callable (slow_frames h w D) -> (N D).
         fast: (rows, columns) of the grid to which the Fast pathway average-pools each frame; (0, 0) leaves it out.
     """
 
@@ -77,7 +77,7 @@ class SlowFast:
 
 def named_pathways(aggregator: object) -> SlowFast | None:
     """Return the aggregator if it is a SlowFast whose pool has a name, which controls can show; otherwise None."""
-    return aggregator if isinstance(aggregator, SlowFast) and isinstance(aggregator.slow, str) else None
+    return aggregator if isinstance(aggregator, SlowFast) and aggregator.slow in SLOW_POOLS else None
 
 
 def slow_indices(frames: int, slow_frames: int) -> list[int]:
@@ -94,8 +94,8 @@ def _check(config: SlowFast) -> None:
         raise SfllavaError(f"slow_frames must be 0 or more, got {config.slow_frames}")
     if len(config.fast) != 2 or min(config.fast) < 0 or (0 in config.fast and config.fast != (0, 0)):
         raise SfllavaError(f"fast must be two numbers of at least 1, or (0, 0) for no Fast pathway, got {config.fast}")
-    if isinstance(config.slow, str) and config.slow not in SLOW_POOLS:
-        raise SfllavaError(f"no slow pool is called {config.slow!r}; choose from {', '.join(SLOW_POOLS)}")
+    if isinstance(config.slow, str) and not is_slow_pool(config.slow):
+        raise SfllavaError(f"no slow pool is called {config.slow!r}; choose from {', '.join(POOL_NAMES)}")
     if config.slow_frames == 0 and config.fast == (0, 0):
         raise SfllavaError("slow_frames=0 (slow_0frms) with fast=(0, 0) (fast_0x0) leaves no visual tokens")
 

@@ -117,10 +117,11 @@ def attribute(
         SfllavaError: the visual tokens cannot be mapped back to frames.
     """
     question = Question(question) if isinstance(question, str) else question
-    prompt = prompt or setting.prompt_or(None)
+    setting, prompt = setting.for_model(model.info), prompt or setting.prompt_or(None)
     grid = model.encode(setting.images(video.frames)) if grid is None else grid
-    sources = token_sources(setting.aggregation, grid, len(video.frames))
-    tokens, prefix = setting.tokens(grid), prefix or model.new_prefixes(1)[0]
+    # a grid may have further feature sets behind the first
+    sources = token_sources(setting.aggregation, grid[..., : model.language_model.width], len(video.frames))
+    tokens, prefix = model.tokens(setting, grid, video.pts_seconds), prefix or model.new_prefixes(1)[0]
     if generated_ids is None:
         stream = model.stream(tokens, question, max_new_tokens=max_new_tokens, prompt=prompt, prefix=prefix)
         generated_ids = list(stream)
@@ -131,8 +132,9 @@ def attribute(
     mean[owner, range(len(generated_ids))] = 1
     attention = (mean / mean.sum(1, keepdim=True)) @ by_token
     text = model.info.tokenizer.decode(list(generated_ids))
+    _, rows, columns = sources[0].patches.shape
     return Attribution(
-        video, setting, question, text, tuple(generated_ids), words, attention, sources, model.info.grid, log_likelihood
+        video, setting, question, text, tuple(generated_ids), words, attention, sources, (rows, columns), log_likelihood
     )
 
 

@@ -53,7 +53,7 @@ def leave_out(
 ) -> Iterator[tuple[str, float]]:
     """Measure the exact change of the answer's log-likelihood without each part, one part at a time.
 
-    The tokens after those left out move up, as in a prompt that never had them.
+    The tokens after those left out move up, as in a prompt that never had them; at positions in time they stay.
 
     Args:
         model: the model that gave the answer.
@@ -72,13 +72,14 @@ def leave_out(
     """
     prompt = prompt or attribution.setting.prompt_or(None)
     question, generated_ids = attribution.question, attribution.token_ids
-    removable, tokens = removable_parts(attribution), attribution.setting.tokens(grid)
+    removable = removable_parts(attribution)
+    tokens = model.tokens(attribution.setting, grid, attribution.video.pts_seconds)
     for part in removable if parts is None else parts:
         if part not in removable:
             raise SfllavaError(f"{part!r} cannot be left out; what can: {', '.join(removable) or 'nothing here'}")
         if not going():
             return
-        rest = tokens[removable[part].to(tokens.device)]
+        rest = tokens.without(~removable[part])
         without = float(log_likelihoods(model, rest, question, generated_ids, prompt, prefix).sum())
         attribution.left_out[part] = without - attribution.log_likelihood
         yield part, attribution.left_out[part]

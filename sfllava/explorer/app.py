@@ -166,7 +166,8 @@ class Explorer:
         if latest != self._latest:  # the controls have changed since
             return
         video = self.session.video(path, setting.frames)
-        self._frames_figure = show_frames(video, setting, self.session.model.info.grid)
+        info = self.session.model.info
+        self._frames_figure = show_frames(video, setting.for_model(info), info.grid)
         show_figure(self.views.strip, self._frames_figure)
         name = pages.name_of_video(video.path)
         self.views.status.value = pages.note_page(f"{name}: {len(video.frames)} of {video.total} frames")

@@ -107,6 +107,7 @@ class Session:
             ContextError: the prompt does not fit the context; no frame is encoded then.
         """
         model, prompt = self.model, setting.prompt_or(None)
+        setting = setting.for_model(model.info)
         text_tokens = sum(map(len, model.info.prompt_ids(question, prompt)))
 
         def check(frames: int) -> None:
@@ -114,7 +115,7 @@ class Session:
 
         sample = self.features.sample(path, setting, check)
         start = time.perf_counter()
-        tokens = setting.tokens(sample.grid)
+        tokens = model.tokens(setting, sample.grid, sample.video.pts_seconds)
         generated_ids: list[int] = []
         first, stopped = start, not going()
         if not stopped:
@@ -132,7 +133,7 @@ class Session:
         text, ids = model.info.tokenizer.decode(generated_ids), tuple(generated_ids)
         self.replies.append(
             Reply(
-                str(path), setting, question, text, ids, stopped, max_new_tokens, len(tokens), sample.decoded,
+                str(path), setting, question, text, ids, stopped, max_new_tokens, tokens.count, sample.decoded,
                 sample.encoded, self._prefix.reused, seconds,
             )
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The interfaces of video LLMs and model families, and the facts about a checkpoint that need no weights."""
+"""The interface of video LLMs, and the facts about a checkpoint that need no weights."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sfllava.aggregators.base import Aggregator
 from sfllava.models.kv_cache import Prefix
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.operations import Shape
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.visual_tokens import VisualTokens
 from sfllava.prompts import Prompt, pack_prompt
+from sfllava.settings import Setting
 from sfllava.types import Answer, Question, SfllavaError
 
 
@@ -49,12 +51,15 @@ class ModelInfo:
     Attributes:
         path: The checkpoint folder.
         layout: "transformers" or "original".
+        model_type: The family of the checkpoint, a name in sfllava/models/families.
         family: The prompt templates that suit the language model.
         tokenizer: The tokenizer of the checkpoint.
         context: Number of positions of the longest prompt with its answer.
         image_size: Height and width of a frame in pixels.
         grid: Number of patches (h, w) of a frame.
         shape: The sizes that the cost of a run depends on.
+        native: The aggregator that `native` stands for.
+        options: The options of the family with which it was loaded, where they are not the default.
         rope: Parameters of the rotary positions.
         device: Where tokens enter the language model.
         dtype: Of the weights.
@@ -63,12 +68,15 @@ class ModelInfo:
 
     path: Path
     layout: str
+    model_type: str
     family: str
     tokenizer: Tokenizer
     context: int
     image_size: int
     grid: tuple[int, int]
     shape: Shape
+    native: Aggregator
+    options: dict[str, Any]
     rope: dict[str, Any] | None
     device: torch.device
     dtype: torch.dtype
@@ -125,6 +133,10 @@ class VideoLM(Protocol):
         """Encode uint8 frames (T H W 3) as a grid of patches (T h w D)."""
         ...
 
+    def tokens(self, setting: Setting, grid: Tensor, seconds: Any = None) -> VisualTokens:
+        """Make the visual part of a prompt from a grid of patches (T h w D) and the times of the T frames."""
+        ...
+
     def answer(
         self,
         tokens: Tensor | VisualTokens,
@@ -172,73 +184,4 @@ class VideoLM(Protocol):
         self, before: Sequence[int], tokens: Tensor | VisualTokens, room: int = 0, prefix: Prefix | None = None
     ) -> Prefix:
         """Compute the keys and values of text ids and visual tokens (N D) once."""
-        ...
-
-
-class VisionEncoder(Protocol):
-    """The vision tower and projector of a family."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device on which frames enter."""
-        ...
-
-    def __call__(self, frames: Tensor) -> Tensor:
-        """Encode one batch of uint8 frames (T H W 3), already resized, as a grid of patches (T h w D)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """A checked config.
-
-    Attributes:
-        config: The config object of transformers.
-        shape: The sizes of the model.
-        positions: Number of positions that its rotary embedding supports.
-        image_size: Height and width of a frame in pixels.
-    """
-
-    config: Any
-    shape: Shape
-    positions: int
-    image_size: int
-
-
-class Family(Protocol):
-    """A family of backbones: one file of sfllava/models/families, named after `model_type` in its configs.
-
-    The file exposes one object, `FAMILY`, with all that is specific to the family.
-
-    Attributes:
-        network: The transformers class to load; it has `lm_head` and `model.language_model`.
-        unused_tensors: Suffixes of the names of tensors that a checkpoint may lack.
-    """
-
-    network: Any
-    unused_tensors: tuple[str, ...]
-
-    def configure(self, config: dict[str, Any], folder: Path, rope_factor: float | None) -> Configuration:
-        """Check a config before anything is built.
-
-        Args:
-            config: The JSON of the config.
-            folder: The checkpoint folder, for error messages.
-            rope_factor: Factor of dynamic NTK RoPE, None for the checkpoint's own.
-
-        Raises:
-            CheckpointError: The config cannot be used.
-        """
-        ...
-
-    def prompt_family(self, config: Any, tokenizer: Tokenizer | None) -> str:
-        """Return the name of the prompt templates that suit the language model."""
-        ...
-
-    def encoder(self, network: Any, configuration: Configuration) -> VisionEncoder:
-        """Return the vision encoder of a loaded network."""
-        ...
-
-    def unused_ids(self, config: Any) -> list[int]:
-        """Return token ids that are never generated, in addition to the tokenizer's placeholders."""
         ...

@@ -1,12 +1,9 @@
-"""Reading checkpoint folders as a config and named tensors for transformers' LLaVA-NeXT.
-
-There are two layouts: that of transformers (`model_type: llava_next`), and the original one of llava-v1.6
-(`LlavaLlamaForCausalLM`, `LlavaMistralForCausalLM`). Nothing in a checkpoint is executed.
-"""
+"""Reading the files of checkpoint folders: JSON, tensors, and a hash of both. Nothing in them is executed."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import pickle
 from pathlib import Path
@@ -18,26 +15,6 @@ from torch import Tensor
 
 from sfllava.types import SfllavaError
 
-# The vision config of openai/clip-vit-large-patch14-336, so that it need not be downloaded
-CLIP_L_336 = {
-    "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
-    "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768, "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}  # fmt: skip
-_TEXT_FIELDS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
-    "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "sliding_window", "bos_token_id", "eos_token_id",
-    "pad_token_id",
-)  # fmt: skip
-_RENAMES = (
-    ("model.vision_tower.vision_tower.", "vision_tower."),
-    ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
-    ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
-    ("model.image_newline", "image_newline"),
-    ("lm_head.", "language_model.lm_head."),
-    ("model.", "language_model.model."),
-)
 _BUFFERS = ("rotary_emb.inv_freq", "embeddings.position_ids")  # old checkpoints store these computed tensors
 
 # Far above any real checkpoint: a damaged or hostile config could take all memory before its weights fail to load
@@ -50,47 +27,6 @@ _LARGEST = {
 
 class CheckpointError(SfllavaError):
     """A checkpoint folder cannot be loaded; the message names the folder, file or tensors."""
-
-
-def read_checkpoint(
-    folder: Path, vision_tower: str | Path | None = None
-) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-    """Read the config and the weights of a checkpoint folder.
-
-    Args:
-        folder: The checkpoint folder.
-        vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
-
-    Returns:
-        The JSON of a LlavaNextConfig, the tensors under the names that llava-hf uses, and the layout: "transformers"
-        or "original".
-
-    Raises:
-        CheckpointError: A file is missing, damaged, or holds something else.
-    """
-    config, layout = read_config(folder, vision_tower)
-    if layout == "transformers":
-        return config, _drop_buffers(read_weights(folder)), layout
-    return config, _read_original(folder, vision_tower), layout
-
-
-def read_config(folder: Path, vision_tower: str | Path | None = None) -> tuple[dict[str, Any], str]:
-    """Read the config of a checkpoint folder, which needs no weights.
-
-    Args:
-        folder: The checkpoint folder.
-        vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
-
-    Returns:
-        The JSON of a LlavaNextConfig, and the layout: "transformers" or "original".
-
-    Raises:
-        CheckpointError: The config is missing or cannot be used.
-    """
-    config = read_json(folder / "config.json")
-    if "mm_vision_tower" in config:
-        return _original_config(folder, config, vision_tower), "original"
-    return config, "transformers"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -158,100 +94,9 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def _drop_buffers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def drop_buffers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out the computed tensors of old checkpoints."""
     return {name: tensor for name, tensor in weights.items() if not name.endswith(_BUFFERS)}
-
-
-def _tower(folder: Path, config: dict[str, Any], vision_tower: str | Path | None) -> tuple[str, Path | None]:
-    """Return the name of the vision tower of the original layout, and its folder where there is one."""
-    name = str(vision_tower or config["mm_vision_tower"])
-    places = [Path(name)] if vision_tower else [folder / name, Path(name)]
-    tower = next((path for path in places if _is_folder(path)), None)
-    if vision_tower and tower is None:
-        raise CheckpointError(f"{vision_tower}: no such folder of a vision tower")
-    return name, tower
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # too long for a file name
-        return False
-
-
-def _read_original(folder: Path, vision_tower: str | Path | None) -> dict[str, Tensor]:
-    config = read_json(folder / "config.json")
-    tower_name, tower = _tower(folder, config, vision_tower)
-    weights = {}
-    for name, tensor in _drop_buffers(read_weights(folder)).items():
-        old, new = next((pair for pair in _RENAMES if name.startswith(pair[0])), ("", ""))
-        weights[new + name[len(old) :]] = tensor
-    # where the tower was not trained, the published code loads the tower's own weights, even if the checkpoint has a
-    # copy of them
-    if not config.get("unfreeze_mm_vision_tower", False):
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("vision_tower.")}
-        tower = tower or _from_hub(tower_name, folder)
-        own = _drop_buffers(read_weights(tower))
-        weights |= {f"vision_tower.{name}": own[name] for name in own if name.startswith("vision_model.")}
-    return weights
-
-
-def _original_config(folder: Path, config: dict[str, Any], vision_tower: str | Path | None) -> dict[str, Any]:
-    for field, needed in (("mm_projector_type", "mlp2x_gelu"), ("mm_vision_select_feature", "patch")):
-        if config.get(field, needed) != needed:
-            raise CheckpointError(f"{folder / 'config.json'}: {field} must be {needed}, got {config[field]!r}")
-    tower_name, tower = _tower(folder, config, vision_tower)
-    if tower is None and not _is_clip(tower_name) and not config.get("unfreeze_mm_vision_tower", False):
-        tower = _from_hub(tower_name, folder)
-    text = {field: config[field] for field in _TEXT_FIELDS if config.get(field) is not None}
-    if not isinstance(text.get("vocab_size"), int):
-        raise CheckpointError(f"{folder / 'config.json'}: needed vocab_size, got {text.get('vocab_size')!r}")
-    text["model_type"] = "mistral" if "mistral" in str(config.get("model_type", "")).lower() else "llama"
-    # Mistral's class would otherwise fill in a window of 4,096 that llava-v1.6-mistral-7b does not have.
-    if text["model_type"] == "mistral":
-        text.setdefault("sliding_window", None)
-    return {
-        "model_type": "llava_next",
-        "text_config": text,
-        "vision_config": _vision_config(tower, tower_name, folder),
-        "vision_feature_layer": config.get("mm_vision_select_layer", -2),
-        "vision_feature_select_strategy": "default",
-        "projector_hidden_act": "gelu",
-        "image_token_index": config["vocab_size"],  # not used: visual tokens are spliced in as embeddings
-        "tie_word_embeddings": False,
-        "dtype": config.get("torch_dtype") or config.get("dtype") or "float16",
-    }
-
-
-def _vision_config(tower: Path | None, name: str, folder: Path) -> dict[str, Any]:
-    if tower is not None:
-        config = read_json(tower / "config.json")
-        own = config.get("vision_config", config)
-        if not isinstance(own, dict):
-            raise CheckpointError(f"{tower / 'config.json'}: vision_config must be an object, got {type(own).__name__}")
-        return {**own, "model_type": "clip_vision_model"}
-    if _is_clip(name):
-        return dict(CLIP_L_336)
-    raise CheckpointError(
-        f"{folder / 'config.json'}: mm_vision_tower {name!r} is neither a folder nor clip-vit-large-patch14-336; "
-        "pass its folder as vision_tower"
-    )
-
-
-def _is_clip(name: str) -> bool:
-    return name.rstrip("/").endswith("clip-vit-large-patch14-336")
-
-
-def _from_hub(name: str, folder: Path) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin"]))
-    except Exception as error:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: without unfreeze_mm_vision_tower the vision weights are those of {name!r}, "
-            f"which is no folder here and cannot be downloaded ({type(error).__name__}); pass its folder: vision_tower"
-        ) from error
 
 
 def fingerprint(folder: Path, weights: dict[str, Tensor]) -> str:
@@ -295,3 +140,17 @@ def check_sizes(given: dict[str, Any], where: str) -> None:
         value = given.get(field)
         if isinstance(value, int) and not 1 <= value <= maximum:
             raise CheckpointError(f"{where}: {field} must be from 1 to {maximum:,}, got {value:,}")
+
+
+# Where the weights are quantised, the packages one of which can read them
+_QUANTIZERS = {"bitsandbytes": ("bitsandbytes",), "awq": ("gptqmodel", "awq"), "gptq": ("gptqmodel",)}
+
+
+def check_quantization(config: dict[str, Any], folder: Path) -> None:
+    """Raise CheckpointError if the weights are quantised and the package that reads them is not installed."""
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    packages = _QUANTIZERS.get(str(method), ())
+    if packages and not any(importlib.util.find_spec(name) for name in packages):
+        raise CheckpointError(
+            f"{folder}: its weights are quantised ({method}); reading them needs pip install {packages[0]}"
+        )

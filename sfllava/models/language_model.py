@@ -45,7 +45,11 @@ class LanguageModel:
         self._decoder, text = network.model.language_model, network.config.get_text_config()
         self.layers, self.width = text.num_hidden_layers, text.hidden_size
         self.context = context
-        eos_ids = {tokenizer.eos_id, *_as_list(text.eos_token_id), *_as_list(network.generation_config.eos_token_id)}
+        eos_ids = {
+            tokenizer.eos_id,
+            *_as_list(getattr(text, "eos_token_id", None)),
+            *_as_list(network.generation_config.eos_token_id),
+        }
         self.eos_ids = {i for i in eos_ids if i is not None}
         # the rows that pad the vocabulary, and the placeholders of images, were never trained
         suppressed = {*range(tokenizer.vocabulary, text.vocab_size), *tokenizer.placeholders}
@@ -61,7 +65,7 @@ class LanguageModel:
         limits = sharing_limits(text)
         self.shared_positions: int | None = min(limits) if limits else None
         self.graphs = False
-        self._three_axes = "mrope_section" in (text.rope_parameters or {})
+        self._three_axes = hasattr(self._decoder.rotary_emb, "mrope_section")
         # transformers 5.24 renamed the argument
         parameters = inspect.signature(type(self._decoder).forward).parameters
         self._cache_name = "cache" if "cache" in parameters else "past_key_values"
@@ -274,8 +278,9 @@ def sharing_limits(text: Any) -> list[int]:
     Args:
         text: The config of the language model.
     """
+    slides = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
     limits = [text.max_position_embeddings] if (text.rope_parameters or {}).get("rope_type") == "dynamic" else []
-    return limits + ([text.sliding_window] if getattr(text, "sliding_window", None) else [])
+    return limits + ([text.sliding_window] if slides else [])
 
 
 def _as_list(value: int | list[int] | None) -> list[int]:

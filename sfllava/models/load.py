@@ -14,10 +14,13 @@ from transformers.utils import logging as transformers_logging
 
 from sfllava.files import is_url
 from sfllava.models import attention
-from sfllava.models.base import Configuration, Family, ModelInfo
-from sfllava.models.checkpoint import CheckpointError, fingerprint, read_checkpoint
+from sfllava.models.base import ModelInfo
+from sfllava.models.checkpoint import CheckpointError, check_quantization, fingerprint
 from sfllava.models.families import find_family
+from sfllava.models.family import POSITIONS, Configuration, Family, LoadOptions
 from sfllava.models.language_model import LanguageModel
+from sfllava.models.layouts import read_checkpoint
+from sfllava.models.prompt_formats import choose_format
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.types import SfllavaError
@@ -35,7 +38,10 @@ def load_model(
     device_map: str | dict[str, Any] | None = None,
     vision_tower: str | Path | None = None,
     rope_factor: float | None = 2.0,
-    context: int = 8192,
+    context: int | None = None,
+    family: str | None = None,
+    positions: str = "time",
+    timestamps: bool = False,
 ) -> TransformersVideoLM:
     """Load a checkpoint.
 
@@ -46,9 +52,14 @@ def load_model(
         dtype: "auto" (float32 on CPU, the checkpoint's half precision elsewhere), "float32", "float16" or "bfloat16".
         device_map: As in transformers, such as "auto", for a model larger than one GPU.
         vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
-        rope_factor: Factor of dynamic NTK RoPE, None for the checkpoint's own RoPE.
-        context: Number of positions of the longest prompt with its answer; at most rope_factor times the positions of
-            the checkpoint.
+        rope_factor: Factor of dynamic NTK RoPE for LLaVA-1.5 and LLaVA-NeXT, None for the checkpoint's own RoPE. The
+            other families were trained on long prompts and keep their own.
+        context: Number of positions of the longest prompt with its answer, at most as many as the checkpoint supports;
+            by default 8,192 for LLaVA-1.5 and LLaVA-NeXT, as in the published code, and all for the others.
+        family: Name of the prompt templates; by default those that suit the checkpoint.
+        positions: For Qwen's positions in time, height and width: "time" places each visual token by its time, row and
+            column; "consecutive" counts them as text.
+        timestamps: For Qwen: write a text such as "<1.5 seconds>" before the tokens of each frame.
 
     Returns:
         The model, ready to encode and to answer.
@@ -59,7 +70,8 @@ def load_model(
     """
     folder = _folder(path_or_name)
     try:
-        return _load(folder, device, dtype, device_map, vision_tower, rope_factor, context)
+        options = LoadOptions(rope_factor, positions, timestamps)
+        return _load(folder, device, dtype, device_map, vision_tower, options, context, family)
     except (SfllavaError, MemoryError):
         raise
     except torch.OutOfMemoryError as error:
@@ -81,13 +93,17 @@ def _load(
     dtype: str | torch.dtype,
     device_map: str | dict[str, Any] | None,
     vision_tower: str | Path | None,
-    rope_factor: float | None,
-    context: int,
+    options: LoadOptions,
+    context: int | None,
+    prompt_family: str | None,
 ) -> TransformersVideoLM:
+    if options.positions not in POSITIONS:
+        raise SfllavaError(f"positions must be {' or '.join(POSITIONS)}, got {options.positions!r}")
     device = device_of(device)
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
     family = find_family(config_dict, folder)
-    made = family.configure(config_dict, folder, rope_factor)
+    check_quantization(config_dict, folder)
+    made = family.configure(config_dict, folder, options)
     needed, found = made.shape.parameters, sum(tensor.numel() for tensor in weights.values())
     if needed > _CHECKED_PARAMETERS and needed > 16 * found:  # 4-bit weights are packed into fewer numbers
         raise CheckpointError(
@@ -100,10 +116,11 @@ def _load(
     network.model.language_model.config._attn_implementation = attention.NAME
     if (folder / "generation_config.json").exists():
         network.generation_config = GenerationConfig.from_pretrained(str(folder))
-    tokenizer, context = Tokenizer(folder), min(context, made.positions)
+    tokenizer = Tokenizer(folder)
     return assemble(
-        network, tokenizer, family, made, path=folder, layout=layout, context=context, fingerprint=checkpoint_hash
-    )
+        network, tokenizer, family, made, path=folder, layout=layout, fingerprint=checkpoint_hash,
+        context=min(context or made.context, made.positions), prompt_family=prompt_family,
+    )  # fmt: skip
 
 
 def assemble(
@@ -116,6 +133,7 @@ def assemble(
     layout: str,
     context: int,
     fingerprint: str,
+    prompt_family: str | None = None,
 ) -> TransformersVideoLM:
     """Make a model of a loaded network.
 
@@ -128,25 +146,36 @@ def assemble(
         layout: As in `ModelInfo`.
         context: As in `ModelInfo`.
         fingerprint: As in `ModelInfo`.
+        prompt_family: Name of the prompt templates; by default those that suit the checkpoint.
     """
     config, shape = configuration.config, configuration.shape
-    encoder = family.encoder(network, configuration)
+    templates = choose_format(prompt_family, family.prompt_family(config, path, tokenizer), path)
+    encoder = family.encoder(network, configuration, tokenizer)
     language_model = LanguageModel(network.eval(), tokenizer, context, family.unused_ids(config))
     info = ModelInfo(
         path=path,
         layout=layout,
-        family=family.prompt_family(config, tokenizer),
+        model_type=config.model_type,
+        family=templates,
         tokenizer=tokenizer,
         context=context,
         image_size=configuration.image_size,
         grid=shape.grid,
         shape=shape,
+        native=configuration.native,
+        options=changed_options(configuration.options),
         rope=config.get_text_config().rope_parameters,
         device=language_model.device,
         dtype=language_model.dtype,
         fingerprint=fingerprint,
     )
     return TransformersVideoLM(info, encoder, language_model)
+
+
+def changed_options(options: LoadOptions) -> dict[str, Any]:
+    """Return the options that change positions or text, where they are not the default."""
+    usual = LoadOptions()
+    return {n: getattr(options, n) for n in ("positions", "timestamps") if getattr(options, n) != getattr(usual, n)}
 
 
 def _network(

@@ -6,7 +6,7 @@ activations and position embeddings are left out: they are below 1 % of a 7B's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -21,7 +21,8 @@ class Layers:
         heads: Number of query heads.
         kv_heads: Number of key and value heads.
         head_width: Width of a head.
-        gated: Whether the feed-forward part has three matrices (Llama) or two (CLIP).
+        gated: Whether the feed-forward part has three matrices (SwiGLU) or two.
+        vectors: Numbers in the biases and norms of a layer.
     """
 
     count: int
@@ -31,6 +32,7 @@ class Layers:
     kv_heads: int
     head_width: int
     gated: bool
+    vectors: int = 0
 
     @property
     def weights(self) -> int:
@@ -40,11 +42,8 @@ class Layers:
 
     @property
     def parameters(self) -> int:
-        """Number of all parameters: weights and norms, and biases where the layers are not gated (CLIP)."""
-        if self.gated:
-            return self.weights + self.count * 2 * self.width
-        inside = self.head_width * (self.heads + 2 * self.kv_heads)
-        return self.weights + self.count * (inside + self.width + self.inner + self.width + 4 * self.width)
+        """Number of all parameters."""
+        return self.weights + self.count * self.vectors
 
     def flops(self, tokens: int, earlier: int = 0, causal: bool = True) -> int:
         """Count the operations of a forward.
@@ -60,14 +59,21 @@ class Layers:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a LLaVA-NeXT model that its cost depends on.
+    """The sizes of a model that its cost depends on.
 
     Attributes:
         language: The decoder layers.
         vision: The layers of the vision tower that are used.
         vocabulary: Number of token ids.
-        grid: Number of patches (h, w) of a frame.
-        patch: Height and width of a patch in pixels.
+        grid: Number of patches (h, w) of a frame that the language model can see.
+        patch: Height and width in pixels of a patch of the vision tower.
+        tower: Number of patches (h, w) of a frame inside the tower; (0, 0): as in `grid`.
+        cls_tokens: Tokens of the tower in addition to its patches.
+        temporal_patch: Frames in a patch of the tower; an image is repeated so many times.
+        projector: Inputs and outputs of each matrix between tower and language model, for one patch of `grid`.
+        window: Patches that attend to each other in most layers of the tower; 0: all.
+        full_layers: Layers of the tower in which all patches attend to each other in spite of `window`.
+        rest: Number of parameters outside the layers: embeddings, patches, projector, last norms.
     """
 
     language: Layers
@@ -75,23 +81,47 @@ class Shape:
     vocabulary: int
     grid: tuple[int, int]
     patch: int
+    tower: tuple[int, int] = (0, 0)
+    cls_tokens: int = 1
+    temporal_patch: int = 1
+    projector: tuple[tuple[int, int], ...] = ()
+    window: int = 0
+    full_layers: int = 0
+    rest: int = 0
+
+    @property
+    def patches(self) -> int:
+        """Number of patches of a frame inside the vision tower."""
+        high, wide = self.tower if any(self.tower) else self.grid
+        return high * wide
+
+    @property
+    def patch_inputs(self) -> int:
+        """Numbers that one patch is computed from."""
+        return 3 * self.temporal_patch * self.patch**2
+
+    @property
+    def attended(self) -> float:
+        """Pairs of tokens of one frame that attend to each other in the tower, as a mean over its layers."""
+        everything = (self.patches + self.cls_tokens) ** 2
+        if not self.window:
+            return everything
+        full = self.full_layers / self.vision.count
+        return full * everything + (1 - full) * self.patches * self.window
 
     @property
     def parameters(self) -> int:
         """Number of parameters of a loaded model, whose vision tower ends at the last layer that is used."""
-        width, tower = self.language.width, self.vision.width
-        embeddings = 2 * self.vocabulary * width + width  # of the input, of the output, and the last norm
-        patches = tower * (1 + 3 * self.patch**2 + self.grid[0] * self.grid[1] + 1) + 4 * tower
-        projector = (tower + 1) * width + (width + 1) * width
-        newline = width
-        return self.language.parameters + embeddings + self.vision.parameters + patches + projector + newline
+        return self.language.parameters + self.vision.parameters + self.rest
 
     def encode_flops(self, images: int) -> int:
         """Count the operations of the vision tower and the projector for a number of images."""
-        patches = self.grid[0] * self.grid[1]
-        convolution = 2 * patches * 3 * self.patch * self.patch * self.vision.width
-        projector = 2 * patches * self.language.width * (self.vision.width + self.language.width)
-        return images * (convolution + self.vision.flops(patches + 1, causal=False) + projector)
+        convolution = 2 * self.patches * self.patch_inputs * self.vision.width
+        tower = 2 * (self.patches + self.cls_tokens) * self.vision.weights
+        inside = self.vision.heads * self.vision.head_width
+        attention = round(4 * self.vision.count * inside * self.attended)
+        projector = 2 * self.grid[0] * self.grid[1] * sum(inputs * outputs for inputs, outputs in self.projector)
+        return images * (convolution + tower + attention + projector)
 
     def prefill_flops(self, tokens: int, earlier: int = 0) -> int:
         """Count the operations of a prefill of `tokens` after `earlier` cached ones, and of the logits of one token."""
@@ -101,29 +131,16 @@ class Shape:
         """Count the bytes of the keys and values of a number of tokens, with `width` bytes per number."""
         return 2 * self.language.count * self.language.kv_heads * self.language.head_width * tokens * width
 
-
-def shape_of(config: Any, vision_layers: int) -> Shape:
-    """Return the shape of a model.
-
-    Args:
-        config: A LlavaNextConfig.
-        vision_layers: Number of layers of the vision tower that are used.
-    """
-    text, vision = config.text_config, config.vision_config
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    patches = vision.image_size // vision.patch_size
-    language = Layers(
-        text.num_hidden_layers, text.hidden_size, text.intermediate_size,
-        text.num_attention_heads, text.num_key_value_heads, head, True,
-    )  # fmt: skip
-    heads = vision.num_attention_heads
-    tower = Layers(
-        vision_layers, vision.hidden_size, vision.intermediate_size, heads, heads, vision.hidden_size // heads, False
-    )
-    return Shape(language, tower, text.vocab_size, (patches, patches), vision.patch_size)
+    def to_dict(self) -> dict[str, Any]:
+        """Return what run.json records: the sizes that the cost of the language model depends on, and the patches."""
+        layers = {
+            name: {key: value for key, value in asdict(part).items() if key != "vectors"}
+            for name, part in (("language", self.language), ("vision", self.vision))
+        }
+        return {**layers, "vocabulary": self.vocabulary, "grid": self.grid, "patch": self.patch}
 
 
 def shape_from(facts: dict[str, Any]) -> Shape:
-    """Return a shape from the JSON of `dataclasses.asdict`."""
+    """Return a shape from the JSON of `Shape.to_dict`."""
     layers = {name: Layers(**facts[name]) for name in ("language", "vision")}
     return Shape(**layers, **{name: facts[name] for name in ("vocabulary", "patch")}, grid=tuple(facts["grid"]))

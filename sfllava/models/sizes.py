@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sfllava.models.checkpoint import CLIP_L_336, read_config
+from sfllava.aggregators.base import Aggregator
 from sfllava.models.families import find_family
+from sfllava.models.family import LoadOptions
+from sfllava.models.known import KNOWN, known_name
 from sfllava.models.language_model import sharing_limits
+from sfllava.models.layouts import read_config
 from sfllava.models.operations import Shape
+from sfllava.models.prompt_formats import choose_format
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.types import SfllavaError
 
-_VICUNA = {"model_type": "llama", "vocab_size": 32000, "max_position_embeddings": 4096}
-# The language models of llava-v1.6, from their configs; all use CLIP_L_336 up to its last layer but one
-KNOWN: dict[str, dict[str, Any]] = {
-    "7b": _VICUNA
-    | {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008}
-    | {"num_attention_heads": 32, "num_key_value_heads": 32},
-    "13b": _VICUNA
-    | {"num_hidden_layers": 40, "hidden_size": 5120, "intermediate_size": 13824}
-    | {"num_attention_heads": 40, "num_key_value_heads": 40},
-    "mistral-7b": {"model_type": "mistral", "vocab_size": 32000, "max_position_embeddings": 32768}
-    | {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, "sliding_window": None}
-    | {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128},
-    "34b": {"model_type": "llama", "vocab_size": 64000, "max_position_embeddings": 4096}
-    | {"num_hidden_layers": 60, "hidden_size": 7168, "intermediate_size": 20480}
-    | {"num_attention_heads": 56, "num_key_value_heads": 8, "head_dim": 128},
-}
-_HUB = re.compile(r"(?:llava-hf|liuhaotian)/llava-v1\.6-(?:vicuna-)?(7b|13b|mistral-7b|34b)(?:-hf)?")
 # Of English in the published vocabularies; for checkpoints without a local tokenizer
 _CHARACTERS_PER_TOKEN = 4
 
@@ -43,6 +28,7 @@ class Sizes:
     Attributes:
         name: A name in KNOWN, or the folder as given.
         shape: The sizes that the cost of a run depends on.
+        native: The aggregator that `native` stands for.
         context: Number of positions of the longest prompt with its answer.
         shared_positions: Number of positions up to which questions may share a prefix; None for all.
         family: The prompt templates that suit the language model.
@@ -51,6 +37,7 @@ class Sizes:
 
     name: str
     shape: Shape
+    native: Aggregator
     context: int
     shared_positions: int | None
     family: str
@@ -68,12 +55,12 @@ class Sizes:
         return len(self.tokenizer.encode(text))
 
 
-def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int = 8192) -> Sizes:
+def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int | None = None) -> Sizes:
     """Find the sizes of a checkpoint, without a download.
 
     Args:
-        model: A checkpoint folder, of which only JSON and tokenizer are read; a name in KNOWN; a hub name of
-            llava-v1.6; or `tiny`, the model in the package.
+        model: A checkpoint folder, of which only JSON and tokenizer are read; a name in KNOWN, or that of the same
+            checkpoint on the hub; or `tiny`, the model in the package.
         rope_factor: As in `load_model`.
         context: As in `load_model`.
 
@@ -82,27 +69,28 @@ def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int
         CheckpointError: The config of the folder cannot be used.
     """
     name, folder = str(model), Path(model).expanduser()
-    known = name if name in KNOWN else match[1] if (match := _HUB.fullmatch(name)) and not folder.is_dir() else None
+    known = None if folder.is_dir() and name not in KNOWN else known_name(name)
     tokenizer = None
     if known:
-        config_dict = {"model_type": "llava_next", "text_config": KNOWN[known], "vision_config": CLIP_L_336}
+        config_dict = KNOWN[known].config
     else:
         folder = Path(__file__).with_name("tiny") / "weights" if name == "tiny" else folder
         if not folder.is_dir():
             known_names = ", ".join([*KNOWN, "tiny"])
-            raise SfllavaError(f"no model is called {name!r}; choose from {known_names}, or give a checkpoint folder")
+            raise SfllavaError(f"no model is called {name!r}; choose from {known_names}, or a checkpoint folder")
         config_dict, _ = read_config(folder)
         if any((folder / file).exists() for file in ("tokenizer.model", "tokenizer.json")):
             tokenizer = Tokenizer(folder)
     family = find_family(config_dict, folder)
-    made = family.configure(config_dict, folder, rope_factor)
-    limits = sharing_limits(made.config.text_config)
-    own = "chatml" if known == "34b" else family.prompt_family(made.config, tokenizer)
+    made = family.configure(config_dict, folder, LoadOptions(rope_factor))
+    limits = sharing_limits(made.config.get_text_config())
+    own = KNOWN[known].family if known else family.prompt_family(made.config, folder, tokenizer)
     return Sizes(
         known or name,
         made.shape,
-        min(context, made.positions),
+        made.native,
+        min(context or made.context, made.positions),
         min(limits) if limits else None,
-        own,
+        choose_format(None, own, folder),
         tokenizer,
     )

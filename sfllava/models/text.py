@@ -14,19 +14,11 @@ from sfllava.models.base import VideoLM
 from sfllava.models.checkpoint import CheckpointError, fingerprint
 from sfllava.models.finite import FiniteLogitsWatch, LogitsError, not_finite
 from sfllava.models.load import device_of, dtype_of, first_line, quiet
-from sfllava.prompts import Prompt
+from sfllava.prompts import Prompt, chat_prompt
 from sfllava.types import Question, SfllavaError
 
 Reply = tuple[str, int, int]
 """(text, prompt tokens, reply tokens)."""
-# The chat template of each family; <video> is empty and marks the end of the shared prefix
-_TURNS = {
-    "vicuna": "{system} USER: <video>{question} ASSISTANT:",
-    "chatml": "<|im_start|>system\n{system}<|im_end|><|im_start|>user\n<video>{question}<|im_end|>"
-    "<|im_start|>assistant\n",
-    "mistral": "[INST] {system}\n<video>{question} [/INST]",
-    "tiny": "{system}\n<video>{question}\n",
-}
 
 
 class CausalText:
@@ -163,7 +155,7 @@ class VideoLMText:
         return found
 
     def _prompt(self, system: str) -> Prompt:
-        return Prompt(_TURNS[self._model.info.family].replace("{system}", system.strip()), "rubric")
+        return chat_prompt(self._model.info.family, system)
 
 
 def load_text_model(folder: str | Path, device: str = "auto", dtype: str = "auto") -> CausalText:

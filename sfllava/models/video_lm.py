@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sfllava.aggregators.native import NativeFrames
 from sfllava.models.answering import Answering, Item
-from sfllava.models.base import ModelInfo, VisionEncoder, check_generation
+from sfllava.models.base import ModelInfo, check_generation
+from sfllava.models.family import VisionEncoder
 from sfllava.models.finite import LogitsError, not_finite
 from sfllava.models.kv_cache import Prefix
 from sfllava.models.language_model import LanguageModel
@@ -18,6 +21,7 @@ from sfllava.models.packed_decoding import PrefixGroup, decode_steps
 from sfllava.models.visual_tokens import VisualTokens
 from sfllava.prompts import Prompt
 from sfllava.sampler.images import resize_frames
+from sfllava.settings import Setting
 from sfllava.types import Answer, Question, SfllavaError
 
 
@@ -36,38 +40,55 @@ class TransformersVideoLM:
         self._batch = 8 if info.device.type == "cpu" else 64
         """Frames per batch; reduced once memory has turned out too small"""
 
-    def encode(self, frames: np.ndarray | Tensor, batch: int | None = None) -> Tensor:
+    def encode(self, frames: np.ndarray | Tensor | NativeFrames, batch: int | None = None) -> Tensor:
         """Encode frames as visual tokens before any pooling.
 
         Args:
-            frames: uint8 RGB (T H W 3), of any size.
-            batch: Frames per forward of the vision tower; by default 8 on CPU and 64 elsewhere. A batch that does not
+            frames: uint8 RGB (T H W 3), of any size, or what an aggregator's `make_images` returns.
+            batch: Images per forward of the vision tower; by default 8 on CPU and 64 elsewhere. A batch that does not
                 fit the memory is halved.
 
         Returns:
-            Grid of patches (T h w D), D being the width of the language model.
+            Grid of patches (T h w D), D being the width of the language model; a multiple of it where the model has
+            further feature sets, which only `tokens` can aggregate.
 
         Raises:
             SfllavaError: The frames have another shape or type.
         """
-        pixels = np.asarray(frames)
+        native = frames if isinstance(frames, NativeFrames) else None
+        pixels = np.asarray(frames if native is None else native.frames)
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or not len(pixels):
             raise SfllavaError(f"needed uint8 frames of shape (T H W 3), got {pixels.dtype} {pixels.shape}")
-        pixels = torch.from_numpy(
-            np.ascontiguousarray(resize_frames(pixels, (self.info.image_size, self.info.image_size)))
-        )
+        size = (self.info.image_size, self.info.image_size)
+        pixels = torch.from_numpy(np.ascontiguousarray(resize_frames(pixels, size)))
+        encoder = self.encoder if native is None else self.encoder.encode_native
+        each = 1 if native is None else native.per_image
+        images = -(-len(pixels) // each)
         grid, used = retry_with_smaller_batch(
-            lambda n: self._encode(pixels, n), min(batch or self._batch, len(pixels)), "frames"
+            lambda n: self._encode(pixels, n * each, encoder), min(batch or self._batch, images), "frames"
         )
-        if batch is None and used < min(self._batch, len(pixels)):
+        if batch is None and used < min(self._batch, images):
             self._batch = used
         return grid
 
     @torch.inference_mode()
-    def _encode(self, pixels: Tensor, batch: int) -> Tensor:
+    def _encode(self, pixels: Tensor, batch: int, encoder: Callable[[Tensor], Tensor]) -> Tensor:
         # from pinned memory (`pinned_array`) the copy overlaps the computation
         device = self.encoder.device
-        return torch.cat([self.encoder(part.to(device, non_blocking=True)) for part in pixels.split(batch)])
+        return torch.cat([encoder(part.to(device, non_blocking=True)) for part in pixels.split(batch)])
+
+    @torch.inference_mode()
+    def tokens(self, setting: Setting, grid: Tensor, seconds: Any = None) -> VisualTokens:
+        """Make the visual part of a prompt.
+
+        Args:
+            setting: Its aggregation is used.
+            grid: From `encode`, of `setting.images(frames)`.
+            seconds: (T) The times of the sampled frames (`Video.pts_seconds`), for models that place tokens in time;
+                without them, one frame per second.
+        """
+        aggregator = setting.for_model(self.info).aggregation
+        return self.encoder.visual_tokens(aggregator, grid, None if seconds is None else np.asarray(seconds))
 
     def answer(
         self,

@@ -34,7 +34,7 @@ class VisualTokens:
     @classmethod
     def of(cls, tokens: Tensor | VisualTokens) -> VisualTokens:
         """Take a tensor (N D) as visual tokens at consecutive positions."""
-        return tokens if isinstance(tokens, cls) else cls(tokens)
+        return tokens if isinstance(tokens, VisualTokens) else cls(tokens)
 
     def __len__(self) -> int:
         return len(self.embeddings)

@@ -85,6 +85,7 @@ def context_budget(
     Returns:
         The budget.
     """
+    setting = setting.for_model(model.info)
     question = Question(question) if isinstance(question, str) else question
     text = sum(map(len, model.info.prompt_ids(question, prompt or setting.prompt_or(None))))
     frames = setting.frames_of(total)

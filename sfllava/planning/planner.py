@@ -90,7 +90,7 @@ def _choose_settings(
     names = [setting.name for setting in wanted]
     if not wanted or len(set(names)) < len(names):
         raise SfllavaError(f"needed one or more settings with different names, got {names}")
-    return order_by_prefix(wanted)
+    return order_by_prefix([setting.for_model(sizes) for setting in wanted])
 
 
 def _plan(chosen: Sequence[PlannedQuestions], sizes: Sizes, device: Roofline, workers: int, video_frames: int) -> Plan:

@@ -72,21 +72,21 @@ def encode_cost(shape: Shape, device: Roofline, images: int, batch: int) -> Cost
 
 @lru_cache(maxsize=1024)
 def _encode(shape: Shape, device: Roofline, images: int) -> Cost:
-    meter, tower, patches = _Meter(device), shape.vision, shape.grid[0] * shape.grid[1]
-    tokens, kept = images * (patches + 1), images * patches
-    pixels = kept * 3 * shape.patch**2
+    meter, tower = _Meter(device), shape.vision
+    patches, kept = images * shape.patches, images * shape.grid[0] * shape.grid[1]
+    tokens, pixels = images * (shape.patches + shape.cls_tokens), patches * shape.patch_inputs
     # float32: converted, divided, shifted and scaled
     meter.passes(pixels * 8 * 4 / device.itemsize, pixels)
-    meter.linear(kept, 3 * shape.patch**2, tower.width)
+    meter.linear(patches, shape.patch_inputs, tower.width)
     n, inside = tower.count, tower.heads * tower.head_width
     meter.linear(tokens, tower.width, inside, 4 * n)
-    meter.attend(4 * inside * images * (patches + 1) ** 2, device.vision, 2 * tokens * inside, n)
-    meter.linear(tokens, tower.width, tower.inner, n)
+    meter.attend(4 * inside * images * shape.attended, device.vision, 2 * tokens * inside, n)
+    meter.linear(tokens, tower.width, tower.inner, (2 if tower.gated else 1) * n)
     meter.linear(tokens, tower.inner, tower.width, n)
     meter.passes(tokens * 12 * tower.width, tokens * tower.width, n)  # two norms, two residuals, heads concatenated
     meter.passes(tokens * 7 * tower.inner, tokens * tower.inner, n)  # x * sigmoid(1.702 x)
-    meter.linear(kept, tower.width, shape.language.width)
-    meter.linear(kept, shape.language.width, shape.language.width)
+    for inputs, outputs in shape.projector:
+        meter.linear(kept, inputs, outputs)
     meter.passes(kept * 4 * shape.language.width, kept * shape.language.width)  # GELU, all batches concatenated
     return meter.total(n)
 
@@ -163,10 +163,11 @@ def _masked(meter: _Meter, layers: Layers, videos: int, rows: float, keys: float
 
 def encode_bytes(shape: Shape, itemsize: int, batch: int) -> int:
     """Return the peak bytes of activations for a batch of images, in the vision tower or the projector."""
-    tower, patches = shape.vision, shape.grid[0] * shape.grid[1]
-    pixels = 3 * patches * shape.patch**2 * (1 + 4 + itemsize)
-    layer = (patches + 1) * max(3 * tower.width + 3 * tower.inner, 7 * tower.width) * itemsize
-    projector = patches * (tower.width + 3 * shape.language.width) * itemsize
+    tower, tokens = shape.vision, shape.patches + shape.cls_tokens
+    pixels = shape.patches * shape.patch_inputs * (1 + 4 + itemsize)
+    layer = tokens * max(3 * tower.width + 3 * tower.inner, 7 * tower.width) * itemsize
+    widest = max((inputs for inputs, _ in shape.projector), default=tower.width)
+    projector = shape.grid[0] * shape.grid[1] * (widest + 3 * shape.language.width) * itemsize
     return batch * max(pixels, layer, projector)
 
 

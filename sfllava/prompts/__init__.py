@@ -117,3 +117,12 @@ def pack_prompt(family: str, task: Task) -> Prompt:
     if not file.is_file():
         raise SfllavaError(f"the prompt pack {family} has no {file.name}, which {task} questions need")
     return Prompt(file.read_bytes().decode("utf-8"), f"{family}/{task}")
+
+
+def chat_prompt(family: str, system: str) -> Prompt:
+    """Return the chat format of a family of language models, with a system text and `{question}` as the user's.
+
+    `<video>` is at the start of the user's turn, so that requests with one system text have a prefix in common.
+    """
+    file = _TEMPLATES / family / "chat.txt"
+    return Prompt(file.read_bytes().decode("utf-8").replace("{system}", system.strip()), f"{family}/chat")

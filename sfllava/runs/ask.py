@@ -81,7 +81,7 @@ def ask(
         VideoError: The video cannot be read.
         ContextError: The tokens do not fit the model's context; raised before a frame is encoded.
     """
-    setting = setting or Setting()
+    setting = (setting or Setting()).for_model(model.info)
     prompt = prompt or setting.prompt_or(None)
     asked = to_questions(questions)
     seconds = {}
@@ -97,11 +97,11 @@ def ask(
     grid = model.encode(setting.images(video.frames))
     seconds["encode"] = time.perf_counter() - start
     start = time.perf_counter()
-    tokens = setting.tokens(grid)
+    tokens = model.tokens(setting, grid, video.pts_seconds)
     answers = model.answer(tokens, asked, max_new_tokens=max_new_tokens, prompt=prompt)
     seconds["answer"] = time.perf_counter() - start
     slow_indices = video.indices[detailed_frames(setting.aggregation, len(video.indices))].tolist()
-    return AskResult(video, setting, slow_indices, len(tokens), answers, seconds)
+    return AskResult(video, setting, slow_indices, tokens.count, answers, seconds)
 
 
 def to_questions(questions: str | Sequence[str | Question]) -> list[Question]:

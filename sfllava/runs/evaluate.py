@@ -12,7 +12,6 @@ fails gets a row with its error and is never dropped.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import logging
 import platform
@@ -171,6 +170,7 @@ def prepare(
     check_generation(answer_mode, max_new_tokens, asked)
     _check_decoding(decoders, decode_seconds)
     runner = model if isinstance(model, Runner) else LocalRunner(model)
+    settings = [setting.for_model(runner.info) for setting in settings]
     prompt = prompt or pack_prompt(runner.info.family, asked[0].task)
     prompts = {setting.name: setting.prompt_or(prompt) for setting in settings}
     _check_context(runner.info, settings, prompts, asked)
@@ -224,7 +224,8 @@ def _identity(
             "dtype": str(model.dtype),
             "context": model.context,
             "rope": rope_facts(model.rope),
-            "shape": dataclasses.asdict(model.shape),
+            "shape": model.shape.to_dict(),
+            **({"options": model.options} if model.options else {}),
         },
         prompt=prompt.text,
         max_new_tokens=options.max_new_tokens,

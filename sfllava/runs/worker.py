@@ -14,6 +14,7 @@ import torch
 from sfllava.aggregators.base import identity_key
 from sfllava.files import Row
 from sfllava.models.memory import free_memory, out_of_memory, pinned_array
+from sfllava.models.visual_tokens import VisualTokens
 from sfllava.prompts import Prompt
 from sfllava.runs.failures import Outcome, outcome_of_error, reason_of
 from sfllava.runs.jobs import MAX_BATCH_QUESTIONS, GenerationOptions, Job, group_videos, make_row
@@ -282,7 +283,9 @@ class BatchItem:
         remaining = [] if encoded.postponed else encoded.remaining
         asked = [question for s, questions in remaining if s.name == setting.name for question in questions]
         start = time.perf_counter()
-        self.tokens = setting.tokens(encoded.grid(setting)) if asked else torch.zeros(0, 1)
+        seconds = encoded.video.pts_seconds[encoded.video.positions(setting.frames)]
+        none = VisualTokens(torch.zeros(0, model.language_model.width))
+        self.tokens = model.tokens(setting, encoded.grid(setting), seconds) if asked else none
         self.seconds = round((time.perf_counter() - start) / max(1, len(asked)), 6)
         for question in asked:
             try:

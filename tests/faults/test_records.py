@@ -20,7 +20,8 @@ from test_parsers import PLAIN
 from sfllava.benchmarks import load_benchmark
 from sfllava.evaluators.judges.base import load_rubric
 from sfllava.files import RunError
-from sfllava.models.checkpoint import CheckpointError, read_checkpoint
+from sfllava.models.checkpoint import CheckpointError
+from sfllava.models.layouts import read_checkpoint
 from sfllava.models.load import load_model
 from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
 from sfllava.published.config import ExperimentError, read_experiment

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sfllava.aggregators.slowfast import SlowFast
-from sfllava.models.checkpoint import CheckpointError, fingerprint, read_checkpoint
+from sfllava.models.checkpoint import CheckpointError, fingerprint
+from sfllava.models.layouts import read_checkpoint
 from sfllava.models.load import load_model
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.sampler.reading import read_video

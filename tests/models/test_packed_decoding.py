@@ -19,6 +19,7 @@ from sfllava.aggregators.slowfast import SlowFast
 from sfllava.models import answering, packed_decoding
 from sfllava.models.attention import grouped_attention
 from sfllava.models.families.llava_next import FAMILY
+from sfllava.models.family import LoadOptions
 from sfllava.models.finite import LogitsError, not_finite
 from sfllava.models.load import assemble, load_model
 from sfllava.models.tokenizer import Tokenizer
@@ -137,8 +138,8 @@ def test_decoding_does_not_synchronize_the_host(checkpoints, family):
     with FakeTensorMode(allow_non_fake_inputs=True):
         network.to_empty(device="meta")
         tokenizer = Tokenizer(checkpoints(family))
-        made = FAMILY.configure(config.to_dict(), Path(), None)
-        facts = {"path": Path(), "layout": "", "context": 8192, "fingerprint": ""}
+        made = FAMILY.configure(config.to_dict(), Path(), LoadOptions(None))
+        facts = {"path": Path(), "layout": "", "context": 8192, "fingerprint": "", "prompt_family": "vicuna"}
         model = assemble(network, tokenizer, FAMILY, made, **facts)
         grid = model.encode(np.zeros((4, 336, 336, 3), np.uint8))
         assert grid.device.type == "meta" and grid.shape == (4, 24, 24, config.text_config.hidden_size)

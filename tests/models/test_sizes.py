@@ -6,23 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlavaNextForConditionalGeneration
 
-from sfllava.models.checkpoint import CLIP_L_336
-from sfllava.models.families.llava_next import FAMILY
-from sfllava.models.sizes import KNOWN, sizes_of
+from sfllava.models.families import find_family
+from sfllava.models.family import LoadOptions
+from sfllava.models.known import KNOWN
+from sfllava.models.sizes import sizes_of
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_shapes_have_the_parameters_of_the_real_ones(name):
-    config = {"model_type": "llava_next", "text_config": KNOWN[name], "vision_config": CLIP_L_336}
-    made = FAMILY.configure(config, Path(name), 2.0)
+    family = find_family(KNOWN[name].config, Path(name))
+    made = family.configure(KNOWN[name].config, Path(name), LoadOptions())
     with torch.device("meta"):
-        network = LlavaNextForConditionalGeneration(made.config)
-    FAMILY.encoder(network, made)
-    assert made.shape.vision.count == 23 and sizes_of(name).shape.parameters == sum(
-        p.numel() for p in network.parameters()
-    )
+        network = family.network(made.config)
+    family.encoder(network, made, None)
+    assert sizes_of(name).shape.parameters == sum(p.numel() for p in network.parameters())
 
 
 def test_known_shapes_are_the_published_ones():

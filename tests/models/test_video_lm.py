@@ -166,7 +166,7 @@ def test_letters_from_logits(models, frames, caplog):
         before, after = model.info.prompt_ids(question)
         with torch.no_grad():
             logits = model.language_model.logits(
-                model.language_model.forward(model.language_model.embed(before, tokens, after))[0, -1]
+                model.language_model.run(model.language_model.prompt(before, tokens, after))[0, -1]
             )
         rows = [model.info.tokenizer._sentencepiece.piece_to_id(x) for x in answer.letters]
         torch.testing.assert_close(

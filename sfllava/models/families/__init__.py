@@ -7,8 +7,8 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
-from sfllava.models.base import Family
 from sfllava.models.checkpoint import CheckpointError
+from sfllava.models.family import Family
 
 
 def family_names() -> list[str]:

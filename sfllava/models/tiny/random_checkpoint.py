@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
 Layout = Literal["transformers", "original"]
-_CORPUS = (
+CORPUS = (
     "the frames of a video show people on a raft on the river and a woman in a gym with a panda on the grass",
     "what is the color of the barrels of the raft? blue, yellow, black and white, red or green",
     "where does it take place and what do they do: paddle, crawl, lift a leg, stand, lie on the ground, eat",
@@ -65,9 +65,9 @@ def write_random_checkpoint(
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = _write_tokenizer(folder, family)
+    vocabulary = write_sentencepiece(folder, family)
     config: Any = LlavaNextConfig.from_dict(_config(family, vocabulary, text or {}, vision or {}))
-    weights = _weights(LlavaNextForConditionalGeneration(config), seed)
+    weights = random_weights(LlavaNextForConditionalGeneration(config), seed)
     if layout == "transformers":
         # as in llava-hf's: <image> follows the vocabulary, then padding to a multiple of 64 rows
         config.image_token_index = vocabulary
@@ -76,10 +76,10 @@ def write_random_checkpoint(
             padding = torch.full((config.text_config.vocab_size - vocabulary, weights[name].shape[1]), 0.5)
             weights[name] = torch.cat([weights[name], padding])
         config.architectures = ["LlavaNextForConditionalGeneration"]
-        _write_json(folder / "config.json", config.to_dict())
+        write_json(folder / "config.json", config.to_dict())
     else:
-        _write_json(folder / "config.json", _original_config(family, config))
-        _write_json(folder / "clip" / "config.json", config.vision_config.to_dict())
+        write_json(folder / "config.json", _original_config(family, config))
+        write_json(folder / "clip" / "config.json", config.vision_config.to_dict())
     column = 1 if layout == "original" else 2
     renamed = {rename(name, column): tensor for name, tensor in weights.items()}
     save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
@@ -146,7 +146,8 @@ def _original_config(family: str, config: Any) -> dict[str, Any]:
     }
 
 
-def _weights(network: LlavaNextForConditionalGeneration, seed: int) -> dict[str, Tensor]:
+def random_weights(network: Any, seed: int) -> dict[str, Tensor]:
+    """Return random values for the weights of a network, by name."""
     # Large enough that answers depend on the input; with the usual deviation of 0.02 one token repeats forever.
     generator = torch.Generator().manual_seed(seed)
     gains = {"q_proj": 2.0, "k_proj": 2.0, "embed_tokens": 0.3}
@@ -166,13 +167,13 @@ def rename(name: str, column: int) -> str:
     return names[column] + name[len(names[0]) :]
 
 
-def _write_tokenizer(folder: Path, family: str) -> int:
+def write_sentencepiece(folder: Path, family: str) -> int:
     """Write a small BPE tokenizer with Llama's settings (byte fallback, a leading space), and return its size."""
     import sentencepiece
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(_CORPUS),
+        sentence_iterator=iter(CORPUS),
         model_writer=model,
         vocab_size=440,
         model_type="bpe",
@@ -190,13 +191,14 @@ def _write_tokenizer(folder: Path, family: str) -> int:
     options: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True}
     if family == "chatml":
         added = {"<|im_start|>": vocabulary, "<|im_end|>": vocabulary + 1}
-        _write_json(folder / "added_tokens.json", added)
+        write_json(folder / "added_tokens.json", added)
         options |= {"eos_token": "<|im_end|>", "add_bos_token": False}
         vocabulary += 2
-    _write_json(folder / "tokenizer_config.json", options)
+    write_json(folder / "tokenizer_config.json", options)
     return vocabulary
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file, and the folder that it is in."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(value, indent=1), encoding="utf-8")

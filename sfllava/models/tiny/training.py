@@ -26,7 +26,8 @@ from torch import Tensor
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from sfllava.benchmarks.shapesqa.scenes import CELLS, SIDE
-from sfllava.models.families.llava_next import pixel_values
+from sfllava.models.family import normalize
+from sfllava.models.llava import CLIP_STATISTICS
 from sfllava.models.tiny.card import write_card
 from sfllava.models.tiny.data import BOS, CONTENTS, Batch, BatchSpec, make_batch, write_tokenizer
 from sfllava.models.tiny.random_checkpoint import rename
@@ -94,7 +95,7 @@ def patch_loss(visual: Tensor, batch: Batch, head: torch.nn.Module) -> Tensor:
 
 def render_batch(network: Any, batch: Batch) -> Tensor:
     """Return the projected patches of a batch's stills (B*K cells D)."""
-    x = pixel_values(torch.from_numpy(batch.stills).flatten(0, 1))
+    x = normalize(torch.from_numpy(batch.stills).flatten(0, 1), CLIP_STATISTICS)
     return network.model.multi_modal_projector(network.model.vision_tower(x).last_hidden_state[:, 1:])
 
 

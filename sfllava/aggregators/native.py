@@ -1,0 +1,124 @@
+"""The model family's own treatment of a video: the baseline of every ablation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfllava.aggregators.base import check_grid
+from sfllava.aggregators.methods import Method
+from sfllava.aggregators.pools import Pool
+from sfllava.aggregators.sources import TokenSource, markers, sources_of_parts
+from sfllava.types import SfllavaError
+
+
+@dataclass(frozen=True)
+class NativeFrames:
+    """Frames (T H W 3) that the vision tower encodes in the family's own way, `per_image` frames at a time."""
+
+    frames: Any
+    per_image: int = 1
+
+    def __len__(self) -> int:
+        return -(-len(self.frames) // self.per_image)
+
+
+class Unbound:
+    """`native` before a model is known; `Setting.for_model` replaces it by the family's own."""
+
+    def for_model(self, info: Any) -> Any:
+        """Return the model's own aggregator."""
+        return info.native
+
+    def __call__(self, grid: Tensor) -> Tensor:
+        raise SfllavaError("native is each model's own treatment of a video: needed setting.for_model(model.info)")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unbound)
+
+    def __hash__(self) -> int:
+        return hash(Unbound)
+
+    def __str__(self) -> str:
+        return "native"
+
+
+@dataclass(frozen=True)
+class Native:
+    """A pool of the frames that the method encodes too.
+
+    Attributes:
+        pool: Name of the pool.
+        newline: Whether the model's newline embedding follows the last frame.
+    """
+
+    pool: str = "concat"
+    newline: bool = False
+
+    def __call__(self, grid: Tensor) -> Tensor:
+        return torch.cat(list(self.token_parts(grid).values()))
+
+    def token_parts(self, grid: Tensor) -> dict[str, Tensor]:
+        """(T h w D) -> the tokens of the frames; zeros in the place of the newline, which the model knows."""
+        check_grid(grid)
+        parts = {"all frames": Pool(self.pool)(grid)}
+        return parts | ({"newline": grid.new_zeros(1, grid.shape[-1])} if self.newline else {})
+
+    def token_sources(self, grid: Tensor, frames: int) -> list[TokenSource]:
+        """Map each token of the frames to its patches; the newline comes from none."""
+        return sources_of_parts({"all frames": Pool(self.pool)(markers(grid))}, grid)
+
+    def __str__(self) -> str:
+        return "native"
+
+
+@dataclass(frozen=True)
+class NativeEncoding:
+    """All patches of images that the vision tower encodes in the family's own way, such as pairs of frames.
+
+    Attributes:
+        grid: Number of patches (h, w) of an image.
+        frames_per_image: Frames of an image.
+    """
+
+    grid: tuple[int, int]
+    frames_per_image: int = 1
+
+    def make_images(self, frames: np.ndarray) -> NativeFrames:
+        """(T H W 3) -> what `VideoLM.encode` encodes in the family's own way."""
+        return NativeFrames(frames, self.frames_per_image)
+
+    def image_count(self, frames: int) -> int:
+        """Count the images; the last frame is repeated where there are too few."""
+        return -(-frames // self.frames_per_image)
+
+    def __call__(self, grid: Tensor) -> Tensor:
+        return next(iter(self.token_parts(grid).values()))
+
+    def token_parts(self, grid: Tensor) -> dict[str, Tensor]:
+        """(T h w D) -> all patches. A meta tensor, which only counts, may have the grid of plain frames."""
+        check_grid(grid)
+        if grid.is_meta:
+            return {"all frames": grid.new_empty(len(grid) * self.grid[0] * self.grid[1], grid.shape[-1])}
+        return {"all frames": grid.flatten(0, 2)}
+
+    def token_sources(self, grid: Tensor, frames: int) -> list[TokenSource]:
+        """Map each token to its patch, and in equal shares to the frames of its image."""
+        images, (h, w) = self.image_count(frames), self.grid
+        index = torch.arange(images).repeat_interleave(h * w)
+        shares = torch.zeros(images, frames)
+        for image in range(images):
+            own = range(image * self.frames_per_image, min(frames, (image + 1) * self.frames_per_image))
+            shares[image, own] = 1 / len(own)
+        patches = torch.eye(h * w).repeat(images, 1).unflatten(1, (h, w))
+        return [TokenSource("all frames", 0, shares[index], patches)]
+
+    def __str__(self) -> str:
+        return "native"
+
+
+METHOD = Method(pattern="native", usage="native (the model's own way)", make=Unbound, rank=80)

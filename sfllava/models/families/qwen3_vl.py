@@ -1,0 +1,69 @@
+"""Qwen3-VL (dense): a tower with full attention, deepstack feature sets, timestamps as text, and Qwen3 with M-RoPE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from sfllava.models.family import Configuration, LoadOptions
+from sfllava.models.operations import Layers, Shape
+from sfllava.models.qwen_vl import Block, QwenEncoder, configure, grid_positions, pair_times, shape_of
+from sfllava.models.tokenizer import Tokenizer
+
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# Positions per second without timestamps, where the config does not say: those of Qwen2.5-VL's checkpoints
+_RATE = 2.0
+
+
+def native_blocks(seconds: Tensor, images: int, grid: tuple[int, int]) -> Iterator[Block]:
+    """Yield a block with a timestamp for each pair of frames."""
+    n = grid[0] * grid[1]
+    for i, time in enumerate(pair_times(seconds, images).tolist()):
+        positions = grid_positions(1, grid, torch.zeros(1))
+        yield Block(torch.arange(i * n, (i + 1) * n), positions, max(grid), f"<{time:.1f} seconds>")
+
+
+def _shape(config: Any, tower: Any, grid: tuple[int, int]) -> Shape:
+    width, inner, heads = tower.hidden_size, tower.intermediate_size, tower.num_heads
+    # biases of queries, keys, values and output, and of two feed-forward matrices; two norms with biases
+    vectors = 4 * width + inner + width + 4 * width
+    vision = Layers(tower.depth, width, inner, heads, heads, width // heads, False, vectors)
+    sets = 1 + len(tower.deepstack_visual_indexes)
+    merged = width * tower.spatial_merge_size**2
+    patches = 3 * tower.temporal_patch_size * tower.patch_size**2 * width + width
+    # the first merger has its norm before merging, those of the deepstack sets after
+    norms = 2 * width + 2 * merged * (sets - 1)
+    return shape_of(config, vision, grid, sets, patches + tower.num_position_embeddings * width + norms)
+
+
+class Qwen3Family:
+    """What is specific to Qwen3-VL checkpoints; see `Family`."""
+
+    network: Any = Qwen3VLForConditionalGeneration
+    unused_tensors: tuple[str, ...] = ()
+    checkpoints = tuple(f"Qwen/Qwen3-VL-{size}-Instruct" for size in ("2B", "4B", "8B", "32B"))
+
+    def configure(self, config: dict[str, Any], folder: Path, options: LoadOptions) -> Configuration:
+        """Check a config; its RoPE stays as it is."""
+        return configure(Qwen3VLConfig, config, folder, options, _shape, _HALF)
+
+    def prompt_family(self, config: Any, folder: Path, tokenizer: Tokenizer | None) -> str | None:
+        """Return the name of the prompt templates."""
+        return "qwen3"
+
+    def encoder(self, network: Any, configuration: Configuration, tokenizer: Tokenizer) -> QwenEncoder:
+        """Return the vision encoder."""
+        rate = getattr(configuration.config.vision_config, "tokens_per_second", _RATE)
+        return QwenEncoder(network, configuration, tokenizer, rate, native_blocks)
+
+    def unused_ids(self, config: Any) -> list[int]:
+        """Return the token ids of placeholders and of the marks around them."""
+        return [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
+
+
+FAMILY = Qwen3Family()
