@@ -160,7 +160,8 @@ def test_packs_end_where_the_reply_starts(path):
     data = path.read_bytes()
     assert data.count(b"<video>") == 1 and b"{question}" in data and b"\r" not in data
     assert (b"{options}" in data) == (path.stem == "choice")
-    assert not data.endswith((b"\n\n", b" "))
+    # Llama 3's turns begin behind an empty line
+    assert not data.endswith((b" ",) if path.parent.name == "llama3" else (b"\n\n", b" "))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)

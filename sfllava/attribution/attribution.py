@@ -130,8 +130,7 @@ def attribute(
     words, owner = words_of(model, generated_ids)
     mean = torch.zeros(len(words), len(generated_ids))
     mean[owner, range(len(generated_ids))] = 1
-    attention = (mean / mean.sum(1, keepdim=True)) @ by_token
-    text = model.info.tokenizer.decode(list(generated_ids))
+    attention, text = (mean / mean.sum(1, keepdim=True)) @ by_token, model.info.tokenizer.decode(list(generated_ids))
     _, rows, columns = sources[0].patches.shape
     return Attribution(
         video, setting, question, text, tuple(generated_ids), words, attention, sources, (rows, columns), log_likelihood

@@ -106,8 +106,7 @@ class Session:
         Raises:
             ContextError: the prompt does not fit the context; no frame is encoded then.
         """
-        model, prompt = self.model, setting.prompt_or(None)
-        setting = setting.for_model(model.info)
+        model, setting, prompt = self.model, setting.for_model(self.model.info), setting.prompt_or(None)
         text_tokens = sum(map(len, model.info.prompt_ids(question, prompt)))
 
         def check(frames: int) -> None:

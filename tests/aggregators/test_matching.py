@@ -126,9 +126,9 @@ def test_the_order_of_methods():
     assert str(error.value) == (
         "no aggregation is called 'best'; needed slowfast-slow_{FRAMES}frms_{POOL}-fast_{ROWS}x{COLUMNS}, "
         "image_grid-{ROWS}x{COLUMNS}[-tiles_{ROWS}x{COLUMNS}], thumbnail-{ROWS}x{COLUMNS}-sampled_{TOKENS}, "
-        "merged-{TOKENS}, keyframes-{FRAMES}frms_{POOL}, or one of concat, spatial_1d_max_pool, spatial_1d_avg_pool, "
-        "spatial_2d_max_pool, spatial_2d_avg_pool, spatial_temporal_pool, temporal_global_pool, none "
-        "(POOL may be any of these except 'none')"
+        "merged-{TOKENS}, keyframes-{FRAMES}frms_{POOL}, native (the model's own way), or one of concat, "
+        "spatial_1d_max_pool, spatial_1d_avg_pool, spatial_2d_max_pool, spatial_2d_avg_pool, spatial_temporal_pool, "
+        "temporal_global_pool, none, bilinear_{H}x{W}, adaptive_{H}x{W} (POOL may be any of these except 'none')"
     )
 
 
@@ -139,7 +139,7 @@ def test_a_new_method_is_one_new_file(tmp_path, monkeypatch):
         made = parse_aggregation("every-3")
         assert str(made) == "every-3" and token_count(made, 2, 3, 3) == 6
         assert str(match_budget("every nth", 100, 10, 8, 8)) == "every-7"
-        with pytest.raises(SfllavaError, match=r"keyframes-.*, every-\{N\}, or one of concat"):
+        with pytest.raises(SfllavaError, match=r"keyframes-.*, every-\{N\}, native .*, or one of concat"):
             parse_aggregation("every-0")
     finally:
         sys.modules.pop("sfllava.aggregators.own_every", None)

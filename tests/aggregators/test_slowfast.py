@@ -51,7 +51,7 @@ def test_names_read_and_written_and_counted(name):
     ],
 )
 def test_a_typo_is_an_error_that_says_what_there_is(name):
-    with pytest.raises(SfllavaError, match=r"concat|one pathway|at least 1"):
+    with pytest.raises(SfllavaError, match=r"concat|no visual tokens|at least 1"):
         parse_aggregation(name)
 
 
@@ -93,23 +93,40 @@ def test_spatial_temporal_pool_is_16_12_12():
 
 
 @pytest.mark.parametrize(
-    ("name", "h", "w", "allowed"),
+    ("name", "h", "w", "tokens"),
     [
-        ("spatial_1d_max_pool", 5, 4, True),
-        ("spatial_1d_max_pool", 5, 5, False),
-        ("spatial_2d_avg_pool", 4, 6, True),
-        ("spatial_2d_avg_pool", 5, 4, False),
-        ("spatial_2d_max_pool", 4, 5, False),
-        ("concat", 5, 7, True),
-        ("temporal_global_pool", 5, 7, True),
+        ("spatial_1d_max_pool", 5, 4, 10),
+        ("spatial_1d_max_pool", 27, 27, 364),
+        ("spatial_1d_avg_pool", 5, 5, 12),
+        ("spatial_2d_avg_pool", 5, 4, 4),
+        ("spatial_2d_max_pool", 27, 27, 169),
+        ("concat", 5, 7, 35),
+        ("bilinear_14x14", 27, 27, 196),
+        ("adaptive_3x2", 27, 27, 6),
     ],
 )
-def test_odd_grids(name, h, w, allowed):
-    if allowed:
-        assert len(Pool(name)(grid(2, h, w))) == Pool(name).token_count(2, h, w)
-        return
-    with pytest.raises(SfllavaError, match=f"pool {name} needs an even .*, got a grid of {h}x{w} patches"):
-        SlowFast(2, name, (2, 2)).token_count(4, h, w)
+def test_odd_grids(name, h, w, tokens):
+    """What is left over at the end is dropped, as torch does."""
+    features = grid(2, h, w)
+    assert len(Pool(name)(features)) == Pool(name).token_count(2, h, w) == 2 * tokens
+    assert SlowFast(2, name, (2, 2)).token_count(4, h, w) == 2 * tokens + 16
+    changed = features.clone()
+    changed[:, -1, -1] += 100
+    dropped = (name.startswith("spatial_1d") and h * w % 2) or (name.startswith("spatial_2d") and (h % 2 or w % 2))
+    assert torch.equal(Pool(name)(changed), Pool(name)(features)) == bool(dropped)
+
+
+def test_sized_pools_are_torch_s():
+    features = grid(3, 9, 7)
+    channels_first = features.permute(0, 3, 1, 2)
+    wanted = torch.nn.functional.interpolate(channels_first, size=(4, 3), mode="bilinear")
+    assert torch.equal(Pool("bilinear_4x3")(features), wanted.permute(0, 2, 3, 1).flatten(0, 2))
+    wanted = torch.nn.functional.adaptive_avg_pool2d(channels_first, (4, 3))
+    assert torch.equal(Pool("adaptive_4x3")(features), wanted.permute(0, 2, 3, 1).flatten(0, 2))
+    with pytest.raises(SfllavaError, match=r"no pool is called 'bilinear_0x3'; choose from .*bilinear_"):
+        Pool("bilinear_0x3")
+    with pytest.raises(SfllavaError, match="spatial_2d_max_pool needs a larger grid than 1x4 patches"):
+        Pool("spatial_2d_max_pool")(grid(2, 1, 4))
 
 
 def test_pathways_alone():

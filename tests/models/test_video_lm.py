@@ -41,11 +41,11 @@ def test_frames_that_do_not_fit_the_memory_are_encoded_in_smaller_batches(checkp
     model, sizes = load_model(checkpoints()), []
     whole, inner = model.encode(frames), model._encode
 
-    def small(pixels, batch):
+    def small(pixels, batch, encoder):
         sizes.append(batch)
         if batch > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return inner(pixels, batch)
+        return inner(pixels, batch, encoder)
 
     monkeypatch.setattr(model, "_encode", small)
     torch.testing.assert_close(model.encode(frames), whole, atol=1e-5, rtol=1e-5)

@@ -92,5 +92,8 @@ def test_packs_speak_their_model_s_format():
     assert (
         pack_prompt("mistral", "open").text.startswith("[INST] ") and "[/INST]" in pack_prompt("mistral", "open").text
     )
-    with pytest.raises(SfllavaError, match="no prompt pack is called 'gpt'; choose from chatml, mistral, tiny, vicuna"):
+    with pytest.raises(
+        SfllavaError,
+        match="no prompt pack is called 'gpt'; choose from chatml, llama3, mistral, onevision, qwen, qwen3, tiny, vicuna",
+    ):
         pack_prompt("gpt", "open")

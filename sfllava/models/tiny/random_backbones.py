@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from sfllava.models.families import find_family
@@ -74,7 +75,9 @@ def write_random_backbone(
     config = _config(backbone, size, tokens, ends, text or {}, vision or {}, template)
     family = find_family(config, folder)
     made = family.network.config_class.from_dict(config)
-    network = family.network(made).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = family.network(made).eval()
     network.load_state_dict(random_weights(network, seed))
     if original:
         save_file(
