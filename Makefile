@@ -38,6 +38,7 @@ format: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python bench/questions.py
+	$(BIN)/python bench/backbones.py
 	$(BIN)/python bench/preprocess.py
 	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/judging.py

@@ -13,11 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
 from common import sample_video, save
 
 from sfllava.models.load import load_model
 from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
+from sfllava.models.visual_tokens import VisualTokens
 from sfllava.sampler.reading import read_video
 from sfllava.settings import Setting
 
@@ -38,9 +38,9 @@ def main() -> None:
         video = Path(a.video) if a.video else sample_video(Path(folder))
         setting, side = Setting(), model.info.image_size
 
-        def tokens() -> torch.Tensor:
-            frames = read_video(video, setting.frames, size=(side, side)).frames
-            return setting.tokens(model.encode(frames))
+        def tokens() -> VisualTokens:
+            frames = read_video(video, setting.frames, size=(side, side))
+            return model.tokens(setting, model.encode(frames.frames), frames.pts_seconds)
 
         def shared() -> list:
             return model.answer(tokens(), QUESTIONS, max_new_tokens=a.new_tokens)

@@ -1,9 +1,9 @@
-"""SlowFast-LLaVA for researchers: training-free video question answering with LLaVA-NeXT.
+"""SlowFast-LLaVA for researchers: training-free video question answering with image LLMs.
 
-frames = read_video(path, setting.frames).frames   # T H W 3, uint8
-grid = model.encode(frames)                         # T h w D
-tokens = setting.tokens(grid)                       # N D
-answers = model.answer(tokens, questions)           # one visual prefix, many questions
+video = read_video(path, setting.frames)                     # frames: T H W 3, uint8
+grid = model.encode(video.frames)                            # T h w D
+tokens = model.tokens(setting, grid, video.pts_seconds)      # N D, and where the model wants them, positions in time
+answers = model.answer(tokens, questions)                    # one visual prefix, many questions
 
 Names and modules are loaded on first use, so that importing the package needs no torch.
 """

@@ -263,3 +263,8 @@ def partial_path(path: Path) -> Path:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 160 else text[:157] + "..."
+
+
+def format_bytes(size: float) -> str:
+    """Return a size in GiB or MiB, as text."""
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 DEFAULT_AGGREGATION = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 _NO_MODEL = (
-    "no model given: pass --model PATH (or set SFLLAVA_MODEL) with a LLaVA-NeXT checkpoint folder or hub name, such as "
-    "llava-hf/llava-v1.6-vicuna-7b-hf or liuhaotian/llava-v1.6-vicuna-7b; --model tiny is the small one in the package"
+    "no model given: pass --model PATH (or set SFLLAVA_MODEL) with a checkpoint folder or hub name, such as "
+    "llava-hf/llava-v1.6-vicuna-7b-hf (`sfllava models` lists more); --model tiny is the small one in the package"
 )
 
 
@@ -36,6 +36,12 @@ def add_model(parser: argparse.ArgumentParser, new_tokens: int) -> None:
     add_new_tokens(parser, new_tokens)
     add_device(parser)
     add_placement(parser)
+    parser.add_argument("--family", metavar="NAME", help="prompt format, where the checkpoint does not tell it")
+    parser.add_argument("--context", type=int, metavar="N", help="positions of the longest prompt with its answer")
+    parser.add_argument(
+        "--positions", default="time", choices=["time", "consecutive"], help="of visual tokens in Qwen models"
+    )
+    parser.add_argument("--timestamps", action="store_true", help="Qwen: write the time before each frame's tokens")
 
 
 def add_new_tokens(parser: argparse.ArgumentParser, default: int) -> None:
@@ -189,7 +195,8 @@ def _checkpoint(arguments: argparse.Namespace) -> str:
 
 
 def _placement(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(arguments, name) for name in ("device", "dtype", "device_map", "vision_tower")}
+    names = ("device", "dtype", "device_map", "vision_tower", "family", "context", "positions", "timestamps")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def load_benchmarks(arguments: argparse.Namespace) -> list[Benchmark]:

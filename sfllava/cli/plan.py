@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.complete_with_catalogue(ablation, "ablations")
     parser.add_argument("--budget", type=int, metavar="TOKENS", help="of an ablation that matches visual tokens")
     options.add_settings(parser)
-    parser.add_argument("--model", metavar="NAME", help="7b, 13b, mistral-7b, 34b, a folder with config.json, or tiny")
+    parser.add_argument("--model", metavar="NAME", help="a name of `sfllava models`, such as 7b, or a folder")
     parser.add_argument("--roofline", metavar="FILE", help="of the device (default: measure this one, in seconds)")
     parser.add_argument("--measure", metavar="FILE", help="measure this device and write its roofline")
     options.add_device(parser, "what to measure: auto, cpu, cuda, cuda:1")

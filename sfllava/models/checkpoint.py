@@ -48,6 +48,18 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: A file is missing, damaged, or holds something other than tensors.
     """
+    weights: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        weights |= _read_file(path)
+    return weights
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of a folder's weights.
+
+    Raises:
+        CheckpointError: There are none, or an index names files that cannot be its own.
+    """
     for index, single in (
         ("model.safetensors.index.json", "model.safetensors"),
         ("pytorch_model.bin.index.json", "pytorch_model.bin"),
@@ -56,17 +68,12 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             files = read_json(folder / index).get("weight_map")
             if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
                 raise CheckpointError(f"{folder / index}: needed a weight_map of file names")
-            names = sorted(set(files.values()))
-        elif (folder / single).exists():
-            names = [single]
-        else:
-            continue
-        weights: dict[str, Tensor] = {}
-        for name in names:
-            if Path(name).name != name or name in ("", "..") or "\0" in name:
-                raise CheckpointError(f"{folder / index}: weight files are next to the index, got {name!r}")
-            weights |= _read_file(folder / name)
-        return weights
+            for name in set(files.values()):
+                if Path(name).name != name or name in ("", "..") or "\0" in name:
+                    raise CheckpointError(f"{folder / index}: weight files are next to the index, got {name!r}")
+            return [folder / name for name in sorted(set(files.values()))]
+        if (folder / single).exists():
+            return [folder / single]
     raise CheckpointError(f"{folder}: no weights; needed model.safetensors or pytorch_model.bin, whole or sharded")
 
 

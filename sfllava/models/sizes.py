@@ -91,6 +91,7 @@ def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int
         made.native,
         min(context or made.context, made.positions),
         min(limits) if limits else None,
-        choose_format(None, own, folder),
+        # without a tokenizer the prompts' length is an estimate anyway
+        choose_format(None, own or ("vicuna" if tokenizer is None else None), folder),
         tokenizer,
     )

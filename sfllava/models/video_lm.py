@@ -165,7 +165,7 @@ class TransformersVideoLM:
         by_video = [[Question(q) if isinstance(q, str) else q for q in questions] for _, questions in videos]
         flat = [question for questions in by_video for question in questions]
         check_generation(answer_mode, max_new_tokens, flat)
-        visual = [VisualTokens.of(tokens).to(self.info.device, self.info.dtype) for tokens, _ in videos]
+        visual = [self._check_width(tokens).to(self.info.device, self.info.dtype) for tokens, _ in videos]
         items = []
         for video, questions in enumerate(by_video):
             for question in questions:
@@ -237,6 +237,16 @@ class TransformersVideoLM:
             if token in self.language_model.eos_ids:
                 return
             yield token
+
+    def _check_width(self, tokens: Tensor | VisualTokens) -> VisualTokens:
+        """Take a tensor as visual tokens; raise SfllavaError if it is as wide as a grid with further feature sets."""
+        visual, width = VisualTokens.of(tokens), self.language_model.width
+        if len(visual) and visual.embeddings.shape[1:] != (width,):
+            raise SfllavaError(
+                f"needed visual tokens (N {width}), got {tuple(visual.embeddings.shape)}: make them of a grid with "
+                "model.tokens(setting, grid)"
+            )
+        return visual
 
     def new_prefixes(self, n: int) -> list[Prefix]:
         """Make empty prefixes, one for each of `n` videos, for `answer` and `answer_batch` to fill and to reuse."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from sfllava.files import format_bytes
 from sfllava.models.sizes import Sizes
 from sfllava.planning import stages
 from sfllava.planning.roofline import Roofline
@@ -140,8 +141,3 @@ def _largest(frames: int, fits: Callable[[int], bool]) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
-
-
-def format_bytes(size: float) -> str:
-    """Return a size in GiB or MiB, as text."""
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sfllava.planning.fitting import format_bytes
+from sfllava.files import format_bytes
 from sfllava.planning.roofline import Roofline
 
 # batching is suspect if it takes so many times as long as one question at a time; with nothing shared 5 % is normal

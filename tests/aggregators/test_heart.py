@@ -12,13 +12,11 @@ def test_the_method_in_four_lines(videos):
 
     video = read_video(path, setting.frames)
     grid = model.encode(video.frames)
-    tokens = setting.tokens(grid)
+    tokens = model.tokens(setting, grid, video.pts_seconds)
     answers = model.answer(tokens, questions)
 
     assert video.frames.shape[0] == 6 and video.frames.shape[3] == 3 and video.frames.dtype == "uint8"
-    assert grid.shape[:3] == (6, *model.info.grid) and tokens.shape == (
-        setting.token_count(*model.info.grid),
-        grid.shape[3],
-    )
+    assert grid.shape[:3] == (6, *model.info.grid)
+    assert tokens.embeddings.shape == (setting.token_count(*model.info.grid), grid.shape[3])
     assert [answer.question for answer in answers] == questions
     assert [a.token_ids for a in answers] == [a.token_ids for a in ask(model, video, questions, setting).answers]

@@ -30,6 +30,6 @@ def find_family(config: dict[str, Any], folder: Path) -> Family:
     if model_type not in family_names():
         raise CheckpointError(
             f"{folder / 'config.json'}: needed a checkpoint with model_type {' or '.join(family_names())}, or an "
-            f"original llava-v1.6 folder with mm_vision_tower, got model_type {model_type!r}"
+            f"original LLaVA folder with mm_vision_tower, got model_type {model_type!r}"
         )
     return importlib.import_module(f"{__name__}.{model_type}").FAMILY
