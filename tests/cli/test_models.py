@@ -84,7 +84,7 @@ def test_a_sweep_encodes_each_frame_once_and_goes_on(tmp_path, videos, capsys, m
     slowfast = "slowfast-slow_2frms_spatial_1d_max_pool-fast_2x2"
     assert main([*common, "--frames", "6", "4", "--aggregation", slowfast]) == 0
     assert calls == [len(set(sample_indices(n, 6)) | set(sample_indices(n, 4))) for n in (20, 21)]
-    rows = read_rows(tmp_path / "run")
+    rows = list(read_rows(tmp_path / "run"))
     assert len(rows) == 6 and not any(row.get("error") for row in rows)
     # native is one more setting of the same run
     assert main([*common, "--frames", "6", "4", "--aggregation", slowfast, "native"]) == 0
@@ -94,4 +94,4 @@ def test_a_sweep_encodes_each_frame_once_and_goes_on(tmp_path, videos, capsys, m
     changed = main([*common, "--frames", "6", "4", "--aggregation", slowfast, "native", "--positions", "consecutive"])
     assert changed == (1 if backbone == "qwen3_vl" else 0)
     if changed:
-        assert "options" in capsys.readouterr().err
+        assert "positions" in capsys.readouterr().err

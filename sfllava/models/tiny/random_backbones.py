@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from sfllava.models.families import find_family
+from sfllava.models.load import quiet
 from sfllava.models.tiny.random_checkpoint import CORPUS, random_weights, rename, write_json, write_sentencepiece
 
 _CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -86,7 +87,8 @@ def write_random_backbone(
         )  # fmt: skip
         _write_original(folder, backbone, made)
     else:
-        network.save_pretrained(folder)
+        with quiet():
+            network.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
     return folder
 
