@@ -23,6 +23,7 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).parents[1]
+DECODING = " ".join(f"tests/models/test_{name}.py" for name in ("packed_decoding", "kv_cache", "video_lm", "replay"))
 # module or folder of modules -> its tests
 CORE = {
     "sampler/sampling.py": "tests/sampler",
@@ -35,8 +36,8 @@ CORE = {
     "analysis/agreement.py": "tests/analysis",
     "runs/scoring.py": "tests/runs/test_scoring.py tests/runs/test_evaluate.py",
     "runs/run_folder.py": "tests/runs/test_run_folder.py tests/runs/test_identity.py tests/runs/test_evaluate.py",
-    "models/packed_decoding.py": "tests/models",
-    "models/kv_cache.py": "tests/models",
+    "models/packed_decoding.py": DECODING,
+    "models/kv_cache.py": DECODING,
     "evaluators/choice.py": "tests/evaluators tests/analysis/test_results.py",
 }
 KINDS = ("ReplaceComparisonOperator", "ReplaceBinaryOperator", "ReplaceUnaryOperator", "NumberReplacer")

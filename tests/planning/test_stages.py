@@ -13,7 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from sfllava.models.load import load_model
 from sfllava.models.packed_decoding import PackedBatch, PrefixGroup
+from sfllava.models.tiny.random_backbones import write_random_backbone
 from sfllava.planning import stages
 
 
@@ -47,6 +49,25 @@ def test_operations_against_the_real_code(models, family):
         assert flops == stages.forward_cost(shape, CPU, 1, 28, 73 + 28, 4).flops
         flops = counted(lambda: packs[0].decode_step([(i, 5) for i in range(4)]))
         assert flops == stages.forward_cost(shape, CPU, 1, 4, 73 + 28 + 4, 4).flops
+
+
+@pytest.mark.parametrize("backbone", ["llava_next_video", "llava_onevision", "qwen2_5_vl", "qwen3_vl"])
+def test_operations_of_other_backbones(tmp_path, backbone):
+    """Towers without CLS, merged patches, windows, deepstack sets; grouped queries and gated layers."""
+    model = load_model(write_random_backbone(tmp_path, backbone))
+    shape, side = model.info.shape, model.info.image_size
+    frames = np.zeros((3, side, side, 3), np.uint8)
+
+    def counted(run) -> int:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops()
+
+    encoded = counted(lambda: model.encode(frames))
+    assert encoded == stages.encode_cost(shape, CPU, 3, 2).flops == shape.encode_flops(3)
+    tokens, inside = torch.randn(70, shape.language.width), shape.language.heads * shape.language.head_width
+    unseen = 4 * shape.language.count * inside * (73 * 73 - 73 * 74 // 2)
+    assert counted(lambda: model.prefill([1, 2, 3], tokens)) == stages.prefill_cost(shape, CPU, 73).flops + unseen
 
 
 class Alive(TorchDispatchMode):
@@ -90,6 +111,6 @@ def test_activations_against_the_real_code(models, family):
     planned = shape.kv_bytes(401, 4) + stages.forward_bytes(shape, 4, 401)
     assert 0.7 * planned < tracked["prefill"] < 1.1 * planned
     pixels = torch.zeros(8, 336, 336, 3, dtype=torch.uint8)
-    tracked["encode"] = most(lambda: model._encode(pixels, 8))
+    tracked["encode"] = most(lambda: model._encode(pixels, 8, model.encoder))
     planned = stages.encode_bytes(shape, 4, 8) + 2 * 8 * 576 * shape.language.width * 4
     assert 0.7 * planned < tracked["encode"] < 1.1 * planned
