@@ -423,7 +423,7 @@ def test_a_processor_of_another_size(tmp_path):
         load_model(folder)
     folder = write_random_backbone(tmp_path / "b", "qwen2_5_vl")
     (folder / "preprocessor_config.json").write_text(json.dumps({"patch_size": 16}))
-    with pytest.raises(Exception, match="processor has patch_size 16, and its vision tower 14"):
+    with pytest.raises(Exception, match="preprocessor has patch_size 16, but the vision tower has 14"):
         load_model(folder)
 
 
