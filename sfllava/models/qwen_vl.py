@@ -11,7 +11,8 @@ are counted from its start, and the start is the position after the text before 
   The text after the block starts after its largest position.
 - "consecutive": tokens are counted like text.
 
-With timestamps, each frame is a block of its own, and the first position is 0 in every block, as in Qwen3-VL.
+With timestamps, each frame is a block of its own, and with "time" the first position is 0 in every block, as in
+Qwen3-VL.
 """
 
 from __future__ import annotations

@@ -416,7 +416,7 @@ def test_configs_that_cannot_be_used(tmp_path, backbone, fields, message):
 def test_a_processor_of_another_size(tmp_path):
     folder = write_random_backbone(tmp_path / "a", "llava")
     (folder / "preprocessor_config.json").write_text(json.dumps({"crop_size": {"height": 224, "width": 224}}))
-    with pytest.raises(Exception, match="makes images of 224 pixels, and its vision tower takes 336"):
+    with pytest.raises(Exception, match="makes images of 224 pixels, but the vision tower takes 336"):
         load_model(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1, 0.2], "image_std": [1, 1, 1]}))
     with pytest.raises(Exception, match="image_mean must be three numbers"):
