@@ -364,7 +364,7 @@ def test_text_around_the_video_is_that_of_the_chat_template(tmp_path, template):
 def test_a_prompt_format_that_cannot_be_told_is_an_error(tmp_path):
     folder = write_random_backbone(tmp_path, "llava", template="llama3")
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    with pytest.raises(Exception, match=r"tells which prompt format.*--family.*llama3.*vicuna"):
+    with pytest.raises(Exception, match=r"the prompt format is unknown.*--family.*llama3.*vicuna"):
         load_model(folder)
     assert load_model(folder, family="llama3").info.family == "llama3"
     with pytest.raises(Exception, match="no prompt family is called 'lama'; choose from"):
