@@ -100,7 +100,7 @@ class NativeEncoding:
         return next(iter(self.token_parts(grid).values()))
 
     def token_parts(self, grid: Tensor) -> dict[str, Tensor]:
-        """Return all patches of (T h w D). A meta tensor, which only counts tokens, may have the grid of single frames."""
+        """Return all patches of (T h w D). A meta tensor only counts tokens: its grid may be that of single frames."""
         check_grid(grid)
         if grid.is_meta:
             return {"all frames": grid.new_empty(len(grid) * self.grid[0] * self.grid[1], grid.shape[-1])}

@@ -70,6 +70,6 @@ def choose_format(requested: str | None, detected: str | None, folder: Path) -> 
     if requested or detected:
         return requested or str(detected)
     raise CheckpointError(
-        f"{folder}: the prompt format is unknown: found in neither the config, the chat template nor the tokenizer; "
+        f"{folder}: the prompt format is unknown: neither the config, the chat template nor the tokenizer shows it; "
         f"pass it as family (--family): {', '.join(families())}"
     )
