@@ -51,7 +51,7 @@ def write_random_backbone(
     vision: dict[str, Any] | None = None,
     template: str | None = None,
 ) -> Path:
-    """Write a small random checkpoint of a family, with the grid of the published checkpoints.
+    """Write a small random checkpoint of a family, with the grid of the published ones, and return its folder.
 
     Args:
         folder: The checkpoint folder to write.
@@ -61,16 +61,12 @@ def write_random_backbone(
         text: Fields of the text config to replace.
         vision: Fields of the vision config to replace.
         template: The chat template, a name in CHAT_TEMPLATES; by default the one of the family.
-
-    Returns:
-        The folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     template = template or {"llava_onevision": "onevision", "qwen2_5_vl": "qwen", "qwen3_vl": "qwen3"}.get(backbone)
     if template in (None, "vicuna"):
-        size, tokens = write_sentencepiece(folder, "vicuna"), {"</s>": 2}
-        eos = 2
+        size, tokens, eos = write_sentencepiece(folder, "vicuna"), {"</s>": 2}, 2
     else:
         special = _LLAMA3 if template == "llama3" else _CHATML + (_VISION if "qwen" in template else ())
         size, tokens = _write_byte_level(folder, special)
