@@ -1,4 +1,4 @@
-"""The model family's own treatment of a video: the baseline of every ablation."""
+"""`native`: how the model family itself processes a video, as a baseline for ablations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sfllava.types import SfllavaError
 
 @dataclass(frozen=True)
 class NativeFrames:
-    """Frames (T H W 3) that the vision tower encodes in the family's own way, `per_image` frames at a time."""
+    """Frames (T H W 3) for the vision tower to encode in the family's own way, `per_image` frames at a time."""
 
     frames: Any
     per_image: int = 1
@@ -28,14 +28,14 @@ class NativeFrames:
 
 
 class Unbound:
-    """`native` before a model is known; `Setting.for_model` replaces it by the family's own."""
+    """`native` before a model is known; `Setting.for_model` replaces it with the family's own aggregator."""
 
     def for_model(self, info: Any) -> Any:
         """Return the model's own aggregator."""
         return info.native
 
     def __call__(self, grid: Tensor) -> Tensor:
-        raise SfllavaError("native is each model's own treatment of a video: needed setting.for_model(model.info)")
+        raise SfllavaError("native depends on the model: needed setting.for_model(model.info)")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Unbound)
@@ -49,11 +49,11 @@ class Unbound:
 
 @dataclass(frozen=True)
 class Native:
-    """A pool of the frames that the method encodes too.
+    """One pool over frames that are encoded one by one, as SlowFast encodes them.
 
     Attributes:
         pool: Name of the pool.
-        newline: Whether the model's newline embedding follows the last frame.
+        newline: Whether the model's newline embedding comes after the last frame.
     """
 
     pool: str = "concat"
@@ -63,13 +63,13 @@ class Native:
         return torch.cat(list(self.token_parts(grid).values()))
 
     def token_parts(self, grid: Tensor) -> dict[str, Tensor]:
-        """(T h w D) -> the tokens of the frames; zeros in the place of the newline, which the model knows."""
+        """Pool the frames (T h w D); the newline is zeros here, and the encoder fills in the model's embedding."""
         check_grid(grid)
         parts = {"all frames": Pool(self.pool)(grid)}
         return parts | ({"newline": grid.new_zeros(1, grid.shape[-1])} if self.newline else {})
 
     def token_sources(self, grid: Tensor, frames: int) -> list[TokenSource]:
-        """Map each token of the frames to its patches; the newline comes from none."""
+        """Map each token of the frames to its patches; the newline comes from no patch."""
         return sources_of_parts({"all frames": Pool(self.pool)(markers(grid))}, grid)
 
     def __str__(self) -> str:
@@ -78,36 +78,36 @@ class Native:
 
 @dataclass(frozen=True)
 class NativeEncoding:
-    """All patches of images that the vision tower encodes in the family's own way, such as pairs of frames.
+    """All patches of images that the vision tower encodes in the family's own way, such as from pairs of frames.
 
     Attributes:
         grid: Number of patches (h, w) of an image.
-        frames_per_image: Frames of an image.
+        frames_per_image: Number of frames in an image.
     """
 
     grid: tuple[int, int]
     frames_per_image: int = 1
 
     def make_images(self, frames: np.ndarray) -> NativeFrames:
-        """(T H W 3) -> what `VideoLM.encode` encodes in the family's own way."""
+        """Mark frames (T H W 3) for `VideoLM.encode` to encode in the family's own way."""
         return NativeFrames(frames, self.frames_per_image)
 
     def image_count(self, frames: int) -> int:
-        """Count the images; the last frame is repeated where there are too few."""
+        """Count the images made of a number of frames; the last frame is repeated to fill the last image."""
         return -(-frames // self.frames_per_image)
 
     def __call__(self, grid: Tensor) -> Tensor:
         return next(iter(self.token_parts(grid).values()))
 
     def token_parts(self, grid: Tensor) -> dict[str, Tensor]:
-        """(T h w D) -> all patches. A meta tensor, which only counts, may have the grid of plain frames."""
+        """Return all patches of (T h w D). A meta tensor only counts tokens: its grid may be that of single frames."""
         check_grid(grid)
         if grid.is_meta:
             return {"all frames": grid.new_empty(len(grid) * self.grid[0] * self.grid[1], grid.shape[-1])}
         return {"all frames": grid.flatten(0, 2)}
 
     def token_sources(self, grid: Tensor, frames: int) -> list[TokenSource]:
-        """Map each token to its patch, and in equal shares to the frames of its image."""
+        """Map each token to its patch and, in equal shares, to the frames of its image."""
         images, (h, w) = self.image_count(frames), self.grid
         index = torch.arange(images).repeat_interleave(h * w)
         shares = torch.zeros(images, frames)
@@ -121,4 +121,4 @@ class NativeEncoding:
         return "native"
 
 
-METHOD = Method(pattern="native", usage="native (the model's own way)", make=Unbound, rank=80)
+METHOD = Method(pattern="native", usage="native (the model's own processing)", make=Unbound, rank=80)

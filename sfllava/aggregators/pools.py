@@ -1,4 +1,4 @@
-"""Pools, by the names of the published code: patch grid (T h w D) -> visual tokens (N D)."""
+"""Pools, with the names of the published code where it has them: patch grid (T h w D) -> visual tokens (N D)."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 SIZED_POOLS = ("bilinear_{H}x{W}", "adaptive_{H}x{W}")
 SLOW_POOLS = tuple(name for name in POOLS if name != "none")
 POOL_NAMES = (*SLOW_POOLS, *SIZED_POOLS)
-BUDGET_POOLS = ("spatial_1d_max_pool", "spatial_2d_avg_pool", "concat")  # the pools that are tried for a token budget
+BUDGET_POOLS = ("spatial_1d_max_pool", "spatial_2d_avg_pool", "concat")  # the pools tried to meet a token budget
 
 
 def find_pool(name: str) -> Callable[[Tensor], Tensor]:
-    """Find a pool (T h w D) -> (N D) by its name.
+    """Find a pool, (T h w D) -> (N D), by its name.
 
     Raises:
         SfllavaError: There is no pool of this name.
@@ -62,7 +62,7 @@ def find_pool(name: str) -> Callable[[Tensor], Tensor]:
 
 
 def is_slow_pool(name: str) -> bool:
-    """Return whether a Slow pathway can use the pool of this name: any but `none`."""
+    """Return whether a Slow pathway can use the pool of this name: any pool except `none`."""
     try:
         return name != "none" and bool(find_pool(name))
     except SfllavaError:
@@ -75,10 +75,10 @@ class Pool:
 
     Attributes:
         name: `concat` keeps all patches. `spatial_1d_*` pools pairs of the flattened patches, `spatial_2d_*` pools 2x2
-            windows; on an odd grid what is left over at the end is dropped, as in the published code. `bilinear_14x14`
-            interpolates each frame to 14 rows of 14 tokens, `adaptive_14x14` averages it to them.
-            `spatial_temporal_pool` averages to 16 frames of 12x12 tokens. `temporal_global_pool` averages over all
-            frames. `none` keeps only the patches of the first frame.
+            windows; on an odd grid, the last patches that fill no pair or window are dropped, as in the published code.
+            `bilinear_14x14` interpolates each frame to 14x14 tokens, `adaptive_14x14` averages each frame to 14x14
+            tokens. `spatial_temporal_pool` averages to 16 frames of 12x12 tokens. `temporal_global_pool` averages over
+            all frames. `none` keeps only the patches of the first frame.
     """
 
     name: str

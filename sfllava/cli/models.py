@@ -1,4 +1,4 @@
-"""What a checkpoint is: family, grid, context, prompts and size, without loading it."""
+"""Describe checkpoints (family, grid, context, prompt format, size) without loading them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ORDER = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="folders or names (default: list all names)")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="checkpoint folders or names (default: all names)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per model")
 
 

@@ -30,17 +30,18 @@ _NO_MODEL = (
 
 
 def add_model(parser: argparse.ArgumentParser, new_tokens: int) -> None:
-    """Add the model, its prompt, and the length of its answers (`new_tokens` by default)."""
+    """Add the model and how to use it, the prompt, and the length of answers (`new_tokens` by default)."""
     parser.add_argument("--model", metavar="PATH", help="checkpoint folder or hub name (default: SFLLAVA_MODEL)")
     parser.add_argument("--prompt", metavar="FILE", help="your own prompt, with <video>, {question} and {options}")
     add_new_tokens(parser, new_tokens)
     add_device(parser)
     add_placement(parser)
-    parser.add_argument("--family", metavar="NAME", help="prompt format, where the checkpoint does not tell it")
-    parser.add_argument("--context", type=int, metavar="N", help="positions of the longest prompt with its answer")
+    parser.add_argument("--family", metavar="NAME", help="prompt format (default: found in the checkpoint)")
+    parser.add_argument("--context", type=int, metavar="N", help="maximum tokens of a prompt and its answer together")
     parser.add_argument(
-        "--positions", default="time", choices=["time", "consecutive"], help="of visual tokens in Qwen models"
-    )
+        "--positions", default="time", choices=["time", "consecutive"],
+        help="Qwen: positions of visual tokens by time, row and column (default), or consecutive, as for text",
+    )  # fmt: skip
     parser.add_argument("--timestamps", action="store_true", help="Qwen: write the time before each frame's tokens")
 
 

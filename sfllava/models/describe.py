@@ -1,4 +1,4 @@
-"""What a checkpoint is, by its config, tokenizer and file names; no weights are read."""
+"""Describe a checkpoint by its config, tokenizer and file names, without reading its weights."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from sfllava.types import SfllavaError
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint is; prints as a list.
+    """The description of a checkpoint; its `str` is a readable list.
 
     Attributes:
-        name: As given.
-        model_type: The family of the backbone.
+        name: The name or folder as given.
+        model_type: The model family.
         layout: "transformers" or "original"; "published" for a checkpoint that is not on this machine.
-        sizes: Grid, context and operations.
+        sizes: The sizes that the cost of a run depends on, and the limits of the context.
         prompt_format: Name of the prompt templates.
         image_size: Height and width of a frame in pixels.
-        text: The language model, as its config calls it.
-        rope: Kind of its rotary positions.
-        files: Bytes of each file of weights.
+        text: The `model_type` of the language model.
+        rope: Type of its RoPE.
+        files: Size in bytes of each weight file, by name.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Description:
     files: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `sfllava models --json` prints."""
+        """Return the fields that `sfllava models --json` prints."""
         sizes, frames = self.sizes, 32
         native = Setting(frames, "native").for_model(sizes)
         return {
@@ -76,9 +76,9 @@ class Description:
             "prompt format": facts["prompt_format"],
             "frame": f"{self.image_size}x{self.image_size} pixels, {shape.grid[0]}x{shape.grid[1]} patches",
             "language model": f"{self.text}, {facts['layers']} layers of width {facts['width']:,}, RoPE {self.rope}",
-            "context": f"{facts['context']:,} positions; questions share a prefix up to {facts['shared_positions']:,}",
+            "context": f"{facts['context']:,} positions; prefix shared up to {facts['shared_positions']:,}",
             "visual tokens": f"{facts['default_tokens']:,} by default, {facts['native_tokens_of_32_frames']:,} with "
-            "native at 32 frames",
+            "native and 32 frames",
             "weights": f"{facts['parameters']:,} parameters, {format_bytes(2 * facts['parameters'])} in half "
             f"precision; {loaded}",
         }
@@ -89,11 +89,11 @@ def describe(model: str | Path) -> Description:
     """Describe a checkpoint without loading its weights.
 
     Args:
-        model: A folder, a name in KNOWN, a name of such a checkpoint on the hub, or `tiny`.
+        model: A checkpoint folder, a name in KNOWN, the name of such a checkpoint on the hub, or `tiny`.
 
     Raises:
         SfllavaError: There is no such model.
-        CheckpointError: The folder cannot be loaded, as far as can be told without its weights.
+        CheckpointError: The checkpoint cannot be loaded; problems within the weights are not found.
     """
     sizes, folder = sizes_of(model), Path(model).expanduser()
     known = None if folder.is_dir() else known_name(str(model))
@@ -101,14 +101,15 @@ def describe(model: str | Path) -> Description:
     config, layout = (KNOWN[known].config, "published") if known else read_config(folder)
     check_quantization(config, folder)
     family = find_family(config, folder)
-    made = family.configure(config, folder, LoadOptions())
-    told = known is not None or family.prompt_family(made.config, folder, sizes.tokenizer) is not None
-    text = made.config.get_text_config()
+    configuration = family.configure(config, folder, LoadOptions())
+    format_known = known is not None or family.prompt_family(configuration.config, folder, sizes.tokenizer) is not None
+    text = configuration.config.get_text_config()
     files = {} if known else {path.name: _size(path) for path in weight_files(folder)}
     rope = str((text.rope_parameters or {}).get("rope_type", "default"))
     return Description(
-        str(model), config["model_type"], layout, sizes, sizes.family if told else "unknown: needed a tokenizer",
-        made.image_size, text.model_type, rope, files,
+        str(model), config["model_type"], layout, sizes,
+        sizes.family if format_known else "unknown without a tokenizer",
+        configuration.image_size, text.model_type, rope, files,
     )  # fmt: skip
 
 
@@ -119,14 +120,14 @@ def _size(path: Path) -> int:
 
 
 def known_table() -> str:
-    """List the backbones with their published checkpoints, one line each."""
+    """Make a table of the published checkpoints, one row each."""
     rows = [("name", "family", "prompts", "grid", "context", "default", "native", "parameters")]
     for name in KNOWN:
         facts = describe(name).to_dict()
-        high, wide = facts["grid"]
+        h, w = facts["grid"]
         rows.append(
             (
-                name, facts["family"], facts["prompt_format"], f"{high}x{wide}", f"{facts['context']:,}",
+                name, facts["family"], facts["prompt_format"], f"{h}x{w}", f"{facts['context']:,}",
                 f"{facts['default_tokens']:,}", f"{facts['native_tokens_of_32_frames']:,}",
                 f"{facts['parameters'] / 1e9:,.1f} B",
             )
@@ -134,14 +135,14 @@ def known_table() -> str:
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     note = (
-        "default: visual tokens of the paper's setting (50 frames); native: the model's own way with 32 frames.\n"
-        f"Folders of these families can be loaded: {', '.join(family_names())}."
+        "default: visual tokens with the paper's setting and 50 frames; native: with the model's own video processing\n"
+        f"and 32 frames. Checkpoint folders of these families can be loaded: {', '.join(family_names())}."
     )
     return "\n".join([*lines, "", note])
 
 
 def describe_all(models: list[str]) -> list[Description | SfllavaError]:
-    """Describe several checkpoints; one that cannot be read gives its error."""
+    """Describe several checkpoints; return the error in place of each that cannot be read."""
     found: list[Description | SfllavaError] = []
     for model in models:
         try:

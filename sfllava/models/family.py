@@ -1,4 +1,4 @@
-"""The interface of a family of backbones: one file of sfllava/models/families, named after `model_type`."""
+"""The interface of a model family: one file in sfllava/models/families, named after its `model_type`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ POSITIONS = ("time", "consecutive")
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a checkpoint is to be used, as far as its family has a choice.
+    """How to use a checkpoint. A family ignores the options that do not apply to it.
 
     Attributes:
-        rope_factor: Factor of dynamic NTK RoPE, None for the checkpoint's own. Families whose checkpoints were trained
-            on long prompts ignore it.
-        positions: For three-axis positions (M-RoPE): "time" places each token by its time, row and column;
-            "consecutive" counts tokens as if they were text.
-        timestamps: Whether a text such as "<1.5 seconds>" comes before the tokens of each frame.
+        rope_factor: Factor of dynamic NTK RoPE. None keeps the checkpoint's own RoPE, as do families whose checkpoints
+            were trained on long prompts.
+        positions: For models with M-RoPE. "time": positions of a visual token are its time, row and column.
+            "consecutive": visual tokens are counted like text.
+        timestamps: Qwen only: whether to write text such as "<1.5 seconds>" before the tokens of each frame.
     """
 
     rope_factor: float | None = 2.0
@@ -38,7 +38,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Configuration:
-    """A checked config.
+    """A checked config, and what follows from it.
 
     Attributes:
         config: The config object of transformers.
@@ -46,9 +46,9 @@ class Configuration:
         positions: Number of positions that its rotary embedding supports.
         image_size: Height and width of a frame in pixels.
         native: The aggregator that `native` stands for.
-        context: Number of positions of the longest prompt with its answer, unless a user asks for another.
-        statistics: Mean and standard deviation of RGB in 0..1, with which pixels are normalized.
-        options: How the checkpoint is to be used.
+        context: Maximum number of positions of a prompt and its answer, unless the user sets another.
+        statistics: Mean and standard deviation of RGB in 0..1, used to normalize pixels.
+        options: How to use the checkpoint.
     """
 
     config: Any
@@ -62,19 +62,23 @@ class Configuration:
 
 
 class VisionEncoder(Protocol):
-    """The vision tower and projector of a family, and how pooled patches become the visual part of a prompt."""
+    """Encodes frames as a grid of patches, and makes the visual part of a prompt from an aggregated grid."""
 
     @property
     def device(self) -> torch.device:
-        """The device on which frames enter."""
+        """The device that takes the frames."""
         ...
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """Encode one batch of uint8 frames (T H W 3), already resized, as a grid of patches (T h w D)."""
+        """Encode one batch of uint8 frames (T H W 3), already resized, as a grid of patches.
+
+        Returns:
+            (T h w D), or (T h w (1+S)*D) with S DeepStack feature sets after the main one.
+        """
         ...
 
     def encode_native(self, frames: Tensor) -> Tensor:
-        """Encode frames in the family's own way, if `Configuration.native` makes images of them."""
+        """Encode frames in the family's own way; used where `Configuration.native` is a `NativeEncoding`."""
         ...
 
     def visual_tokens(self, aggregator: Any, grid: Tensor, seconds: np.ndarray | None) -> VisualTokens:
@@ -82,19 +86,19 @@ class VisionEncoder(Protocol):
 
         Args:
             aggregator: (T h w D) -> (N D).
-            grid: What was encoded.
-            seconds: (T) The times of the sampled frames; None if unknown.
+            grid: The encoded frames.
+            seconds: (T) Times of the sampled frames; None if unknown.
         """
         ...
 
 
 class Family(Protocol):
-    """A family of backbones. Its file exposes one object, `FAMILY`, with all that is specific to the family.
+    """A model family. Its file exposes one object, `FAMILY`, with everything specific to the family.
 
     Attributes:
-        network: The transformers class to load; it has `lm_head` and `model.language_model`.
+        network: The transformers class to load; it needs `lm_head` and `model.language_model`.
         unused_tensors: Suffixes of the names of tensors that a checkpoint may lack.
-        checkpoints: Checkpoints of the hub to name in messages and tables.
+        checkpoints: Names of published checkpoints on the hub, for messages and tables.
     """
 
     network: Any
@@ -106,8 +110,8 @@ class Family(Protocol):
 
         Args:
             config: The JSON of the config.
-            folder: The checkpoint folder, whose preprocessor is checked too; its name is in error messages.
-            options: How the checkpoint is to be used.
+            folder: The checkpoint folder. Its preprocessor is checked too.
+            options: How to use the checkpoint.
 
         Raises:
             CheckpointError: The config cannot be used.
@@ -115,7 +119,7 @@ class Family(Protocol):
         ...
 
     def prompt_family(self, config: Any, folder: Path, tokenizer: Tokenizer | None) -> str | None:
-        """Return the name of the prompt templates that suit the language model, None if it cannot be told."""
+        """Return the name of the prompt templates that suit the language model, None if unknown."""
         ...
 
     def encoder(self, network: Any, configuration: Configuration, tokenizer: Tokenizer) -> VisionEncoder:
@@ -123,26 +127,26 @@ class Family(Protocol):
         ...
 
     def unused_ids(self, config: Any) -> list[int]:
-        """Return token ids that are never generated, in addition to the tokenizer's placeholders."""
+        """Return the token ids that are never generated, in addition to the tokenizer's placeholders."""
         ...
 
 
 def normalize(frames: Tensor, statistics: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
-    """Scale and normalize uint8 frames (T H W 3): float32 (T 3 H W) on the same device."""
+    """Scale uint8 frames (T H W 3) to 0..1 and normalize them: float32 (T 3 H W) on the same device."""
     mean, std = (torch.tensor(values).to(frames.device).view(3, 1, 1) for values in statistics)
     return frames.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
 
 
 def from_dict(config_class: Any, config: dict[str, Any], folder: Path) -> Any:
-    """Make a config object; raise CheckpointError with one line where transformers refuses the fields."""
+    """Make a config object; raise CheckpointError, with a one-line message, if transformers rejects the fields."""
     try:
         return config_class.from_dict(config)
-    except Exception as error:  # transformers raises many kinds for bad fields
+    except Exception as error:  # transformers raises many kinds of errors for bad fields
         raise CheckpointError(f"{folder / 'config.json'}: {' '.join(str(error).split())[:300]}") from error
 
 
 def read_preprocessor(folder: Path) -> dict[str, Any]:
-    """Read how images are prepared for a checkpoint; empty where its folder does not say."""
+    """Read the preprocessor config of a checkpoint; empty if its folder has none."""
     for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
         if (folder / name).is_file():
             return read_json(folder / name)
@@ -154,12 +158,13 @@ def read_preprocessor(folder: Path) -> dict[str, Any]:
 def read_statistics(
     preprocessor: dict[str, Any], folder: Path, default: tuple[tuple[float, ...], tuple[float, ...]]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of a preprocessor, or the default where it has none."""
+    """Return the mean and standard deviation in a preprocessor config, or the defaults if it has none."""
     found = []
-    for name, usual in zip(("image_mean", "image_std"), default):
-        values = preprocessor.get(name, usual)
+    for name, default_values in zip(("image_mean", "image_std"), default):
+        values = preprocessor.get(name, default_values)
         numbers = isinstance(values, list | tuple) and all(isinstance(v, int | float) for v in values)
         if not numbers or len(values) != 3 or (name == "image_std" and min(values) <= 0):
-            raise CheckpointError(f"{folder}: the preprocessor's {name} must be three numbers, got {values!r}")
+            kind = "positive numbers" if name == "image_std" else "numbers"
+            raise CheckpointError(f"{folder}: the preprocessor's {name} must be three {kind}, got {values!r}")
         found.append(tuple(float(v) for v in values))
     return found[0], found[1]

@@ -1,7 +1,7 @@
-"""The configs of published checkpoints, so that plans can be made without a download.
+"""The configs of published checkpoints, so that the cost of a run can be estimated without a download.
 
-They have what the cost of a run depends on, and were written down from memory of the published configs. The folder of a
-checkpoint is read instead, where it is given.
+They contain only the fields that the cost depends on. They were written from memory of the published configs, not
+copied from them. If a checkpoint folder is given, its own config is read instead.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Known:
 
     Attributes:
         config: The JSON of its config.
-        family: The prompt templates that suit it.
-        hub: Regular expression of its names on the hub.
+        family: Name of the prompt templates that suit it.
+        hub: Regular expression that matches its names on the hub.
     """
 
     config: dict[str, Any]
@@ -29,9 +29,9 @@ class Known:
 
 
 def _text(kind: str, layers: int, width: int, inner: int, heads: int, kv_heads: int, **more: Any) -> dict[str, Any]:
-    usual = {"model_type": kind, "vocab_size": 32000, "max_position_embeddings": 4096}
+    defaults = {"model_type": kind, "vocab_size": 32000, "max_position_embeddings": 4096}
     sizes = {"num_hidden_layers": layers, "hidden_size": width, "intermediate_size": inner}
-    return {**usual, **sizes, "num_attention_heads": heads, "num_key_value_heads": kv_heads, **more}
+    return {**defaults, **sizes, "num_attention_heads": heads, "num_key_value_heads": kv_heads, **more}
 
 
 def _llava(model_type: str, text: dict[str, Any], family: str, hub: str) -> Known:
@@ -63,59 +63,60 @@ def _qwen3(size: str, text: dict[str, Any], large: bool, **more: Any) -> Known:
     return Known(config, "qwen3", rf"Qwen/Qwen3-VL-{size}-(?:Instruct|Thinking)")
 
 
-_V7 = _text("llama", 32, 4096, 11008, 32, 32)
-_V13 = _text("llama", 40, 5120, 13824, 40, 40)
-_LONG = {"vocab_size": 152064, "max_position_embeddings": 32768}
+_VICUNA_7B = _text("llama", 32, 4096, 11008, 32, 32)
+_VICUNA_13B = _text("llama", 40, 5120, 13824, 40, 40)
+_QWEN2 = {"vocab_size": 152064, "max_position_embeddings": 32768}
 _TIED = {"tie_word_embeddings": True}
-_Q25 = {"vocab_size": 152064, "max_position_embeddings": 128000}
-_Q3 = {"vocab_size": 151936, "max_position_embeddings": 262144, "head_dim": 128}
-_NEXT = r"(?:llava-hf|liuhaotian)/llava-v1\.6-{}(?:-hf)?"
+_QWEN25 = {"vocab_size": 152064, "max_position_embeddings": 128000}
+_QWEN3 = {"vocab_size": 151936, "max_position_embeddings": 262144, "head_dim": 128}
+_NEXT_HUB = r"(?:llava-hf|liuhaotian)/llava-v1\.6-{}(?:-hf)?"
 KNOWN: dict[str, Known] = {
-    "7b": _llava("llava_next", _V7, "vicuna", _NEXT.format("vicuna-7b")),
-    "13b": _llava("llava_next", _V13, "vicuna", _NEXT.format("vicuna-13b")),
+    "7b": _llava("llava_next", _VICUNA_7B, "vicuna", _NEXT_HUB.format("vicuna-7b")),
+    "13b": _llava("llava_next", _VICUNA_13B, "vicuna", _NEXT_HUB.format("vicuna-13b")),
     "mistral-7b": _llava(
         "llava_next",
         _text("mistral", 32, 4096, 14336, 32, 8, max_position_embeddings=32768, sliding_window=None, head_dim=128),
         "mistral",
-        _NEXT.format("mistral-7b"),
+        _NEXT_HUB.format("mistral-7b"),
     ),
     "34b": _llava(
         "llava_next", _text("llama", 60, 7168, 20480, 56, 8, vocab_size=64000, head_dim=128), "chatml",
-        _NEXT.format("34b"),
+        _NEXT_HUB.format("34b"),
     ),
     "llama3-8b": _llava(
         "llava_next", _text("llama", 32, 4096, 14336, 32, 8, vocab_size=128256, max_position_embeddings=8192), "llama3",
         "llava-hf/llama3-llava-next-8b-hf",
     ),
     "next-72b": _llava(
-        "llava_next", _text("qwen2", 80, 8192, 24576, 64, 64, **_LONG), "qwen", "llava-hf/llava-next-72b-hf"
+        "llava_next", _text("qwen2", 80, 8192, 24576, 64, 64, **_QWEN2), "qwen", "llava-hf/llava-next-72b-hf"
     ),
     "next-110b": _llava(
-        "llava_next", _text("qwen2", 80, 8192, 49152, 64, 8, **_LONG), "qwen", "llava-hf/llava-next-110b-hf"
+        "llava_next", _text("qwen2", 80, 8192, 49152, 64, 8, **_QWEN2), "qwen", "llava-hf/llava-next-110b-hf"
     ),
-    "llava-1.5-7b": _llava("llava", _V7, "vicuna", r"(?:llava-hf|liuhaotian)/llava-(?:v)?1\.5-7b(?:-hf)?"),
-    "llava-1.5-13b": _llava("llava", _V13, "vicuna", r"(?:llava-hf|liuhaotian)/llava-(?:v)?1\.5-13b(?:-hf)?"),
-    "next-video-7b": _llava("llava_next_video", _V7, "vicuna", "llava-hf/LLaVA-NeXT-Video-7B-hf"),
+    "llava-1.5-7b": _llava("llava", _VICUNA_7B, "vicuna", r"(?:llava-hf|liuhaotian)/llava-(?:v)?1\.5-7b(?:-hf)?"),
+    "llava-1.5-13b": _llava("llava", _VICUNA_13B, "vicuna", r"(?:llava-hf|liuhaotian)/llava-(?:v)?1\.5-13b(?:-hf)?"),
+    "next-video-7b": _llava("llava_next_video", _VICUNA_7B, "vicuna", "llava-hf/LLaVA-NeXT-Video-7B-hf"),
     "onevision-0.5b": _onevision(
-        r"0\.5b", _text("qwen2", 24, 896, 4864, 14, 2, **{**_LONG, "vocab_size": 151936}, **_TIED), **_TIED
+        r"0\.5b", _text("qwen2", 24, 896, 4864, 14, 2, **{**_QWEN2, "vocab_size": 151936}, **_TIED), **_TIED
     ),
-    "onevision-7b": _onevision("7b", _text("qwen2", 28, 3584, 18944, 28, 4, **_LONG)),
-    "onevision-72b": _onevision("72b", _text("qwen2", 80, 8192, 29568, 64, 8, **_LONG)),
+    "onevision-7b": _onevision("7b", _text("qwen2", 28, 3584, 18944, 28, 4, **_QWEN2)),
+    "onevision-72b": _onevision("72b", _text("qwen2", 80, 8192, 29568, 64, 8, **_QWEN2)),
     "qwen2.5-vl-3b": _qwen25(
-        "3B", _text("qwen2_5_vl_text", 36, 2048, 11008, 16, 2, **{**_Q25, "vocab_size": 151936}, **_TIED), 3420, **_TIED
+        "3B", _text("qwen2_5_vl_text", 36, 2048, 11008, 16, 2, **{**_QWEN25, "vocab_size": 151936}, **_TIED), 3420,
+        **_TIED,
     ),
-    "qwen2.5-vl-7b": _qwen25("7B", _text("qwen2_5_vl_text", 28, 3584, 18944, 28, 4, **_Q25), 3420),
-    "qwen2.5-vl-32b": _qwen25("32B", _text("qwen2_5_vl_text", 64, 5120, 27648, 40, 8, **_Q25), 3456),
-    "qwen2.5-vl-72b": _qwen25("72B", _text("qwen2_5_vl_text", 80, 8192, 29568, 64, 8, **_Q25), 3456),
-    "qwen3-vl-2b": _qwen3("2B", _text("qwen3_vl_text", 28, 2048, 6144, 16, 8, **_Q3, **_TIED), False, **_TIED),
-    "qwen3-vl-4b": _qwen3("4B", _text("qwen3_vl_text", 36, 2560, 9728, 32, 8, **_Q3, **_TIED), False, **_TIED),
-    "qwen3-vl-8b": _qwen3("8B", _text("qwen3_vl_text", 36, 4096, 12288, 32, 8, **_Q3), True),
-    "qwen3-vl-32b": _qwen3("32B", _text("qwen3_vl_text", 64, 5120, 25600, 64, 8, **_Q3), True),
+    "qwen2.5-vl-7b": _qwen25("7B", _text("qwen2_5_vl_text", 28, 3584, 18944, 28, 4, **_QWEN25), 3420),
+    "qwen2.5-vl-32b": _qwen25("32B", _text("qwen2_5_vl_text", 64, 5120, 27648, 40, 8, **_QWEN25), 3456),
+    "qwen2.5-vl-72b": _qwen25("72B", _text("qwen2_5_vl_text", 80, 8192, 29568, 64, 8, **_QWEN25), 3456),
+    "qwen3-vl-2b": _qwen3("2B", _text("qwen3_vl_text", 28, 2048, 6144, 16, 8, **_QWEN3, **_TIED), False, **_TIED),
+    "qwen3-vl-4b": _qwen3("4B", _text("qwen3_vl_text", 36, 2560, 9728, 32, 8, **_QWEN3, **_TIED), False, **_TIED),
+    "qwen3-vl-8b": _qwen3("8B", _text("qwen3_vl_text", 36, 4096, 12288, 32, 8, **_QWEN3), True),
+    "qwen3-vl-32b": _qwen3("32B", _text("qwen3_vl_text", 64, 5120, 25600, 64, 8, **_QWEN3), True),
 }  # fmt: skip
 
 
 def known_name(name: str) -> str | None:
-    """Return the name in KNOWN of a checkpoint, given that name or its name on the hub; None for any other."""
+    """Return the name in KNOWN of a checkpoint, given that name or its name on the hub; None if there is none."""
     if name in KNOWN:
         return name
     return next((key for key, known in KNOWN.items() if re.fullmatch(known.hub, name)), None)

@@ -156,7 +156,7 @@ class Prefix:
 
     def forget(self) -> None:
         """Empty this prefix, and release the memory of all prefixes in the same storage."""
-        self.before, self.tokens, self.reused = (), self.tokens.none(), 0
+        self.before, self.tokens, self.reused = (), self.tokens.empty(), 0
         self.cache = self.cache.empty_copy()
         self.storage.clear()
 

@@ -186,7 +186,7 @@ class LanguageModel:
         length = len(before) + len(visual)
         first = min(len(before) + kept, length - 1) if same else 0
         # 2) drop the positions after them; until the forward succeeds, the prefix counts as empty
-        prefix.before, prefix.tokens, prefix.reused = (), visual.none(), kept
+        prefix.before, prefix.tokens, prefix.reused = (), visual.empty(), kept
         prefix.cache.crop_to(first)
         prefix.storage.reserve(length + room)
         # 3) compute the keys and values of the new positions

@@ -1,7 +1,7 @@
-"""The two layouts of checkpoint folders, read as config and tensors for transformers.
+"""Read the two layouts of checkpoint folders as a config and tensors for transformers.
 
-They are that of transformers (`model_type: llava_next` and others), and the original one of llava-v1.5, llava-v1.6 and
-LLaVA-OneVision (`LlavaLlamaForCausalLM`, `LlavaMistralForCausalLM`, `LlavaQwenForCausalLM`).
+One is the layout of transformers (`model_type: llava_next` and others). The other is the original layout of llava-v1.5,
+llava-v1.6 and LLaVA-OneVision (`LlavaLlamaForCausalLM`, `LlavaMistralForCausalLM`, `LlavaQwenForCausalLM`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CLIP_L_336 = {
     "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768, "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }  # fmt: skip
-# That of google/siglip-so400m-patch14-384, the tower of LLaVA-OneVision
+# The vision config of google/siglip-so400m-patch14-384, the tower of LLaVA-OneVision
 SIGLIP_SO400M_384 = {
     "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
     "num_attention_heads": 16, "image_size": 384, "patch_size": 14, "hidden_act": "gelu_pytorch_tanh",
@@ -52,11 +52,11 @@ def read_checkpoint(
         vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
 
     Returns:
-        The JSON of a config of transformers, the tensors under the names that llava-hf uses, and the layout:
+        The JSON of a transformers config, the tensors by their names in llava-hf checkpoints, and the layout:
         "transformers" or "original".
 
     Raises:
-        CheckpointError: A file is missing, damaged, or holds something else.
+        CheckpointError: A file is missing or damaged, or has other contents than needed.
     """
     config, layout = read_config(folder, vision_tower)
     if layout == "transformers":
@@ -65,14 +65,14 @@ def read_checkpoint(
 
 
 def read_config(folder: Path, vision_tower: str | Path | None = None) -> tuple[dict[str, Any], str]:
-    """Read the config of a checkpoint folder, which needs no weights.
+    """Read the config of a checkpoint folder, without its weights.
 
     Args:
         folder: The checkpoint folder.
         vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
 
     Returns:
-        The JSON of a config of transformers, and the layout: "transformers" or "original".
+        The JSON of a transformers config, and the layout: "transformers" or "original".
 
     Raises:
         CheckpointError: The config is missing or cannot be used.
@@ -84,10 +84,10 @@ def read_config(folder: Path, vision_tower: str | Path | None = None) -> tuple[d
 
 
 def _tower(folder: Path, config: dict[str, Any], vision_tower: str | Path | None) -> tuple[str, Path | None]:
-    """Return the name of the vision tower of the original layout, and its folder where there is one."""
+    """Return the name of the vision tower of an original layout, and its folder if there is one."""
     name = str(vision_tower or config["mm_vision_tower"])
-    places = [Path(name)] if vision_tower else [folder / name, Path(name)]
-    tower = next((path for path in places if _is_folder(path)), None)
+    candidates = [Path(name)] if vision_tower else [folder / name, Path(name)]
+    tower = next((path for path in candidates if _is_folder(path)), None)
     if vision_tower and tower is None:
         raise CheckpointError(f"{vision_tower}: no such folder of a vision tower")
     return name, tower
@@ -107,8 +107,8 @@ def _read_original(folder: Path, vision_tower: str | Path | None) -> dict[str, T
     for name, tensor in drop_buffers(read_weights(folder)).items():
         old, new = next((pair for pair in _RENAMES if name.startswith(pair[0])), ("", ""))
         weights[new + name[len(old) :]] = tensor
-    # where the tower was not trained, the published code loads the tower's own weights, even if the checkpoint has a
-    # copy of them
+    # if the tower was not trained, the published code loads the weights of the tower's own checkpoint, even if this
+    # checkpoint has a copy of them
     if not config.get("unfreeze_mm_vision_tower", False):
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("vision_tower.")}
         tower = tower or _from_hub(tower_name, folder)
@@ -119,7 +119,7 @@ def _read_original(folder: Path, vision_tower: str | Path | None) -> dict[str, T
     vision = _vision_config(tower, tower_name, folder)
     if vision["model_type"] != "siglip_vision_model":
         return weights
-    # LLaVA-OneVision leaves out SigLIP's last layers and its head
+    # the transformers layout of LLaVA-OneVision has neither SigLIP's last layers nor its head
     layer = "vision_tower.vision_model.encoder.layers."
     used = vision["num_hidden_layers"] + 1 + config.get("mm_vision_select_layer", -2)
     unused = tuple(f"{layer}{i}." for i in range(used, vision["num_hidden_layers"]))
@@ -128,9 +128,9 @@ def _read_original(folder: Path, vision_tower: str | Path | None) -> dict[str, T
 
 
 def _text_type(config: dict[str, Any]) -> str:
-    """Return transformers' name of the text model."""
+    """Return the `model_type` of the language model in transformers."""
     kind = str(config.get("model_type", "")).lower()
-    return next((name for mark, name in (("mistral", "mistral"), ("qwen", "qwen2")) if mark in kind), "llama")
+    return next((name for part, name in (("mistral", "mistral"), ("qwen", "qwen2")) if part in kind), "llama")
 
 
 def _original_config(folder: Path, config: dict[str, Any], vision_tower: str | Path | None) -> dict[str, Any]:
@@ -144,14 +144,14 @@ def _original_config(folder: Path, config: dict[str, Any], vision_tower: str | P
     if not isinstance(text.get("vocab_size"), int):
         raise CheckpointError(f"{folder / 'config.json'}: needed vocab_size, got {text.get('vocab_size')!r}")
     text["model_type"] = _text_type(config)
-    # Mistral's class would otherwise fill in a window of 4,096 that llava-v1.6-mistral-7b does not have.
+    # the default of MistralConfig is a sliding window of 4,096, which llava-v1.6-mistral-7b does not have
     if text["model_type"] == "mistral":
         text.setdefault("sliding_window", None)
     vision = _vision_config(tower, tower_name, folder)
     selected, strategy = config.get("mm_vision_select_layer", -2), "default"
-    # llava-v1.5 has no newline for image tiles
+    # llava-v1.5 has no image_newline
     model_type = "llava_next" if "unpad" in str(config.get("mm_patch_merge_type", "")) else "llava"
-    if vision["model_type"] == "siglip_vision_model":  # the last layer is not in the checkpoint
+    if vision["model_type"] == "siglip_vision_model":  # only the layers up to the selected one are kept
         vision |= {"num_hidden_layers": vision["num_hidden_layers"] + 1 + selected, "vision_use_head": False}
         model_type, selected, strategy = "llava_onevision", -1, "full"
     return {
@@ -194,6 +194,6 @@ def _from_hub(name: str, folder: Path) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin"]))
     except Exception as error:
         raise CheckpointError(
-            f"{folder / 'config.json'}: without unfreeze_mm_vision_tower the vision weights are those of {name!r}, "
-            f"which is no folder here and cannot be downloaded ({type(error).__name__}); pass its folder: vision_tower"
+            f"{folder / 'config.json'}: without unfreeze_mm_vision_tower, the vision weights are those of {name!r}, "
+            f"which is not a folder and cannot be downloaded ({type(error).__name__}); pass its folder as vision_tower"
         ) from error

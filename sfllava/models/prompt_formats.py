@@ -1,4 +1,4 @@
-"""Which prompt templates suit a language model, told from its config, its chat template and its tokenizer."""
+"""Choose the prompt templates for a language model, by its config, its chat template or its tokenizer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sfllava.models.checkpoint import CheckpointError, read_json
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import families
 
-# A special token that only one format has
+# Special tokens that only one format has
 _TOKENS = (("<|start_header_id|>", "llama3"), ("<|im_start|>", "chatml"))
-# A part of a chat template that only one format has
-_MARKS = (
+# Delimiters in a chat template, each with its format; the first one found decides
+_DELIMITERS = (
     ("<|start_header_id|>", "llama3"),
     ("[INST]", "mistral"),
     ("<|im_start|>", "chatml"),
@@ -21,31 +21,31 @@ _MARKS = (
 
 
 def find_format(text: Any, folder: Path, tokenizer: Tokenizer | None) -> str | None:
-    """Return the name of the prompt templates that suit a language model, None if it cannot be told.
+    """Return the name of the prompt templates that suit a language model, None if unknown.
 
     Args:
         text: The config of the language model.
         folder: The checkpoint folder.
-        tokenizer: Its tokenizer, None where there is none.
+        tokenizer: The tokenizer of the checkpoint; None if it has none.
     """
     if text.model_type == "mistral":
         return "mistral"
     if text.model_type in ("qwen2", "qwen3"):
         return "qwen"
     if template := chat_template(folder):
-        return next((name for mark, name in _MARKS if mark in template), None)
+        return next((name for delimiter, name in _DELIMITERS if delimiter in template), None)
     if tokenizer is None:
         return None
     for token, name in _TOKENS:
         if tokenizer.token_id(token) is not None:
             return name
-    # Vicuna keeps Llama 2's tokenizer; no other LLaVA has it with a Llama
+    # Vicuna has the tokenizer of Llama 2; no other LLaVA with a Llama model has it
     llama2 = text.model_type == "llama" and None not in (tokenizer.token_id("<s>"), tokenizer.token_id("</s>"))
     return "vicuna" if llama2 else None
 
 
 def chat_template(folder: Path) -> str:
-    """Return the chat template of a checkpoint as text, empty where it has none. It is read and never executed."""
+    """Return the chat template of a checkpoint as text, empty if it has none. It is never executed."""
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
     for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
@@ -54,17 +54,22 @@ def chat_template(folder: Path) -> str:
     return ""
 
 
-def choose_format(asked: str | None, found: str | None, folder: Path) -> str:
-    """Return the prompt templates to use: those that a user asked for, or else those that suit the model.
+def choose_format(requested: str | None, detected: str | None, folder: Path) -> str:
+    """Choose the prompt templates: the requested ones, or else the detected ones.
+
+    Args:
+        requested: Name of the templates that the user asked for; None if the user did not.
+        detected: Name of the templates that suit the model; None if unknown.
+        folder: The checkpoint folder, to name in the error.
 
     Raises:
-        CheckpointError: There are no such templates, or neither is known.
+        CheckpointError: There are no templates of the requested name, or both names are None.
     """
-    if asked is not None and asked not in families():
-        raise CheckpointError(f"no prompt family is called {asked!r}; choose from {', '.join(families())}")
-    if asked or found:
-        return asked or str(found)
+    if requested is not None and requested not in families():
+        raise CheckpointError(f"no prompt family is called {requested!r}; choose from {', '.join(families())}")
+    if requested or detected:
+        return requested or str(detected)
     raise CheckpointError(
-        f"{folder}: neither its config, its chat template nor its tokenizer tells which prompt format it was trained "
-        f"with; name it with family (--family): {', '.join(families())}"
+        f"{folder}: the prompt format is unknown: neither the config, the chat template nor the tokenizer shows it; "
+        f"pass it as family (--family): {', '.join(families())}"
     )

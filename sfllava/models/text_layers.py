@@ -1,4 +1,4 @@
-"""The sizes of the text models that decoders are made of: Llama, Mistral, Qwen2 and Qwen3."""
+"""The sizes of the language models: Llama, Mistral, Qwen2, Qwen2.5 and Qwen3."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sfllava.models.operations import Layers
 
 
 def text_layers(text: Any) -> Layers:
-    """Return the decoder layers of a text config."""
+    """Return the sizes of the decoder layers, by the config of a language model."""
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     heads, kv_heads = text.num_attention_heads, text.num_key_value_heads
     vectors = 2 * text.hidden_size  # two norms
@@ -25,7 +25,7 @@ def text_layers(text: Any) -> Layers:
 
 
 def embedding_parameters(config: Any) -> int:
-    """Count the parameters of input and output embeddings, which may be one tensor, and of the last norm."""
+    """Count the parameters of the input and output embeddings, which may be tied, and of the last norm."""
     text = config.get_text_config()
     tied = getattr(config, "tie_word_embeddings", False) or getattr(text, "tie_word_embeddings", False)
     return (1 if tied else 2) * text.vocab_size * text.hidden_size + text.hidden_size

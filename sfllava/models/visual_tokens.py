@@ -1,4 +1,4 @@
-"""The visual part of a prompt, and a whole prompt: embeddings, and what some families of models add to them."""
+"""The visual part of a prompt, and the whole prompt: embeddings, positions, and DeepStack features."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from sfllava.types import SfllavaError
 
 @dataclass(frozen=True, eq=False)
 class VisualTokens:
-    """The rows of the visual part of a prompt, in order: visual tokens, and for some families text between them.
+    """The visual part of a prompt: one row per visual token and, in some families, rows of text between them.
 
     Attributes:
-        embeddings: (N D) What enters the language model.
+        embeddings: (N D) Input embeddings for the language model.
         visual: (N) bool, False where a row is text, such as a timestamp. None: all rows are visual tokens.
-        positions: (N 3) Position of each row in time, height and width, counted from the first row's. None: the rows
-            have consecutive positions.
-        span: Number of positions that the rows take, so that the text after them goes on at `span`. None: N.
-        deepstack: (N S D) Features to add to the hidden states after each of the first S layers; zero for text.
+        positions: (N 3) Position of each row in time, height and width, relative to the start of the visual part.
+            None: the rows have consecutive positions.
+        span: Number of positions that the visual part takes: the text after it starts at `span`. None: N.
+        deepstack: (N S D) DeepStack features, added to the hidden states after each of the first S layers; zero for
+            text. None: the model has none.
     """
 
     embeddings: Tensor
@@ -33,7 +34,7 @@ class VisualTokens:
 
     @classmethod
     def of(cls, tokens: Tensor | VisualTokens) -> VisualTokens:
-        """Take a tensor (N D) as visual tokens at consecutive positions."""
+        """Wrap a tensor (N D) as visual tokens at consecutive positions; return VisualTokens unchanged."""
         return tokens if isinstance(tokens, VisualTokens) else cls(tokens)
 
     def __len__(self) -> int:
@@ -46,11 +47,11 @@ class VisualTokens:
 
     @property
     def end(self) -> int:
-        """The position at which the text after the rows goes on."""
+        """The position of the first token after the visual part, relative to its start."""
         return len(self) if self.span is None else self.span
 
     def to(self, device: torch.device, dtype: torch.dtype) -> VisualTokens:
-        """Move all tensors to a device; embeddings and deepstack features get the dtype."""
+        """Move all tensors to a device, and convert embeddings and DeepStack features to a dtype."""
 
         def move(name: str, tensor: Tensor) -> Tensor:
             return tensor.to(device, dtype) if name in ("embeddings", "deepstack") else tensor.to(device)
@@ -58,21 +59,21 @@ class VisualTokens:
         return replace(self, **{name: move(name, tensor) for name, tensor in self._tensors().items()})
 
     def rows(self, which: Tensor | slice) -> VisualTokens:
-        """Return some of the rows, at the positions that they have here."""
+        """Select rows; rows with explicit positions keep them."""
         return replace(self, **{name: tensor[which] for name, tensor in self._tensors().items()})
 
-    def none(self) -> VisualTokens:
-        """Return an empty visual part of the same kind; it takes no positions."""
+    def empty(self) -> VisualTokens:
+        """Return a visual part without rows, of the same width, dtype and device."""
         return VisualTokens(self.embeddings[:0])
 
     def without(self, removed: Tensor) -> VisualTokens:
         """Return a copy without some visual tokens.
 
-        Rows at consecutive positions move up, as in a prompt that never had the others; rows with positions of their
-        own keep them.
+        Rows at consecutive positions close the gaps, as in a prompt that never had the removed tokens. Rows with
+        explicit positions keep them.
 
         Args:
-            removed: (`count`) bool, True for the visual tokens to leave out.
+            removed: (`count`) bool, True for each visual token to remove.
         """
         keep = torch.ones(len(self), dtype=torch.bool, device=self.embeddings.device)
         index = torch.arange(len(self), device=keep.device) if self.visual is None else self.visual.nonzero()[:, 0]
@@ -81,11 +82,11 @@ class VisualTokens:
 
     def count_equal_rows(self, other: VisualTokens) -> int:
         """Count the leading rows that are equal in both, element by element."""
-        mine, others = self._tensors(), other._tensors()
+        ours, theirs = self._tensors(), other._tensors()
         n = min(len(self), len(other))
-        if not n or mine.keys() != others.keys():  # a comparison would synchronize the host
+        if not n or ours.keys() != theirs.keys():  # skip the comparison, which synchronizes the host
             return 0
-        different = [(mine[name][:n] != others[name][:n]).reshape(n, -1).any(1) for name in mine]
+        different = [(ours[name][:n] != theirs[name][:n]).reshape(n, -1).any(1) for name in ours]
         rows = torch.stack(different).any(0)
         return int(rows.int().argmax()) if rows.any() else n
 
@@ -96,13 +97,13 @@ class VisualTokens:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """What enters the decoder layers for one prompt.
+    """The inputs of the decoder layers for one prompt.
 
     Attributes:
-        embeds: (1 L D).
+        embeds: (1 L D) Input embeddings.
         positions: (1 L), or (3 1 L) in time, height and width.
-        end: The position of the token that follows.
-        deepstack: (1 L S D) Features to add after each of the first S layers, None for none.
+        end: Position of the next token.
+        deepstack: (1 L S D) DeepStack features, added after each of the first S layers; None for none.
     """
 
     embeds: Tensor
@@ -111,23 +112,24 @@ class ModelInputs:
     deepstack: Tensor | None = None
 
     def from_row(self, first: int) -> ModelInputs:
-        """Return the part from one row on."""
+        """Return the inputs from row `first` to the end."""
         deepstack = None if self.deepstack is None else self.deepstack[:, first:]
         return ModelInputs(self.embeds[:, first:], self.positions[..., first:], self.end, deepstack)
 
     def next(self, embeds: Tensor) -> ModelInputs:
-        """Return text (L D) that follows."""
+        """Return the inputs of text (L D) that follows this prompt."""
         end = self.end + len(embeds)
         return ModelInputs(embeds[None], torch.arange(self.end, end, device=embeds.device)[None], end)
 
 
 @torch.inference_mode(False)
 def aggregate(aggregator: Any, grid: Tensor, width: int) -> tuple[Tensor, Tensor | None]:
-    """Aggregate a patch grid that may have further feature sets behind the first, as channels.
+    """Aggregate a patch grid whose channels are one feature set, or several: the main one and S DeepStack sets.
 
-    The further sets are pooled by the same operator with the same choices: where a maximum, key frames or merging
-    choose by the first set, the others follow. They are the derivative of the aggregator at the first set in the
-    direction of each other set, which is exactly that for every operator that is linear once its choices are made.
+    All sets are pooled in the same way. Where an aggregator makes a choice (the patch of a maximum, key frames, which
+    patches to merge), it chooses on the main set, and the DeepStack sets follow. To do this for any aggregator, each
+    pooled DeepStack set is computed as a Jacobian-vector product: the derivative of the aggregator at the main set, in
+    the direction of the DeepStack set. This is exact for every aggregator that is linear once its choices are made.
 
     Args:
         aggregator: (T h w D) -> (N D).
@@ -135,10 +137,10 @@ def aggregate(aggregator: Any, grid: Tensor, width: int) -> tuple[Tensor, Tensor
         width: D.
 
     Returns:
-        Embeddings (N D), and the further sets (N S D), or None where there are none.
+        Embeddings (N D), and the pooled DeepStack sets (N S D), or None where the grid has only one set.
 
     Raises:
-        SfllavaError: An aggregator of your own chooses with an operation that has no derivative.
+        SfllavaError: A custom aggregator makes its choices with an operation that has no derivative.
     """
     first, *others = (part.clone() if grid.shape[-1] != width else part for part in grid.split(width, dim=-1))
     if not others:
@@ -147,7 +149,7 @@ def aggregate(aggregator: Any, grid: Tensor, width: int) -> tuple[Tensor, Tensor
         sets = [torch.func.jvp(aggregator, (first,), (other,))[1] for other in others]
     except (NotImplementedError, RuntimeError) as error:
         raise SfllavaError(
-            f"{name_of(aggregator)} cannot pool the {len(others)} further feature sets of this model: "
-            f"{' '.join(str(error).split())[:120]}. Make its choices on `grid.detach()`"
+            f"{name_of(aggregator)} cannot pool this model's {len(others)} DeepStack feature sets: "
+            f"{' '.join(str(error).split())[:120]}. Let the aggregator make its choices on `grid.detach()`"
         ) from error
     return aggregator(first), torch.stack(sets, dim=1)

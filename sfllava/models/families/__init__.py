@@ -1,4 +1,4 @@
-"""Families of backbones: one file each, named after `model_type` in their configs, with one object `FAMILY`."""
+"""Model families: one file each, named after the `model_type` in its configs, with one object `FAMILY`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def find_family(config: dict[str, Any], folder: Path) -> Family:
 
     Args:
         config: The JSON of the config.
-        folder: The checkpoint folder, for the error.
+        folder: The checkpoint folder, to name in the error.
 
     Raises:
-        CheckpointError: There is no such family.
+        CheckpointError: There is no family with this `model_type`.
     """
     model_type = config.get("model_type")
     if model_type not in family_names():

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT (llava-v1.6): CLIP ViT-L/14-336 at one image size, and Vicuna, Mistral, Yi, Llama 3 or Qwen 1.5."""
+"""LLaVA-NeXT (llava-v1.6): CLIP ViT-L/14-336 without image tiles, and Vicuna, Mistral, Yi, Llama 3 or Qwen 1.5."""
 
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
@@ -16,6 +16,6 @@ FAMILY = LlavaFamily(
         "llava-hf/llava-next-72b-hf",
         "llava-hf/llava-next-110b-hf",
     ),
-    # newlines belong to tiles, which are not used
+    # image_newline is only for image tiles, which are not used
     unused_tensors=("image_newline", "post_layernorm.weight", "post_layernorm.bias"),
 )

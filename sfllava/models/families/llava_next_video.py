@@ -8,10 +8,10 @@ from sfllava.models.llava import LlavaEncoder, LlavaFamily
 
 
 class LlavaNextVideoEncoder(LlavaEncoder):
-    """LLaVA's encoder, and for `native` the pool between tower and projector."""
+    """LLaVA's encoder; `native` also pools the patches between the tower and the projector."""
 
     def encode_native(self, frames: Tensor) -> Tensor:
-        """Encode uint8 frames (T H W 3) as (T h/2 w/2 D)."""
+        """Encode uint8 frames (T H W 3), already resized, as pooled patches (T h/2 w/2 D)."""
         pooled = self.network.model.vision_resampler(self.features(frames))
         projected = self.network.model.multi_modal_projector(pooled)
         return projected.unflatten(1, (round(projected.shape[1] ** 0.5), -1))

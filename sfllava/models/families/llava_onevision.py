@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: SigLIP at 384 pixels (27x27 patches), a two-layer projector, and Qwen2; trained on videos too."""
+"""LLaVA-OneVision: SigLIP at 384 pixels (27x27 patches), a two-layer projector, and Qwen2; also trained on videos."""
 
 import math
 
@@ -20,6 +20,6 @@ FAMILY = LlavaFamily(
         f"llava-hf/llava-onevision-qwen2-{size}-{kind}-hf" for size in ("0.5b", "7b", "72b") for kind in ("si", "ov")
     ),
     native=_native,
-    formats="onevision",
+    prompt_format="onevision",
     long_context=True,
 )

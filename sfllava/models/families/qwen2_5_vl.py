@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: a tower with windowed attention whose patches are merged 2x2, and Qwen2 with M-RoPE."""
+"""Qwen2.5-VL: a vision tower with window attention, 2x2 patch merging, and Qwen2.5 with M-RoPE."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757771
 
 
 def native_blocks(rate: float, seconds: Tensor, images: int, grid: tuple[int, int]) -> Iterator[Block]:
-    """Yield the one block of `native`: all pairs of frames, and text that goes on behind the larger side of the grid.
+    """Yield the only block of `native`: the tokens of all pairs of frames.
 
-    So the text may have smaller positions than the last frames, as in transformers.
+    As in transformers, the text after the block starts at the larger side of the grid. Its positions may therefore be
+    smaller than those of the last frames.
+
+    Args:
+        rate: Positions per second.
+        seconds: (T) Times of the sampled frames.
+        images: Number of pairs of frames.
+        grid: Number of patches (h, w) of a pair.
     """
-    # as transformers: one interval between pairs for the whole video
+    # as in transformers: the same interval between all pairs of the video
     spacing = float(seconds[-1] - seconds[0]) / max(len(seconds) - 1, 1) * -(-len(seconds) // images)
     times = torch.arange(images) * (rate * spacing)
     yield Block(torch.arange(images * grid[0] * grid[1]), grid_positions(images, grid, times), max(grid))
@@ -31,10 +38,10 @@ def native_blocks(rate: float, seconds: Tensor, images: int, grid: tuple[int, in
 
 def _shape(config: Any, tower: Any, grid: tuple[int, int]) -> Shape:
     width, inner, heads = tower.hidden_size, tower.intermediate_size, tower.num_heads
-    # biases of queries, keys, values and output, and of the three feed-forward matrices; two norms
+    # biases: queries, keys, values and output; the three feed-forward matrices; then two norms without biases
     vectors = 4 * width + 2 * inner + width + 2 * width
     vision = Layers(tower.depth, width, inner, heads, heads, width // heads, True, vectors)
-    rest = 3 * tower.temporal_patch_size * tower.patch_size**2 * width + width  # patches, and the merger's norm
+    rest = 3 * tower.temporal_patch_size * tower.patch_size**2 * width + width  # patch embedding, and the merger's norm
     return shape_of(
         config, vision, grid, 1, rest,
         window=(tower.window_size // tower.patch_size) ** 2, full_layers=len(tower.fullatt_block_indexes),
@@ -49,7 +56,7 @@ class Qwen25Family:
     checkpoints = tuple(f"Qwen/Qwen2.5-VL-{size}-Instruct" for size in ("3B", "7B", "32B", "72B"))
 
     def configure(self, config: dict[str, Any], folder: Path, options: LoadOptions) -> Configuration:
-        """Check a config; its RoPE stays as it is."""
+        """Check a config; `rope_factor` is ignored."""
         return configure(Qwen2_5_VLConfig, config, folder, options, _shape, _CLIP)
 
     def prompt_family(self, config: Any, folder: Path, tokenizer: Tokenizer | None) -> str | None:
@@ -57,13 +64,13 @@ class Qwen25Family:
         return "qwen"
 
     def encoder(self, network: Any, configuration: Configuration, tokenizer: Tokenizer) -> QwenEncoder:
-        """Return the vision encoder; a second has as many positions as the checkpoint was trained with."""
+        """Return the vision encoder, with the positions per second that the checkpoint was trained with."""
         rate = configuration.config.vision_config.tokens_per_second
         rule = lambda seconds, images, grid: native_blocks(rate, seconds, images, grid)  # noqa: E731
         return QwenEncoder(network, configuration, tokenizer, rate, rule)
 
     def unused_ids(self, config: Any) -> list[int]:
-        """Return the token ids of placeholders and of the marks around them."""
+        """Return the token ids of the image and video placeholders and of the delimiters around them."""
         return [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
 
 

@@ -1,4 +1,4 @@
-"""Qwen3-VL (dense): a tower with full attention, deepstack feature sets, timestamps as text, and Qwen3 with M-RoPE."""
+"""Qwen3-VL (dense): a vision tower with full attention, DeepStack, timestamps as text, and Qwen3 with M-RoPE."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ from sfllava.models.qwen_vl import Block, QwenEncoder, configure, grid_positions
 from sfllava.models.tokenizer import Tokenizer
 
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-# Positions per second without timestamps, where the config does not say: those of Qwen2.5-VL's checkpoints
+# Positions per second without timestamps, if the config has no tokens_per_second: as in the Qwen2.5-VL checkpoints
 _RATE = 2.0
 
 
 def native_blocks(seconds: Tensor, images: int, grid: tuple[int, int]) -> Iterator[Block]:
-    """Yield a block with a timestamp for each pair of frames."""
+    """Yield one block with a timestamp for each pair of frames.
+
+    Args:
+        seconds: (T) Times of the sampled frames.
+        images: Number of pairs of frames.
+        grid: Number of patches (h, w) of a pair.
+    """
     n = grid[0] * grid[1]
     for i, time in enumerate(pair_times(seconds, images).tolist()):
         positions = grid_positions(1, grid, torch.zeros(1))
@@ -30,13 +36,13 @@ def native_blocks(seconds: Tensor, images: int, grid: tuple[int, int]) -> Iterat
 
 def _shape(config: Any, tower: Any, grid: tuple[int, int]) -> Shape:
     width, inner, heads = tower.hidden_size, tower.intermediate_size, tower.num_heads
-    # biases of queries, keys, values and output, and of two feed-forward matrices; two norms with biases
+    # biases: queries, keys, values and output; the two feed-forward matrices; then two norms with biases
     vectors = 4 * width + inner + width + 4 * width
     vision = Layers(tower.depth, width, inner, heads, heads, width // heads, False, vectors)
     sets = 1 + len(tower.deepstack_visual_indexes)
     merged = width * tower.spatial_merge_size**2
     patches = 3 * tower.temporal_patch_size * tower.patch_size**2 * width + width
-    # the first merger has its norm before merging, those of the deepstack sets after
+    # the main merger normalizes patches before merging, the DeepStack mergers after
     norms = 2 * width + 2 * merged * (sets - 1)
     return shape_of(config, vision, grid, sets, patches + tower.num_position_embeddings * width + norms)
 
@@ -49,7 +55,7 @@ class Qwen3Family:
     checkpoints = tuple(f"Qwen/Qwen3-VL-{size}-Instruct" for size in ("2B", "4B", "8B", "32B"))
 
     def configure(self, config: dict[str, Any], folder: Path, options: LoadOptions) -> Configuration:
-        """Check a config; its RoPE stays as it is."""
+        """Check a config; `rope_factor` is ignored."""
         return configure(Qwen3VLConfig, config, folder, options, _shape, _HALF)
 
     def prompt_family(self, config: Any, folder: Path, tokenizer: Tokenizer | None) -> str | None:
@@ -62,7 +68,7 @@ class Qwen3Family:
         return QwenEncoder(network, configuration, tokenizer, rate, native_blocks)
 
     def unused_ids(self, config: Any) -> list[int]:
-        """Return the token ids of placeholders and of the marks around them."""
+        """Return the token ids of the image and video placeholders and of the delimiters around them."""
         return [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
 
 

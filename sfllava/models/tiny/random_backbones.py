@@ -1,4 +1,4 @@
-"""Small checkpoints with random weights of the backbones beside LLaVA-NeXT, in the layouts that the hub has."""
+"""Small checkpoints with random weights for all families but LLaVA-NeXT, in the layouts of the published ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sfllava.models.tiny.random_checkpoint import CORPUS, random_weights, rename
 
 _CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-# As the processors of these families prepare a conversation with one video and one text
+# They format a conversation as the processors of these families do, for one video and one text
 CHAT_TEMPLATES = {
     "vicuna": "{% for m in messages %}{% if m.role != 'system' %}{{ m.role.upper() + ': ' }}{% endif %}"
     "{% for c in m.content if c.type == 'video' %}{{ '<video>\\n' }}{% endfor %}"
@@ -51,29 +51,28 @@ def write_random_backbone(
     vision: dict[str, Any] | None = None,
     template: str | None = None,
 ) -> Path:
-    """Write a small checkpoint of a family, with the grid of the real one.
+    """Write a small random checkpoint of a family, with the grid of the published ones, and return its folder.
 
     Args:
-        folder: Where to write it.
-        backbone: A name in sfllava/models/families.
-        seed: Of the weights.
+        folder: The checkpoint folder to write.
+        backbone: A family, by its name in sfllava/models/families.
+        seed: Seed of the weights.
         original: Whether to write the original layout (llava and llava_onevision).
         text: Fields of the text config to replace.
         vision: Fields of the vision config to replace.
-        template: The chat template, a name in CHAT_TEMPLATES; by default that of the family.
+        template: The chat template, a name in CHAT_TEMPLATES; by default the one of the family.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     template = template or {"llava_onevision": "onevision", "qwen2_5_vl": "qwen", "qwen3_vl": "qwen3"}.get(backbone)
     if template in (None, "vicuna"):
-        size, tokens = write_sentencepiece(folder, "vicuna"), {"</s>": 2}
-        ends = 2
+        size, tokens, eos = write_sentencepiece(folder, "vicuna"), {"</s>": 2}, 2
     else:
         special = _LLAMA3 if template == "llama3" else _CHATML + (_VISION if "qwen" in template else ())
         size, tokens = _write_byte_level(folder, special)
-        ends = tokens[special[-1] if template == "llama3" else "<|im_end|>"]
+        eos = tokens[special[-1] if template == "llama3" else "<|im_end|>"]
     _write_template(folder, template)
-    config = _config(backbone, size, tokens, ends, text or {}, vision or {}, template)
+    config = _config(backbone, size, tokens, eos, text or {}, vision or {}, template)
     family = find_family(config, folder)
     made = family.network.config_class.from_dict(config)
     with torch.random.fork_rng(devices=[]):
@@ -94,7 +93,7 @@ def write_random_backbone(
 
 
 def _config(
-    backbone: str, size: int, tokens: dict[str, int], ends: int, text: dict[str, Any], vision: dict[str, Any],
+    backbone: str, size: int, tokens: dict[str, int], eos: int, text: dict[str, Any], vision: dict[str, Any],
     template: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     qwen, image = backbone.startswith("qwen"), size
@@ -106,7 +105,7 @@ def _config(
         "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 4 if backbone == "qwen3_vl" else 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32768 if template else 4096,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **sections},
-        "bos_token_id": None if qwen else 1, "eos_token_id": ends,
+        "bos_token_id": None if qwen else 1, "eos_token_id": eos,
         **({"head_dim": width // 4} if backbone == "qwen3_vl" else {}), **text,
     }  # fmt: skip
     tower = {
@@ -136,7 +135,7 @@ def _config(
 
 
 def _write_byte_level(folder: Path, special: tuple[str, ...]) -> tuple[int, dict[str, int]]:
-    """Write a tokenizer like Qwen's and Llama 3's: byte-level BPE, and special tokens behind the vocabulary."""
+    """Write a tokenizer like those of Qwen and Llama 3: byte-level BPE, with special tokens after the vocabulary."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -165,10 +164,10 @@ def _write_template(folder: Path, template: str | None) -> None:
 
 
 def _write_original(folder: Path, backbone: str, config: Any) -> None:
-    """Write config.json as in llava-v1.5 or LLaVA-OneVision, and the config of the tower in a folder of its own."""
+    """Write config.json as in llava-v1.5 or LLaVA-OneVision, and the tower's config in the subfolder `tower`."""
     text, tower = config.text_config.to_dict(), config.vision_config.to_dict()
     siglip = backbone == "llava_onevision"
-    # the original takes hidden state -2 of a tower that has one layer more
+    # the original layout selects hidden state -2 of a tower with one more layer
     tower = tower | ({"num_hidden_layers": tower["num_hidden_layers"] + 1} if siglip else {})
     dropped = ("model_type", "architectures", "rope_parameters", "dtype", "layer_types")
     write_json(

@@ -1,4 +1,4 @@
-"""Each family on a small random checkpoint in its real layout, against transformers' own model."""
+"""Each family with a small random checkpoint in the published layout, compared with the model in transformers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SLOWFAST = "slowfast-slow_3frms_spatial_1d_max_pool-fast_2x3"
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """folders(backbone) -> a checkpoint folder, written once."""
+    """A function from the name of a backbone to its checkpoint folder, which is written once."""
     root, known = tmp_path_factory.mktemp("backbones"), {}
 
     def get(backbone: str):
@@ -58,7 +58,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def backbones(folders):
-    """backbones(name) -> a loaded model, loaded once."""
+    """A function from the name of a backbone to its model, which is loaded once."""
     known = {}
 
     def get(backbone: str):
@@ -83,12 +83,12 @@ def pixels_of(model, frames) -> torch.Tensor:
     return normalize(torch.from_numpy(resize_frames(frames, size)), model.encoder._statistics)
 
 
-# 1) native, against transformers
+# 1) native, compared with transformers
 
 
 @pytest.mark.parametrize("clip", range(3))
 @pytest.mark.parametrize("backbone", ["llava", "llava_next_video", "llava_onevision"])
-def test_native_is_transformers_own(backbones, folders, shared, backbone, clip):
+def test_native_gives_the_tokens_of_transformers(backbones, folders, shared, backbone, clip):
     model = backbones(backbone)
     video = sampled(shared, clip, 5)
     plain = NETWORKS[backbone].from_pretrained(folders(backbone)).eval()
@@ -111,7 +111,7 @@ def test_native_is_transformers_own(backbones, folders, shared, backbone, clip):
 
 
 def qwen_inputs(plain, model, video, question):
-    """What the processor of the family makes of a video: ids, their types, patches and sizes."""
+    """The inputs that the processor of the family makes of a video: token ids, token types, patches and sizes."""
     setting = Setting(len(video.frames), "native").for_model(model.info)
     before, after = model.info.prompt_ids(question)
     config, vision = plain.config, plain.config.vision_config
@@ -141,8 +141,8 @@ def qwen_inputs(plain, model, video, question):
 
 @pytest.mark.parametrize("clip", range(3))
 @pytest.mark.parametrize("backbone", ["qwen2_5_vl", "qwen3_vl"])
-def test_native_of_qwen_has_transformers_first_logits(backbones, folders, shared, backbone, clip):
-    """After its first token transformers may go on at another position, so the rest is compared with a plain loop."""
+def test_native_of_qwen_gives_the_first_logits_of_transformers(backbones, folders, shared, backbone, clip):
+    """After the first token, transformers may use other positions; the rest is compared with a loop without a cache."""
     model = backbones(backbone)
     video = sampled(shared, clip, 5)
     plain = NETWORKS[backbone].from_pretrained(folders(backbone)).eval()
@@ -167,7 +167,7 @@ def test_native_of_qwen_has_transformers_first_logits(backbones, folders, shared
 
 @torch.no_grad()
 def plain_loop(model, inputs, new: int) -> list[int]:
-    """All of the prompt and the answer in each step, without a cache."""
+    """Generate without a cache: each step runs the whole prompt and answer."""
     language_model, ids = model.language_model, []
     embeds, positions, deepstack = inputs.embeds, inputs.positions, inputs.deepstack
     for step in range(new):
@@ -187,7 +187,7 @@ def plain_loop(model, inputs, new: int) -> list[int]:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_shared_answers_are_those_of_one_question_at_a_time(backbones, shared, backbone):
+def test_answers_with_a_shared_prefix_equal_those_of_one_question_at_a_time(backbones, shared, backbone):
     model = backbones(backbone)
     tokens = visual_part(model, sampled(shared, 0, 6), SLOWFAST)
     together = model.answer(tokens, QUESTIONS, max_new_tokens=16)
@@ -195,7 +195,7 @@ def test_shared_answers_are_those_of_one_question_at_a_time(backbones, shared, b
     assert [a.token_ids for a in together] == [a.token_ids for a in alone]
     streamed = [list(model.stream(tokens, question, max_new_tokens=16)) for question in QUESTIONS]
     assert [list(a.token_ids) for a in together] == streamed
-    # two videos in one batch, and the letters of options
+    # two videos in one batch
     other = visual_part(model, sampled(shared, 1, 4), SLOWFAST)
     both = model.answer_batch([(tokens, QUESTIONS), (other, QUESTIONS[:2])], max_new_tokens=16)
     assert [a.token_ids for a in both[0]] == [a.token_ids for a in together]
@@ -206,7 +206,7 @@ def test_shared_answers_are_those_of_one_question_at_a_time(backbones, shared, b
 
 @pytest.mark.parametrize("backbone", ["llava", "qwen2_5_vl"])
 def test_past_the_limit_of_sharing(folders, shared, backbone, tmp_path):
-    """LLaVA-1.5 shares up to 4,096 positions; a sliding window ends sharing for any family."""
+    """LLaVA-1.5 shares a prefix up to 4,096 positions; a sliding window limits sharing in any family."""
     if backbone == "llava":
         model, name = load_model(folders(backbone)), "native"  # 8 x 576 tokens
     else:
@@ -219,7 +219,7 @@ def test_past_the_limit_of_sharing(folders, shared, backbone, tmp_path):
     assert [a.token_ids for a in together] == [a.token_ids for a in alone]
 
 
-# 3) each frame alone
+# 3) single frames
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -255,7 +255,7 @@ def visual_grid(model, video, name):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_explorer_answers_as_the_model(backbones, shared, backbone):
+def test_the_explorer_gives_the_answers_of_the_model(backbones, shared, backbone):
     model = backbones(backbone)
     session = Session(model, FeatureCache(model))
     path = sorted((shared / "clips").glob("*.mp4"))[0]
@@ -267,7 +267,7 @@ def test_the_explorer_answers_as_the_model(backbones, shared, backbone):
     assert session.replies[-1].encoded_frames == 0 and session.replies[-1].reused_tokens > 0
 
 
-# 5) positions, deepstack, timestamps
+# 5) positions, DeepStack, timestamps
 
 
 def test_tokens_of_qwen_are_placed_by_time_row_and_column(backbones, shared):
@@ -307,7 +307,7 @@ def test_timestamps_come_before_each_frame(folders, shared, backbone):
     assert answers[0].visual_tokens == 16
 
 
-def test_deepstack_sets_are_pooled_with_the_choices_of_the_first():
+def test_deepstack_sets_follow_the_choices_made_on_the_main_set():
     torch.manual_seed(0)
     grid = torch.randn(6, 4, 4, 3 * 5)
     first, *others = grid.split(5, -1)
@@ -317,13 +317,13 @@ def test_deepstack_sets_are_pooled_with_the_choices_of_the_first():
     assert torch.equal(embeddings, pool(first))
     for k, other in enumerate(others):
         torch.testing.assert_close(sets[:, k], pool(other))
-    # a maximum: the values at the patch that the first set chose
+    # a maximum: the values at the patch with the maximum in the main set
     embeddings, sets = aggregate(parse_aggregation("spatial_2d_max_pool"), grid, 5)
     _, index = torch.nn.functional.max_pool2d(first.permute(0, 3, 1, 2), 2, 2, return_indices=True)
     for k, other in enumerate(others):
         wanted = other.permute(0, 3, 1, 2).flatten(2).gather(2, index.flatten(2)).transpose(1, 2).flatten(0, 1)
         assert torch.equal(sets[:, k], wanted)
-    # key frames and merging: the frames and runs of the first set
+    # key frames and merging: the frames and patches chosen on the main set
     for name in ("keyframes-2frms_concat", "merged-20"):
         method = parse_aggregation(name)
         _, sets = aggregate(method, torch.cat([first, first], -1), 5)
@@ -335,7 +335,7 @@ def test_deepstack_sets_are_pooled_with_the_choices_of_the_first():
 
 
 @pytest.mark.parametrize("template", CHAT_TEMPLATES)
-def test_text_around_the_video_is_that_of_the_chat_template(tmp_path, template):
+def test_text_around_the_video_matches_the_chat_template(tmp_path, template):
     backbone = {"onevision": "llava_onevision", "qwen": "qwen2_5_vl", "qwen3": "qwen3_vl"}.get(template, "llava")
     model = load_model(write_random_backbone(tmp_path, backbone, template=template))
     assert model.info.family == template
@@ -350,7 +350,7 @@ def test_text_around_the_video_is_that_of_the_chat_template(tmp_path, template):
     before, after = chat_prompt(template, "Be short.").pieces(Question("what?"))
     place = "<|vision_start|><|video_pad|><|vision_end|>" if "qwen" in template else "<video>"
     ours = before + place + after
-    if template in ("vicuna", "llama3"):  # these templates write a line break behind the video
+    if template in ("vicuna", "llama3"):  # these templates write a line break after the video
         ours = ours.replace("<video>", "<video>\n")
     assert ours == applied(system, user)
     # each task's prompt has the same turns
@@ -361,17 +361,17 @@ def test_text_around_the_video_is_that_of_the_chat_template(tmp_path, template):
         assert end in text and (template in ("vicuna", "llama3") or text.startswith(start.replace(place, "<video>")))
 
 
-def test_a_prompt_format_that_cannot_be_told_is_an_error(tmp_path):
+def test_an_unknown_prompt_format_is_an_error(tmp_path):
     folder = write_random_backbone(tmp_path, "llava", template="llama3")
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    with pytest.raises(Exception, match=r"tells which prompt format.*--family.*llama3.*vicuna"):
+    with pytest.raises(Exception, match=r"the prompt format is unknown.*--family.*llama3.*vicuna"):
         load_model(folder)
     assert load_model(folder, family="llama3").info.family == "llama3"
     with pytest.raises(Exception, match="no prompt family is called 'lama'; choose from"):
         load_model(folder, family="lama")
 
 
-# 7) layouts and bad input
+# 7) layouts, and configs that cannot be used
 
 
 @pytest.mark.parametrize("backbone", ["llava", "llava_onevision"])
@@ -413,21 +413,21 @@ def test_configs_that_cannot_be_used(tmp_path, backbone, fields, message):
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
-def test_a_processor_of_another_size(tmp_path):
+def test_a_preprocessor_that_does_not_match_the_tower(tmp_path):
     folder = write_random_backbone(tmp_path / "a", "llava")
     (folder / "preprocessor_config.json").write_text(json.dumps({"crop_size": {"height": 224, "width": 224}}))
-    with pytest.raises(Exception, match="makes images of 224 pixels, and its vision tower takes 336"):
+    with pytest.raises(Exception, match="makes images of 224 pixels, but the vision tower takes 336"):
         load_model(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1, 0.2], "image_std": [1, 1, 1]}))
     with pytest.raises(Exception, match="image_mean must be three numbers"):
         load_model(folder)
     folder = write_random_backbone(tmp_path / "b", "qwen2_5_vl")
     (folder / "preprocessor_config.json").write_text(json.dumps({"patch_size": 16}))
-    with pytest.raises(Exception, match="processor has patch_size 16, and its vision tower 14"):
+    with pytest.raises(Exception, match="preprocessor has patch_size 16, but the vision tower has 14"):
         load_model(folder)
 
 
-def test_statistics_are_those_of_the_preprocessor(tmp_path, shared):
+def test_pixel_statistics_come_from_the_preprocessor(tmp_path, shared):
     folder = write_random_backbone(tmp_path, "llava")
     before = load_model(folder).encode(sampled(shared, 0, 1).frames)
     (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
