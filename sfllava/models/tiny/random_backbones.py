@@ -79,16 +79,18 @@ def write_random_backbone(
         torch.manual_seed(seed)
         network = family.network(made).eval()
     network.load_state_dict(random_weights(network, seed))
-    if original:
-        save_file(
-            {rename(name, 1): tensor.contiguous() for name, tensor in network.state_dict().items()},
-            folder / "model.safetensors", metadata={"format": "pt"},
-        )  # fmt: skip
-        _write_original(folder, backbone, made)
-    else:
+    if backbone.startswith("qwen"):
         with quiet():
             network.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
+        return folder
+    column = 1 if original else 2
+    tensors = {rename(name, column): tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    if original:
+        _write_original(folder, backbone, made)
+    else:
+        write_json(folder / "config.json", made.to_dict())
     return folder
 
 
