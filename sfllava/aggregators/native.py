@@ -34,8 +34,15 @@ class Unbound:
         """Return the model's own aggregator."""
         return info.native
 
+    def make_images(self, frames: np.ndarray) -> Any:
+        """Raise: which images there are is known once a model is."""
+        raise self._unbound()
+
     def __call__(self, grid: Tensor) -> Tensor:
-        raise SfllavaError("native depends on the model: needed setting.for_model(model.info)")
+        raise self._unbound()
+
+    def _unbound(self) -> SfllavaError:
+        return SfllavaError("native depends on the model: needed setting.for_model(model.info)")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Unbound)
@@ -102,6 +109,11 @@ class NativeEncoding:
     def token_parts(self, grid: Tensor) -> dict[str, Tensor]:
         """Return all patches of (T h w D). A meta tensor only counts tokens: its grid may be that of single frames."""
         check_grid(grid)
+        if not grid.is_meta and grid.shape[1:3] != self.grid:
+            raise SfllavaError(
+                f"needed images of {self.grid[0]}x{self.grid[1]} patches, got {grid.shape[1]}x{grid.shape[2]}: encode "
+                "setting.images(frames), with the setting from setting.for_model(model.info)"
+            )
         if grid.is_meta:
             return {"all frames": grid.new_empty(len(grid) * self.grid[0] * self.grid[1], grid.shape[-1])}
         return {"all frames": grid.flatten(0, 2)}

@@ -110,7 +110,7 @@ class Session:
         text_tokens = sum(map(len, model.info.prompt_ids(question, prompt)))
 
         def check(frames: int) -> None:
-            model.info.check_context(setting.token_count(*model.info.grid, frames), text_tokens, question.text)
+            model.info.check_context(model.info.prompt_rows(setting, frames), text_tokens, question.text)
 
         sample = self.features.sample(path, setting, check)
         start = time.perf_counter()
@@ -183,9 +183,11 @@ class Session:
         question = f"sfllava.Question({reply.question.text!r}"
         if reply.question.task != "open":
             question += f", options={reply.question.options!r}, task={reply.question.task!r}"
+        info = self.model.info
+        options = "".join(f", {name}={value!r}" for name, value in {**info.options, "family": info.family}.items())
         return (
             "import sfllava\n\n"
-            f"model = sfllava.load_model({_name(self.model)!r})\n"
+            f"model = sfllava.load_model({_name(self.model)!r}, context={info.context}{options})\n"
             f"setting = sfllava.Setting({reply.setting.frames}, {str(reply.setting.aggregation)!r}{prompt})\n"
             f"question = {question})\n"
             f"asked = sfllava.ask(model, {reply.video!r}, [question], setting, max_new_tokens={reply.max_new_tokens})\n"

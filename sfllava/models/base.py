@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sfllava.aggregators.base import Aggregator
+from sfllava.models.family import VideoText
 from sfllava.models.kv_cache import Prefix
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.operations import Shape
@@ -59,6 +60,7 @@ class ModelInfo:
         grid: Number of patches (h, w) of a frame.
         shape: The sizes that the cost of a run depends on.
         native: The aggregator that `native` stands for.
+        video_text: How much text the family writes between visual tokens.
         options: The options of the family with which it was loaded, where they are not the default.
         rope: Parameters of the rotary positions.
         device: Where tokens enter the language model.
@@ -76,6 +78,7 @@ class ModelInfo:
     grid: tuple[int, int]
     shape: Shape
     native: Aggregator
+    video_text: VideoText
     options: dict[str, Any]
     rope: dict[str, Any] | None
     device: torch.device
@@ -97,6 +100,18 @@ class ModelInfo:
         first = self.tokenizer.encode(before)
         # a prompt file may write BOS itself: it is not added twice
         return (first if bos and first[:1] == bos else bos + first), self.tokenizer.encode(after)
+
+    def prompt_rows(self, setting: Setting, frames: int | None = None) -> int:
+        """Count the visual tokens of a setting and, as an upper bound, the text that the family writes between them.
+
+        Args:
+            setting: Frames and aggregation.
+            frames: Frames of the video; None for a video that has enough.
+        """
+        setting = setting.for_model(self)
+        sampled = setting.frames_of(frames)
+        text = self.video_text.rows(setting.aggregation, sampled)
+        return setting.token_count(*self.grid, sampled) + text
 
     def check_context(self, visual_tokens: int, text_tokens: int, what: str = "the prompt") -> None:
         """Check that a prompt and one new token fit the context.

@@ -21,7 +21,7 @@ _BUFFERS = ("rotary_emb.inv_freq", "embeddings.position_ids")  # old checkpoints
 _LARGEST = {
     "num_hidden_layers": 1_000, "hidden_size": 65_536, "intermediate_size": 1 << 20, "vocab_size": 1 << 22,
     "num_attention_heads": 4_096, "num_key_value_heads": 4_096, "head_dim": 65_536, "image_size": 4_096,
-    "patch_size": 4_096,
+    "patch_size": 4_096, "depth": 1_000, "num_heads": 4_096, "out_hidden_size": 65_536,
 }  # fmt: skip
 
 

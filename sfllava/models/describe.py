@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sfllava.files import format_bytes
-from sfllava.models.checkpoint import CheckpointError, check_quantization, weight_files
-from sfllava.models.families import family_names, find_family
+from sfllava.models.checkpoint import CheckpointError, weight_files
+from sfllava.models.families import configure, family_names, find_family
 from sfllava.models.family import LoadOptions
 from sfllava.models.known import KNOWN, known_name
 from sfllava.models.layouts import read_config
@@ -99,9 +99,8 @@ def describe(model: str | Path) -> Description:
     known = None if folder.is_dir() else known_name(str(model))
     folder = Path(__file__).with_name("tiny") / "weights" if str(model) == "tiny" else folder
     config, layout = (KNOWN[known].config, "published") if known else read_config(folder)
-    check_quantization(config, folder)
     family = find_family(config, folder)
-    configuration = family.configure(config, folder, LoadOptions())
+    configuration = configure(config, folder, LoadOptions())
     format_known = known is not None or family.prompt_family(configuration.config, folder, sizes.tokenizer) is not None
     text = configuration.config.get_text_config()
     files = {} if known else {path.name: _size(path) for path in weight_files(folder)}

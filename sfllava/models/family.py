@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfllava.aggregators.base import Aggregator
+from sfllava.aggregators.base import Aggregator, detailed_frames, image_count
+from sfllava.aggregators.native import NativeEncoding
 from sfllava.models.checkpoint import CheckpointError, read_json
 from sfllava.models.operations import Shape
 from sfllava.models.tokenizer import Tokenizer
@@ -37,6 +38,31 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
+class VideoText:
+    """How much text a family writes between visual tokens, as upper bounds.
+
+    Attributes:
+        block: Token ids around a block of visual tokens.
+        timestamp: Token ids of a timestamp.
+        with_native: Whether `native` has a timestamp before each image.
+        with_others: Whether other aggregators have one before each frame.
+    """
+
+    block: int = 0
+    timestamp: int = 0
+    with_native: bool = False
+    with_others: bool = False
+
+    def rows(self, aggregator: Any, frames: int) -> int:
+        """Count the token ids for `frames` frames."""
+        native = isinstance(aggregator, NativeEncoding)
+        if not (self.with_native if native else self.with_others):
+            return self.block
+        blocks = image_count(aggregator, frames) if native else frames + len(detailed_frames(aggregator, frames))
+        return blocks * (self.block + self.timestamp)
+
+
+@dataclass(frozen=True)
 class Configuration:
     """A checked config, and what follows from it.
 
@@ -49,6 +75,7 @@ class Configuration:
         context: Maximum number of positions of a prompt and its answer, unless the user sets another.
         statistics: Mean and standard deviation of RGB in 0..1, used to normalize pixels.
         options: How to use the checkpoint.
+        video_text: How much text the family writes between visual tokens.
     """
 
     config: Any
@@ -59,6 +86,7 @@ class Configuration:
     context: int
     statistics: tuple[tuple[float, ...], tuple[float, ...]]
     options: LoadOptions = field(default_factory=LoadOptions)
+    video_text: VideoText = field(default_factory=VideoText)
 
 
 class VisionEncoder(Protocol):

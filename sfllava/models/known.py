@@ -60,7 +60,7 @@ def _qwen3(size: str, text: dict[str, Any], large: bool, **more: Any) -> Known:
         "out_hidden_size": text["hidden_size"], "deepstack_visual_indexes": sets,
     }  # fmt: skip
     config = {"model_type": "qwen3_vl", "text_config": text, "vision_config": tower, **more}
-    return Known(config, "qwen3", rf"Qwen/Qwen3-VL-{size}-(?:Instruct|Thinking)")
+    return Known(config, "qwen3", rf"Qwen/Qwen3-VL-{size}-Instruct")
 
 
 _VICUNA_7B = _text("llama", 32, 4096, 11008, 32, 32)
@@ -88,10 +88,10 @@ KNOWN: dict[str, Known] = {
         "llava-hf/llama3-llava-next-8b-hf",
     ),
     "next-72b": _llava(
-        "llava_next", _text("qwen2", 80, 8192, 24576, 64, 64, **_QWEN2), "qwen", "llava-hf/llava-next-72b-hf"
+        "llava_next", _text("qwen2", 80, 8192, 24576, 64, 64, **_QWEN2), "llava_qwen", "llava-hf/llava-next-72b-hf"
     ),
     "next-110b": _llava(
-        "llava_next", _text("qwen2", 80, 8192, 49152, 64, 8, **_QWEN2), "qwen", "llava-hf/llava-next-110b-hf"
+        "llava_next", _text("qwen2", 80, 8192, 49152, 64, 8, **_QWEN2), "llava_qwen", "llava-hf/llava-next-110b-hf"
     ),
     "llava-1.5-7b": _llava("llava", _VICUNA_7B, "vicuna", r"(?:llava-hf|liuhaotian)/llava-(?:v)?1\.5-7b(?:-hf)?"),
     "llava-1.5-13b": _llava("llava", _VICUNA_13B, "vicuna", r"(?:llava-hf|liuhaotian)/llava-(?:v)?1\.5-13b(?:-hf)?"),

@@ -20,6 +20,8 @@ from sfllava.models.kv_cache import BatchKVCache, KVCacheView, Prefix
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.visual_tokens import ModelInputs, VisualTokens
 
+_END_OF_TURN = ("<|im_end|>", "<|eot_id|>")
+
 
 class LanguageModel:
     """The decoder and the output layer of a loaded network.
@@ -49,6 +51,7 @@ class LanguageModel:
             tokenizer.eos_id,
             *_as_list(getattr(text, "eos_token_id", None)),
             *_as_list(network.generation_config.eos_token_id),
+            *map(tokenizer.token_id, _END_OF_TURN),  # not every checkpoint lists its own
         }
         self.eos_ids = {i for i in eos_ids if i is not None}
         # the rows that pad the vocabulary, and the placeholders of images, were never trained
@@ -186,7 +189,7 @@ class LanguageModel:
         length = len(before) + len(visual)
         first = min(len(before) + kept, length - 1) if same else 0
         # 2) drop the positions after them; until the forward succeeds, the prefix counts as empty
-        prefix.before, prefix.tokens, prefix.reused = (), visual.empty(), kept
+        prefix.before, prefix.tokens, prefix.reused = (), visual.empty(), visual.rows(slice(kept)).count
         prefix.cache.crop_to(first)
         prefix.storage.reserve(length + room)
         # 3) compute the keys and values of the new positions

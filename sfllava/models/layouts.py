@@ -109,7 +109,7 @@ def _read_original(folder: Path, vision_tower: str | Path | None) -> dict[str, T
         weights[new + name[len(old) :]] = tensor
     # if the tower was not trained, the published code loads the weights of the tower's own checkpoint, even if this
     # checkpoint has a copy of them
-    if not config.get("unfreeze_mm_vision_tower", False):
+    if not _tower_was_trained(config):
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("vision_tower.")}
         tower = tower or _from_hub(tower_name, folder)
         own = drop_buffers(read_weights(tower))
@@ -127,9 +127,15 @@ def _read_original(folder: Path, vision_tower: str | Path | None) -> dict[str, T
     return {name: tensor for name, tensor in weights.items() if not name.startswith(unused)}
 
 
+def _tower_was_trained(config: dict[str, Any]) -> bool:
+    """Return whether the weights of the vision tower in the checkpoint differ from those of the tower's own."""
+    return bool(config.get("unfreeze_mm_vision_tower")) or "mm_vision_tower" in str(config.get("mm_tunable_parts"))
+
+
 def _text_type(config: dict[str, Any]) -> str:
     """Return the `model_type` of the language model in transformers."""
-    kind = str(config.get("model_type", "")).lower()
+    # LLaVA-OneVision's model_type is llava; only its architecture has the name of the language model
+    kind = f"{config.get('model_type')} {config.get('architectures')}".lower()
     return next((name for part, name in (("mistral", "mistral"), ("qwen", "qwen2")) if part in kind), "llama")
 
 
@@ -138,7 +144,7 @@ def _original_config(folder: Path, config: dict[str, Any], vision_tower: str | P
         if config.get(field, needed) != needed:
             raise CheckpointError(f"{folder / 'config.json'}: {field} must be {needed}, got {config[field]!r}")
     tower_name, tower = _tower(folder, config, vision_tower)
-    if tower is None and _known_tower(tower_name) is None and not config.get("unfreeze_mm_vision_tower", False):
+    if tower is None and _known_tower(tower_name) is None and not _tower_was_trained(config):
         tower = _from_hub(tower_name, folder)
     text = {field: config[field] for field in _TEXT_FIELDS if config.get(field) is not None}
     if not isinstance(text.get("vocab_size"), int):
@@ -164,6 +170,8 @@ def _original_config(folder: Path, config: dict[str, Any], vision_tower: str | P
         "image_token_index": config["vocab_size"],  # not used: visual tokens are spliced in as embeddings
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
         "dtype": config.get("torch_dtype") or config.get("dtype") or "float16",
+        # the original LLaVA-OneVision was trained with another chat format than the processor on the hub writes
+        **({"sfllava_family": "llava_qwen"} if model_type == "llava_onevision" else {}),
     }
 
 

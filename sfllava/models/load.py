@@ -15,8 +15,8 @@ from transformers.utils import logging as transformers_logging
 from sfllava.files import is_url
 from sfllava.models import attention
 from sfllava.models.base import ModelInfo
-from sfllava.models.checkpoint import CheckpointError, check_quantization, fingerprint
-from sfllava.models.families import find_family
+from sfllava.models.checkpoint import CheckpointError, fingerprint
+from sfllava.models.families import configure, find_family
 from sfllava.models.family import POSITIONS, Configuration, Family, LoadOptions
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.layouts import read_checkpoint
@@ -102,8 +102,7 @@ def _load(
     device = device_of(device)
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
     family = find_family(config_dict, folder)
-    check_quantization(config_dict, folder)
-    made = family.configure(config_dict, folder, options)
+    made = configure(config_dict, folder, options)
     needed, found = made.shape.parameters, sum(tensor.numel() for tensor in weights.values())
     if needed > _CHECKED_PARAMETERS and needed > 16 * found:  # 4-bit weights are packed into fewer numbers
         raise CheckpointError(
@@ -163,6 +162,7 @@ def assemble(
         grid=shape.grid,
         shape=shape,
         native=configuration.native,
+        video_text=configuration.video_text,
         options=changed_options(configuration.options),
         rope=config.get_text_config().rope_parameters,
         device=language_model.device,
@@ -225,7 +225,7 @@ def _folder(path_or_name: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin", "*.model"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.bin", "*.model"]))
     except Exception as error:
         raise CheckpointError(
             f"{name}: neither a folder here nor a model that could be downloaded ({type(error).__name__}: "

@@ -28,12 +28,12 @@ def find_format(text: Any, folder: Path, tokenizer: Tokenizer | None) -> str | N
         folder: The checkpoint folder.
         tokenizer: The tokenizer of the checkpoint; None if it has none.
     """
-    if text.model_type == "mistral":
-        return "mistral"
-    if text.model_type in ("qwen2", "qwen3"):
-        return "qwen"
-    if template := chat_template(folder):
-        return next((name for delimiter, name in _DELIMITERS if delimiter in template), None)
+    qwen = text.model_type in ("qwen2", "qwen3")
+    template = chat_template(folder)
+    if found := next((name for delimiter, name in _DELIMITERS if delimiter in template), None):
+        return "llava_qwen" if qwen and found == "chatml" else found
+    if qwen or text.model_type == "mistral":
+        return "llava_qwen" if qwen else "mistral"
     if tokenizer is None:
         return None
     for token, name in _TOKENS:

@@ -26,10 +26,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfllava.aggregators.base import makes_images
 from sfllava.aggregators.native import NativeEncoding
 from sfllava.aggregators.sources import TokenSource, token_sources
 from sfllava.models.checkpoint import CheckpointError, check_sizes
-from sfllava.models.family import Configuration, LoadOptions, from_dict, normalize, read_preprocessor, read_statistics
+from sfllava.models.family import (
+    Configuration,
+    LoadOptions,
+    VideoText,
+    from_dict,
+    normalize,
+    read_preprocessor,
+    read_statistics,
+)
 from sfllava.models.operations import Layers, Shape
 from sfllava.models.text_layers import embedding_parameters, text_layers
 from sfllava.models.tokenizer import Tokenizer
@@ -38,6 +47,8 @@ from sfllava.types import SfllavaError
 
 # Patches along each side of a frame in the tower, for frames of 336 or 384 pixels; merged 2x2, they give a 12x12 grid
 _SIDE = 24
+# Token ids of "<9999.9 seconds>", digit by digit
+_TIMESTAMP = 12
 
 
 @dataclass(frozen=True)
@@ -125,14 +136,14 @@ class QwenEncoder:
     def _blocks(self, aggregator: Any, grid: Tensor, seconds: np.ndarray | None, count: int) -> Iterator[Block]:
         options = self._configuration.options
         per_image = getattr(aggregator, "frames_per_image", 1)
-        # a folder of images has no times: assume one frame per second
-        known = seconds is not None and np.isfinite(seconds).all()
-        times = torch.tensor(np.asarray(seconds) if known else np.arange(len(grid) * per_image), dtype=torch.float64)
+        times = frame_times(seconds, len(grid) * per_image)
+        if not (len(grid) - 1) * per_image < len(times) <= len(grid) * per_image and not makes_images(aggregator):
+            raise SfllavaError(f"needed the times of {len(grid)} frames, got {len(times)}")
         if isinstance(aggregator, NativeEncoding):
             return self._native_blocks(times, len(grid), self._configuration.shape.grid)
         if options.positions == "consecutive" and not options.timestamps:
             return iter([Block(torch.arange(count), None, count)])
-        located = locate_tokens(token_sources(aggregator, grid.float().cpu(), len(times)), times, self._rate)
+        located = locate_tokens(token_sources(aggregator, grid, len(times)), times, self._rate)
         if not options.timestamps:
             return iter([Block(torch.arange(count), located.positions, int(located.positions.max()) + 1)])
         return frame_blocks(located, options.positions)
@@ -170,6 +181,20 @@ class QwenEncoder:
         )
 
 
+def frame_times(seconds: np.ndarray | None, frames: int) -> Tensor:
+    """Return the times of the sampled frames, float64 (T).
+
+    Args:
+        seconds: (T) Times, NaN where unknown. Those between known ones are interpolated. None, or times that are all
+            unknown as for a folder of images: one frame per second.
+        frames: T, where `seconds` is None.
+    """
+    if seconds is None or not np.isfinite(seconds).any():
+        return torch.arange(frames if seconds is None else len(seconds), dtype=torch.float64)
+    index, known = np.arange(len(seconds)), np.isfinite(seconds)
+    return torch.from_numpy(np.interp(index, index[known], np.asarray(seconds, float)[known]))
+
+
 @dataclass(frozen=True)
 class LocatedTokens:
     """Where and when visual tokens are in the video.
@@ -191,10 +216,10 @@ def locate_tokens(sources: Sequence[TokenSource], times: Tensor, rate: float) ->
         times: (T) Times of the sampled frames in seconds.
         rate: Positions per second.
     """
-    seconds = torch.cat([source.frames.double() @ times for source in sources])
+    seconds = torch.cat([source.frames.cpu().double() @ times for source in sources])
     # the small number makes up for rounding errors: 0.9999999 must become 1, not 0
     time = ((seconds - times.min()) * rate + 1e-6).floor()
-    rows, columns = (torch.cat([_centre(source.patches.sum(axis)) for source in sources]) for axis in (2, 1))
+    rows, columns = (torch.cat([_centre(source.patches.cpu().sum(axis)) for source in sources]) for axis in (2, 1))
     return LocatedTokens(torch.stack([time, rows, columns], dim=1).long(), seconds)
 
 
@@ -232,7 +257,13 @@ def pair_times(seconds: Tensor, images: int) -> Tensor:
 
 
 def configure(
-    config_class: Any, config: dict[str, Any], folder: Path, options: LoadOptions, shape: Any, statistics: Any
+    config_class: Any,
+    config: dict[str, Any],
+    folder: Path,
+    options: LoadOptions,
+    shape: Any,
+    statistics: Any,
+    timestamps_in_native: bool,
 ) -> Configuration:
     """Check the config of a Qwen2.5-VL or Qwen3-VL checkpoint.
 
@@ -243,16 +274,20 @@ def configure(
         options: How to use the checkpoint.
         shape: (config, its vision_config, grid) -> `Shape`.
         statistics: Mean and standard deviation of RGB in 0..1, for a checkpoint without a preprocessor.
+        timestamps_in_native: Whether `native` has timestamps.
 
     Raises:
         CheckpointError: The config cannot be used.
     """
     where = folder / "config.json"
+    check_sizes(config, str(where))  # the hub's Qwen2.5-VL has the fields of the language model here
     for part in ("text_config", "vision_config"):
         if isinstance(given := config.get(part), dict):
             check_sizes(given, f"{where}: {part}")
     parsed: Any = from_dict(config_class, config, folder)
     tower, text = parsed.vision_config, parsed.get_text_config()
+    # transformers ties the embeddings by the field at the top
+    parsed.tie_word_embeddings = parsed.tie_word_embeddings or getattr(text, "tie_word_embeddings", False)
     if tower.out_hidden_size != text.hidden_size:
         raise CheckpointError(
             f"{where}: the tower's out_hidden_size {tower.out_hidden_size} is not the language model's hidden_size "
@@ -274,6 +309,7 @@ def configure(
     return Configuration(
         parsed, shape(parsed, tower, (side, side)), positions, _SIDE * tower.patch_size, native, positions,
         read_statistics(preprocessor, folder, statistics), options,
+        VideoText(2, _TIMESTAMP, timestamps_in_native, options.timestamps),
     )  # fmt: skip
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfllava.aggregators.base import Aggregator
-from sfllava.models.families import find_family
-from sfllava.models.family import LoadOptions
+from sfllava.models.families import configure, find_family
+from sfllava.models.family import LoadOptions, VideoText
 from sfllava.models.known import KNOWN, known_name
 from sfllava.models.language_model import sharing_limits
 from sfllava.models.layouts import read_config
 from sfllava.models.operations import Shape
 from sfllava.models.prompt_formats import choose_format
 from sfllava.models.tokenizer import Tokenizer
+from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
 # Of English in the published vocabularies; for checkpoints without a local tokenizer
@@ -29,6 +30,7 @@ class Sizes:
         name: A name in KNOWN, or the folder as given.
         shape: The sizes that the cost of a run depends on.
         native: The aggregator that `native` stands for.
+        video_text: How much text the family writes between visual tokens.
         context: Number of positions of the longest prompt with its answer.
         shared_positions: Number of positions up to which questions may share a prefix; None for all.
         family: The prompt templates that suit the language model.
@@ -38,6 +40,7 @@ class Sizes:
     name: str
     shape: Shape
     native: Aggregator
+    video_text: VideoText
     context: int
     shared_positions: int | None
     family: str
@@ -47,6 +50,11 @@ class Sizes:
     def grid(self) -> tuple[int, int]:
         """Number of patches (h, w) of a frame."""
         return self.shape.grid
+
+    def prompt_rows(self, setting: Setting) -> int:
+        """Count the visual tokens of a setting and the text between them; see `ModelInfo.prompt_rows`."""
+        aggregator = setting.for_model(self).aggregation
+        return setting.for_model(self).token_count(*self.grid) + self.video_text.rows(aggregator, setting.frames)
 
     def count(self, text: str) -> int:
         """Count the tokens of a text; without a tokenizer, estimate one per four characters."""
@@ -82,13 +90,14 @@ def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int
         if any((folder / file).exists() for file in ("tokenizer.model", "tokenizer.json")):
             tokenizer = Tokenizer(folder)
     family = find_family(config_dict, folder)
-    made = family.configure(config_dict, folder, LoadOptions(rope_factor))
+    made = configure(config_dict, folder, LoadOptions(rope_factor))
     limits = sharing_limits(made.config.get_text_config())
     own = KNOWN[known].family if known else family.prompt_family(made.config, folder, tokenizer)
     return Sizes(
         known or name,
         made.shape,
         made.native,
+        made.video_text,
         min(context or made.context, made.positions),
         min(limits) if limits else None,
         # without a tokenizer the prompts' length is an estimate anyway

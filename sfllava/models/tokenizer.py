@@ -8,6 +8,9 @@ from typing import Any
 
 from sfllava.models.checkpoint import CheckpointError, read_json
 
+PLACEHOLDERS = ("<image>", "<video>", "<pad>")
+_INSIDE_PLACEHOLDER = re.compile("(?<=<)(?=(?:image|video|pad)>)")
+
 
 class Tokenizer:
     """The tokenizer of a checkpoint: `sentencepiece` with its `tokenizer.model`, or else its `tokenizer.json`.
@@ -55,7 +58,7 @@ class Tokenizer:
             raise CheckpointError(f"{folder}: no tokenizer; needed tokenizer.model or tokenizer.json")
         added = _added_tokens(folder, options)
         # other code replaces these placeholders by images; here they are plain text
-        self.placeholders = {i for token, i in added.items() if token in ("<image>", "<pad>")}
+        self.placeholders = {i for token, i in added.items() if token in PLACEHOLDERS}
         if self._sentencepiece:
             self._special |= {token: i for token, i in added.items() if i not in self.placeholders}
         self.vocabulary = max([vocabulary, *(i + 1 for i in added.values())])
@@ -78,7 +81,9 @@ class Tokenizer:
     def encode(self, piece: str) -> list[int]:
         """Return the token ids of one piece of a prompt, without BOS."""
         if self._fast:
-            return self._fast.encode(piece, add_special_tokens=False).ids
+            # a placeholder in a question stays text, so it is cut in two
+            parts = _INSIDE_PLACEHOLDER.split(piece)
+            return [i for part in parts for i in self._fast.encode(part, add_special_tokens=False).ids]
         assert self._sentencepiece is not None
         ids: list[int] = []
         for i, part in enumerate(self._split.split(piece) if self._special else [piece]):

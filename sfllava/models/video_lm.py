@@ -215,6 +215,7 @@ class TransformersVideoLM:
         """
         question = Question(question) if isinstance(question, str) else question
         check_generation("generate", max_new_tokens, [question])
+        tokens = self._check_width(tokens)
         before, after = self.info.prompt_ids(question, prompt)
         self.info.check_context(len(tokens), len(before) + len(after), question.text)
         length = len(before) + len(tokens) + len(after)
@@ -256,4 +257,4 @@ class TransformersVideoLM:
         self, before: Sequence[int], tokens: Tensor | VisualTokens, room: int = 0, prefix: Prefix | None = None
     ) -> Prefix:
         """Compute the keys and values of text and visual tokens once; see `LanguageModel.prefill`."""
-        return self.language_model.prefill(before, tokens, room, prefix)
+        return self.language_model.prefill(before, self._check_width(tokens), room, prefix)

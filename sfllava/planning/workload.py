@@ -190,6 +190,7 @@ def planned_questions(setting: Setting, sizes: Sizes, workload: Workload) -> Pla
     prompt = setting.prompt_or(pack_prompt(sizes.family, workload.task))
     assert prompt is not None
     visual_tokens = setting.token_count(*sizes.grid)
+    video_text = sizes.prompt_rows(setting) - visual_tokens
     shareable = min(sizes.shared_positions or sizes.context, sizes.context)
     befores, suffixes, sharing, alone, failing = [], [], [], 0, 0
     lengths: dict[str, int] = {}
@@ -203,7 +204,7 @@ def planned_questions(setting: Setting, sizes: Sizes, workload: Workload) -> Pla
         shared = 0
         for question in questions:
             before, after = prompt.pieces(question)
-            befores.append(count(before) + 1)  # and BOS
+            befores.append(count(before) + 1 + video_text)  # and BOS
             suffixes.append(count(after))
             length = visual_tokens + befores[-1] + suffixes[-1]
             with_answer = length + workload.answer_room

@@ -92,7 +92,7 @@ def ask(
         seconds["decode"] = time.perf_counter() - start
     # checked after decoding: a video with fewer frames than the setting asks for has fewer tokens
     longest = max((sum(map(len, model.info.prompt_ids(q, prompt))) for q in asked), default=0)
-    model.info.check_context(setting.token_count(*model.info.grid, len(video.frames)), longest, setting.name)
+    model.info.check_context(model.info.prompt_rows(setting, len(video.frames)), longest, setting.name)
     start = time.perf_counter()
     grid = model.encode(setting.images(video.frames))
     seconds["encode"] = time.perf_counter() - start

@@ -254,7 +254,7 @@ def _check_context(
     """Raise if a prompt does not suit a question, or a setting leaves no room for the shortest question."""
     text_tokens = {p: min(sum(map(len, model.prompt_ids(q, p))) for q in questions) for p in set(prompts.values())}
     for setting in settings:
-        model.check_context(setting.token_count(*model.grid), text_tokens[prompts[setting.name]], setting.name)
+        model.check_context(model.prompt_rows(setting), text_tokens[prompts[setting.name]], setting.name)
 
 
 def versions() -> dict[str, str]:

@@ -7,11 +7,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sfllava.aggregators.base import identity_key
+from sfllava.aggregators.native import NativeFrames
 from sfllava.files import Row
 from sfllava.models.memory import free_memory, out_of_memory, pinned_array
 from sfllava.models.visual_tokens import VisualTokens
@@ -261,6 +263,11 @@ class EncodedVideo:
             if self._frames_grid is None:
                 self._frames_grid = self._model.encode(self.video.frames)
             return self._frames_grid[positions]
+        if isinstance(images, NativeFrames) and images.per_image == 1:  # one image per frame: encode each once
+            if identity_key(setting.aggregation) not in self._image_grids:
+                every = replace(images, frames=self.video.frames)
+                self._image_grids[identity_key(setting.aggregation)] = self._model.encode(every)
+            return self._image_grids[identity_key(setting.aggregation)][positions]
         key = (setting.frames, identity_key(setting.aggregation))
         if key not in self._image_grids:
             self._image_grids[key] = self._model.encode(images)

@@ -94,6 +94,6 @@ def test_packs_speak_their_model_s_format():
     )
     with pytest.raises(
         SfllavaError,
-        match="no prompt pack is called 'gpt'; choose from chatml, llama3, mistral, onevision, qwen, qwen3, tiny, vicuna",
+        match="no prompt pack is called 'gpt'; choose from chatml, llama3, llava_qwen, mistral, onevision, qwen, qwen3, tiny, vicuna",
     ):
         pack_prompt("gpt", "open")

@@ -57,7 +57,7 @@ class Qwen25Family:
 
     def configure(self, config: dict[str, Any], folder: Path, options: LoadOptions) -> Configuration:
         """Check a config; `rope_factor` is ignored."""
-        return configure(Qwen2_5_VLConfig, config, folder, options, _shape, _CLIP)
+        return configure(Qwen2_5_VLConfig, config, folder, options, _shape, _CLIP, False)
 
     def prompt_family(self, config: Any, folder: Path, tokenizer: Tokenizer | None) -> str | None:
         """Return the name of the prompt templates."""

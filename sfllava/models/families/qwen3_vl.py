@@ -12,6 +12,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from sfllava.models.family import Configuration, LoadOptions
 from sfllava.models.operations import Layers, Shape
+from sfllava.models.prompt_formats import chat_template
 from sfllava.models.qwen_vl import Block, QwenEncoder, configure, grid_positions, pair_times, shape_of
 from sfllava.models.tokenizer import Tokenizer
 
@@ -56,11 +57,11 @@ class Qwen3Family:
 
     def configure(self, config: dict[str, Any], folder: Path, options: LoadOptions) -> Configuration:
         """Check a config; `rope_factor` is ignored."""
-        return configure(Qwen3VLConfig, config, folder, options, _shape, _HALF)
+        return configure(Qwen3VLConfig, config, folder, options, _shape, _HALF, True)
 
     def prompt_family(self, config: Any, folder: Path, tokenizer: Tokenizer | None) -> str | None:
-        """Return the name of the prompt templates."""
-        return "qwen3"
+        """Return the name of the prompt templates; None for a Thinking checkpoint, whose prompts end in <think>."""
+        return None if "assistant\\n<think>" in chat_template(folder) else "qwen3"
 
     def encoder(self, network: Any, configuration: Configuration, tokenizer: Tokenizer) -> QwenEncoder:
         """Return the vision encoder."""

@@ -33,6 +33,10 @@ CHAT_TEMPLATES = {
     "qwen3": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% for c in m.content %}"
     "{{ '<|vision_start|><|video_pad|><|vision_end|>' if c.type == 'video' else c.text }}{% endfor %}"
     "{{ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+    "llava_qwen": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% for c in m.content if c.type == 'video' %}{{ '<video>\\n' }}{% endfor %}"
+    "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}{{ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
     "llama3": "{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' }}"
     "{% for c in m.content if c.type == 'video' %}{{ '<video>\\n' }}{% endfor %}"
     "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}{{ '<|eot_id|>' }}{% endfor %}"
@@ -177,14 +181,16 @@ def _write_original(folder: Path, backbone: str, config: Any) -> None:
         {
             **{k: v for k, v in text.items() if k not in dropped},
             "architectures": ["LlavaQwenForCausalLM" if siglip else "LlavaLlamaForCausalLM"],
-            "model_type": "llava_qwen" if siglip else "llava",
+            "model_type": "llava",
             "rope_theta": config.text_config.rope_parameters["rope_theta"],
             "torch_dtype": "float32",
             "mm_vision_tower": "tower",
             "mm_projector_type": "mlp2x_gelu",
             "mm_vision_select_layer": -2,
             "mm_vision_select_feature": "patch",
-            "unfreeze_mm_vision_tower": True,
+            **(
+                {"mm_tunable_parts": "mm_vision_tower,mm_mlp_adapter"} if siglip else {"unfreeze_mm_vision_tower": True}
+            ),
             **({"mm_patch_merge_type": "spatial_unpad", "image_aspect_ratio": "anyres_max_9"} if siglip else {}),
         },
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from sfllava.attribution import attribution, leave_out
 from sfllava.explorer.feature_cache import FeatureCache
 from sfllava.explorer.session import Session
 from sfllava.models.family import normalize
+from sfllava.models.qwen_vl import frame_times
 from sfllava.models.tiny.random_backbones import CHAT_TEMPLATES, write_random_backbone
 from sfllava.models.visual_tokens import VisualTokens, aggregate
 from sfllava.prompts import chat_prompt, pack_prompt
@@ -337,7 +339,8 @@ def test_deepstack_sets_follow_the_choices_made_on_the_main_set():
 @pytest.mark.parametrize("template", CHAT_TEMPLATES)
 def test_text_around_the_video_matches_the_chat_template(tmp_path, template):
     backbone = {"onevision": "llava_onevision", "qwen": "qwen2_5_vl", "qwen3": "qwen3_vl"}.get(template, "llava")
-    model = load_model(write_random_backbone(tmp_path, backbone, template=template))
+    text = {"model_type": "qwen2"} if template == "llava_qwen" else {}
+    model = load_model(write_random_backbone(tmp_path, backbone, template=template, text=text))
     assert model.info.family == template
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     tokenizer.chat_template = (tmp_path / "chat_template.jinja").read_text()
@@ -348,15 +351,17 @@ def test_text_around_the_video_matches_the_chat_template(tmp_path, template):
     user = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "what?"}]}
     system = {"role": "system", "content": [{"type": "text", "text": "Be short."}]}
     before, after = chat_prompt(template, "Be short.").pieces(Question("what?"))
-    place = "<|vision_start|><|video_pad|><|vision_end|>" if "qwen" in template else "<video>"
+    place = "<|vision_start|><|video_pad|><|vision_end|>" if template in ("qwen", "qwen3") else "<video>"
     ours = before + place + after
     if template in ("vicuna", "llama3"):  # these templates write a line break after the video
         ours = ours.replace("<video>", "<video>\n")
     assert ours == applied(system, user)
-    # each task's prompt has the same turns
+    # each task's prompt has the same turns, and the system text that the checkpoint was trained with
+    usual = {"role": "system", "content": [{"type": "text", "text": "You are a helpful assistant."}]}
+    turns = (usual, user) if template == "llava_qwen" else (user,)
     for task in ("open", "choice", "describe"):
         text = pack_prompt(template, task).text
-        start, end = applied(user).split("what?")
+        start, end = applied(*turns).split("what?")
         end = end if template != "vicuna" else end.lstrip()
         assert end in text and (template in ("vicuna", "llama3") or text.startswith(start.replace(place, "<video>")))
 
@@ -364,6 +369,9 @@ def test_text_around_the_video_matches_the_chat_template(tmp_path, template):
 def test_an_unknown_prompt_format_is_an_error(tmp_path):
     folder = write_random_backbone(tmp_path, "llava", template="llama3")
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert load_model(folder).info.family == "llama3"  # by its special tokens
+    tokens = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(tokens.replace("start_header_id", "other"))
     with pytest.raises(Exception, match=r"the prompt format is unknown.*--family.*llama3.*vicuna"):
         load_model(folder)
     assert load_model(folder, family="llama3").info.family == "llama3"
@@ -383,6 +391,8 @@ def test_original_layouts(folders, shared, tmp_path, backbone):
     one, two = (visual_part(m, video, SLOWFAST).embeddings for m in (model, original))
     torch.testing.assert_close(one, two)
     assert original.info.shape.vision.count == model.info.shape.vision.count
+    # the original LLaVA-OneVision was trained with another chat format than that on the hub
+    assert original.info.family == ("llava_qwen" if backbone == "llava_onevision" else "vicuna")
 
 
 def edit(folder, **fields) -> None:
@@ -402,6 +412,11 @@ def edit(folder, **fields) -> None:
         ("llava", {"vision_config__hidden_size": 128}, "do not fit the config: wrong shapes"),
         ("qwen2_5_vl", {"vision_config__out_hidden_size": 32}, "out_hidden_size 32 is not the language model's"),
         ("qwen2_5_vl", {"vision_config__spatial_merge_size": 5}, "spatial_merge_size must divide 24, got 5"),
+        ("qwen3_vl", {"vision_config__spatial_merge_size": 0}, "spatial_merge_size|ZeroDivisionError"),
+        ("qwen2_5_vl", {"vision_config__num_heads": 0}, "num_heads must be from 1"),
+        ("qwen2_5_vl", {"vision_config__depth": 10**7}, "depth must be from 1 to 1,000, got 10,000,000"),
+        ("qwen2_5_vl", {"num_hidden_layers": 200_000}, "num_hidden_layers must be from 1 to 1,000"),
+        ("llava_next_video", {"spatial_pool_stride": 0}, "cannot be used: ZeroDivisionError"),
         ("llava", {"quantization_config": {"quant_method": "gptq"}}, r"quantised \(gptq\).*pip install gptqmodel"),
     ],
 )
@@ -434,7 +449,75 @@ def test_pixel_statistics_come_from_the_preprocessor(tmp_path, shared):
     assert not torch.allclose(load_model(folder).encode(sampled(shared, 0, 1).frames), before, atol=1e-3)
 
 
+def test_frames_without_times_are_one_second_apart(backbones, shared):
+    model, video = backbones("qwen2_5_vl"), sampled(shared, 0, 7)
+    for name in (SLOWFAST, "native", "thumbnail-2x3-sampled_200", "image_grid-2x3"):
+        setting = Setting(7, name).for_model(model.info)
+        grid = model.encode(setting.images(video.frames))
+        unknown, counted = (model.tokens(setting, grid, seconds) for seconds in (np.full(7, np.nan), np.arange(7.0)))
+        assert torch.equal(unknown.positions, counted.positions)
+    # a single unknown time lies between its neighbours
+    some = np.array([0, 2, np.nan, 6, 8, 10, 12.0])
+    assert frame_times(some, 7).tolist() == [0, 2, 4, 6, 8, 10, 12]
+    with pytest.raises(Exception, match="needed the times of 7 frames, got 3"):
+        model.tokens(Setting(7, SLOWFAST), model.encode(video.frames), np.arange(3.0))
+
+
+@pytest.mark.parametrize("backbone", ["qwen2_5_vl", "qwen3_vl"])
+def test_key_frames_have_their_own_times_in_half_precision(folders, shared, backbone):
+    model, video = load_model(folders(backbone), dtype="bfloat16"), sampled(shared, 0, 24)
+    setting = Setting(24, "keyframes-5frms_concat")
+    grid = model.encode(video.frames)
+    tokens = model.tokens(setting, grid, video.pts_seconds)
+    patches = grid[..., : model.language_model.width].flatten(1, 2)
+    first = tokens.embeddings[tokens.visual][::144]  # the first patch of each key frame
+    frames = [int((patches[:, 0] == row).all(1).nonzero()[0]) for row in first]
+    times = np.floor((video.pts_seconds[frames] - video.pts_seconds[0]) * 2 + 1e-6)
+    assert (tokens.positions[tokens.visual][::144, 0] - tokens.positions[0, 0] - 1).tolist() == times.tolist()
+
+
+@pytest.mark.parametrize("backbone", ["llava_onevision", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_the_rows_of_a_prompt_are_counted_before_anything_is_encoded(folders, shared, backbone, timestamps):
+    model, video = load_model(folders(backbone), timestamps=timestamps), sampled(shared, 0, 7)
+    for name in (SLOWFAST, "native", "merged-800"):
+        if timestamps and name == "merged-800":
+            continue
+        tokens, setting = visual_part(model, video, name), Setting(7, name)
+        text = len(tokens) - tokens.count
+        bound = model.info.prompt_rows(setting) - tokens.count
+        assert text <= bound <= 2 * text + 40
+        assert bound == 0 or backbone != "llava_onevision"
+
+
+def test_a_flat_config_as_on_the_hub(folders, tmp_path):
+    """Qwen2.5-VL's has the fields of the language model at the top, and M-RoPE as rope_scaling."""
+    shutil.copytree(folders("qwen2_5_vl"), tmp_path / "flat")
+    config = json.loads((tmp_path / "flat" / "config.json").read_text())
+    text = config.pop("text_config")
+    rope = text.pop("rope_parameters")
+    text |= {"rope_theta": rope["rope_theta"]}
+    text |= {"rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}}
+    flat = {**{k: v for k, v in text.items() if k not in ("model_type", "layer_types")}, **config}
+    (tmp_path / "flat" / "config.json").write_text(json.dumps(flat))
+    one, two = load_model(folders("qwen2_5_vl")), load_model(tmp_path / "flat")
+    assert one.info.shape == two.info.shape
+    tokens = torch.randn(20, one.language_model.width)
+    said = [model.answer(tokens, QUESTIONS, max_new_tokens=6) for model in (one, two)]
+    assert [a.token_ids for a in said[0]] == [a.token_ids for a in said[1]]
+
+
+def test_a_grid_is_not_taken_for_tokens(backbones, shared):
+    model = backbones("qwen3_vl")
+    grid = model.encode(sampled(shared, 0, 2).frames)
+    for ask in (model.answer, lambda *a: list(model.stream(a[0], a[1][0]))):
+        with pytest.raises(Exception, match=r"make them of a grid with model.tokens"):
+            ask(grid.flatten(0, 2), QUESTIONS)
+
+
 def test_native_needs_a_model():
     with pytest.raises(Exception, match=r"needed setting.for_model\(model.info\)"):
         Setting(4, "native").tokens(torch.zeros(4, 2, 2, 8))
+    with pytest.raises(Exception, match=r"needed setting.for_model\(model.info\)"):
+        Setting(4, "native").images(np.zeros((4, 8, 8, 3), np.uint8))
     assert Setting(4, "native") == Setting(4, "native") and Setting(4, "native").name == "4frms-native"
