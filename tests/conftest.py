@@ -15,6 +15,7 @@ import warm
 
 from sfllava.benchmarks import load_benchmark
 from sfllava.models.load import load_model
+from sfllava.models.tiny.random_backbones import write_random_backbone
 from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
 from sfllava.sampler.reading import read_video
 from sfllava.sampler.writing import write_video
@@ -98,6 +99,32 @@ def models(checkpoints):
         if (family, layout) not in loaded:
             loaded[family, layout] = load_model(checkpoints(family, layout))
         return loaded[family, layout]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def backbone_folders(tmp_path_factory):
+    """A function from the name of a backbone to its checkpoint folder, which is written once."""
+    root, known = tmp_path_factory.mktemp("backbones"), {}
+
+    def get(backbone: str):
+        if backbone not in known:
+            known[backbone] = write_random_backbone(root / backbone, backbone)
+        return known[backbone]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def backbones(backbone_folders):
+    """A function from the name of a backbone to its model, which is loaded once."""
+    known = {}
+
+    def get(backbone: str):
+        if backbone not in known:
+            known[backbone] = load_model(backbone_folders(backbone))
+        return known[backbone]
 
     return get
 

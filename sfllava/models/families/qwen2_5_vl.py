@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from sfllava.models.family import Configuration, LoadOptions
+from sfllava.models.mrope import Block, grid_positions
 from sfllava.models.operations import Layers, Shape
-from sfllava.models.qwen_vl import Block, QwenEncoder, configure, grid_positions, shape_of
+from sfllava.models.qwen_vl import QwenEncoder, configure, shape_of
 from sfllava.models.tokenizer import Tokenizer
 
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

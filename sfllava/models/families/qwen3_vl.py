@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from sfllava.models.family import Configuration, LoadOptions
+from sfllava.models.mrope import Block, grid_positions, pair_times
 from sfllava.models.operations import Layers, Shape
 from sfllava.models.prompt_formats import chat_template
-from sfllava.models.qwen_vl import Block, QwenEncoder, configure, grid_positions, pair_times, shape_of
+from sfllava.models.qwen_vl import QwenEncoder, configure, shape_of
 from sfllava.models.tokenizer import Tokenizer
 
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
