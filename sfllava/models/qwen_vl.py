@@ -191,13 +191,7 @@ def configure(
             f"{text.hidden_size}"
         )
     preprocessor = read_preprocessor(folder)
-    for name in ("patch_size", "merge_size", "temporal_patch_size"):
-        wanted = getattr(tower, "spatial_merge_size" if name == "merge_size" else name)
-        if preprocessor.get(name, wanted) != wanted:
-            raise CheckpointError(
-                f"{folder}: the preprocessor has {name} {preprocessor[name]}, but the vision tower has {wanted}; are "
-                "these files from two checkpoints?"
-            )
+    _check_patches(preprocessor, tower, folder)
     if _SIDE % tower.spatial_merge_size:
         raise CheckpointError(f"{where}: spatial_merge_size must divide {_SIDE}, got {tower.spatial_merge_size}")
     side = _SIDE // tower.spatial_merge_size
@@ -208,6 +202,17 @@ def configure(
         read_statistics(preprocessor, folder, statistics), options,
         VideoText(2, _TIMESTAMP, timestamps_in_native, options.timestamps),
     )  # fmt: skip
+
+
+def _check_patches(preprocessor: dict[str, Any], tower: Any, folder: Path) -> None:
+    """Check that the preprocessor cuts the patches that the tower takes."""
+    for name in ("patch_size", "merge_size", "temporal_patch_size"):
+        wanted = getattr(tower, "spatial_merge_size" if name == "merge_size" else name)
+        if preprocessor.get(name, wanted) != wanted:
+            raise CheckpointError(
+                f"{folder}: the preprocessor has {name} {preprocessor[name]}, but the vision tower has {wanted}; are "
+                "these files from two checkpoints?"
+            )
 
 
 def shape_of(config: Any, vision: Layers, grid: tuple[int, int], sets: int, rest: int, **more: Any) -> Shape:

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +15,6 @@ from sfllava.aggregators.base import identity_key
 from sfllava.aggregators.native import NativeFrames
 from sfllava.files import Row
 from sfllava.models.memory import free_memory, out_of_memory, pinned_array
-from sfllava.models.visual_tokens import VisualTokens
 from sfllava.prompts import Prompt
 from sfllava.runs.failures import Outcome, outcome_of_error, reason_of
 from sfllava.runs.jobs import MAX_BATCH_QUESTIONS, GenerationOptions, Job, group_videos, make_row
@@ -263,15 +261,11 @@ class EncodedVideo:
             if self._frames_grid is None:
                 self._frames_grid = self._model.encode(self.video.frames)
             return self._frames_grid[positions]
-        if isinstance(images, NativeFrames) and images.per_image == 1:  # one image per frame: encode each once
-            if identity_key(setting.aggregation) not in self._image_grids:
-                every = replace(images, frames=self.video.frames)
-                self._image_grids[identity_key(setting.aggregation)] = self._model.encode(every)
-            return self._image_grids[identity_key(setting.aggregation)][positions]
-        key = (setting.frames, identity_key(setting.aggregation))
+        frame_by_frame = isinstance(images, NativeFrames) and images.per_image == 1
+        key = (0 if frame_by_frame else setting.frames, identity_key(setting.aggregation))
         if key not in self._image_grids:
-            self._image_grids[key] = self._model.encode(images)
-        return self._image_grids[key]
+            self._image_grids[key] = self._model.encode(NativeFrames(self.video.frames) if frame_by_frame else images)
+        return self._image_grids[key][positions] if frame_by_frame else self._image_grids[key]
 
 
 class BatchItem:
@@ -291,8 +285,7 @@ class BatchItem:
         asked = [question for s, questions in remaining if s.name == setting.name for question in questions]
         start = time.perf_counter()
         seconds = encoded.video.pts_seconds[encoded.video.positions(setting.frames)]
-        none = VisualTokens(torch.zeros(0, model.language_model.width))
-        self.tokens = model.tokens(setting, encoded.grid(setting), seconds) if asked else none
+        self.tokens = model.tokens(setting, encoded.grid(setting), seconds) if asked else torch.zeros(0, 1)
         self.seconds = round((time.perf_counter() - start) / max(1, len(asked)), 6)
         for question in asked:
             try:

@@ -75,22 +75,26 @@ def write_random_backbone(
         special = _LLAMA3 if template == "llama3" else _CHATML + (_VISION if "qwen" in template else ())
         size, tokens = _write_byte_level(folder, special)
         eos = tokens[special[-1] if template == "llama3" else "<|im_end|>"]
-    _write_template(folder, template)
+    if template:
+        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATES[template], encoding="utf-8")
     config = _config(backbone, size, tokens, eos, text or {}, vision or {}, template)
-    family = find_family(config, folder)
-    made = family.network.config_class.from_dict(config)
+    family: Any = find_family(config, folder).network
+    made = family.config_class.from_dict(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = family.network(made).eval()
+        network = family(made).eval()
     network.load_state_dict(random_weights(network, seed))
     if backbone.startswith("qwen"):
         with quiet():
             network.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
         return folder
-    column = 1 if original else 2
-    tensors = {rename(name, column): tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    weights = network.state_dict().items()
+    save_file(
+        {rename(name, 1 if original else 2): tensor.contiguous() for name, tensor in weights},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     if original:
         _write_original(folder, backbone, made)
     else:
@@ -162,11 +166,6 @@ def _write_byte_level(folder: Path, special: tuple[str, ...]) -> tuple[int, dict
         },
     )  # fmt: skip
     return tokenizer.get_vocab_size(with_added_tokens=True), ids
-
-
-def _write_template(folder: Path, template: str | None) -> None:
-    if template:
-        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATES[template], encoding="utf-8")
 
 
 def _write_original(folder: Path, backbone: str, config: Any) -> None:
