@@ -103,7 +103,7 @@ class BatchKVCache:
         rows: Number of prompts, one per row.
     """
 
-    def __init__(self, layers: int, rows: int = 1) -> None:
+    def __init__(self, layers: int, rows: int) -> None:
         self.rows = rows
         self._storages = [_LayerStorage(rows) for _ in range(layers)]
 

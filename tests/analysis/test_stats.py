@@ -126,6 +126,8 @@ def test_p_is_the_share_of_all_sign_flips():
         flipped = [abs(np.dot(signs, sums)) for signs in itertools.product((-1, 1), repeat=8)]
         found = stats.difference(one, other, owner)
         assert found.p == pytest.approx(np.mean(np.array(flipped) >= abs(sums.sum())))
+        # fractions of so few videos go through all flips too
+        assert stats.difference(0.3 * one, 0.3 * other, owner, 9).p == pytest.approx(found.p)
         # the interval says the same as the test
         assert (found.p < 0.05) == (not found.estimate.low <= 0 <= found.estimate.high)
     # of fractions the flips are drawn: close to the exact value, and the same at each call

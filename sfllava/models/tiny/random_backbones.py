@@ -89,17 +89,18 @@ def write_random_backbone(
             network.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
         return folder
-    weights = network.state_dict().items()
-    save_file(
-        {rename(name, 1 if original else 2): tensor.contiguous() for name, tensor in weights},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    _save(network, folder, original)
     if original:
         _write_original(folder, backbone, made)
     else:
         write_json(folder / "config.json", made.to_dict())
     return folder
+
+
+def _save(network: Any, folder: Path, original: bool) -> None:
+    """Write weights under the names of the original layout, or under those of the hub."""
+    weights = {rename(name, 1 if original else 2): value.contiguous() for name, value in network.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _config(
