@@ -53,11 +53,11 @@ def test_tiles_stand_in_the_order_of_time():
 
 
 def test_an_image_grid_is_the_whole_and_its_tiles():
-    frames = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (6, 32, 48, 3), np.uint8)
     images = ImageGrid((2, 2), (2, 2)).make_images(frames)
-    assert images.shape == (5, 32, 32, 3)
+    assert images.shape == (5, 32, 48, 3)
     # cut at the frames' own size, each tile is one of the tiled frames
-    chosen = tile(frames, 2, 2).reshape(2, 32, 2, 32, 3).swapaxes(1, 2).reshape(4, 32, 32, 3)
+    chosen = tile(frames, 2, 2).reshape(2, 32, 2, 48, 3).swapaxes(1, 2).reshape(4, 32, 48, 3)
     assert np.array_equal(images[1:], chosen)
 
 
