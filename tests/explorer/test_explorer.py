@@ -260,7 +260,7 @@ def test_controls_move_the_budget_before_any_compute(explorer, film, monkeypatch
     assert "sf-over" in explorer.views.budget.value and explorer.views.ask.disabled and explorer.state["budget"]["over"]
     explorer.settings.slow.value, explorer.settings.fast.value = 0, "0x0"
     assert (
-        "keep one pathway" in explorer.views.budget.value
+        "leaves no visual tokens" in explorer.views.budget.value
         and explorer.views.ask.disabled
         and "keep" in explorer.state["problem"]
     )

@@ -67,7 +67,7 @@ def test_other_runs_verdicts_can_be_taken_over(server, tmp_path):
     done = go(second, reuse=[first])
     assert done.requests == 10 and done.complete and set(one.counts()["completed"].values()) == {1}
     third = write_run(tmp_path / "three", open_rows(30))
-    with pytest.raises(RunError, match=r"verdicts-openai-another.json: not about a judge"):
+    with pytest.raises(RunError, match=r"verdicts-openai-another.json: not the record of a judge"):
         go(third, quick("another"), reuse=[first])
 
 
@@ -156,7 +156,7 @@ def test_verdicts_belong_to_one_judge(server, tmp_path):
     (tmp_path / "own" / "open.txt").write_text("Be kind.\n--- user ---\n{question} {answer} {prediction}")
     with pytest.raises(RunError, match=r"rubrics_sha256\.open was"):
         go(run, quick("one", name="mine"), rubrics=tmp_path / "own")
-    with pytest.raises(RunError, match="a judge's name must be letters"):
+    with pytest.raises(RunError, match="a judge's name may have only letters"):
         go(run, quick("one", name="../x"))
     go(run, quick("two", name="theirs"))
     assert len(verdicts(run, "mine")) == len(verdicts(run, "theirs")) == 4
