@@ -97,7 +97,9 @@ def _check(config: SlowFast) -> None:
     if isinstance(config.slow, str) and not is_slow_pool(config.slow):
         raise SfllavaError(f"no slow pool is called {config.slow!r}; choose from {', '.join(POOL_NAMES)}")
     if config.slow_frames == 0 and config.fast == (0, 0):
-        raise SfllavaError("slow_frames=0 (slow_0frms) with fast=(0, 0) (fast_0x0) leaves no visual tokens")
+        raise SfllavaError(
+            "slow_frames=0 (slow_0frms) with fast=(0, 0) (fast_0x0) leaves no visual tokens: keep one pathway"
+        )
 
 
 _FAST_GRIDS = ((1, 1), (1, 2), (2, 2), (2, 4), (3, 6), (4, 4), (6, 6), (8, 8))  # tried for a token budget
