@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 
 from sfllava.analysis import stats
 
@@ -224,3 +225,22 @@ def test_the_least_detectable_effect_is_two_quantiles_of_the_error():
 def test_each_value_needs_its_video(bad):
     with pytest.raises(ValueError, match=f"needed values and as many videos, got {bad} and {0 if bad == 0 else 2}"):
         stats.mean(np.zeros(bad), np.zeros(0 if bad == 0 else 2), 0, 1)
+
+
+@pytest.mark.parametrize(("videos", "right"), [(20, 19), (30, 28), (50, 48), (100, 97), (40, 20)])
+def test_with_one_question_a_video_the_interval_is_nearly_clopper_and_pearson_s(videos, right):
+    found = stats.proportion(np.repeat([1.0, 0.0], [right, videos - right]), np.arange(videos))
+    low = beta.ppf(0.025, right, videos - right + 1)
+    high = beta.ppf(0.975, right + 1, videos - right)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.03)
+
+
+@pytest.mark.parametrize("seed", [41, 142, 214, 252])
+def test_a_significant_difference_has_an_interval_on_its_own_side_of_zero(seed):
+    """In these data sets the flips that are drawn for the interval reach zero, and the exact test rejects it."""
+    rng = np.random.default_rng(seed)
+    one, other, owner = rng.random(60) < 0.55, rng.random(60) < 0.3, np.repeat(np.arange(20), 3)
+    better, worse = stats.difference(one, other, owner), stats.difference(other, one, owner)
+    assert better.p == worse.p < 0.05
+    assert 0 < better.estimate.low < better.estimate.value < better.estimate.high
+    assert worse.estimate.low < worse.estimate.value < worse.estimate.high < 0
