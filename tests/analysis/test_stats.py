@@ -242,5 +242,5 @@ def test_a_significant_difference_has_an_interval_on_its_own_side_of_zero(seed):
     one, other, owner = rng.random(60) < 0.55, rng.random(60) < 0.3, np.repeat(np.arange(20), 3)
     better, worse = stats.difference(one, other, owner), stats.difference(other, one, owner)
     assert better.p == worse.p < 0.05
-    assert 0 < better.estimate.low < better.estimate.value < better.estimate.high
-    assert worse.estimate.low < worse.estimate.value < worse.estimate.high < 0
+    assert 0 < better.estimate.low < better.estimate.mean < better.estimate.high
+    assert worse.estimate.low < worse.estimate.mean < worse.estimate.high < 0
