@@ -30,7 +30,7 @@ from sfllava.published.literal import parse_value
 from sfllava.published.wordings import read_wordings
 from sfllava.runs.run_folder import RunFolder, read_rows, read_run
 from sfllava.runs.scoring import score_rows
-from sfllava.runs.verdicts import VerdictFile, read_about, read_items, waiting_contents
+from sfllava.runs.verdicts import VerdictFile, read_items, read_judge_info, waiting_contents
 from sfllava.sampler.writing import write_video
 from sfllava.types import Question, SfllavaError
 
@@ -137,7 +137,7 @@ def test_json_files_of_a_run_and_a_judge(tmp_path):
         for name, use in (
             ("run.json", lambda: read_run(tmp_path)),
             ("run.json", lambda: RunFolder(tmp_path, {}, {}).__enter__().__exit__()),
-            ("verdicts-j.json", lambda: waiting_contents(read_about(tmp_path, "j", needed=True))),
+            ("verdicts-j.json", lambda: waiting_contents(read_judge_info(tmp_path, "j", needed=True))),
         ):
             try:
                 use()

@@ -182,7 +182,10 @@ def bin_of(folder, value):
             "the weights do not fit the config: it declares 10,[0-9,]+ parameters, and there are [0-9,]+$",
         ),
         (lambda f: edit_json(f / "config.json", vocab_size=...), "needed vocab_size, got None"),
-        (lambda f: edit_json(f / "config.json", mm_vision_select_layer=-9), "vision_feature_layer -9 is none of"),
+        (
+            lambda f: edit_json(f / "config.json", mm_vision_select_layer=-9),
+            "vision_feature_layer is -9, but the tower has",
+        ),
         (lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": []}'), "needed a weight_map"),
         (lambda f: (f / "generation_config.json").write_text("["), "cannot be loaded"),
         (lambda f: edit_json(f / "tokenizer_config.json", added_tokens_decoder=[]), "cannot be loaded"),
