@@ -17,6 +17,8 @@ from sfllava.models.operations import Shape
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.visual_tokens import VisualTokens
 
+# Mean and standard deviation of RGB in 0..1, as in the training of CLIP
+CLIP_STATISTICS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 POSITIONS = ("time", "consecutive")
 
 

@@ -14,7 +14,15 @@ from torch import Tensor
 from sfllava.aggregators.base import Aggregator, token_parts
 from sfllava.aggregators.native import Native
 from sfllava.models.checkpoint import CheckpointError, check_sizes
-from sfllava.models.family import Configuration, LoadOptions, from_dict, normalize, read_preprocessor, read_statistics
+from sfllava.models.family import (
+    CLIP_STATISTICS,
+    Configuration,
+    LoadOptions,
+    from_dict,
+    normalize,
+    read_preprocessor,
+    read_statistics,
+)
 from sfllava.models.operations import Layers, Shape
 from sfllava.models.prompt_formats import find_format
 from sfllava.models.text_layers import embedding_parameters, text_layers
@@ -22,7 +30,6 @@ from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.visual_tokens import VisualTokens
 
 # Mean and standard deviation of RGB in 0..1, as in the training of the tower; for checkpoints without a preprocessor
-CLIP_STATISTICS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _STATISTICS = {
     "clip_vision_model": CLIP_STATISTICS,
     "siglip_vision_model": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),

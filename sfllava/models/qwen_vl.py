@@ -6,7 +6,9 @@ patches and can be encoded, cached and pooled on its own. `native` encodes pairs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from sfllava.models.family import (
 )
 from sfllava.models.mrope import Block, frame_blocks, frame_times, locate_tokens
 from sfllava.models.operations import Layers, Shape
+from sfllava.models.prompt_formats import chat_template
 from sfllava.models.text_layers import embedding_parameters, text_layers
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.visual_tokens import VisualTokens, aggregate
@@ -235,3 +238,50 @@ def shape_of(config: Any, vision: Layers, grid: tuple[int, int], sets: int, rest
         tower=(_SIDE, _SIDE), cls_tokens=0, temporal_patch=tower.temporal_patch_size, projector=matrices, rest=rest,
         **more,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class QwenFamily:
+    """Qwen2.5-VL or Qwen3-VL; see `Family`.
+
+    Attributes:
+        network: The transformers class of the model.
+        config_class: The transformers class of the config.
+        checkpoints: Names of published checkpoints on the hub.
+        shape: (config, its vision_config, grid) -> `Shape`.
+        statistics: Mean and standard deviation of RGB in 0..1, for a checkpoint without a preprocessor.
+        native_blocks: (positions per second, seconds, images, grid) -> the blocks of `native`.
+        prompt_format: Name of the prompt templates.
+        timestamps_in_native: Whether `native` has timestamps.
+        rate: Positions per second, if the config has no tokens_per_second.
+        unused_tensors: Suffixes of the names of tensors that a checkpoint may lack.
+    """
+
+    network: Any
+    config_class: Any
+    checkpoints: tuple[str, ...]
+    shape: Callable[[Any, Any, tuple[int, int]], Shape]
+    statistics: tuple[tuple[float, ...], tuple[float, ...]]
+    native_blocks: Callable[[float, Tensor, int, tuple[int, int]], Iterator[Block]]
+    prompt_format: str
+    timestamps_in_native: bool
+    rate: float = 2.0
+    unused_tensors: tuple[str, ...] = ()
+
+    def configure(self, config: dict[str, Any], folder: Path, options: LoadOptions) -> Configuration:
+        """Check a config; `rope_factor` is ignored."""
+        more = (options, self.shape, self.statistics, self.timestamps_in_native)
+        return configure(self.config_class, config, folder, *more)
+
+    def prompt_family(self, config: Any, folder: Path, tokenizer: Tokenizer | None) -> str | None:
+        """Return the name of the prompt templates; None for a Thinking checkpoint, whose prompts end in <think>."""
+        return None if "assistant\\n<think>" in chat_template(folder) else self.prompt_format
+
+    def encoder(self, network: Any, configuration: Configuration, tokenizer: Tokenizer) -> QwenEncoder:
+        """Return the vision encoder, with the positions per second that the checkpoint was trained with."""
+        rate = getattr(configuration.config.vision_config, "tokens_per_second", self.rate)
+        return QwenEncoder(network, configuration, tokenizer, rate, partial(self.native_blocks, rate))
+
+    def unused_ids(self, config: Any) -> list[int]:
+        """Return the token ids of the image and video placeholders and of the delimiters around them."""
+        return [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]

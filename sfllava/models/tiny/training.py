@@ -26,8 +26,7 @@ from torch import Tensor
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from sfllava.benchmarks.shapesqa.scenes import CELLS, SIDE
-from sfllava.models.family import normalize
-from sfllava.models.llava import CLIP_STATISTICS
+from sfllava.models.family import CLIP_STATISTICS, normalize
 from sfllava.models.tiny.card import write_card
 from sfllava.models.tiny.data import BOS, CONTENTS, Batch, BatchSpec, make_batch, write_tokenizer
 from sfllava.models.tiny.random_checkpoint import rename
