@@ -12,29 +12,26 @@ fails gets a row with its error and is never dropped.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
-import platform
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfllava.aggregators.base import name_of
 from sfllava.benchmarks import Benchmark, BenchmarkError, find_benchmark
-from sfllava.files import Row, RunError
+from sfllava.files import RunError
 from sfllava.models.base import check_generation
 from sfllava.progress import progress_bar
-from sfllava.prompts import Prompt, pack_prompt
-from sfllava.runs.identity import choose_questions, make_identity, rope_facts, upgrade
+from sfllava.prompts import Prompt
+from sfllava.runs.identity import choose_questions, upgrade
 from sfllava.runs.jobs import GenerationOptions, make_jobs
 from sfllava.runs.run_folder import RunFolder
+from sfllava.runs.run_json import choose_prompts, run_identity, session_facts
 from sfllava.runs.runner import LocalRunner, Runner
 from sfllava.runs.scoring import format_scores, score_rows
 from sfllava.settings import Setting
-from sfllava.types import Question, SfllavaError
+from sfllava.types import Question, SfllavaError, Task
 
 if TYPE_CHECKING:
     from sfllava.models.base import ModelInfo, VideoLM
@@ -86,7 +83,7 @@ class Evaluation:
             if retry_failed and (dropped := folder.drop_failed()):
                 log.info("asking %d failed questions again", dropped)
             done = {(row["key"], row["setting"]) for row in folder.rows()}
-            jobs = list(make_jobs(self.questions, self.settings, done, self.benchmark))
+            jobs = list(make_jobs(self.questions, self.settings, done, self.benchmark, self.options.subtitles))
             total = len(done) + sum(job.size for job in jobs)
             try:
                 bar = progress_bar(total, "question", len(done), progress)
@@ -143,6 +140,8 @@ def prepare(
     limit: int | None = None,
     seed: int | None = None,
     prompt: Prompt | None = None,
+    protocol: str | None = None,
+    subtitles: bool = False,
     max_new_tokens: int = 128,
     answer_mode: str = "generate",
     decoders: int = 2,
@@ -159,6 +158,8 @@ def prepare(
         root, questions, videos: Where the files of a benchmark given by name are; see `load_benchmark`.
         limit, seed: Ask only `limit` questions: the first ones, or with a seed a random choice.
         prompt: Replaces the prompt of the model's family; a setting's own prompt takes precedence.
+        protocol: Ask with the wording of this evaluation tool where it has one, see `evaluators.protocols`.
+        subtitles: Write the subtitles that cover the sampled frames into the prompt.
         max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
         ablation: The name of the ablation that the run belongs to, recorded in run.json.
 
@@ -171,12 +172,17 @@ def prepare(
     _check_decoding(decoders, decode_seconds)
     runner = model if isinstance(model, Runner) else LocalRunner(model)
     settings = [setting.for_model(runner.info) for setting in settings]
-    prompt = prompt or pack_prompt(runner.info.family, asked[0].task)
-    prompts = {setting.name: setting.prompt_or(prompt) for setting in settings}
-    _check_context(runner.info, settings, prompts, asked)
-    options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds)
-    identity = _identity(benchmark, asked, settings, runner.info, prompt, options)
-    facts = _facts(benchmark, runner.info, prompt) | {"limit": limit, "seed": seed, "ablation": ablation}
+    defaults = choose_prompts(runner.info.family, benchmark, asked, prompt, protocol)
+    prompts: dict[str, dict[Task, Prompt]] = {
+        s.name: {task: s.prompt_or(default) for task, default in defaults.items()} for s in settings
+    }
+    options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds, subtitles)
+    _check_context(runner.info, settings, options, asked)
+    if subtitles:
+        benchmark.require_subtitles()
+    identity = run_identity(benchmark, asked, settings, runner.info, defaults, options)
+    facts = session_facts(benchmark, runner.info, defaults) | {"limit": limit, "seed": seed, "ablation": ablation}
+    facts |= {"protocol": protocol} if protocol else {}
     folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
     folder.check()
     return Evaluation(runner, benchmark, asked, settings, folder, options)
@@ -206,67 +212,17 @@ def _choose_questions(benchmark: Benchmark, limit: int | None, seed: int | None)
     return asked
 
 
-def _identity(
-    benchmark: Benchmark,
-    asked: Sequence[Question],
-    settings: Sequence[Setting],
-    model: ModelInfo,
-    prompt: Prompt,
-    options: GenerationOptions,
-) -> Row:
-    """Return the part of run.json that must be equal for a run to be resumed."""
-    return make_identity(
-        benchmark.name,
-        asked,
-        [describe_setting(setting, model.grid) for setting in settings],
-        model={
-            "sha256_sampled": model.fingerprint,
-            "dtype": str(model.dtype),
-            "context": model.context,
-            "rope": rope_facts(model.rope),
-            "shape": model.shape.to_dict(),
-            **({"options": model.options} if model.options else {}),
-        },
-        prompt=prompt.text,
-        max_new_tokens=options.max_new_tokens,
-        read=options.answer_mode,  # the field keeps this name, so that earlier runs can be resumed
-    )
-
-
-def _facts(benchmark: Benchmark, model: ModelInfo, prompt: Prompt) -> Row:
-    """Return the part of run.json that describes this session; a later session may differ."""
-    return {
-        "questions_sha256": benchmark.fingerprint,
-        "model": str(model.path),
-        "layout": model.layout,
-        "device": str(model.device),
-        "prompt_source": prompt.source,
-        "question_files": [str(file) for file in benchmark.files],
-        "videos": str(benchmark.videos_dir),
-        "command": sys.argv,
-        "versions": versions(),
-    }
-
-
 def _check_context(
-    model: ModelInfo, settings: Sequence[Setting], prompts: dict[str, Prompt], questions: Sequence[Question]
+    model: ModelInfo, settings: Sequence[Setting], options: GenerationOptions, questions: Sequence[Question]
 ) -> None:
     """Raise if a prompt does not suit a question, or a setting leaves no room for the shortest question."""
-    text_tokens = {p: min(sum(map(len, model.prompt_ids(q, p))) for q in questions) for p in set(prompts.values())}
+    shortest: dict[frozenset[tuple[Task, Prompt]], int] = {}
     for setting in settings:
-        model.check_context(model.prompt_rows(setting), text_tokens[prompts[setting.name]], setting.name)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result may depend on."""
-    packages = ("sfllava", "torch", "transformers", "decord2", "av", "pillow", "numpy", "sentencepiece")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        prompts = options.prompts[setting.name]
+        key = frozenset(prompts.items())
+        if key not in shortest:
+            shortest[key] = min(sum(map(len, model.prompt_ids(q, prompts[q.task]))) for q in questions)
+        model.check_context(model.prompt_rows(setting), shortest[key], setting.name)
 
 
 def _write_scores(folder: RunFolder, questions: Sequence[Question], names: Sequence[str]) -> dict[str, Any]:
@@ -275,15 +231,3 @@ def _write_scores(folder: RunFolder, questions: Sequence[Question], names: Seque
     folder.write_scores(scores)
     log.info("ended:\n%s", format_scores(scores))
     return scores
-
-
-def describe_setting(setting: Setting, grid: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Return the entry of a setting in run.json.
-
-    Args:
-        setting: The setting.
-        grid: Rows and columns of patches in a frame; if given, the entry includes the number of visual tokens.
-    """
-    facts = {"name": setting.name, "frames": setting.frames, "aggregation": name_of(setting.aggregation)}
-    budget = {"budget": setting.token_count(*grid)} if grid else {}
-    return facts | budget | ({"prompt": setting.prompt} if setting.prompt else {})

@@ -155,9 +155,9 @@ def test_frames_that_a_player_would_not_show_are_not_taken_from_decord(path, mon
     monkeypatch.setitem(sys.modules, "decord", SimpleNamespace(VideoReader=FakeReader))
     if message:
         with pytest.raises(VideoError, match=message):
-            read_with_decord(path, INFO, 20, None)
+            read_with_decord(path, INFO, Selection(Sample(20)), None)
     else:
-        video = read_with_decord(path, INFO, 20, None)
+        video = read_with_decord(path, INFO, Selection(Sample(20)), None)
         np.testing.assert_allclose(video.pts_seconds, times[video.indices, 0], rtol=1e-6)
         assert (video.total, video.fps, video.decoder) == (len(times), 8.0, "decord")
 
@@ -165,9 +165,9 @@ def test_frames_that_a_player_would_not_show_are_not_taken_from_decord(path, mon
 def test_a_count_of_frames_that_no_file_has_is_not_given_to_decord(path):
     size = path.stat().st_size
     with pytest.raises(VideoError, match=f"{size + 1} declared frames are more than it has bytes"):
-        read_with_decord(path, ContainerInfo(size + 1, 8.0, 2.5, 1), 5, None)
+        read_with_decord(path, ContainerInfo(size + 1, 8.0, 2.5, 1), Selection(Sample(5)), None)
     with pytest.raises(VideoError, match=f"only 20 of {size} declared frames"):
-        read_with_decord(path, ContainerInfo(size, 8.0, 2.5, 1), 5, None)
+        read_with_decord(path, ContainerInfo(size, 8.0, 2.5, 1), Selection(Sample(5)), None)
 
 
 def test_frames_that_are_lost_between_counting_and_reading_are_an_error(path, monkeypatch):
@@ -175,4 +175,4 @@ def test_frames_that_are_lost_between_counting_and_reading_are_an_error(path, mo
     pixels = {i: whole[0][i] for i in (2, 7, 12)}
     monkeypatch.setattr(pyav, "_read_frames", lambda *_: (pixels, *whole[1:]))
     with pytest.raises(VideoError, match=r"a\.mp4: 20 frames were counted, then only 3 of 4 could be read"):
-        read_with_pyav(path, INFO, 4, None)
+        read_with_pyav(path, INFO, Selection(Sample(4)), None)
