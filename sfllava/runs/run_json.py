@@ -40,6 +40,11 @@ def choose_prompts(
     return found
 
 
+def prompts_by_setting(settings: Sequence[Setting], defaults: Mapping[Task, Prompt]) -> dict[str, dict[Task, Prompt]]:
+    """Return the prompt of each task at each setting, by name; its own prompt takes precedence."""
+    return {s.name: {task: s.prompt_or(default) for task, default in defaults.items()} for s in settings}
+
+
 def run_identity(
     benchmark: Benchmark,
     asked: Sequence[Question],
@@ -73,8 +78,8 @@ def _one_or_by_task(values: dict[Task, Any]) -> Any:
     return next(iter(values.values())) if len(values) == 1 else values
 
 
-def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task, Prompt]) -> Row:
-    """Return the part of run.json that describes this session; a later session may differ."""
+def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task, Prompt], **more: Any) -> Row:
+    """Return the part of run.json that describes this session; a later session may differ. `more` is added."""
     return {
         "questions_sha256": benchmark.fingerprint,
         "model": str(model.path),
@@ -85,6 +90,7 @@ def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task,
         "videos": str(benchmark.videos_dir),
         "command": sys.argv,
         "versions": versions(),
+        **more,
     }
 
 
