@@ -152,8 +152,7 @@ def prepare(
 
     Args:
         model: A loaded model, or a runner such as `ray_runner.RayRunner` for many GPUs.
-        benchmark: A loaded benchmark, or the name of one.
-        settings: One or several, with different names.
+        benchmark, settings: A loaded benchmark, or the name of one; one or several settings with different names.
         out: The run folder.
         root, questions, videos: Where the files of a benchmark given by name are; see `load_benchmark`.
         limit, seed: Ask only `limit` questions: the first ones, or with a seed a random choice.
@@ -174,9 +173,8 @@ def prepare(
     options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds, subtitles)
     _check(runner.info, benchmark, asked, settings, options)
     identity = run_identity(benchmark, asked, settings, runner.info, defaults, options)
-    facts = session_facts(
-        benchmark, runner.info, defaults, limit=limit, seed=seed, ablation=ablation, protocol=protocol
-    )
+    more = {"limit": limit, "seed": seed, "ablation": ablation, "protocol": protocol}
+    facts = session_facts(benchmark, runner.info, defaults, **more)
     folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
     folder.check()
     return Evaluation(runner, benchmark, asked, settings, folder, options)
