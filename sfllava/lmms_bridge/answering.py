@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from sfllava.models.base import VideoLM
 
 log = logging.getLogger(__name__)
-NO_ANSWER = " "
-"""What lmms-eval gets in place of an answer that failed.
+NO_ANSWER = "-"
+"""What lmms-eval gets in place of an answer that failed, or that is empty.
 
-It has no notion of a failure. MVBench's task drops an empty answer from its denominator, which a blank stays in; a
-blank names no option, and lmms-eval does not keep it in its cache of responses, so that a repeated run asks again.
+It has no notion of a failure, and MVBench's task drops empty answers from its denominator. A dash stays in, and no rule
+reads an option in it.
 """
 _DEFAULT_NEW_TOKENS = 1024
 _USED = ("max_new_tokens", "max_gen_toks", "until")
@@ -65,7 +65,7 @@ class Reply:
     """The answer to a request.
 
     Attributes:
-        text: The answer; `NO_ANSWER` if there is none.
+        text: The answer; `NO_ANSWER` if there is none, or an empty one.
         video: The file.
         output_tokens: Number of generated tokens.
         visual_tokens: Number of visual tokens in the prompt.
@@ -220,7 +220,7 @@ def _reply(model: VideoLM, request: Request, row: Row) -> Reply:
         text = model.info.tokenizer.decode(ids)
     for end in request.until:
         text = text.partition(end)[0]
-    return Reply(text.strip(), request.video, len(ids), row["visual_tokens"])
+    return Reply(text.strip() or NO_ANSWER, request.video, len(ids), row["visual_tokens"])
 
 
 def _log_failures(replies: Sequence[Reply]) -> None:
@@ -230,6 +230,6 @@ def _log_failures(replies: Sequence[Reply]) -> None:
         log.error("%s: %d %s without an answer: %s", video, count, "request" if count == 1 else "requests", error)
     if failed:
         log.error(
-            "%d of %d requests have no answer; lmms-eval counts each as a blank one, and `sfllava import` as failed",
-            len(failed), len(replies),
+            "%d of %d requests have no answer; lmms-eval counts each as the answer %r, and `sfllava import` as failed",
+            len(failed), len(replies), NO_ANSWER,
         )  # fmt: skip

@@ -37,8 +37,9 @@ class VideoModel:
     """A model of lmms-eval that answers the questions about one video together; lmms-eval's own base class joins it.
 
     Answers are greedy. A request that is not about the file of one video, such as one with images, ends the evaluation
-    with a line that says what arrived. A video that cannot be read does not: its requests get a blank answer, which
-    lmms-eval counts like any other, and each reason and the number of all of them are logged as errors.
+    with a line that says what arrived. A video that cannot be read does not: its requests get the answer "-", which
+    lmms-eval counts like any other, so that they stay in every denominator; each reason and the number of all of them
+    are logged as errors.
 
     Args:
         batch_size, max_batch_size: Of lmms-eval's command line; without effect.
@@ -78,6 +79,9 @@ class VideoModel:
         for line in notes:
             log.warning("%s", line)
         replies = answer_requests(self._model, read, self._arguments, progress=self.rank == 0)
+        for each, reply in zip(requests, replies):
+            if reply.error:  # lmms-eval's cache of responses keeps greedy answers only: a repeated run asks this again
+                each.args[1]["do_sample"] = True
         result = importlib.import_module("lmms_eval.api.instance").GenerationResult
         return [result(text=reply.text, token_counts=reply) for reply in replies]
 
