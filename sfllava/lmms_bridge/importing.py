@@ -101,6 +101,12 @@ def import_log(
     return ImportedLog(Path(out), found, spec.name, videos, scores, tuple(warnings))
 
 
+def _lost_samples(found: SampleLog) -> list[str]:
+    if found.expected in (None, len(found.samples)):
+        return []
+    return [f"{found.results_path}: {found.expected:,} samples were asked, {len(found.samples):,} are in the log"]
+
+
 def _describe(found: SampleLog, setting: Setting | None) -> Row:
     """Return the entry of the setting in run.json: frames and aggregation if known, else a name after the model."""
     arguments = found.config.get("model_args")

@@ -74,7 +74,7 @@ class SampleLog:
         counts = self.results.get("n-samples")
         of_task = counts.get(self.task) if isinstance(counts, dict) else None
         found = of_task.get("effective") if isinstance(of_task, dict) else None
-        return found if isinstance(found, int) and not self.config.get("offset") else None
+        return int(found) if isinstance(found, int | float) and not self.config.get("offset") else None
 
 
 def read_log(path: str | Path) -> SampleLog:
