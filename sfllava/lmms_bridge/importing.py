@@ -11,7 +11,7 @@ from sfllava.aggregators.base import name_of
 from sfllava.benchmarks.question_files import read_rows
 from sfllava.files import Row
 from sfllava.lmms_bridge.documents import add_documents, find_benchmark_of, make_questions
-from sfllava.lmms_bridge.samples import SampleLog, read_log
+from sfllava.lmms_bridge.samples import Sample, SampleLog, read_log
 from sfllava.published.outputs import sha256
 from sfllava.runs.identity import make_identity
 from sfllava.runs.jobs import make_row
@@ -77,28 +77,26 @@ def import_log(
     samples = add_documents(found.samples, read_rows(Path(questions))[0]) if questions else found.samples
     spec = find_benchmark_of(found.task, samples, benchmark)
     asked, warnings = make_questions(found.task, samples, spec)
-    if found.expected not in (None, len(samples)):
-        warnings.insert(
-            0, f"{found.results_path}: {found.expected:,} samples were asked, {len(samples):,} are in the log"
-        )
+    warnings = [*_lost_samples(found), *warnings]
     described = _describe(found, setting)
-    name = described["name"]
     with RunFolder(out, _identity(found, spec.name, asked, described), _facts(found)) as run:
         for warning in warnings:
             log.info("%s", warning)
         done = {row["key"] for row in run.rows()}
-        run.append(
-            make_row(
-                question, name, sample.error or None,
-                prediction=sample.answer, visual_tokens=sample.visual_tokens, imported=sample.where,
-            )
-            for question, sample in zip(asked, samples) if question.key not in done
-        )  # fmt: skip
-        scores = score_rows(asked, [name], run.rows())
+        pairs = [pair for pair in zip(asked, samples) if pair[0].key not in done]
+        run.append(_row(question, sample, described["name"]) for question, sample in pairs)
+        scores = score_rows(asked, [described["name"]], run.rows())
         run.write_scores(scores)
         log.info("imported:\n%s", format_scores(scores))
     videos = len({question.video for question in asked})
     return ImportedLog(Path(out), found, spec.name, videos, scores, tuple(warnings))
+
+
+def _row(question: Question, sample: Sample, setting: str) -> Row:
+    return make_row(
+        question, setting, sample.error or None,
+        prediction=sample.answer, visual_tokens=sample.visual_tokens, imported=sample.where,
+    )  # fmt: skip
 
 
 def _lost_samples(found: SampleLog) -> list[str]:
