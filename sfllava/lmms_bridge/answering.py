@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from sfllava.files import Row
 from sfllava.lmms_bridge.arguments import ModelArguments
 from sfllava.progress import progress_bar
-from sfllava.prompts import VIDEO, Prompt, chat_prompt, pack_prompt
+from sfllava.prompts import Prompt, Wording
 from sfllava.runs.failures import RESUMABLE
 from sfllava.runs.jobs import GenerationOptions, Job
 from sfllava.runs.runner import LocalRunner
 from sfllava.settings import Setting
-from sfllava.types import Question, SfllavaError
+from sfllava.types import Question, SfllavaError, Task
 
 if TYPE_CHECKING:
     from sfllava.models.base import VideoLM
@@ -90,10 +90,7 @@ def task_prompt(family: str) -> Prompt:
     Everything up to the video is as in the family's own prompt for open questions, and what follows the text ends the
     user's turn.
     """
-    before, _, after = pack_prompt(family, "open").text.partition(VIDEO)
-    gap = "\n" if after.startswith("\n") else ""
-    end_of_turn = chat_prompt(family, "").text.partition("{question}")[2]
-    return Prompt(f"{before}{VIDEO}{gap}{{question}}{end_of_turn}", f"{family}/lmms-eval")
+    return Wording("{question}").prompt(family, f"{family}/lmms-eval")
 
 
 def read_request(arguments: Sequence[Any], documents: Mapping[str, Any], note: Callable[[str], None]) -> Request:
@@ -174,7 +171,7 @@ def answer_requests(
     """
     setting = arguments.setting.for_model(model.info)
     model.info.check_context(model.info.prompt_rows(setting), 1, setting.name)
-    prompts = {setting.name: task_prompt(model.info.family)}
+    prompts: dict[str, dict[Task, Prompt]] = {setting.name: {"open": task_prompt(model.info.family)}}
     rows: dict[tuple[str, str], Row] = {}
     jobs = _jobs_by_length(requests, setting)
     asked = sum(job.size for some in jobs.values() for job in some)
