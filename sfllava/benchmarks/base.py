@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sfllava.benchmarks.question_files import BenchmarkError, read_questions
+from sfllava.benchmarks.remote_files import Downloads
 from sfllava.benchmarks.video_files import VideoIndex, index_videos
 from sfllava.files import is_url
 from sfllava.types import Question, SfllavaError, Task
@@ -29,6 +30,7 @@ class Spec:
         video_count: the number of videos as published.
         read: (file or folder, name, task) -> the questions, and the files that they were read from.
         types: what the codes for types of question in its file mean.
+        downloads: where its files can be downloaded, None if nowhere.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Spec:
     video_count: int | None = None
     read: Callable[[Path, str, Task], tuple[list[Question], list[Path]]] = read_questions
     types: Mapping[str, str] = field(default_factory=dict)
+    downloads: Downloads | None = None
 
 
 @dataclass
