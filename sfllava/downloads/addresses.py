@@ -46,8 +46,8 @@ def resolve(url: str, source: str | None = None) -> Address:
     """
     page, headers = "", {}
     if hub := _HUB.fullmatch(url):
-        # Plain HTTP instead of `hf_hub_download`, which knows no `--source`, checks no SHA-256 of ours and has a cache of
-        # its own. So the files of GitHub and of the hub are fetched, resumed and checked in one way.
+        # Plain HTTP instead of `hf_hub_download`: that has no `--source`, checks no SHA-256 of ours and keeps a cache.
+        # So the files of GitHub and of the hub are fetched, resumed and checked in one way.
         from huggingface_hub import constants, get_token, hf_hub_url
 
         url = hf_hub_url(hub["repo"], hub["path"], repo_type="dataset", revision=hub["revision"])

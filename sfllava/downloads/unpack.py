@@ -175,12 +175,14 @@ def _write(archive: Path, opened: zipfile.ZipFile | tarfile.TarFile, member: _Me
         return
     part = partial_path(target)
     part.unlink(missing_ok=True)
-    with _read(opened, member) as source, part.open("xb") as file:
-        shutil.copyfileobj(source, file, _BLOCK)
-    if part.stat().st_size != member.size:
-        part.unlink()
-        raise DownloadError(f"{archive}: {member.name!r}: needed {member.size:,} bytes, the archive ends before that")
-    part.replace(target)
+    try:
+        with _read(opened, member) as source, part.open("xb") as file:
+            shutil.copyfileobj(source, file, _BLOCK)
+        if (size := part.stat().st_size) != member.size:
+            raise DownloadError(f"{archive}: {member.name!r}: needed {member.size:,} bytes, the archive has {size:,}")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _read(opened: zipfile.ZipFile | tarfile.TarFile, member: _Member) -> IO[bytes]:
