@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 import threading
@@ -24,6 +25,8 @@ class Behaviour:
     block: int = 16_384
     length: bool = True  # say Content-Length
     redirect: str = ""
+    shift: int = 0  # answer with a range that begins so many bytes later
+    encode: bool = False  # gzip, where the client allows it
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -96,10 +99,12 @@ class FileServer:
         start, status = 0, 200
         asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
         if asked and behaviour.ranges and request.headers.get("if-range", etag) in (etag, behaviour.date or etag):
-            start, status = int(asked[1]), 206
+            start, status = int(asked[1]) + behaviour.shift, 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
             if start >= len(data):
                 return self._plain(handler, request, 416, {"Content-Range": f"bytes */{len(data)}"})
+        if behaviour.encode and "gzip" in request.headers.get("accept-encoding", ""):
+            data, headers["Content-Encoding"] = gzip.compress(data), "gzip"
         request.status = status
         handler.send_response(status)
         if behaviour.length:

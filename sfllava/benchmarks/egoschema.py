@@ -26,7 +26,7 @@ SPEC = Spec(
         ),
         licence=LICENCE,
         videos=Videos(
-            licence="Ego4D's, which its licence agreement is for (unchecked)",
+            licence="that of Ego4D, which wants an agreement signed (unchecked)",
             place="https://github.com/egoschema/EgoSchema",
             size="106 GB for all 5,000 and more videos (on the hub, lmms-lab/egoschema)",
         ),

@@ -26,7 +26,7 @@ SPEC = Spec(
         ),
         licence=LICENCE,
         videos=Videos(
-            licence="NExT-QA's: from VidOR, which are YFCC100M's of Flickr (unchecked)",
+            licence="that of NExT-QA's videos",
             place="https://github.com/doc-doc/NExT-QA",
             size="a part of NExT-QA's videos",
         ),

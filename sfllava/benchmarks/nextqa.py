@@ -43,7 +43,7 @@ SPEC = Spec(
         ),
         licence=LICENCE,
         videos=Videos(
-            licence="VidOR's, which are YFCC100M's of Flickr, under Creative Commons licences (unchecked)",
+            licence="videos of Flickr (by VidOR and YFCC100M) under Creative Commons licences (unchecked)",
             place="https://huggingface.co/datasets/lmms-lab/NExTQA",
             size="6.5 GB",
             files=(VIDEOS_FILE,),

@@ -112,7 +112,7 @@ SPEC = Spec(
         ),
         licence=LICENCE,
         videos=Videos(
-            licence="ActivityNet's: YouTube videos, which belong to their owners (unchecked)",
+            licence="that of ActivityNet's: YouTube videos, which belong to their owners (unchecked)",
             place="https://github.com/mbzuai-oryx/Video-ChatGPT/tree/main/quantitative_evaluation",
             size="size unknown, 499 videos of ActivityNet",
         ),

@@ -131,7 +131,7 @@ _MVBENCH_DOWNLOADS = Downloads(
     ),
     licence="MIT (the hub's page)",
     videos=Videos(
-        licence="of eleven data sets, each with its own licence; those of NTU RGB+D were taken out: ask its authors",
+        licence="of several data sets, each with its own licence; NTU RGB+D's are not in them: ask its authors",
         place="https://huggingface.co/datasets/OpenGVLab/MVBench",
         size="17 GB in 11 archives",
         files=tuple(
@@ -204,7 +204,7 @@ _NEXTGQA_DOWNLOADS = Downloads(
     ),
     licence="MIT",
     videos=Videos(
-        licence="NExT-QA's: from VidOR, which are YFCC100M's of Flickr, under Creative Commons licences (unchecked)",
+        licence="videos of Flickr (by VidOR and YFCC100M) under Creative Commons licences (unchecked)",
         place="https://huggingface.co/datasets/lmms-lab/NExTQA",
         size="6.5 GB",
         files=(VIDEOS_FILE,),

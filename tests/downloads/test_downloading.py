@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import warm
+from conftest import ROOT
 from file_server import Behaviour, FileServer
 from filelock import FileLock
 
@@ -107,6 +108,15 @@ def test_every_declared_file_has_a_safe_place_and_a_pinned_address():
             assert file.sha256 and file.size, file.url
     for name, each in declared().items():
         assert each.licence and each.videos.licence and each.videos.size and each.videos.place.startswith("http"), name
+
+
+def test_the_page_in_the_docs_has_every_benchmark():
+    page = (ROOT / "docs" / "downloads.md").read_text()
+    rows = {row.split(" | ")[0].strip("| "): row for row in page.splitlines() if row.startswith("| ")}
+    for name, each in declared().items():
+        fetched = rows[name].split(" | ")[2]
+        assert fetched.startswith("yes" if each.videos.files else "no")
+        assert each.videos.place in rows[name] or "see nextqa" in rows[name]
 
 
 # questions

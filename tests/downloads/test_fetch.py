@@ -132,6 +132,30 @@ def test_a_part_of_something_else_is_replaced(files, tmp_path, waits):
 
 
 @pytest.mark.parametrize("size", [len(DATA), len(DATA) + 5])
+def test_another_range_than_was_asked_for_is_not_appended(files, tmp_path, waits):
+    behaviour = leave_part(files, tmp_path, waits)
+    behaviour.shift = 10
+    assert get(files, tmp_path, waits, None, "") == (SIZE, DATA)
+    assert [request.headers.get("range") for request in files.requests] == ["bytes=50000-", None]
+
+
+def test_a_file_is_asked_for_as_it_is(files, tmp_path, waits):
+    """Not compressed on the way, where sizes and ranges would be those of something else."""
+    files.behaviour[PATH] = Behaviour(encode=True)
+    assert get(files, tmp_path, waits) == (SIZE, DATA)
+    files.behaviour[PATH] = Behaviour(headers={"Content-Encoding": "gzip"})  # a server that does so unasked
+    (tmp_path / "questions.csv").unlink()
+    with pytest.raises(DownloadError, match=r"needed it as it is, got it encoded \(gzip\)"):
+        get(files, tmp_path, waits)
+
+
+def test_a_body_that_ends_early_without_a_stated_length(files, tmp_path, waits):
+    files.behaviour[PATH] = Behaviour(length=False, cuts=[90_000, 0, 0, 0])
+    with pytest.raises(DownloadError, match=r"cut off after 90,000 of 200,000 bytes \(tried 3 times\)"):
+        get(files, tmp_path, waits)
+    assert get(files, tmp_path, waits) == (110_000, DATA)
+
+
 def test_a_part_that_is_as_long_as_the_file_or_longer(files, tmp_path, waits, size):
     (tmp_path / "questions.csv.part").write_bytes((DATA + b"more!")[:size])
     received, data = get(files, tmp_path, waits)
