@@ -131,7 +131,6 @@ def test_a_part_of_something_else_is_replaced(files, tmp_path, waits):
     assert [request.status for request in files.requests] == [206, 200]
 
 
-@pytest.mark.parametrize("size", [len(DATA), len(DATA) + 5])
 def test_another_range_than_was_asked_for_is_not_appended(files, tmp_path, waits):
     behaviour = leave_part(files, tmp_path, waits)
     behaviour.shift = 10
@@ -156,6 +155,7 @@ def test_a_body_that_ends_early_without_a_stated_length(files, tmp_path, waits):
     assert get(files, tmp_path, waits) == (110_000, DATA)
 
 
+@pytest.mark.parametrize("size", [len(DATA), len(DATA) + 5])
 def test_a_part_that_is_as_long_as_the_file_or_longer(files, tmp_path, waits, size):
     (tmp_path / "questions.csv.part").write_bytes((DATA + b"more!")[:size])
     received, data = get(files, tmp_path, waits)
@@ -163,10 +163,11 @@ def test_a_part_that_is_as_long_as_the_file_or_longer(files, tmp_path, waits, si
     assert len(files.requests) == (0 if size == len(DATA) else 1)
 
 
-def test_a_whole_part_of_unknown_size_is_recognised(files, tmp_path, waits):
+@pytest.mark.parametrize("size", [None, SIZE])
+def test_a_whole_part_without_a_sha256_is_the_servers_to_confirm(files, tmp_path, waits, size):
     leave_part(files, tmp_path, waits)
     (tmp_path / "questions.csv.part").write_bytes(DATA)
-    assert get(files, tmp_path, waits, None, "") == (0, DATA)
+    assert get(files, tmp_path, waits, size, "") == (0, DATA)
     assert [request.status for request in files.requests] == [416]
 
 
