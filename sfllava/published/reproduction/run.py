@@ -1,0 +1,196 @@
+"""Answer and judge the runs of a reproduction. An error in one run does not stop the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sfllava.evaluators.judges.base import Judge
+from sfllava.models.base import ContextError
+from sfllava.prompts import pack_prompt
+from sfllava.published.reproduction.plan import NEW_TOKENS, PlannedRun
+from sfllava.runs.evaluate import Evaluation, Run, prepare
+from sfllava.runs.judge import judge
+from sfllava.runs.judging_run import JudgingResult
+from sfllava.runs.run_folder import PREDICTIONS
+from sfllava.runs.runner import Runner
+from sfllava.settings import Setting
+from sfllava.types import SfllavaError
+
+if TYPE_CHECKING:
+    from sfllava.models.base import ModelInfo, VideoLM
+
+
+log = logging.getLogger(__name__)
+OpenModel = Callable[[str], "AbstractContextManager[VideoLM | Runner]"]
+"""Model size -> a context that loads the model, and lets go of it at the end."""
+
+
+@dataclass
+class Problems:
+    """What could not be done in this call.
+
+    Attributes:
+        runs: Run -> why it was not answered, or not to the end.
+        settings: (run, setting) -> why the setting was left out.
+        judging: Run -> why it was not judged, or not to the end.
+    """
+
+    runs: dict[str, str] = field(default_factory=dict)
+    settings: dict[tuple[str, str], str] = field(default_factory=dict)
+    judging: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def any(self) -> bool:
+        """Whether something failed; a setting that is too long for the context is no failure."""
+        return bool(self.runs or self.judging)
+
+
+def answer_runs(
+    runs: Iterable[PlannedRun],
+    open_model: OpenModel,
+    problems: Problems,
+    say: Callable[[object], None],
+    *,
+    retry_failed: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> None:
+    """Answer the questions of runs that have no row yet, model by model.
+
+    Args:
+        runs: The runs; those with a problem are skipped with a line.
+        open_model: Opens the model of a size.
+        problems: Collects what goes wrong.
+        say: Receives a line or a `Run` whenever something is known.
+        retry_failed: Ask those questions again that failed in an earlier call.
+        progress: Show progress bars.
+        options: Further arguments of `evaluate`, such as decoders.
+    """
+    runs = list(runs)
+    for run in runs:
+        if run.problem:
+            say(f"skipped {run.name}: {run.problem}")
+    for size in dict.fromkeys(run.experiment.size for run in runs):
+        ours = [run for run in runs if run.experiment.size == size and not run.problem]
+        if not ours:
+            continue
+        try:
+            with open_model(size) as model:
+                # all are prepared first, so that an error in the last shows before the hours that the first takes
+                prepared = [(run, _prepared(run, model, problems, say, options)) for run in ours]
+                for run, evaluation in prepared:
+                    if evaluation:
+                        _answer(run, evaluation, problems, say, retry_failed, progress)
+                del model, prepared
+        except Exception as error:
+            for run in ours:
+                if run.name not in problems.runs:
+                    problems.runs[run.name] = _reason(error)
+            say(f"FAILED {size}: {_reason(error)}")
+
+
+def _prepared(
+    run: PlannedRun, model: VideoLM | Runner, problems: Problems, say: Callable[[object], None], options: dict[str, Any]
+) -> Evaluation | None:
+    """Check a run; None if it cannot start, with the reason among the problems."""
+    assert run.benchmark is not None  # else the run has a problem
+    try:
+        info = model.info
+        settings = []
+        for setting in run.settings:
+            if reason := _too_long(info, setting, run):
+                problems.settings[run.name, setting.name] = reason
+                say(f"left out {run.name}, {setting.name}: {reason}")
+            else:
+                settings.append(setting)
+        if not settings:
+            raise SfllavaError("no setting fits the context of the model")
+        return prepare(
+            model, run.benchmark, settings, run.folder, prompt=run.prompt, max_new_tokens=NEW_TOKENS, **options
+        )
+    except Exception as error:
+        problems.runs[run.name] = _reason(error)
+        say(f"FAILED {run.name}: {_reason(error)}")
+        return None
+
+
+def _too_long(info: ModelInfo, setting: Setting, run: PlannedRun) -> str:
+    """Return why the shortest question does not fit the context at a setting; empty if it does."""
+    assert run.benchmark is not None
+    questions = run.benchmark.questions
+    prompt = setting.prompt_or(run.prompt or pack_prompt(info.family, questions[0].task))
+    shortest = min(sum(map(len, info.prompt_ids(question, prompt))) for question in questions)
+    try:
+        info.check_context(info.prompt_rows(setting), shortest, setting.name)
+    except ContextError as error:
+        return str(error)
+    return ""
+
+
+def _answer(
+    run: PlannedRun,
+    evaluation: Evaluation,
+    problems: Problems,
+    say: Callable[[object], None],
+    retry_failed: bool,
+    progress: bool,
+) -> None:
+    try:
+        result: Run = evaluation.run(retry_failed=retry_failed, progress=progress)
+        say(result)
+    except Exception as error:
+        problems.runs[run.name] = _reason(error)
+        say(f"FAILED {run.name}: {_reason(error)}")
+
+
+def judge_runs(
+    runs: Sequence[PlannedRun],
+    grader: Judge,
+    problems: Problems,
+    say: Callable[[object], None],
+    *,
+    rubrics: str | Path | None = None,
+    limit_cost: float | None = None,
+    batch: Any = None,
+    progress: bool = True,
+) -> None:
+    """Judge the answers of all open-ended runs.
+
+    Args:
+        runs: The runs; multiple choice and runs without answers are left alone.
+        grader: Who gives the verdicts.
+        problems: Collects what goes wrong.
+        say: Receives a line or a `JudgingResult` whenever something is known.
+        rubrics, batch, progress: As in `judge`.
+        limit_cost: The most that all runs may cost together in this call, in US dollars.
+    """
+    spent = 0.0
+    for run in runs:
+        if not run.judged or not (run.folder / PREDICTIONS).exists():
+            continue
+        left = None if limit_cost is None else max(0.0, limit_cost - spent)
+        try:
+            result: JudgingResult = judge(
+                run.folder, grader, rubrics=rubrics, limit_cost=left, batch=batch, progress=progress
+            )
+        except Exception as error:
+            problems.judging[run.name] = _reason(error)
+            say(f"NOT JUDGED {run.name}: {_reason(error)}")
+            continue
+        spent += result.cost or 0.0
+        say(result)
+        if not result.complete:
+            problems.judging[run.name] = result.stopped or "some predictions have no verdict yet"
+
+
+def _reason(error: Exception) -> str:
+    """Return an error as one line, with its type if it is not one that a user can mend."""
+    log.info("failed", exc_info=error)
+    text = " ".join(str(error).split())[:400]
+    return text if isinstance(error, SfllavaError) else f"{type(error).__name__}: {text}"
+
