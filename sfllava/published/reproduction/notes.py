@@ -26,7 +26,11 @@ def run_notes(identity: Row, spec: Spec, size: str) -> list[str]:
         spec: Its benchmark.
         size: The model that it stands for.
     """
-    return [*_question_notes(identity, spec), *_model_notes(identity.get("model") or {}, size), *_prompt_notes(identity)]
+    return [
+        *_question_notes(identity, spec),
+        *_model_notes(identity.get("model") or {}, size),
+        *_prompt_notes(identity),
+    ]
 
 
 def _question_notes(identity: Row, spec: Spec) -> list[str]:
@@ -46,7 +50,9 @@ def _model_notes(model: Row, size: str) -> list[str]:
         notes.append(f"weights in {str(dtype).removeprefix('torch.')}; the published code has float16")
     rope = model.get("rope") or {}
     if "rope" in model and (rope.get("type"), rope.get("factor")) != ("dynamic", 2.0):
-        notes.append(f"RoPE is {rope.get('type')}, factor {rope.get('factor')}; the published code has dynamic, factor 2")
+        notes.append(
+            f"RoPE is {rope.get('type')}, factor {rope.get('factor')}; the published code has dynamic, factor 2"
+        )
     return notes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from sfllava import catalogue
@@ -110,7 +110,7 @@ def _ablation_numbers(name: str) -> list[PaperNumber]:
                     raise SfllavaError(f"ablation {name}: PAPER has {label!r}, which is none of its settings")
                 if size in known:
                     # under its own name instead of the ablation's, so that tables share it
-                    setting = Setting(settings[label].frames, settings[label].aggregation, prompt=settings[label].prompt)
+                    setting = replace(settings[label], label="")
                     found.append(PaperNumber(name, benchmark, size, label, setting, "accuracy", known[size]))
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,10 @@ class Results:
 
     def distinct(self) -> list[Result]:
         """Return the results, each once: the main setting is also a row of the ablations."""
-        return list({result.key: result for result in self.results}.values())
+        found: dict[tuple[str, str, str, str], Result] = {}
+        for result in self.results:
+            found.setdefault(result.key, result)
+        return list(found.values())
 
 
 @dataclass
@@ -159,7 +162,12 @@ def _why_not(number: PaperNumber, run: PlannedRun | None, problems: Problems) ->
 
 
 def _measure(
-    experiment: Experiment, folder: Path, record: RunRecord, run: PlannedRun | None, judge: str | None, problems: Problems
+    experiment: Experiment,
+    folder: Path,
+    record: RunRecord,
+    run: PlannedRun | None,
+    judge: str | None,
+    problems: Problems,
 ) -> dict[PaperNumber, list[Result]]:
     """Return the results of the settings that a run folder has."""
     spec = load_spec(experiment.benchmark)
@@ -216,7 +224,7 @@ def _answer_notes(answers: _Answers, identity: Row) -> list[str]:
             f"{answers.reasons.most_common(1)[0][0]}"
         )
     if (waiting := identity["questions"] - len(answers.right)) > 0:
-        notes.append(f"{waiting:,} of {identity['questions']:,} questions are not asked yet: the number covers the others")
+        notes.append(f"{waiting:,} of {identity['questions']:,} questions are not asked yet, and not in the number")
     return notes
 
 
@@ -226,10 +234,9 @@ def _choice_result(number: PaperNumber, answers: dict[str, _Answers], notes: dic
     if not one.right:
         return Result(number, "not run", notes=tuple(notes[name]))
     found = stats.proportion(np.array(one.right, float), np.array(one.videos, str))
-    numbers = (100 * value for value in (found.mean, found.low, found.high))
-    return _with_memory(
-        Result(number, "measured", "", *numbers, found.n, one.reasons.total(), one.unparsable, tuple(notes[name]))
-    )
+    ours, low, high = (100 * value for value in (found.mean, found.low, found.high))
+    counts = (found.n, one.reasons.total(), one.unparsable)
+    return Result(number, "measured", "", ours, low, high, *counts, _with_memory(number, notes[name]))
 
 
 def _judged_result(
@@ -243,23 +250,20 @@ def _judged_result(
     if row is None or not np.isfinite(row[column]):
         why = "this judge gives no score" if row and row["judged"] else "nothing is judged yet"
         return Result(number, "not judged", judge, notes=(why, *common))
-    numbers = (float(row[name]) for name in (column, f"{column}_low", f"{column}_high"))
+    ours, low, high = (float(row[name]) for name in (column, f"{column}_low", f"{column}_high"))
     extra = []
     if unknown := row["failed"] + row["unjudged"]:
         extra.append(f"{unknown:,} predictions have no verdict and are left out")
     if column == "score" and round(row["published"], 2) != round(row["score"], 2):
         extra.append(f"{row['published']:.2f} with scores cut to whole numbers, as the published evaluation has them")
     known = row["judged"] + row["no_prediction"]
-    return _with_memory(
-        Result(number, "measured", judge, *numbers, known, row["no_prediction"], 0, (*extra, *common))
-    )
+    notes_of = _with_memory(number, [*extra, *common])
+    return Result(number, "measured", judge, ours, low, high, known, row["no_prediction"], 0, notes_of)
 
 
-def _with_memory(result: Result) -> Result:
-    """Add a note to a setting that the paper could not run."""
-    if result.number.value is not None:
-        return result
-    return replace(result, notes=("the paper ran out of memory at this setting", *result.notes))
+def _with_memory(number: PaperNumber, notes: Sequence[str]) -> tuple[str, ...]:
+    """Return notes, and one more for a setting that the paper could not run."""
+    return ("the paper ran out of memory at this setting",) * (number.value is None) + tuple(notes)
 
 
 def count_results(results: Sequence[Result]) -> Counter[str]:

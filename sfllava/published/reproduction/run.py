@@ -193,4 +193,3 @@ def _reason(error: Exception) -> str:
     log.info("failed", exc_info=error)
     text = " ".join(str(error).split())[:400]
     return text if isinstance(error, SfllavaError) else f"{type(error).__name__}: {text}"
-
