@@ -200,7 +200,10 @@ def _print_plan(
         notes.append("prompts are this package's own; `sfllava prompts import` and --prompts take the published ones")
     if not a.judge:
         notes.append("open-ended answers are not judged without --judge")
-    shown = {size: models.get(size, "no --model yet") for size in dict.fromkeys(r.experiment.size for r in runs)}
+    shown = {
+        size: models.get(size, "no checkpoint given, planned by its published sizes")
+        for size in dict.fromkeys(r.experiment.size for r in runs)
+    }
     planned = estimate_runs(runs, shown, sizes, roofline, grader, rubrics=rubrics, new_tokens=a.new_tokens, notes=notes)
     print(planned)
     return 1 if planned.problems else 0

@@ -58,7 +58,9 @@ class Estimate:
     def lines(self) -> list[str]:
         """Describe the run in a few lines."""
         run = self.run
-        source = "" if run.benchmark else " (the published numbers)"
+        published = run.spec.question_count
+        source = "" if published in (None, run.question_count) else f" of {published:,}"
+        source = source if run.benchmark else " (the published number)"
         settings = f"{len(run.settings)} setting{'s' * (len(run.settings) > 1)}"
         asked = f"{run.question_count:,} questions{source} x {settings} = {run.answers:,} answers"
         found = [f"{run.name}: {asked}" + (f", {run.done:,} of them there" if run.done else "")]

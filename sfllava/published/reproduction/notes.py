@@ -87,9 +87,10 @@ def judge_notes(identity: Row, rubric: str) -> list[str]:
     """
     notes = []
     kind, model = identity.get("judge"), identity.get("model")
+    if not model:
+        return [f"no model judged, but the rule {kind}; the paper's judge, {JUDGE}, is retired"]
     if model != JUDGE:
-        name = f"the judge is {model}" if model else f"there is no judge, but the rule {kind}"
-        notes.append(f"{name}; the paper's, {JUDGE}, is retired")
+        notes.append(f"the judge is {model}; the paper's, {JUDGE}, is retired")
     digests = identity.get("rubrics_sha256") or {}
     used = {rubric: digests.get(rubric)} if rubric in digests else digests
     if any(digest == _rubric_digest(name) for name, digest in used.items()):

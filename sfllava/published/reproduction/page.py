@@ -28,19 +28,21 @@ p { max-width: 900px; margin: 6px 0; } .soft { color: var(--soft); }
 .counts b { display: block; font-size: 22px; line-height: 1.2; } .counts li { color: var(--soft); font-size: 13px; }
 .counts b { color: var(--ink); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; margin: 8px 0; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 10px; text-align: left; border-bottom: 1px solid var(--line); vertical-align: middle; }
+th, td { padding: 4px 8px; text-align: left; border-bottom: 1px solid var(--line); vertical-align: middle; }
 th { font-weight: 600; font-size: 12.5px; color: var(--soft); vertical-align: bottom; }
 .number { text-align: right; white-space: nowrap; } .name { white-space: nowrap; }
 tr.first td { border-top: 2px solid var(--line); } td.ours { color: var(--ours); font-weight: 600; }
 td.paper { color: var(--paper); font-weight: 600; } td.no { color: var(--no); }
-td.none { color: var(--soft); } sup a, a { color: inherit; } td.notes { font-size: 12.5px; white-space: nowrap; }
+td.none { color: var(--soft); } sup a, a { color: inherit; } td.notes { font-size: 12.5px; min-width: 72px; }
+th { white-space: nowrap; }
 svg { display: block; } svg .axis { stroke: var(--line); } svg .interval { stroke: var(--ours); stroke-width: 2.5; }
 svg .ours { fill: var(--ours); } svg .paper { fill: none; stroke: var(--paper); stroke-width: 2; }
 .key svg { display: inline; vertical-align: -3px; margin: 0 4px 0 12px; }
 ol.notes li { margin: 2px 0; overflow-wrap: anywhere; } ol.notes li:target { background: var(--band); }
 table.runs td { font-size: 12.5px; overflow-wrap: anywhere; vertical-align: top; }
+table.runs td:nth-child(2) { min-width: 260px; }
 """
-_WIDTH, _HEIGHT = 150, 18
+_WIDTH, _HEIGHT = 140, 18
 
 
 def make_page(results: Results, version: str) -> str:
@@ -131,7 +133,7 @@ def _row(result: Result, judged: bool, span: tuple[float, float], notes: Sequenc
     number = result.number
     what = number.measure if number.table == MAIN_TABLE else number.label
     paper = "out of memory" if number.value is None else f"{number.value:.{number.decimals}f}"
-    names = [number.size, number.benchmark, what, *([result.judge or "-"] if judged else [])]
+    names = [number.size, number.benchmark, what, *([result.judge or "\u2013"] if judged else [])]
     cells = [f'<td class="name">{escape(name)}</td>' for name in names]
     cells.append(f'<td class="number paper{" none" if number.value is None else ""}">{paper}</td>')
     if result.ours is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ def answer_runs(
         runs: The runs; those with a problem are skipped with a line.
         open_model: Opens the model of a size.
         problems: Collects what goes wrong.
-        say: Receives a line or a `Run` whenever something is known.
+        say: Receives a line whenever something is known.
         retry_failed: Ask those questions again that failed in an earlier call.
         progress: Show progress bars.
         options: Further arguments of `evaluate`, such as decoders.
@@ -142,10 +143,20 @@ def _answer(
 ) -> None:
     try:
         result: Run = evaluation.run(retry_failed=retry_failed, progress=progress)
-        say(result)
+        say(_describe(run, result))
     except Exception as error:
         problems.runs[run.name] = _reason(error)
         say(f"FAILED {run.name}: {_reason(error)}")
+
+
+def _describe(run: PlannedRun, result: Run) -> str:
+    """Return the counts of a run over all its settings; its scores are for the report."""
+    answered, failed = (sum(scores[name] for scores in result.scores.values()) for name in ("answered", "failed"))
+    reasons = Counter[str]()
+    for scores in result.scores.values():
+        reasons.update(scores["reasons"])
+    lines = [f"{run.name}: {len(result.scores)} settings, {answered:,} answered, {failed:,} failed, in {result.path}"]
+    return "\n".join([*lines, *(f"  failed {count} x: {reason}" for reason, count in reasons.most_common(5))])
 
 
 def judge_runs(
