@@ -125,6 +125,8 @@ def _early_judge(a: argparse.Namespace) -> Any:
     from sfllava.evaluators.judges import find_judge
 
     if not a.judge:
+        if a.judge_model or a.limit_cost is not None:
+            raise SfllavaError("--judge-model and --limit-cost need --judge, which says what kind of judge it is")
         return None
     if find_judge(a.judge).loads_model and a.judge_model:
         return None
@@ -200,10 +202,8 @@ def _print_plan(
         notes.append("prompts are this package's own; `sfllava prompts import` and --prompts take the published ones")
     if not a.judge:
         notes.append("open-ended answers are not judged without --judge")
-    shown = {
-        size: models.get(size, "no checkpoint given, planned by its published sizes")
-        for size in dict.fromkeys(r.experiment.size for r in runs)
-    }
+    unknown = "no checkpoint given, planned by its published sizes"
+    shown = {size: models.get(size, unknown) for size in dict.fromkeys(one.experiment.size for one in runs)}
     planned = estimate_runs(runs, shown, sizes, roofline, grader, rubrics=rubrics, new_tokens=a.new_tokens, notes=notes)
     print(planned)
     return 1 if planned.problems else 0

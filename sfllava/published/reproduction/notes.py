@@ -12,6 +12,7 @@ from sfllava.files import Row
 from sfllava.models.sizes import sizes_of
 from sfllava.prompts import families, pack_prompt
 from sfllava.published.reproduction.paper import JUDGE
+from sfllava.published.reproduction.plan import NEW_TOKENS
 
 _DTYPE = "torch.float16"
 """Of the published code, on a GPU"""
@@ -29,7 +30,7 @@ def run_notes(identity: Row, spec: Spec, size: str) -> list[str]:
     return [
         *_question_notes(identity, spec),
         *_model_notes(identity.get("model") or {}, size),
-        *_prompt_notes(identity),
+        *_asking_notes(identity),
     ]
 
 
@@ -43,9 +44,10 @@ def _question_notes(identity: Row, spec: Spec) -> list[str]:
 def _model_notes(model: Row, size: str) -> list[str]:
     notes = []
     shape, wanted = model.get("shape") or {}, _paper_shape(size)
-    if any(_sizes(shape, part) != _sizes(wanted, part) for part in ("language", "vision")):
-        ours, theirs = (_describe(one.get("language") or {}) for one in (shape, wanted))
-        notes.append(f"another model than the paper's {size}: a language model of {ours}, and the paper's has {theirs}")
+    for part, name in (("language", "language model"), ("vision", "vision tower")):
+        if _sizes(shape, part) != _sizes(wanted, part):
+            ours, theirs = (_describe(one.get(part) or {}) for one in (shape, wanted))
+            notes.append(f"another {name} than the paper's {size}: {ours}, and the paper's has {theirs}")
     if (dtype := model.get("dtype")) not in (None, _DTYPE):
         notes.append(f"weights in {str(dtype).removeprefix('torch.')}; the published code has float16")
     rope = model.get("rope") or {}
@@ -69,8 +71,13 @@ def _paper_shape(size: str) -> Row:
     return sizes_of(size).shape.to_dict()
 
 
-def _prompt_notes(identity: Row) -> list[str]:
-    return ["the prompt is this package's own wording"] if identity.get("prompt") in _own_prompts() else []
+def _asking_notes(identity: Row) -> list[str]:
+    notes = ["the prompt is this package's own wording"] if identity.get("prompt") in _own_prompts() else []
+    if (length := identity.get("max_new_tokens", NEW_TOKENS)) != NEW_TOKENS:
+        notes.append(f"answers of at most {length} tokens; the published code has {NEW_TOKENS}")
+    if identity.get("read") == "logits":
+        notes.append("option letters read from the logits; the published code generates an answer")
+    return notes
 
 
 @lru_cache(maxsize=1)

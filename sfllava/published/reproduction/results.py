@@ -67,7 +67,7 @@ class Result:
         if self.low is None or self.high is None or self.number.value is None:
             return None
         digits = self.number.decimals
-        return round(self.low, digits) <= self.number.value <= round(self.high, digits)
+        return bool(round(self.low, digits) <= self.number.value <= round(self.high, digits))
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -248,7 +248,15 @@ def _judged_result(
     common = (*judge_notes(identity, rubric), *notes[number.setting.name])
     row = rows.get((number.setting.name, rubric))
     if row is None or not np.isfinite(row[column]):
-        why = "this judge gives no score" if row and row["judged"] else "nothing is judged yet"
+        why = "nothing is judged yet"
+        if row is None:
+            why = (
+                "its average needs all five kinds of questions"
+                if rubric == "average"
+                else f"no {rubric} question asked"
+            )
+        elif row["judged"] and column == "score":
+            why = "this judge gives no score"
         return Result(number, "not judged", judge, notes=(why, *common))
     ours, low, high = (float(row[name]) for name in (column, f"{column}_low", f"{column}_high"))
     extra = []

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from sfllava.evaluators.judges.base import Judge
 from sfllava.models.base import ContextError
-from sfllava.prompts import pack_prompt
+from sfllava.prompts import Prompt, pack_prompt
 from sfllava.published.reproduction.plan import NEW_TOKENS, PlannedRun
 from sfllava.runs.evaluate import Evaluation, Run, prepare
 from sfllava.runs.judge import judge
 from sfllava.runs.judging_run import JudgingResult
 from sfllava.runs.run_folder import PREDICTIONS
 from sfllava.runs.runner import Runner
-from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
@@ -78,37 +77,44 @@ def answer_runs(
             say(f"skipped {run.name}: {run.problem}")
     for size in dict.fromkeys(run.experiment.size for run in runs):
         ours = [run for run in runs if run.experiment.size == size and not run.problem]
-        if not ours:
-            continue
         try:
-            with open_model(size) as model:
-                # all are prepared first, so that an error in the last shows before the hours that the first takes
-                prepared = [(run, _prepared(run, model, problems, say, options)) for run in ours]
-                for run, evaluation in prepared:
-                    if evaluation:
-                        _answer(run, evaluation, problems, say, retry_failed, progress)
-                del model, prepared
+            if ours:
+                _answer_with(open_model(size), ours, problems, say, retry_failed, progress, options)
         except Exception as error:
             for run in ours:
-                if run.name not in problems.runs:
-                    problems.runs[run.name] = _reason(error)
+                problems.runs.setdefault(run.name, _reason(error))
             say(f"FAILED {size}: {_reason(error)}")
 
 
-def _prepared(
+def _answer_with(
+    opened: AbstractContextManager[VideoLM | Runner],
+    runs: Sequence[PlannedRun],
+    problems: Problems,
+    say: Callable[[object], None],
+    retry_failed: bool,
+    progress: bool,
+    options: dict[str, Any],
+) -> None:
+    """Answer the runs of one model, which nothing refers to when this returns: the next one needs its memory."""
+    with opened as model:
+        # all are prepared first, so that an error in the last shows before the hours that the first takes
+        prepared = [(run, _prepare(run, model, problems, say, options)) for run in runs]
+        for run, evaluation in prepared:
+            if evaluation:
+                _answer(run, evaluation, problems, say, retry_failed, progress)
+
+
+def _prepare(
     run: PlannedRun, model: VideoLM | Runner, problems: Problems, say: Callable[[object], None], options: dict[str, Any]
 ) -> Evaluation | None:
     """Check a run; None if it cannot start, with the reason among the problems."""
     assert run.benchmark is not None  # else the run has a problem
     try:
-        info = model.info
-        settings = []
-        for setting in run.settings:
-            if reason := _too_long(info, setting, run):
-                problems.settings[run.name, setting.name] = reason
-                say(f"left out {run.name}, {setting.name}: {reason}")
-            else:
-                settings.append(setting)
+        reasons = _too_long(model.info, run)
+        for setting, reason in reasons.items():
+            problems.settings[run.name, setting] = reason
+            say(f"left out {run.name}, {setting}: {reason}")
+        settings = [setting for setting in run.settings if setting.name not in reasons]
         if not settings:
             raise SfllavaError("no setting fits the context of the model")
         return prepare(
@@ -120,17 +126,20 @@ def _prepared(
         return None
 
 
-def _too_long(info: ModelInfo, setting: Setting, run: PlannedRun) -> str:
-    """Return why the shortest question does not fit the context at a setting; empty if it does."""
+def _too_long(info: ModelInfo, run: PlannedRun) -> dict[str, str]:
+    """Return the settings at which the shortest question does not fit the context, and why."""
     assert run.benchmark is not None
-    questions = run.benchmark.questions
-    prompt = setting.prompt_or(run.prompt or pack_prompt(info.family, questions[0].task))
-    shortest = min(sum(map(len, info.prompt_ids(question, prompt))) for question in questions)
-    try:
-        info.check_context(info.prompt_rows(setting), shortest, setting.name)
-    except ContextError as error:
-        return str(error)
-    return ""
+    questions, found = run.benchmark.questions, {}
+    shortest: dict[Prompt, int] = {}
+    for setting in run.settings:
+        prompt = setting.prompt_or(run.prompt or pack_prompt(info.family, questions[0].task))
+        if prompt not in shortest:
+            shortest[prompt] = min(sum(map(len, info.prompt_ids(question, prompt))) for question in questions)
+        try:
+            info.check_context(info.prompt_rows(setting), shortest[prompt], setting.name)
+        except ContextError as error:
+            found[setting.name] = str(error)
+    return found
 
 
 def _answer(
