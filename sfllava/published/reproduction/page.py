@@ -33,7 +33,8 @@ th { font-weight: 600; font-size: 12.5px; color: var(--soft); vertical-align: bo
 .number { text-align: right; white-space: nowrap; } .name { white-space: nowrap; }
 tr.first td { border-top: 2px solid var(--line); } td.ours { color: var(--ours); font-weight: 600; }
 td.paper { color: var(--paper); font-weight: 600; } td.no { color: var(--no); }
-td.none { color: var(--soft); font-weight: 400; } sup a, a { color: inherit; } td.notes { font-size: 12.5px; min-width: 72px; }
+td.none { color: var(--soft); font-weight: 400; } a { color: inherit; }
+td.notes { font-size: 12.5px; min-width: 72px; }
 th { white-space: nowrap; }
 svg { display: block; } svg .axis { stroke: var(--line); } svg .interval { stroke: var(--ours); stroke-width: 2.5; }
 svg .ours { fill: var(--ours); } svg .paper { fill: none; stroke: var(--paper); stroke-width: 2; }

@@ -164,7 +164,8 @@ def _describe(run: PlannedRun, result: Run) -> str:
     reasons = Counter[str]()
     for scores in result.scores.values():
         reasons.update(scores["reasons"])
-    lines = [f"{run.name}: {len(result.scores)} settings, {answered:,} answered, {failed:,} failed, in {result.path}"]
+    settings = f"{len(result.scores)} setting{'s' * (len(result.scores) > 1)}"
+    lines = [f"{run.name}: {settings}, {answered:,} answered, {failed:,} failed, in {result.path}"]
     return "\n".join([*lines, *(f"  failed {count} x: {reason}" for reason, count in reasons.most_common(5))])
 
 
