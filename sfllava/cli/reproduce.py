@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
@@ -106,10 +107,14 @@ def _models(a: argparse.Namespace) -> tuple[dict[str, str], dict[str, Sizes]]:
     sizes = {}
     for size in SIZES:
         path = models.get(size, size)
-        is_hub_name = path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).is_dir()
         # a checkpoint that must be downloaded is planned with the sizes that it stands for
-        sizes[size] = sizes_of(size if is_hub_name and not known_name(path) else path, context=a.context)
+        unknown = _is_hub_name(path) and not known_name(path)
+        sizes[size] = sizes_of(size if unknown else path, context=a.context)
     return models, sizes
+
+
+def _is_hub_name(path: str) -> bool:
+    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).is_dir()
 
 
 def _rubrics(a: argparse.Namespace) -> str | None:
@@ -129,6 +134,8 @@ def _early_judge(a: argparse.Namespace) -> Any:
             raise SfllavaError("--judge-model and --limit-cost need --judge, which says what kind of judge it is")
         return None
     if find_judge(a.judge).loads_model and a.judge_model:
+        if not (Path(a.judge_model).expanduser().is_dir() or _is_hub_name(a.judge_model) or a.judge_model == "tiny"):
+            raise SfllavaError(f"--judge-model {a.judge_model}: no such folder of a model")
         return None
     return make_judge(a, "judge-")
 
@@ -145,12 +152,17 @@ def _check_start(a: argparse.Namespace, models: dict[str, str]) -> None:
             raise SfllavaError(f"--model {size}={path}: a name to plan with; needed a checkpoint folder or a hub name")
     if not (find_spec("pandas") and find_spec("scipy")):
         raise SfllavaError("the report needs pandas and scipy: pip install 'sfllava[judge]'")
-    if not a.judge:
+    if not a.judge or not find_judge(a.judge).has_batch_api:  # the others are here, and cost nothing
         return
-    if find_judge(a.judge).has_batch_api and not a.yes and a.limit_cost is None:
-        raise SfllavaError("nothing started: --judge openai needs --yes, or --limit-cost DOLLARS with --price")
-    if a.limit_cost is not None and find_judge(a.judge).has_batch_api and not a.price:
+    if not a.yes and a.limit_cost is None:
+        raise SfllavaError(f"nothing started: --judge {a.judge} needs --yes, or --limit-cost DOLLARS with --price")
+    if a.limit_cost is not None and not a.price:
         raise SfllavaError("--limit-cost needs --price, the dollars per million prompt and reply tokens")
+    if not os.environ.get("OPENAI_API_KEY") or not find_spec("openai"):
+        raise SfllavaError(
+            f"nothing started: --judge {a.judge} needs OPENAI_API_KEY (any text for a server that wants none), and the "
+            "package openai: pip install 'sfllava[judge]'"
+        )
 
 
 def _do(

@@ -35,7 +35,7 @@ tr.first td { border-top: 2px solid var(--line); } td.ours { color: var(--ours);
 td.paper { color: var(--paper); font-weight: 600; } td.no { color: var(--no); }
 td.none { color: var(--soft); font-weight: 400; } a { color: inherit; }
 td.notes { font-size: 12.5px; min-width: 72px; }
-th { white-space: nowrap; }
+th { white-space: nowrap; } td.judge { font-size: 12px; line-height: 1.25; max-width: 140px; overflow-wrap: anywhere; }
 svg { display: block; } svg .axis { stroke: var(--line); } svg .interval { stroke: var(--ours); stroke-width: 2.5; }
 svg .ours { fill: var(--ours); } svg .paper { fill: none; stroke: var(--paper); stroke-width: 2; }
 .key svg { display: inline; vertical-align: -3px; margin: 0 4px 0 12px; }
@@ -134,8 +134,8 @@ def _row(result: Result, judged: bool, span: tuple[float, float], notes: Sequenc
     number = result.number
     what = number.measure if number.table == MAIN_TABLE else number.label
     paper = "out of memory" if number.value is None else f"{number.value:.{number.decimals}f}"
-    names = [number.size, number.benchmark, what, *([result.judge or "\u2013"] if judged else [])]
-    cells = [f'<td class="name">{escape(name)}</td>' for name in names]
+    cells = [f'<td class="name">{escape(name)}</td>' for name in (number.size, number.benchmark, what)]
+    cells += [f'<td class="judge">{escape(result.judge or "–")}</td>'] if judged else []
     cells.append(f'<td class="number {"none" if number.value is None else "paper"}">{paper}</td>')
     if result.ours is None:
         cells.append(f'<td class="none" colspan="6">{escape(result.state)}</td>')

@@ -17,11 +17,12 @@ from sfllava.evaluators import find_evaluator
 from sfllava.files import Row
 from sfllava.published.reproduction.experiments import Experiment, choose_experiments
 from sfllava.published.reproduction.notes import judge_notes, run_notes
-from sfllava.published.reproduction.paper import PaperNumber
+from sfllava.published.reproduction.paper import MAIN_TABLE, PaperNumber
 from sfllava.published.reproduction.plan import PlannedRun
 from sfllava.published.reproduction.run import Problems
 from sfllava.runs.run_folder import read_rows, read_run
 from sfllava.runs.verdicts import judge_names, read_judge_info
+from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 
 CHOICE_RULE = "choice-published"
@@ -134,9 +135,11 @@ def read_results(
         except SfllavaError as error:
             found, broken = {}, str(error)
         runs += [record] if record else []
+        # the main setting alone does not make a table that nobody asked for
+        begun = {MAIN_TABLE, *(number.table for number in found if number.setting.name != Setting().name)}
         for number in experiment.numbers:
             asked = run is not None and number in run.experiment.numbers
-            if number in found:
+            if number in found and (asked or number.table in begun):
                 results += found[number]
             elif asked:
                 results.append(Result(number, "not run", notes=(broken or _why_not(number, run, problems),)))
