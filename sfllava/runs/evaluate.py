@@ -172,7 +172,7 @@ def prepare(
     _check_decoding(decoders, decode_seconds)
     runner = model if isinstance(model, Runner) else LocalRunner(model)
     settings = [setting.for_model(runner.info) for setting in settings]
-    defaults = choose_prompts(runner.info.family, benchmark, asked, prompt, protocol)
+    defaults = choose_prompts(runner.info.family, benchmark, asked, prompt, protocol, subtitles)
     prompts: dict[str, dict[Task, Prompt]] = {
         s.name: {task: s.prompt_or(default) for task, default in defaults.items()} for s in settings
     }
