@@ -23,6 +23,8 @@ from sfllava.evaluators.protocols.base import Protocol
 from sfllava.files import printable
 from sfllava.prompts import LETTERS
 
+FATES = {"unread_wrong": "wrong", "guessed": "guessed", "left_out": "left out", "unread_right": "right"}
+"""What becomes of a question without a readable reply: the column of `protocol_accuracy`, and its name"""
 _PAIR = ["setting", "one", "other", "read_differently", "only_one_right", "only_other_right"]
 _REPLY_WIDTH = 48
 
@@ -33,8 +35,8 @@ def protocol_accuracy(readings: Readings) -> pd.DataFrame:
     Returns:
         One row per setting and protocol, with the columns setting, protocol, mean (what is averaged), accuracy, low and
         high (percent; with guesses of the seed), expected (percent; with each guess at its chance of being right),
-        questions, counted (in the denominator), videos, failed, unparsable (replies that name no option), and what
-        becomes of failed and unparsable ones: wrong, guessed, left_out or right; and the protocol's note.
+        questions, counted (in the denominator), videos, failed, unparsable (replies that name no option), what becomes
+        of failed and unparsable ones (unread_wrong, guessed, left_out and unread_right), and the protocol's note.
     """
     found = []
     for setting, rows in readings.rows.groupby("setting", sort=False):
@@ -57,9 +59,8 @@ def _groups_of(protocol: Protocol, benchmark: str) -> tuple[str, ...]:
 def _accuracy(rows: pd.DataFrame, read: pd.DataFrame, by: tuple[str, ...]) -> dict[str, Any]:
     counted = read["counted"].to_numpy()
     correct, guessed = read["correct"].to_numpy(float), read["guessed"].to_numpy()
-    chance = np.where(guessed, 1 / rows["choices"].to_numpy(float), correct)
-    columns = [rows[name].fillna("").astype(str) for name in by if name in rows]
-    groups = np.array(list(map("/".join, zip(*columns))) if columns else [""] * len(rows))
+    chance = np.where(guessed, 1 / rows["labels"].map(len).to_numpy(float), correct)
+    groups = np.array(["/".join(str(of.get(name, "")) for name in by) for of in rows["groups"]])
     failed, unread = rows["reply"].isna().to_numpy(), ~read["parsed"].to_numpy()
     several = len(set(groups[counted]))
     out: dict[str, Any] = {"mean": f"{several} means, by {' and '.join(by)}" if several > 1 else "all questions"}
@@ -72,7 +73,8 @@ def _accuracy(rows: pd.DataFrame, read: pd.DataFrame, by: tuple[str, ...]) -> di
         out |= dict.fromkeys(("accuracy", "low", "high", "expected"), np.nan)
     right = unread & counted & ~guessed & read["correct"].to_numpy()
     counts = {"questions": np.ones(len(rows)), "counted": counted, "failed": failed, "unparsable": unread & ~failed}
-    counts |= {"wrong": unread & counted & ~guessed & ~right, "guessed": guessed, "left_out": ~counted, "right": right}
+    counts |= {"unread_wrong": unread & counted & ~guessed & ~right, "guessed": guessed, "left_out": ~counted}
+    counts |= {"unread_right": right}
     return out | {name: int(flags.sum()) for name, flags in counts.items()} | {"videos": rows["video"].nunique()}
 
 
@@ -127,9 +129,10 @@ def read_differently(readings: Readings) -> pd.DataFrame:
         "C guessed, right".
     """
     tables = list(readings.by_protocol.values())
-    read = pd.concat([_read(table) for table in tables], axis=1)
-    grade = pd.concat([table["correct"].astype(int).where(table["counted"], NONE) for table in tables], axis=1)
-    graded, differs = grade.nunique(axis=1) > 1, (read.nunique(axis=1) > 1) | (grade.nunique(axis=1) > 1)
+    read = np.stack([_read(table) for table in tables])
+    grade = np.stack([table["correct"].astype(int).where(table["counted"], NONE) for table in tables])
+    graded = grade.max(0) != grade.min(0)
+    differs = graded | (read.max(0) != read.min(0))
     order = [*readings.rows.index[differs & graded], *readings.rows.index[differs & ~graded]]
     rows = readings.rows.loc[order]
     found = rows[["key", "setting", "video", "question", "answer"]].copy()
@@ -150,66 +153,90 @@ def _shown(labels: Sequence[str], entry: dict[str, Any]) -> str:
     return f"{_label(labels, entry['chosen'])} {'guessed, ' if entry['guessed'] else ''}{count}"
 
 
-def format_protocols(readings: Readings, most: int) -> str:
+def format_protocols(
+    readings: Readings, accuracy: pd.DataFrame, pairs: pd.DataFrame, differing: pd.DataFrame, most: int
+) -> str:
     """Format the tables of readings as text.
 
     Args:
         readings: From `read_by_protocols`.
+        accuracy, pairs, differing: From `protocol_accuracy`, `protocol_pairs` and `read_differently`.
         most: How many of the replies that are read differently to list.
     """
-    accuracy, pairs, differing = protocol_accuracy(readings), protocol_pairs(readings), read_differently(readings)
+    settings = list(accuracy["setting"].unique())
+    numbers = {name: str(i) for i, name in enumerate(settings, 1)}
     blocks = []
-    for setting, part in accuracy.groupby("setting", sort=False):
+    for name in settings:
+        part, two = (table[table["setting"] == name] for table in (accuracy, pairs))
         counts = part.iloc[0]
-        failed = f", {counts['failed']} failed" * bool(counts["failed"])
-        videos = f"{counts['videos']} video{'s' * (counts['videos'] != 1)}"
-        blocks.append(f"{printable(setting)}: {counts['questions']} questions about {videos}{failed}\n{_lines(part)}")
-    guessed = f"\nGuesses are those of seed {readings.seed}; expected has each at its chance of being right."
+        failed = f", {counts['failed']} failed" if counts["failed"] else ""
+        videos = "1 video" if counts["videos"] == 1 else f"{counts['videos']} videos"
+        number = f"{numbers[name]}. " if len(settings) > 1 else ""
+        lines = [
+            f"{number}{printable(name)}: {counts['questions']} questions about {videos}{failed}",
+            _accuracies(part),
+        ]
+        blocks.append("\n".join([*lines, "", _pairs(two)] if len(two) else lines))
     notes = [f"  {row['protocol']}: {row['note']}" for row in accuracy.drop_duplicates("protocol").to_dict("records")]
-    blocks.append("\n".join(["Replies that name no option:", *notes]) + guessed * bool(accuracy["guessed"].any()))
-    for count, what in (
-        (readings.not_asked, "questions have not been asked yet: the numbers cover only the others."),
-        (readings.need_judge, "questions have no options and need a judge: they are in none of these numbers."),
-    ):
-        blocks += [f"{count:,} {what}"] * bool(count)
+    if accuracy["guessed"].any():
+        notes.append(f"Guesses are those of seed {readings.seed}; expected has each at its chance of being right.")
+    blocks.append("\n".join(["Unparsable replies and failed questions:", *notes]))
+    if readings.not_asked:
+        blocks.append(f"{readings.not_asked:,} questions have not been asked yet: the numbers cover only the others.")
+    if readings.need_judge:
+        blocks.append(f"{readings.need_judge:,} questions need a judge: they are in none of these numbers.")
     if len(pairs):
-        blocks.append(f"Pairs of protocols:\n{_indented(pairs.rename(columns=lambda name: name.replace('_', ' ')))}")
-        blocks.append(f"{len(differing)} of {len(readings.rows)} replies are read or counted differently.")
+        blocks.append(f"{len(differing):,} of {len(readings.rows):,} replies are read or counted differently.")
     if len(differing) and most:
-        blocks[-1] += f"\n{_listed(differing.head(most), readings)}"
+        shown = differing.head(most).assign(setting=lambda table: table["setting"].map(numbers))
+        columns = ["key", *["setting"] * int(len(settings) > 1), "reply", "right", *readings.by_protocol]
+        shown = shown.assign(reply=[_short(reply) for reply in shown["reply"]])[columns]
+        blocks[-1] += f"\n{_aligned(shown)}"
     return "\n\n".join(blocks)
 
 
-def _lines(part: pd.DataFrame) -> str:
+def _accuracies(part: pd.DataFrame) -> str:
     """Format the accuracies of one setting."""
     shown = part[["protocol"]].copy()
-    ends = zip(part["accuracy"], part["low"], part["high"])
     shown["accuracy, %"] = [
-        "none" if np.isnan(mean) else f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in ends
+        "none" if np.isnan(row["accuracy"]) else f"{row['accuracy']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+        for row in part.to_dict("records")
     ]
     if part["guessed"].any():
         shown["expected"] = [f"{value:.1f}" for value in part["expected"]]
-    for column in ("counted", "unparsable", "wrong", "guessed", "left_out", "right"):
-        shown[column.replace("_", " ")] = part[column]
     shown["mean of"] = part["mean"]
-    return _indented(shown)
+    shown[["counted", "unparsable"]] = part[["counted", "unparsable"]]
+    for column, name in FATES.items():
+        if part[column].any():
+            shown[f"-> {name}"] = part[column]
+    return _aligned(shown)
 
 
-def _listed(differing: pd.DataFrame, readings: Readings) -> str:
-    names = list(readings.by_protocol)
-    several = ["setting"] * (differing["setting"].nunique() > 1)
-    shown = differing[["key", *several, "reply", "right", *names]].copy()
-    shown["reply"] = [_short(reply) for reply in shown["reply"]]
-    return _indented(shown.map(lambda cell: printable(str(cell))))
+def _pairs(pairs: pd.DataFrame) -> str:
+    """Format the pairs of protocols in one setting."""
+    names = [f"{row['one']} and {row['other']}" for row in pairs.to_dict("records")]
+    columns = {"only_one_right": "right under the first only", "only_other_right": "under the second only"}
+    shown = pairs.rename(columns={"read_differently": "read differently"} | columns).iloc[:, 3:]
+    shown.insert(0, "pair", names)
+    return _aligned(shown)
 
 
-def _short(reply: str | None) -> str:
+def _short(reply: Any) -> str:
     """Return a reply in quotes on one line, without control characters."""
-    if reply is None:
+    if not isinstance(reply, str):  # pandas has NaN for a missing text
         return "(failed)"
     plain = "".join(c if c.isprintable() else " " for c in reply)
     return f'"{plain}"' if len(plain) <= _REPLY_WIDTH else f'"{plain[: _REPLY_WIDTH - 3]}..."'
 
 
-def _indented(table: pd.DataFrame) -> str:
-    return "\n".join(f"  {line}" for line in table.to_string(index=False).split("\n"))
+def _aligned(table: pd.DataFrame) -> str:
+    """Format a table with texts to the left and numbers to the right."""
+    lines = [""] * (len(table) + 1)
+    for name in table:
+        cells = [str(name), *(printable(str(cell)) for cell in table[name])]
+        width = max(map(len, cells))
+        numbers = pd.api.types.is_numeric_dtype(table[name])
+        lines = [
+            f"{line}  {cell:>{width}}" if numbers else f"{line}  {cell:<{width}}" for line, cell in zip(lines, cells)
+        ]
+    return "\n".join(line.rstrip() for line in lines)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from sfllava.evaluators.protocols import load_protocol, protocol_names
 from sfllava.evaluators.protocols.base import YES_NO, Draw, Protocol, Reading, right_index
+from sfllava.files import printable
 from sfllava.prompts import LETTERS
 from sfllava.runs.identity import question_of
 from sfllava.runs.run_folder import RunError, read_rows, read_run
@@ -36,8 +37,8 @@ class Readings:
     Attributes:
         benchmark: The name of the benchmark.
         rows: One row per question and setting, with key, setting, video, question, answer, reply (None for a question
-            that failed), choices (the number of options), labels (of the options) and right (the index of the right
-            one, or -1); and in "type" and further columns its groups.
+            that failed), labels (of the options), right (the index of the right one, or -1) and groups (its type
+            among them).
         by_protocol: For each protocol, as many rows with correct, parsed, counted, guessed and chosen (an index, or
             -1); see `evaluators.protocols.base.Reading`.
         protocols: The protocols.
@@ -64,8 +65,8 @@ def read_by_protocols(
         run: The run folder.
         protocols: Names of protocols. Default: all.
         setting: Read the replies of this setting only.
-        seed: Seed of the guesses of those protocols that guess. A guess depends on the seed, the protocol, the question
-            and the setting, and on nothing else.
+        seed: Seed of the guesses of those protocols that guess. A guess depends on the seed, the question and the
+            setting, so that protocols with one rule guess the same.
 
     Raises:
         SfllavaError: There is no such run, protocol or setting, the run has no answers yet, or its questions have no
@@ -84,10 +85,11 @@ def read_by_protocols(
             table.append(row)
     if not table.rows:
         tasks = ", ".join(sorted(table.skipped))
-        needed = (
-            f"needed questions with options, got {tasks} questions, which need a judge" if tasks else "no answers yet"
+        raise RunError(
+            f"{run}: needed questions with options, got {tasks} questions: they need a judge"
+            if tasks
+            else f"{run}: no answers yet"
         )
-        raise RunError(f"{run}: {needed}")
     skipped = sum(table.skipped.values())
     asked = identity["questions"] * (len(names) if setting is None else 1)
     waiting = max(0, asked - len(table.rows) - skipped)
@@ -110,13 +112,14 @@ class _Table:
             self.skipped[question.task] = self.skipped.get(question.task, 0) + 1
             return
         reply = None if row["error"] else row["prediction"]
-        right, labels = right_index(question), _labels(question)
-        about = {"key": question.key, "setting": row["setting"], "video": question.video, "question": question.text}
-        about |= {"answer": question.answer, "reply": reply, "choices": len(labels), "labels": labels}
-        about |= {"right": NONE if right is None else right, "type": question.type}
-        self.rows.append(about | {name: text for name, text in question.groups.items() if name not in about})
+        right = right_index(question)
+        self.rows.append(
+            {"key": question.key, "setting": row["setting"], "video": question.video, "question": question.text}
+            | {"answer": question.answer, "reply": reply, "labels": _labels(question)}
+            | {"right": NONE if right is None else right, "groups": {"type": question.type, **question.groups}}
+        )
+        draw = _draw(self._seed, question.key, row["setting"])
         for protocol in self._protocols:
-            draw = _draw(self._seed, protocol.name, question.key, row["setting"])
             self._add(protocol.name, protocol.read(self._benchmark, question, reply, draw))
 
     def _add(self, protocol: str, reading: Reading) -> None:
@@ -129,20 +132,20 @@ class _Table:
         for name, flags in self._flags.items():
             columns = {flag: np.array(values, dtype=bool) for flag, values in flags.items()}
             by_protocol[name] = pd.DataFrame(columns | {"chosen": np.array(self._chosen[name], dtype=int)})
-        return pd.DataFrame(self.rows), by_protocol
+        return pd.DataFrame(self.rows, dtype=object), by_protocol  # as texts, pandas refuses lone surrogates
 
 
 def _labels(question: Question) -> tuple[str, ...]:
     if question.task == "yes_no":
         return YES_NO
     if question.task == "caption_matching":
-        return tuple(option.partition(": ")[0] for option in question.options)
+        return tuple(printable(option.partition(": ")[0]) for option in question.options)
     return tuple(LETTERS[: len(question.options)])
 
 
-def _draw(seed: int, protocol: str, key: str, setting: str) -> Draw:
+def _draw(seed: int, key: str, setting: str) -> Draw:
     def draw(options: int) -> int:
-        place = zlib.crc32("\n".join((protocol, key, setting)).encode("utf-8", "backslashreplace"))
+        place = zlib.crc32(f"{key}\n{setting}".encode("utf-8", "backslashreplace"))
         return int(np.random.default_rng([seed, place]).integers(options))
 
     return draw

@@ -17,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.complete_with(names, options.protocols)
     parser.add_argument("--setting", metavar="NAME", help="this setting of the run only (default: all)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of guesses (default: 0)")
-    parser.add_argument(
-        "--list", type=int, default=20, metavar="N", help="list so many differing replies (default: 20)"
-    )
+    parser.add_argument("--list", type=int, default=20, metavar="N", help="list so many differing replies (20)")
     parser.add_argument("--csv", metavar="FILE", help="write all differing replies")
     parser.add_argument("--out", metavar="DIR", help="write the figure and the tables here")
 
@@ -32,19 +30,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list < 0:
         raise SfllavaError(f"--list must be at least 0, got {arguments.list}")
     readings = read_by_protocols(arguments.run_folder, arguments.protocol, arguments.setting, arguments.seed)
-    print(tables.format_protocols(readings, arguments.list))
+    accuracy, pairs = tables.protocol_accuracy(readings), tables.protocol_pairs(readings)
     differing = tables.read_differently(readings)
+    print(tables.format_protocols(readings, accuracy, pairs, differing, arguments.list))
     if arguments.csv:
         write_file(Path(arguments.csv), as_csv(differing).encode())
     if arguments.out:
         from sfllava.plots.protocols import protocols_figure
         from sfllava.plots.static import save
 
-        accuracy = tables.protocol_accuracy(readings)
         figure = protocols_figure(accuracy)
-        found = {"protocols": accuracy, "protocol_pairs": tables.protocol_pairs(readings), "differing": differing}
         with folder_of_parts(Path(arguments.out)) as parts:
-            for name, table in found.items():
+            for name, table in {"protocols": accuracy, "protocol_pairs": pairs, "differing": differing}.items():
                 write_file(parts / f"{name}.csv", as_csv(table).encode())
             for kind in ("svg", "pdf", "png"):
                 save(figure, parts / f"protocols.{kind}")

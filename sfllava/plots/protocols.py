@@ -13,8 +13,19 @@ from matplotlib.figure import Figure
 
 from sfllava.plots.static import MARKERS, STYLE, TEXT, legend_below
 
-_FATES = {"wrong": ("0.35", ""), "guessed": ("0.6", "////"), "left_out": ("1.0", ""), "right": ("0.85", "....")}
-"""Column of the table -> grey and hatching, which need no colours to be told apart"""
+# greys and hatching, which need no colours to be told apart
+_STYLES = {
+    "unread_wrong": ("0.35", ""),
+    "guessed": ("0.8", "////"),
+    "left_out": ("1", ""),
+    "unread_right": ("0.9", "..."),
+}
+_COUNTED = {
+    "unread_wrong": "counted as wrong",
+    "guessed": "guessed",
+    "left_out": "left out",
+    "unread_right": "as right",
+}
 
 
 def protocols_figure(accuracy: pd.DataFrame) -> Figure:
@@ -29,6 +40,7 @@ def protocols_figure(accuracy: pd.DataFrame) -> Figure:
     protocols, settings = list(accuracy["protocol"].unique()), list(accuracy["setting"].unique())
     colours = sns.color_palette("colorblind", 10)
     lane = 0.8 / len(settings)
+    names = {fate: name for fate, name in _COUNTED.items() if accuracy[fate].to_numpy().any()}
     with sns.axes_style("whitegrid"), matplotlib.rc_context({**STYLE, "hatch.linewidth": 0.6}):
         height = 1.3 + len(protocols) * max(0.4, 0.17 * len(settings))
         figure, (left, right) = plt.subplots(
@@ -42,27 +54,28 @@ def protocols_figure(accuracy: pd.DataFrame) -> Figure:
                 fmt=MARKERS[i % len(MARKERS)], color=colours[i % 10], markersize=4, elinewidth=0.8, capsize=2,
                 label=setting if len(settings) > 1 else None,
             )  # fmt: skip
-            _draw_fates(right, rows, at, lane)
+            _draw_fates(right, rows, at, lane, names if i == 0 else {})
         left.set(xlabel="accuracy, % (95 % interval)", yticks=range(len(protocols)), yticklabels=protocols)
         left.set_ylim(len(protocols) - 0.5, -0.5)
-        left.grid(axis="y", visible=False)
-        right.set_xlabel("questions without a readable reply, %")
-        right.set_xlim(0, max(1.0, right.get_xlim()[1]))
-        right.grid(axis="y", visible=False)
-        handles, names = left.get_legend_handles_labels() if len(settings) > 1 else ([], [])
-        fates = dict(zip(*right.get_legend_handles_labels()[::-1]))
-        legend_below(figure, [*handles, *fates.values()], [*names, *fates])
+        largest = 100 * (accuracy[list(_STYLES)].sum(axis=1) / accuracy["questions"]).max()
+        right.set(xlabel="questions without a readable reply, %", xlim=(0, max(1.0, 1.05 * largest)))
+        for axis in (left, right):
+            axis.grid(axis="y", visible=False)
+        if len(settings) > 1:
+            legend_below(figure, *left.get_legend_handles_labels())
+        if largest:
+            figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", frameon=False, ncols=4)
     plt.close(figure)
     return figure
 
 
-def _draw_fates(axis: Any, rows: pd.DataFrame, at: np.ndarray, lane: float) -> None:
+def _draw_fates(axis: Any, rows: pd.DataFrame, at: np.ndarray, lane: float, names: dict[str, str]) -> None:
     """Draw the shares of questions without a readable reply as stacked bars, one part for what becomes of them."""
     start = np.zeros(len(rows))
-    for fate, (grey, hatch) in _FATES.items():
+    for fate, (grey, hatch) in _STYLES.items():
         share = 100 * rows[fate].to_numpy(float) / rows["questions"].to_numpy(float)
         axis.barh(
             at, share, 0.85 * lane, left=start, color=grey, hatch=hatch, edgecolor="0.2", linewidth=0.5,
-            label=f"counted {fate}" if fate in ("wrong", "right") else fate.replace("_", " "),
+            label=names.get(fate),
         )  # fmt: skip
         start += share
