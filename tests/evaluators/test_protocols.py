@@ -10,7 +10,7 @@ import sfllava.evaluators.protocols as package
 from sfllava.benchmarks import load_benchmark
 from sfllava.evaluators.protocols import load_protocol, protocol_names
 from sfllava.evaluators.protocols.base import YES_NO, Protocol
-from sfllava.prompts import LETTERS, options_text
+from sfllava.prompts import LETTERS, families, options_text
 from sfllava.runs.run_json import choose_prompts
 from sfllava.types import Question, SfllavaError
 
@@ -406,6 +406,18 @@ def test_requests():
     for benchmark in ("nextqa", "egoschema", "intentqa", "choice"):
         assert load_protocol("official").wording(benchmark, "choice") is None
     assert load_protocol("strict").wordings == {}
+
+
+def test_every_request_is_a_prompt_in_every_chat_format():
+    for protocol in map(load_protocol, NAMES):
+        for key, wording in protocol.wordings.items():
+            yes_no = key.endswith("yes_no")
+            question = Question("Why {x}?", options=() if yes_no else OPTIONS, subtitles="[00:01] hello")
+            for family in families():
+                _, after = wording.prompt(family, protocol.name).pieces(question)
+                assert after.count("Why {x}?") == after.count("[00:01] hello") == 1
+                assert yes_no or all(after.count(option) >= 1 for option in OPTIONS)
+                assert "{question}" not in after and "{options}" not in after and "{label}" not in after
 
 
 def test_a_run_with_subtitles_has_the_request_for_subtitles(tmp_path):
