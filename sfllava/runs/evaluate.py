@@ -168,7 +168,7 @@ def prepare(
     asked = _choose_questions(benchmark, limit, seed)
     runner = model if isinstance(model, Runner) else LocalRunner(model)
     settings = [setting.for_model(runner.info) for setting in _list_settings(settings)]
-    defaults = choose_prompts(runner.info.family, benchmark, asked, prompt, protocol)
+    defaults = choose_prompts(runner.info.family, benchmark, asked, prompt, protocol, subtitles)
     prompts = prompts_by_setting(settings, defaults)
     options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds, subtitles)
     _check(runner.info, benchmark, asked, settings, options)

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 
 def choose_prompts(
-    family: str, benchmark: Benchmark, asked: Sequence[Question], prompt: Prompt | None, protocol: str | None
+    family: str,
+    benchmark: Benchmark,
+    asked: Sequence[Question],
+    prompt: Prompt | None,
+    protocol: str | None,
+    subtitles: bool = False,
 ) -> dict[Task, Prompt]:
     """Return the prompt of each task that the questions have."""
     if prompt is not None and protocol is not None:
@@ -35,7 +40,7 @@ def choose_prompts(
     chosen = load_protocol(protocol) if protocol else None
     found: dict[Task, Prompt] = {}
     for task in tasks:
-        wording = chosen.wording(benchmark.name, task) if chosen else None
+        wording = chosen.wording(benchmark.name, task, subtitles) if chosen else None
         found[task] = wording.prompt(family, f"{family}/{protocol}") if wording else pack_prompt(family, task)
     return found
 
