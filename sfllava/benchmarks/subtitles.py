@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sfllava.benchmarks.question_files import BenchmarkError
+from sfllava.benchmarks.rows import BenchmarkError
 
 _TIMES = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})\s*-->\s*(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
 _TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sfllava.benchmarks.base import Spec
-from sfllava.benchmarks.question_files import BenchmarkError, Row, read_rows, to_question
+from sfllava.benchmarks.question_files import to_question
+from sfllava.benchmarks.rows import BenchmarkError, Row, read_rows
 from sfllava.types import Question, Task
 
 # type -> its CSV files, and the one JSON file that the published code prepares
