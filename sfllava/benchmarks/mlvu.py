@@ -13,33 +13,33 @@ from pathlib import Path
 from sfllava.benchmarks.base import Headline, Spec
 from sfllava.benchmarks.choices import find_letter, find_text, text_list, without_options
 from sfllava.benchmarks.question_files import QuestionsRead, choice_question, describe_flaw, read_table
-from sfllava.benchmarks.rows import Row, read_rows, require
+from sfllava.benchmarks.rows import BenchmarkError, Row, read_rows, require
 from sfllava.types import Question, Task
 
-# file and folder of each task -> its questions
+# file and folder of each task -> its questions and videos
 _COUNTS = {
-    "1_plotQA": 539,
-    "2_needle": 355,
-    "3_ego": 352,
-    "4_count": 206,
-    "5_order": 259,
-    "6_anomaly_reco": 200,
-    "7_topic_reasoning": 263,
+    "1_plotQA": (539, 160),
+    "2_needle": (355, 129),
+    "3_ego": (352, 84),
+    "4_count": (206, 206),
+    "5_order": (259, 259),
+    "6_anomaly_reco": (200, 200),
+    "7_topic_reasoning": (263, 204),
 }
 _COLUMNS = ("video", "question", "candidates", "answer")
 _FLAT_COLUMNS = ("video_name", "question", "candidates", "answer", "task_type", "question_id")
 
 
 def read_mlvu(path: Path, name: str, task: Task) -> QuestionsRead:
-    """Read the folder of the original JSON files, or the one parquet file of lmms-eval."""
-    if any((path / f"{stem}.json").exists() for stem in _COUNTS):
+    """Read the original JSON files, which are in one folder, or one of them; or the one parquet file of lmms-eval."""
+    if path.stem in _COUNTS or any((path / f"{stem}.json").exists() for stem in _COUNTS):
         return read_tasks(path, name, list(_COUNTS), _COLUMNS, _question)
     folders = {task_of(stem): stem for stem in _COUNTS}
     return QuestionsRead(*read_table(path, name, _FLAT_COLUMNS, partial(flat_question, folders), "question_id"))
 
 
 def read_tasks(
-    folder: Path,
+    path: Path,
     name: str,
     stems: Sequence[str],
     columns: Sequence[str],
@@ -48,7 +48,7 @@ def read_tasks(
     """Read the original JSON files of several tasks.
 
     Args:
-        folder: the folder that has them.
+        path: the folder that has them, or one of them.
         name: the benchmark's name, with which each key begins.
         stems: the names of the files, without suffix.
         columns: the fields that each row must have.
@@ -60,6 +60,7 @@ def read_tasks(
     Raises:
         BenchmarkError: a file is missing or malformed.
     """
+    folder, stems = (path.parent, [path.stem]) if path.is_file() and path.stem in stems else (path, stems)
     questions: list[Question] = []
     files: list[Path] = []
     blank = []
@@ -69,11 +70,19 @@ def read_tasks(
         for i, row in enumerate(rows):
             where = f"{read[0]}, row {i + 1}"
             require(row, columns, where)
-            if not any(map(str.strip, [str(row["question"]), str(row["answer"]), *row.get("candidates", ())])):
+            if _is_blank(row):
                 blank.append(f"{read[0].name}, row {i + 1}")
                 continue
             questions.append(make(row, stem, f"{name}/{task_of(stem)}/{i}", where))
+    if not questions:
+        raise BenchmarkError(f"{path}: no questions in it")
     return QuestionsRead(questions, files, describe_flaw("blank row, left out", blank))
+
+
+def _is_blank(row: Row) -> bool:
+    options = row.get("candidates")
+    texts = [row["question"], row["answer"], *(options if isinstance(options, list) else ())]
+    return not any(str(text).strip() for text in texts)
 
 
 def task_of(stem: str) -> str:
@@ -116,8 +125,9 @@ SPEC = Spec(
     task="choice",
     questions=("mlvu/mlvu_dev.parquet", "MLVU/json", "MLVU/MLVU/json", "mlvu/json"),
     videos=("MLVU/video", "MLVU/MLVU/video", "mlvu/video", "mlvu"),
-    question_count=sum(_COUNTS.values()),
-    video_count=1_242,
+    question_count=sum(questions for questions, _ in _COUNTS.values()),
+    video_count=sum(videos for _, videos in _COUNTS.values()),
+    counts={f"{stem}.json": counts for stem, counts in _COUNTS.items()},
     read=read_mlvu,
     headline=Headline("M-Avg", ("type",)),
     movable_videos=True,

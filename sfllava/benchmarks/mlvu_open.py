@@ -17,9 +17,7 @@ _COUNTS = {"8_sub_scene": (201, 201), "9_summary": (217, 216)}
 
 def read_mlvu_open(path: Path, name: str, task: Task) -> QuestionsRead:
     """Read the original JSON files, which are next to those of the multiple-choice tasks."""
-    stems = [path.stem] if path.stem in _COUNTS else list(_COUNTS)
-    folder = path.parent if path.stem in _COUNTS else path
-    return read_tasks(folder, name, stems, ("video", "question", "answer"), _question)
+    return read_tasks(path, name, list(_COUNTS), ("video", "question", "answer"), _question)
 
 
 def _question(row: Row, stem: str, key: str, where: str) -> Question:

@@ -94,6 +94,12 @@ def test_the_original_files_ask_the_same(shared, folder):
     assert Counter(q.type for q in benchmark.questions) == COUNTS and len(benchmark.files) == 7
 
 
+def test_one_original_file(folder):
+    benchmark = load_benchmark("mlvu", folder / "2_needle.json")
+    assert check(benchmark).ok and "questions  355, as published" in str(check(benchmark))
+    assert benchmark.questions == [q for q in load_benchmark("mlvu", folder).questions if q.type == "needle"]
+
+
 def test_flaws_of_the_original_files_are_counted_and_named(folder):
     benchmark = load_benchmark("mlvu", folder)
     text = str(check(benchmark))
@@ -172,6 +178,8 @@ def test_the_open_tasks(tmp_path):
     ("change", "message"),
     [
         ({"candidates": "x"}, r"3_ego\.json, row 1: candidates must be a list"),
+        ({"candidates": 5}, r"3_ego\.json, row 1: candidates must be a list"),
+        ({"candidates": [], "question": ""}, r"3_ego\.json, row 1: needed options, got none"),
         ({"candidates": []}, r"3_ego\.json, row 1: needed options, got none"),
         ({"answer": None}, r"3_ego\.json, row 1: missing answer"),
         ({"question": ""}, r"3_ego\.json, row 1: question is empty"),
