@@ -14,8 +14,9 @@ from pathlib import Path
 
 from sfllava.benchmarks.base import Spec
 from sfllava.benchmarks.ig_vlm import LICENCE, ig_vlm_file
-from sfllava.benchmarks.question_files import BenchmarkError, Row, read_rows, to_question
+from sfllava.benchmarks.question_files import to_question
 from sfllava.benchmarks.remote_files import Downloads, Videos
+from sfllava.benchmarks.rows import BenchmarkError, Row, read_rows
 from sfllava.types import Question, Task
 
 # type -> its CSV files, and the one JSON file that the published code prepares

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import signal
@@ -32,15 +31,6 @@ EIGHT = ["activitynet", "egoschema", "intentqa", "msrvtt", "msvd", "nextqa", "tg
 TGIF = "open_ended_qa/TGIF_FrameQA.csv"
 
 
-def declared():
-    found = benchmarks_with_downloads()
-    if importlib.util.find_spec("sfllava.benchmarks.downloads.pending"):
-        from sfllava.benchmarks.downloads.pending import PENDING
-
-        found |= PENDING
-    return found
-
-
 def served_at(url, server):
     return urlsplit(resolve(url, server.url).url).path
 
@@ -50,7 +40,7 @@ def server(shared, monkeypatch):
     """A server with every published question file that is at hand, at the path where its host has it."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with FileServer() as running:
-        for target in find_targets(declared(), ["questions"]):
+        for target in find_targets(benchmarks_with_downloads(), ["questions"]):
             path = shared / "qa" / target.file.path
             if path.exists():
                 running.files[served_at(target.file.url, running)] = path.read_bytes()
@@ -89,7 +79,7 @@ def test_the_eight_declare_the_published_files(shared):
 
 
 def test_the_new_ones_declare_the_published_files(shared):
-    found = declared()
+    found = benchmarks_with_downloads()
     for name in ("videomme", "longvideobench", "mlvu", "tempcompass", "nextgqa"):
         for file in found[name].questions:
             assert is_there(shared / "qa" / file.path, file.size, file.sha256) and file.size and file.sha256
@@ -97,7 +87,7 @@ def test_the_new_ones_declare_the_published_files(shared):
 
 
 def test_every_declared_file_has_a_safe_place_and_a_pinned_address():
-    for target in find_targets(declared(), ["questions", "videos"]):
+    for target in find_targets(benchmarks_with_downloads(), ["questions", "videos"]):
         file = target.file
         for path in (file.path, file.unpack or "x"):
             assert not Path(path).is_absolute() and ".." not in Path(path).parts
@@ -106,14 +96,14 @@ def test_every_declared_file_has_a_safe_place_and_a_pinned_address():
         # a branch may be named only where the contents are known
         if "@main/" in file.url:
             assert file.sha256 and file.size, file.url
-    for name, each in declared().items():
+    for name, each in benchmarks_with_downloads().items():
         assert each.licence and each.videos.licence and each.videos.size and each.videos.place.startswith("http"), name
 
 
 def test_the_page_in_the_docs_has_every_benchmark():
     page = (ROOT / "docs" / "downloads.md").read_text()
     rows = {row.split(" | ")[0].strip("| "): row for row in page.splitlines() if row.startswith("| ")}
-    for name, each in declared().items():
+    for name, each in benchmarks_with_downloads().items():
         fetched = rows[name].split(" | ")[2]
         assert fetched.startswith("yes" if each.videos.files else "no")
         assert each.videos.place in rows[name] or "see nextqa" in rows[name]
@@ -146,7 +136,7 @@ def test_without_names_all_benchmarks_that_have_downloads(server, tmp_path, caps
 
 
 def test_the_new_benchmarks_from_their_hubs(server, tmp_path):
-    new = {name: each for name, each in declared().items() if name not in EIGHT and name != "mvbench"}
+    new = {name: each for name, each in benchmarks_with_downloads().items() if name not in EIGHT and name != "mvbench"}
     targets = find_targets(new, ["questions"])
     outcomes = download(targets, tmp_path, source=server.url, options=FetchOptions(progress=False))
     assert [outcome.note for outcome in outcomes] == [""] * len(targets) and len(targets) >= 12
@@ -155,7 +145,7 @@ def test_the_new_benchmarks_from_their_hubs(server, tmp_path):
 
 
 def test_a_file_whose_sha256_is_not_known_says_so(server, tmp_path):
-    target = Target("mvbench", "questions", declared()["mvbench"].questions[0])
+    target = Target("mvbench", "questions", benchmarks_with_downloads()["mvbench"].questions[0])
     server.files[served_at(target.file.url, server)] = b"[]"
     for state in ("fetched", "there"):
         (outcome,) = download([target], tmp_path, source=server.url, options=FetchOptions(progress=False))
@@ -339,7 +329,7 @@ def test_videos_that_cannot_be_had_are_named(videos, tmp_path, capsys):
 
 
 def test_one_archive_for_two_benchmarks_is_fetched_once():
-    found = declared()
+    found = benchmarks_with_downloads()
     if "nextgqa" in found:
         both = {name: found[name] for name in ("nextqa", "nextgqa")}
         assert len(find_targets(both, ["videos"])) == 1
