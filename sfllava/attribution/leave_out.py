@@ -70,16 +70,45 @@ def leave_out(
     Raises:
         SfllavaError: a part cannot be left out.
     """
-    prompt = prompt or attribution.setting.prompt_or(None)
-    question, generated_ids = attribution.question, attribution.token_ids
-    removable = removable_parts(attribution)
-    tokens = model.tokens(attribution.setting, grid, attribution.video.pts_seconds)
+    for part, changes in leave_out_all(model, [attribution], grid, parts, prompt=prompt, prefix=prefix, going=going):
+        yield part, changes[0]
+
+
+def leave_out_all(
+    model: VideoLM,
+    attributions: Sequence[Attribution],
+    grid: Tensor,
+    parts: Sequence[str] | None = None,
+    *,
+    prompt: Prompt | None = None,
+    prefix: Prefix | None = None,
+    going: Callable[[], bool] = lambda: True,
+) -> Iterator[tuple[str, list[float]]]:
+    """Measure the same for several answers about one video at one setting.
+
+    The visual tokens that remain without a part go through the language model once for all answers.
+
+    Args:
+        model, grid, parts, prompt, prefix, going: as in `leave_out`.
+        attributions: at least one answer; `left_out` of each collects its results.
+
+    Yields:
+        Part, and the change of each answer in nats.
+
+    Raises:
+        SfllavaError: a part cannot be left out.
+    """
+    first = attributions[0]
+    prompt, prefix = prompt or first.setting.prompt_or(None), prefix or model.new_prefixes(1)[0]
+    removable = removable_parts(first)
+    tokens = model.tokens(first.setting, grid, first.video.pts_seconds)
     for part in removable if parts is None else parts:
         if part not in removable:
             raise SfllavaError(f"{part!r} cannot be left out; what can: {', '.join(removable) or 'nothing here'}")
         if not going():
             return
         rest = tokens.without(~removable[part])
-        without = float(log_likelihoods(model, rest, question, generated_ids, prompt, prefix).sum())
-        attribution.left_out[part] = without - attribution.log_likelihood
-        yield part, attribution.left_out[part]
+        for each in attributions:
+            without = log_likelihoods(model, rest, each.question, each.token_ids, prompt, prefix).sum()
+            each.left_out[part] = float(without) - each.log_likelihood
+        yield part, [each.left_out[part] for each in attributions]
