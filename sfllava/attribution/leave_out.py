@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from sfllava.aggregators.sources import TokenSource
 from sfllava.attribution.attribution import Attribution
 from sfllava.models.base import VideoLM
 from sfllava.models.packed_decoding import Prefix
@@ -31,14 +32,19 @@ def removable_parts(attribution: Attribution) -> dict[str, Tensor]:
         for source in attribution.sources:
             keep[source.name] = torch.ones(attribution.attention.shape[1], dtype=torch.bool)
             keep[source.name][source.tokens] = False
-    shares = torch.cat([source.frames for source in attribution.sources])
-    if (shares.max(1).values == 1).all():
+    if not mix_frames(attribution.sources):
+        shares = torch.cat([source.frames for source in attribution.sources])
         # the last frame first: the tokens before the first one left out need not be computed again
         for frame in reversed(range(shares.shape[1])):
             without = shares[:, frame] == 0
             if without.any() and not without.all():
                 keep[f"frame {frame}"] = without
     return keep
+
+
+def mix_frames(sources: Sequence[TokenSource]) -> bool:
+    """Return whether some visual token comes from several frames, so that no frame can be left out."""
+    return not all((source.frames.max(1).values == 1).all() for source in sources)
 
 
 def leave_out(

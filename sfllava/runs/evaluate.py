@@ -219,14 +219,7 @@ def _identity(
         benchmark.name,
         asked,
         [describe_setting(setting, model.grid) for setting in settings],
-        model={
-            "sha256_sampled": model.fingerprint,
-            "dtype": str(model.dtype),
-            "context": model.context,
-            "rope": rope_facts(model.rope),
-            "shape": model.shape.to_dict(),
-            **({"options": model.options} if model.options else {}),
-        },
+        model=describe_model(model),
         prompt=prompt.text,
         max_new_tokens=options.max_new_tokens,
         read=options.answer_mode,  # the field keeps this name, so that earlier runs can be resumed
@@ -275,6 +268,18 @@ def _write_scores(folder: RunFolder, questions: Sequence[Question], names: Seque
     folder.write_scores(scores)
     log.info("ended:\n%s", format_scores(scores))
     return scores
+
+
+def describe_model(model: ModelInfo) -> dict[str, Any]:
+    """Return the entry of a model in the identity in run.json."""
+    facts = {
+        "sha256_sampled": model.fingerprint,
+        "dtype": str(model.dtype),
+        "context": model.context,
+        "rope": rope_facts(model.rope),
+        "shape": model.shape.to_dict(),
+    }
+    return facts | ({"options": model.options} if model.options else {})
 
 
 def describe_setting(setting: Setting, grid: tuple[int, int] | None = None) -> dict[str, Any]:
