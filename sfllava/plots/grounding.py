@@ -19,7 +19,7 @@ from sfllava.plots import interactive, static
 from sfllava.plots.chart import Chart, Panel, Series
 from sfllava.plots.static import STYLE, TEXT, legend_below
 
-PANELS = (("IoP", ("mIoP", "IoP@0.3", "IoP@0.5", "Acc@GQA")), ("IoU", ("mIoU", "IoU@0.3", "IoU@0.5")))
+PANELS = (("IoP and Acc@GQA", ("mIoP", "IoP@0.3", "IoP@0.5", "Acc@GQA")), ("IoU", ("mIoU", "IoU@0.3", "IoU@0.5")))
 _SCORES = {"attention": "attention,\nrelative to even", "leave-out": "fall of log-likelihood\nwithout it, nats"}
 
 
@@ -72,13 +72,14 @@ def timeline(results: GroundingResults, key: str) -> Figure:
             for start, end in answer.spans:
                 axis.axvspan(start, end, color="0.6", alpha=0.45, linewidth=0, label="annotated span")
             axis.stairs(row["frame_scores"][name], edges, color="0.35", linewidth=0.7, baseline=None, label="score")
-            axis.stairs(smooth, edges, color=colour, linewidth=1.3, baseline=None, label=f"{name}: smoothed, clipped")
+            label = f"{name}, smoothed and clipped"
+            axis.stairs(smooth, edges, color=colour, linewidth=1.3, baseline=None, label=label)
             axis.axhline(rule.share * smooth.max(), color="0.4", linewidth=0.7, linestyle=":", label="threshold")
             if span is not None:
                 low, high = axis.get_ylim()
                 axis.set_ylim(low - 0.14 * (high - low), high)
                 at = low - 0.07 * (high - low)
-                axis.plot(span, [at, at], color=colour, linewidth=4, solid_capstyle="butt", label="predicted span")
+                axis.plot(span, [at, at], color="0.1", linewidth=4, solid_capstyle="butt", label="predicted span")
                 title = f"{name}: {span[0]:.2f} to {span[1]:.2f} s, IoU {best_iou(span, answer.spans):.2f}"
                 axis.set_title(title, loc="left")
             axis.set(ylabel=_SCORES.get(name, name), xlim=(0, edges[-1]))

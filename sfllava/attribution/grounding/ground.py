@@ -194,9 +194,9 @@ def _check(model: VideoLM, options: GroundingOptions, asked: Sequence[AnnotatedQ
         )
     if unscored := next((question for question in questions if find_evaluator(question.task) is None), None):
         raise SfllavaError(f"grounding needs questions with an offline score, got task {unscored.task!r}")
-    check_scores(options.setting, model.info, options.measures)
     shortest = min(sum(map(len, model.info.prompt_ids(question, options.prompt))) for question in questions)
     model.info.check_context(model.info.prompt_rows(options.setting), shortest, options.setting.name)
+    check_scores(options.setting, model.info, options.measures)
 
 
 def _identity(

@@ -224,9 +224,7 @@ def read_rows(folder: str | Path) -> list[Row]:
     for i, row in enumerate(rows, 1):
         lengths = {len(scores) for scores in row["frame_scores"].values()}
         if lengths - {len(row["frame_edges"]) - 1} or not row["spans"] or any(len(span) != 2 for span in row["spans"]):
-            raise RunError(
-                f"{folder / PREDICTIONS}, line {i}: its frame scores, frame_edges or spans do not fit together"
-            )
+            raise RunError(f"{folder / PREDICTIONS}, line {i}: frame_scores, frame_edges or spans of a wrong length")
     if len(rows) != identity["questions"]:
         raise RunError(
             f"{folder}: the run is not finished, with {len(rows)} of {identity['questions']} questions: the command "
