@@ -29,7 +29,7 @@ from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.evaluators import find_evaluator
 from sfllava.models.load import TINY
-from sfllava.runs.evaluate import versions
+from sfllava.runs.run_json import versions
 from sfllava.types import Question
 
 RESULTS = Path(__file__).with_name("results")

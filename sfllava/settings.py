@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sfllava.aggregators.base import Aggregator, for_model, make_images, name_of, token_count
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.prompts import Prompt, check_placeholders
-from sfllava.types import SfllavaError
+from sfllava.sampler.sampling import PUBLISHED, Sample, parse_rule
 
 D = TypeVar("D", bound=Prompt | None)
 
@@ -21,6 +21,8 @@ class Setting:
         frames: frames to sample; a shorter video gives all that it has.
         aggregation: an aggregator, or the name of one, such as `slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4`.
         label: its name in rows and figures; by default made of frames and aggregation.
+        frame_rule: which frames are sampled: `published`, `lmms-eval`, `vlmevalkit`, `mvbench`, or `fps:1,max:64` for
+            one frame per second and at most 64. The number after `max` replaces `frames`.
         prompt: text with <video>, {question} and {options}, used in this setting in place of the model family's own.
 
     Raises:
@@ -31,10 +33,13 @@ class Setting:
     aggregation: Aggregator | str = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
     label: str = ""
     prompt: str = ""
+    frame_rule: str = PUBLISHED
 
     def __post_init__(self) -> None:
-        if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
-            raise SfllavaError(f"frames must be a whole number of at least 1, got {self.frames!r}")
+        rule, most = parse_rule(self.frame_rule)
+        object.__setattr__(self, "frame_rule", rule)
+        object.__setattr__(self, "frames", most or self.frames)
+        Sample(self.frames, rule)  # raises if the number is impossible
         if self.prompt:
             check_placeholders(self.prompt, self.label or "prompt")
         if isinstance(self.aggregation, str):
@@ -73,9 +78,15 @@ class Setting:
 
     def frames_of(self, total: int | None) -> int:
         """Return how many frames are sampled of a video of `total` frames, or of one that has enough (None)."""
-        return self.frames if total is None else min(self.frames, total)
+        return self.sample.count(total)
+
+    @property
+    def sample(self) -> Sample:
+        """How many frames are sampled, and by which rule."""
+        return Sample(self.frames, self.frame_rule)
 
     @property
     def name(self) -> str:
         """The label, or frames and aggregation."""
-        return self.label or f"{self.frames}frms-{name_of(self.aggregation)}"
+        rule = "" if self.frame_rule == PUBLISHED else f"-{self.frame_rule}"
+        return self.label or f"{self.frames}frms{rule}-{name_of(self.aggregation)}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Task = Literal["open", "choice", "describe"]
+Task = Literal["open", "choice", "describe", "yes_no", "caption_matching", "captioning"]
 
 
 class SfllavaError(Exception):
@@ -13,11 +14,30 @@ class SfllavaError(Exception):
 
 
 @dataclass(frozen=True)
+class Clip:
+    """The part of a video that a question is about.
+
+    Attributes:
+        start: seconds from the start of the video; None for the start of the video.
+        end: seconds from the start of the video; None for the end of the video.
+        fps: frames per second of a folder of frame images, which has no clock of its own; None for a video file.
+    """
+
+    start: float | None = None
+    end: float | None = None
+    fps: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.start or 0:g} s to {'the end' if self.end is None else f'{self.end:g} s'}"
+
+
+@dataclass(frozen=True)
 class Question:
     """One question about one video.
 
     `key` is unique in a benchmark (its name and the row's position), `id` is what the file calls it and
-    may repeat. `answer` is the reference; for a choice question it is `options[answer_index]`.
+    may repeat. `answer` is the reference; for a choice question it is `options[answer_index]`. The options of caption
+    matching have their labels in them, such as "Caption A: ...".
     """
 
     text: str
@@ -29,6 +49,16 @@ class Question:
     id: str = ""
     type: str = ""
     task: Task = "open"
+    groups: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Further groups by which accuracy is broken down, such as {"duration": "short"}."""
+    clip: Clip | None = None
+    """The part of the video that the question is about; None for the whole video."""
+    subtitle_file: str = ""
+    """The name of the video's subtitles in the benchmark; empty if there are none."""
+    subtitle_start: float = 0.0
+    """The time in the subtitles at which the video starts, in seconds."""
+    subtitles: str = ""
+    """The subtitles that the prompt shows, one per line."""
 
 
 @dataclass(frozen=True)

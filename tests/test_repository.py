@@ -158,8 +158,10 @@ def test_the_changelog_has_the_version():
 )
 def test_packs_end_where_the_reply_starts(path):
     data = path.read_bytes()
-    assert data.count(b"<video>") == 1 and b"{question}" in data and b"\r" not in data
+    ends = {"video": (b"{request}", b"{reply}")}.get(path.stem, (b"{question}",))
+    assert data.count(b"<video>") == 1 and all(field in data for field in ends) and b"\r" not in data
     assert (b"{options}" in data) == (path.stem == "choice")
+    data = data.removesuffix(b"{reply}")
     # Llama 3's turns begin behind an empty line
     assert not data.endswith((b" ",) if path.parent.name == "llama3" else (b"\n\n", b" "))
 

@@ -17,6 +17,19 @@ from sfllava.types import Question, SfllavaError, Task
 
 
 @dataclass(frozen=True)
+class Headline:
+    """A benchmark's official number: the mean of the accuracies of its groups.
+
+    Attributes:
+        name: what papers call it, such as "M-Avg".
+        groups: the columns that define a group: "type", or a name in `Question.groups`.
+    """
+
+    name: str
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Spec:
     """What is fixed about a benchmark.
 
@@ -29,6 +42,8 @@ class Spec:
         video_count: the number of videos as published.
         read: (file or folder, name, task) -> the questions, and the files that they were read from.
         types: what the codes for types of question in its file mean.
+        subtitles: where its folder of subtitles may be below a root; the first that exists counts.
+        headline: the number that papers report, where it is not the accuracy over all questions.
     """
 
     name: str
@@ -39,6 +54,8 @@ class Spec:
     video_count: int | None = None
     read: Callable[[Path, str, Task], tuple[list[Question], list[Path]]] = read_questions
     types: Mapping[str, str] = field(default_factory=dict)
+    subtitles: tuple[str, ...] = ()
+    headline: Headline | None = None
 
 
 @dataclass
@@ -52,6 +69,7 @@ class Benchmark:
         files: the question files.
         looked_at: the places below a root where the folder of videos could have been.
         follow_links: links that lead out of the folder of videos are followed.
+        subtitles_dir: the folder of subtitles, None if there is none.
     """
 
     spec: Spec
@@ -60,6 +78,7 @@ class Benchmark:
     files: list[Path] = field(default_factory=list)
     looked_at: list[Path] = field(default_factory=list)
     follow_links: bool = False
+    subtitles_dir: Path | None = None
 
     @property
     def name(self) -> str:
@@ -96,6 +115,30 @@ class Benchmark:
             looked = f"; looked at {', '.join(map(str, self.looked_at))}" if self.looked_at else ""
             raise BenchmarkError(f"{self.name}: no folder of videos was given or found{looked}")
 
+    def find_subtitles(self, name: str) -> Path:
+        """Find the subtitles of a video.
+
+        Args:
+            name: the file's name or path below the folder of subtitles.
+
+        Returns:
+            Its path.
+
+        Raises:
+            BenchmarkError: there is no such file, or no folder of subtitles.
+        """
+        self.require_subtitles()
+        assert self.subtitles_dir is not None
+        path = self.subtitles_dir / name
+        if not path.resolve().is_relative_to(self.subtitles_dir.resolve()) or not path.is_file():
+            raise BenchmarkError(f"{name}: no such subtitles in {self.subtitles_dir}")
+        return path
+
+    def require_subtitles(self) -> None:
+        """Raise BenchmarkError if there is no folder of subtitles, or no question has any."""
+        if self.subtitles_dir is None or not any(question.subtitle_file for question in self.questions):
+            raise BenchmarkError(f"{self.name}: needed a folder of subtitles, found none")
+
     @cached_property
     def _index(self) -> VideoIndex:
         assert self.videos_dir is not None
@@ -109,6 +152,7 @@ def load_benchmark(
     *,
     root: str | Path | None = None,
     follow_links: bool = False,
+    subtitles: str | Path | None = None,
 ) -> Benchmark:
     """Load a benchmark's questions and find its folder of videos.
 
@@ -120,6 +164,7 @@ def load_benchmark(
         root: a folder with the published layout.
         follow_links: also follow links inside the folder of videos that lead out of it; that folder itself may always
             be a link.
+        subtitles: its folder of subtitles; by default it is looked for below `root`, then next to the videos.
 
     Returns:
         The benchmark; its `videos_dir` is None if there is no folder of videos.
@@ -138,7 +183,11 @@ def load_benchmark(
     places = [] if videos else _places(root, spec.videos, "data")
     videos_dir = Path(videos) if videos else _first_existing(places)
     read, files = spec.read(question_file, name, spec.task)
-    return Benchmark(spec, read, videos_dir, files, places, follow_links)
+    if subtitles and not Path(subtitles).is_dir():
+        raise BenchmarkError(f"{subtitles}: no such folder of subtitles")
+    near = [videos_dir.parent / Path(place).name for place in spec.subtitles] if videos_dir else []
+    subtitles_dir = Path(subtitles) if subtitles else _first_existing(_places(root, spec.subtitles, "data") + near)
+    return Benchmark(spec, read, videos_dir, files, places, follow_links, subtitles_dir)
 
 
 def find_benchmark(
@@ -148,12 +197,13 @@ def find_benchmark(
     root: str | Path | None = None,
     *,
     follow_links: bool = False,
+    subtitles: str | Path | None = None,
 ) -> Benchmark:
     """Return a benchmark that has its videos.
 
     Args:
         benchmark: a loaded one, or the name of one that `load_benchmark` loads with the other arguments.
-        questions, videos, root, follow_links: as in `load_benchmark`, for a benchmark by name.
+        questions, videos, root, follow_links, subtitles: as in `load_benchmark`, for a benchmark by name.
 
     Returns:
         The benchmark.
@@ -162,7 +212,9 @@ def find_benchmark(
         BenchmarkError: as in `load_benchmark`; there is no folder of videos; or arguments for a loaded benchmark.
     """
     if isinstance(benchmark, str):
-        benchmark = load_benchmark(benchmark, questions, videos, root=root, follow_links=follow_links)
+        benchmark = load_benchmark(
+            benchmark, questions, videos, root=root, follow_links=follow_links, subtitles=subtitles
+        )
     elif questions or videos or root:
         raise BenchmarkError(
             f"{benchmark.name}: root, questions and videos are for a benchmark by name; this one is loaded"

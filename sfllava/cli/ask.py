@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("questions", nargs="+", metavar="question")
     parser.add_argument("--frames", type=int, default=50, metavar="N", help="frames to sample (default: 50)")
     options.add_aggregation(parser)
+    options.add_frame_rule(parser, default="published")
     parser.add_argument("--json", action="store_true", help="print JSON, with token ids and seconds by stage")
     options.add_model(parser, 256)
 
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sfllava.runs.ask import ask, to_questions
     from sfllava.settings import Setting
 
-    setting = Setting(arguments.frames, arguments.aggregation)
+    setting = Setting(arguments.frames, arguments.aggregation, frame_rule=arguments.frame_rule)
     prompt = options.own_prompt(arguments)
     questions = to_questions(arguments.questions)
     if is_url(arguments.video):  # before a model is loaded for it

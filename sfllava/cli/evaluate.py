@@ -19,9 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from sfllava.runs.evaluate import prepare
-    from sfllava.settings import Setting
 
-    settings = [Setting(frames, name) for frames in arguments.frames for name in arguments.aggregation]
+    settings = options.settings(arguments)
     chosen = options.evaluation_options(arguments)
     benchmarks = options.load_benchmarks(arguments)
     for benchmark in benchmarks:

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="run folder")
     parser.add_argument("--frames", type=int, default=50, metavar="N", help="frames to sample (default: 50)")
     options.add_aggregation(parser)
+    options.add_frame_rule(parser, default="published")
     parser.add_argument(
         "--measure", default="both", choices=list(MEASURES),
         help="how frames are scored: attention, the change of the answer's log-likelihood without the frame, or both",
@@ -51,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tune_on and given:
         raise SfllavaError("--tune-on finds the window and the share; give either it or --window and --share")
     # all that needs no model is checked before one is loaded
-    rule, setting = SpanRule(**given), Setting(arguments.frames, arguments.aggregation)
+    rule = SpanRule(**given)
+    setting = Setting(arguments.frames, arguments.aggregation, frame_rule=arguments.frame_rule)
     check_criterion(arguments.tune_by)
     if arguments.tune_on:
         read_rows(arguments.tune_on)

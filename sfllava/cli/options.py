@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sfllava.models.base import VideoLM
     from sfllava.prompts import Prompt
     from sfllava.runs.ray_runner import RayRunner
+    from sfllava.settings import Setting
 
 DEFAULT_AGGREGATION = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -67,6 +68,17 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add one or more numbers of frames and aggregations."""
     parser.add_argument("--frames", type=int, nargs="+", default=[50], metavar="N", help="default: 50")
     add_aggregation(parser, nargs="+", default=[DEFAULT_AGGREGATION])
+    add_frame_rule(parser, nargs="+", default=["published"])
+
+
+def add_frame_rule(parser: argparse.ArgumentParser, **more: Any) -> None:
+    """Add the frame rule, or several with nargs."""
+    rules = parser.add_argument(
+        "--frame-rule", metavar="RULE", **more,
+        help="which frames are sampled: published (default), lmms-eval, vlmevalkit, mvbench, or fps:1,max:64 for one "
+        "per second and at most 64",
+    )  # fmt: skip
+    complete_with(rules, frame_rules)
 
 
 def add_aggregation(parser: argparse.ArgumentParser, default: Any = DEFAULT_AGGREGATION, **more: Any) -> None:
@@ -103,11 +115,26 @@ def benchmark_names() -> list[str]:
     return benchmarks.benchmark_names()
 
 
+def frame_rules() -> list[str]:
+    """Return the names of the frame rules, for completion."""
+    from sfllava.sampler.sampling import RULES
+
+    return [*RULES, "fps:1,max:64"]
+
+
+def protocols() -> list[str]:
+    """Return the names of the protocols, for completion."""
+    from sfllava.evaluators.protocols import protocol_names
+
+    return protocol_names()
+
+
 def add_benchmark_files(parser: argparse.ArgumentParser) -> None:
     """Add where question files and videos are, and how many processes decode."""
     parser.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder)")
     parser.add_argument("--videos", metavar="DIR", help="folder of videos")
     parser.add_argument("--root", metavar="DIR", help="folder in which both are found, instead")
+    parser.add_argument("--subtitle-files", metavar="DIR", help="folder of subtitles (default: found below --root)")
     add_follow_links(parser)
     add_decoders(parser)
 
@@ -126,6 +153,9 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the run folder, what is asked into it, and the Ray workers that do it."""
     parser.add_argument("--out", required=True, metavar="DIR", help="run folder")
     add_selection(parser)
+    parser.add_argument("--subtitles", action="store_true", help="write the sampled frames' subtitles into the prompt")
+    protocol = parser.add_argument("--protocol", metavar="NAME", help="ask with this evaluation tool's wording")
+    complete_with(protocol, protocols)
     parser.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="time limit for one video")
     parser.add_argument("--retry-failed", action="store_true", help="ask again what failed before")
     parser.add_argument("--workers", type=int, metavar="N", help="number of models, run by Ray (docs/cluster.md)")
@@ -200,6 +230,16 @@ def _placement(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names}
 
 
+def settings(arguments: argparse.Namespace) -> list[Setting]:
+    """Return a setting for each frame rule, number of frames and aggregation."""
+    from sfllava.settings import Setting
+
+    return [
+        Setting(frames, name, frame_rule=rule)
+        for rule in arguments.frame_rule for frames in arguments.frames for name in arguments.aggregation
+    ]  # fmt: skip
+
+
 def load_benchmarks(arguments: argparse.Namespace) -> list[Benchmark]:
     """Load the benchmarks that a command line names."""
     from sfllava.benchmarks import load_benchmark
@@ -212,12 +252,13 @@ def load_benchmarks(arguments: argparse.Namespace) -> list[Benchmark]:
 
 def benchmark_files(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return where the files of a benchmark are, as `load_benchmark` takes it."""
-    return {name: getattr(arguments, name) for name in ("questions", "videos", "root", "follow_links")}
+    found = {name: getattr(arguments, name) for name in ("questions", "videos", "root", "follow_links")}
+    return found | {"subtitles": arguments.subtitle_files}
 
 
 def evaluation_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options of a run, as `evaluate` and `ablate` take them."""
-    names = ("limit", "seed", "answer_mode", "max_new_tokens", "decoders", "decode_seconds")
+    names = ("limit", "seed", "answer_mode", "max_new_tokens", "decoders", "decode_seconds", "subtitles", "protocol")
     return {"prompt": own_prompt(arguments)} | {name: getattr(arguments, name) for name in names}
 
 

@@ -46,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from sfllava.ablation import load_ablation
     from sfllava.planning.planner import plan
-    from sfllava.settings import Setting
 
     a = arguments
     roofline = _find_roofline(a)
@@ -58,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not name or not model:
         raise SfllavaError("needed a benchmark (or --ablation NAME), and --model: 7b, 13b, ..., or a checkpoint folder")
     benchmark, counts = _find_questions(a, name)
-    settings = ablation or [Setting(frames, aggregation) for frames in a.frames for aggregation in a.aggregation]
+    settings = ablation or options.settings(a)
     made = plan(
         model, settings, benchmark, roofline, **counts, budget=a.budget, max_new_tokens=a.max_new_tokens,
         new_tokens=a.new_tokens, answer_mode=a.answer_mode, workers=a.workers, video_frames=a.video_frames,

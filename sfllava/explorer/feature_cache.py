@@ -16,7 +16,7 @@ from torch import Tensor
 from sfllava.aggregators.base import identity_key
 from sfllava.models.base import VideoLM
 from sfllava.sampler.pool import DecodePool
-from sfllava.sampler.sampling import sample_indices
+from sfllava.sampler.sampling import Sample
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 
@@ -48,7 +48,7 @@ class _VideoFeatures:
     pixels: dict[int, np.ndarray] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
     grids: dict[int, Tensor] = field(default_factory=dict)
-    made: dict[tuple[int, object], Tensor] = field(default_factory=dict)
+    made: dict[tuple[Sample, object], Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -91,9 +91,9 @@ class FeatureCache:
         found = self._entries.get(key)
         return found.value if isinstance(found, _Kept) else None
 
-    def video(self, path: str | Path, frames: int) -> Video:
-        """Sample `frames` frames at the model's image size; decode only where one of them is missing."""
-        return self._decode(path, frames)[0]
+    def video(self, path: str | Path, sample: Sample) -> Video:
+        """Sample frames at the model's image size; decode only where one of them is missing."""
+        return self._decode(path, sample)[0]
 
     def total(self, path: str | Path) -> int | None:
         """Return how many frames a video has, or None while that is not known. Safe from any thread."""
@@ -117,7 +117,7 @@ class FeatureCache:
             VideoError: the video cannot be read.
         """
         start = time.perf_counter()
-        video, decoded = self._decode(path, setting.frames)
+        video, decoded = self._decode(path, setting.sample)
         check(len(video.frames))
         decoded_at = time.perf_counter()
         known = self._features_of(path)
@@ -127,7 +127,7 @@ class FeatureCache:
             encoded = self._encode(known, video)
             grid = torch.stack([known.grids[i] for i in video.indices.tolist()])
         else:
-            key = (setting.frames, identity_key(setting.aggregation))
+            key = (setting.sample, identity_key(setting.aggregation))
             encoded = 0 if key in known.made else len(images)
             if encoded:
                 known.made[key] = self.model.encode(images)
@@ -136,13 +136,13 @@ class FeatureCache:
         seconds = {"decode": decoded_at - start, "encode": time.perf_counter() - decoded_at}
         return EncodedSample(video, grid, decoded, encoded, seconds)
 
-    def _decode(self, path: str | Path, frames: int) -> tuple[Video, int]:
+    def _decode(self, path: str | Path, sample: Sample) -> tuple[Video, int]:
         known, decoded = self._features_of(path), 0
-        wanted = [] if known is None else sample_indices(known.about.total, frames).tolist()
+        wanted = [] if known is None else sample.indices(known.about.total, known.about.fps).tolist()
         if known is None or not all(i in known.pixels for i in wanted):
             size = (self.model.info.image_size, self.model.info.image_size)
             with DecodePool(1) as pool:  # a decoder that hangs must not hang the notebook's kernel
-                video = pool.submit(path, frames, size).result()
+                video = pool.submit(path, sample, size).result()
             decoded, wanted = len(video.indices), video.indices.tolist()
             known = known or _VideoFeatures(replace(video, frames=video.frames[:0].copy()))
             for row, i in enumerate(wanted):
@@ -151,14 +151,14 @@ class FeatureCache:
                 known.seconds[i] = float(video.pts_seconds[row])
         self._entries[_key(path)] = known
         self._entries.move_to_end(_key(path))
-        sample = replace(
+        sampled = replace(
             known.about,
             frames=np.stack([known.pixels[i] for i in wanted]),
             indices=np.array(wanted),
             pts_seconds=np.array([known.seconds[i] for i in wanted]),
         )
-        self._forget(sample)
-        return sample, decoded
+        self._forget(sampled)
+        return sampled, decoded
 
     def _encode(self, known: _VideoFeatures, video: Video) -> int:
         new = [row for row, i in enumerate(video.indices.tolist()) if i not in known.grids]

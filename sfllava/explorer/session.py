@@ -17,6 +17,7 @@ from sfllava.explorer.feature_cache import FeatureCache
 from sfllava.files import as_csv
 from sfllava.models.base import VideoLM
 from sfllava.models.load import TINY
+from sfllava.sampler.sampling import Sample
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 from sfllava.types import Question
@@ -144,9 +145,9 @@ class Session:
             pass
         return self.replies[-1]
 
-    def video(self, path: str | Path, frames: int) -> Video:
+    def video(self, path: str | Path, sample: Sample) -> Video:
         """Sample frames of a video."""
-        return self.features.video(path, frames)
+        return self.features.video(path, sample)
 
     def attribute(self, reply: Reply) -> Attribution:
         """Compute the attention of a reply, unless it is still kept."""

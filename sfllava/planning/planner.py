@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from sfllava.ablation import Ablation, load_ablation
 from sfllava.aggregators.base import identity_key, image_count, makes_images, shared_tokens
 from sfllava.benchmarks import Benchmark
@@ -27,9 +25,12 @@ from sfllava.planning.roofline import Roofline, measure
 from sfllava.planning.stages import Cost
 from sfllava.planning.workload import PlannedQuestions, Workload, planned_questions, workload_of
 from sfllava.runs.jobs import MAX_BATCH_QUESTIONS, order_by_prefix
-from sfllava.sampler.sampling import sample_indices
+from sfllava.sampler.sampling import union_indices
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
+
+PLANNED_FPS = 30.0
+"""Frames per second of the planned video, for frame rules that need them."""
 
 
 def plan(
@@ -172,7 +173,7 @@ def _at_a_time(questions: PlannedQuestions, batch: BatchSizes) -> str:
 
 def _reused_tokens(earlier: Setting | None, setting: Setting, sizes: Sizes) -> int:
     """Return how many visual tokens a setting has in common with the one asked before it."""
-    if earlier is None or (earlier.prompt, earlier.frames) != (setting.prompt, setting.frames):
+    if earlier is None or (earlier.prompt, earlier.sample) != (setting.prompt, setting.sample):
         return 0
     return shared_tokens(earlier.aggregation, setting.aggregation, setting.frames, *sizes.grid)
 
@@ -180,10 +181,9 @@ def _reused_tokens(earlier: Setting | None, setting: Setting, sizes: Sizes) -> i
 def _count_images(settings: Sequence[Setting], video_frames: int) -> list[int]:
     """Return how many images of a video are encoded: frames for all settings, then those that some make of frames."""
     making = [setting for setting in settings if makes_images(setting.aggregation)]
-    made = {(s.frames, identity_key(s.aggregation)): image_count(s.aggregation, s.frames) for s in making}
+    made = {(s.sample, identity_key(s.aggregation)): image_count(s.aggregation, s.frames) for s in making}
     if len(making) == len(settings):
         return [0, *made.values()]
     # a run encodes all frames that it decoded, also those that only a setting with images of its own sampled
-    counts = {setting.frames for setting in settings}
-    samples = [sample_indices(max([video_frames, *counts]), count) for count in counts]
-    return [len(np.unique(np.concatenate(samples))), *made.values()]
+    total = max([video_frames, *(setting.frames for setting in settings)])
+    return [len(union_indices([setting.sample for setting in settings], 0, total - 1, PLANNED_FPS)), *made.values()]

@@ -1,7 +1,8 @@
-"""Prompts: text files with `<video>`, `{question}` and `{options}`.
+"""Prompts: text with `<video>`, `{question}`, `{options}` and `{subtitles}`.
 
-The package's own are in templates/FAMILY/TASK.txt, in the chat format of a family of language models. A new family is a
-new folder there.
+The package's own are made of two parts: wordings/TASK.txt says what a request asks, and templates/FAMILY/video.txt is
+the chat format of a family of language models. A new family is a new folder there; its own TASK.txt, where there is
+one, replaces the wording.
 """
 
 from __future__ import annotations
@@ -9,18 +10,55 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sfllava.files import is_url
 from sfllava.types import Question, SfllavaError, Task
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VIDEO = "<video>"
-PROMPT_FIELDS = ("question", "options")
+PROMPT_FIELDS = ("question", "options", "subtitles")
 _TEMPLATES = Path(__file__).parent / "templates"
+_WORDINGS = Path(__file__).parent / "wordings"
+_REPLY = "\n[reply]\n"
+"""The line between a request and the start of the reply in a wording's file"""
+OPTION = "({label}) {option}"
+_SUBTITLES = "Subtitles of the video:\n{subtitles}\n"
 _FIELDS = re.compile("|".join(rf"\{{{name}\}}" for name in PROMPT_FIELDS))
 # a word in braces; not JSON, nor LaTeX's \boxed{answer}, nor doubled braces
 _PLACEHOLDER = re.compile(r"(?<![\w{$])\{([A-Za-z_]\w*)\}(?!\})")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a request asks about a question, without the chat format of a language model.
+
+    Attributes:
+        request: The user's turn after the video, with `{question}` and for multiple choice `{options}`.
+        reply: How the reply starts; the model goes on from there.
+        option: One line of the options, with `{label}` and `{option}`.
+        subtitles: What comes before the request if there are subtitles, with `{subtitles}`.
+    """
+
+    request: str
+    reply: str = ""
+    option: str = OPTION
+    subtitles: str = _SUBTITLES
+
+    def prompt(self, family: str, source: str) -> Prompt:
+        """Return the prompt in the chat format of a family of language models.
+
+        Args:
+            family: The family; one of `families()`.
+            source: What to call the prompt in error messages.
+        """
+        turn = _read_template(family, "video")
+        # the assistant's turn begins after a line break in some formats, after a space in others
+        reply = self.reply if turn.endswith("\n{reply}") or not self.reply else f" {self.reply}"
+        text = turn.replace("{request}", self.request).replace("{reply}", reply)
+        return Prompt(text, source, self.option, self.subtitles)
 
 
 @dataclass(frozen=True)
@@ -28,8 +66,11 @@ class Prompt:
     """The text of a prompt, and where it comes from.
 
     Args:
-        text: The prompt, with `<video>` once, `{question}`, and for multiple choice `{options}`.
+        text: The prompt, with `<video>` once, `{question}`, and for multiple choice `{options}`. Without
+            `{subtitles}`, those that a question has are written directly after the video.
         source: A file or a name, for error messages.
+        option: One line of the options, with `{label}` and `{option}`.
+        subtitles: What is written directly after the video, with `{subtitles}`.
 
     Raises:
         SfllavaError: `<video>` does not occur exactly once, or `{question}` is missing.
@@ -37,6 +78,8 @@ class Prompt:
 
     text: str
     source: str = "text"
+    option: str = OPTION
+    subtitles: str = _SUBTITLES
 
     def __post_init__(self) -> None:
         if (found := self.text.count(VIDEO)) != 1:
@@ -57,16 +100,35 @@ class Prompt:
         """
         if question.options and "{options}" not in self.text:
             raise SfllavaError(f"{self.source}: a prompt for questions with options needs {{options}}")
-        values = {"{question}": question.text, "{options}": options_text(question.options)}
+        values = {
+            "{question}": question.text,
+            "{options}": options_text(question.options, self.option),
+            "{subtitles}": question.subtitles,
+        }
         before, _, after = self.text.partition(VIDEO)
+        if question.subtitles and "{subtitles}" not in self.text:
+            start = "\n" if after.startswith("\n") else ""
+            after = start + self.subtitles + after.removeprefix(start)
         return _FIELDS.sub(lambda m: values[m[0]], before), _FIELDS.sub(lambda m: values[m[0]], after)
 
+    def identity(self) -> Any:
+        """Return what the prompt is in run.json: its text, and how it writes options and subtitles if it says so."""
+        own = {"option": self.option, "subtitles": self.subtitles}
+        usual = {"option": OPTION, "subtitles": _SUBTITLES}
+        return self.text if own == usual else {"text": self.text} | own
 
-def options_text(options: tuple[str, ...]) -> str:
-    """Return the options with their letters, one per line: (A) first, (B) second."""
+
+def options_text(options: tuple[str, ...], line: str = OPTION) -> str:
+    """Return the options with their letters, one per line: (A) first, (B) second.
+
+    Args:
+        options: The options.
+        line: How a line is written, with `{label}` for the letter and `{option}`.
+    """
     if len(options) > len(LETTERS):
         raise SfllavaError(f"needed at most {len(LETTERS)} options, got {len(options)}")
-    return "\n".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options))
+    lines = (line.replace("{label}", letter).replace("{option}", text) for letter, text in zip(LETTERS, options))
+    return "\n".join(lines)
 
 
 def check_placeholders(text: str, source: str, known: Sequence[str] = PROMPT_FIELDS) -> None:
@@ -113,10 +175,22 @@ def pack_prompt(family: str, task: Task) -> Prompt:
     """
     if family not in families():
         raise SfllavaError(f"no prompt pack is called {family!r}; choose from {', '.join(families())}")
-    file = _TEMPLATES / family / f"{task}.txt"
-    if not file.is_file():
-        raise SfllavaError(f"the prompt pack {family} has no {file.name}, which {task} questions need")
-    return Prompt(file.read_bytes().decode("utf-8"), f"{family}/{task}")
+    if (_TEMPLATES / family / f"{task}.txt").is_file():
+        return Prompt(_read_template(family, task), f"{family}/{task}")
+    if not (_TEMPLATES / family / "video.txt").is_file():
+        raise SfllavaError(f"the prompt pack {family} has no {task}.txt or video.txt, which {task} questions need")
+    return load_wording(task).prompt(family, f"{family}/{task}")
+
+
+def load_wording(task: Task) -> Wording:
+    """Return the package's own wording of a task."""
+    request, _, reply = (_WORDINGS / f"{task}.txt").read_bytes().decode("utf-8").partition(_REPLY)
+    return Wording(request, reply, "{option}" if task == "caption_matching" else OPTION)
+
+
+@cache
+def _read_template(family: str, name: str) -> str:
+    return (_TEMPLATES / family / f"{name}.txt").read_bytes().decode("utf-8")
 
 
 def chat_prompt(family: str, system: str) -> Prompt:
@@ -124,5 +198,4 @@ def chat_prompt(family: str, system: str) -> Prompt:
 
     `<video>` is at the start of the user's turn, so that requests with one system text have a prefix in common.
     """
-    file = _TEMPLATES / family / "chat.txt"
-    return Prompt(file.read_bytes().decode("utf-8").replace("{system}", system.strip()), f"{family}/chat")
+    return Prompt(_read_template(family, "chat").replace("{system}", system.strip()), f"{family}/chat")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from sfllava.files import Row
 from sfllava.published.plan import ExperimentPlan, ModelChoice, Step
-from sfllava.runs.evaluate import Evaluation, Run, describe_setting, prepare
+from sfllava.runs.evaluate import Evaluation, Run, prepare
 from sfllava.runs.identity import choose_questions, make_identity, upgrade
 from sfllava.runs.run_folder import RunFolder
+from sfllava.runs.run_json import describe_setting
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:

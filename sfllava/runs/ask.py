@@ -88,7 +88,7 @@ def ask(
     start = time.perf_counter()
     if not isinstance(video, Video):
         with DecodePool(1) as pool:  # in its own process: a decoder that hangs must not block a notebook's kernel
-            video = pool.submit(video, setting.frames, (model.info.image_size, model.info.image_size)).result()
+            video = pool.submit(video, setting.sample, (model.info.image_size, model.info.image_size)).result()
         seconds["decode"] = time.perf_counter() - start
     # checked after decoding: a video with fewer frames than the setting asks for has fewer tokens
     longest = max((sum(map(len, model.info.prompt_ids(q, prompt))) for q in asked), default=0)

@@ -12,29 +12,26 @@ fails gets a row with its error and is never dropped.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
-import platform
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfllava.aggregators.base import name_of
 from sfllava.benchmarks import Benchmark, BenchmarkError, find_benchmark
-from sfllava.files import Row, RunError
+from sfllava.files import RunError
 from sfllava.models.base import check_generation
 from sfllava.progress import progress_bar
-from sfllava.prompts import Prompt, pack_prompt
-from sfllava.runs.identity import choose_questions, make_identity, rope_facts, upgrade
+from sfllava.prompts import Prompt
+from sfllava.runs.identity import choose_questions, upgrade
 from sfllava.runs.jobs import GenerationOptions, make_jobs
 from sfllava.runs.run_folder import RunFolder
+from sfllava.runs.run_json import choose_prompts, prompts_by_setting, run_identity, session_facts
 from sfllava.runs.runner import LocalRunner, Runner
 from sfllava.runs.scoring import format_scores, score_rows
 from sfllava.settings import Setting
-from sfllava.types import Question, SfllavaError
+from sfllava.types import Question, SfllavaError, Task
 
 if TYPE_CHECKING:
     from sfllava.models.base import ModelInfo, VideoLM
@@ -86,7 +83,7 @@ class Evaluation:
             if retry_failed and (dropped := folder.drop_failed()):
                 log.info("asking %d failed questions again", dropped)
             done = {(row["key"], row["setting"]) for row in folder.rows()}
-            jobs = list(make_jobs(self.questions, self.settings, done, self.benchmark))
+            jobs = list(make_jobs(self.questions, self.settings, done, self.benchmark, self.options.subtitles))
             total = len(done) + sum(job.size for job in jobs)
             try:
                 bar = progress_bar(total, "question", len(done), progress)
@@ -143,6 +140,8 @@ def prepare(
     limit: int | None = None,
     seed: int | None = None,
     prompt: Prompt | None = None,
+    protocol: str | None = None,
+    subtitles: bool = False,
     max_new_tokens: int = 128,
     answer_mode: str = "generate",
     decoders: int = 2,
@@ -153,30 +152,29 @@ def prepare(
 
     Args:
         model: A loaded model, or a runner such as `ray_runner.RayRunner` for many GPUs.
-        benchmark: A loaded benchmark, or the name of one.
-        settings: One or several, with different names.
+        benchmark, settings: A loaded benchmark, or the name of one; one or several settings with different names.
         out: The run folder.
         root, questions, videos: Where the files of a benchmark given by name are; see `load_benchmark`.
         limit, seed: Ask only `limit` questions: the first ones, or with a seed a random choice.
-        prompt: Replaces the prompt of the model's family; a setting's own prompt takes precedence.
+        prompt, protocol: Your own prompt, or the evaluation tool whose wording is used (`evaluators.protocols`).
+        subtitles: Write the subtitles that cover the sampled frames into the prompt.
         max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
         ablation: The name of the ablation that the run belongs to, recorded in run.json.
 
     Raises:
         SfllavaError: An argument is wrong, a setting does not fit the context, or the run folder cannot be used.
     """
-    benchmark, settings = find_benchmark(benchmark, questions, videos, root), _list_settings(settings)
+    benchmark = find_benchmark(benchmark, questions, videos, root)
     asked = _choose_questions(benchmark, limit, seed)
-    check_generation(answer_mode, max_new_tokens, asked)
-    _check_decoding(decoders, decode_seconds)
     runner = model if isinstance(model, Runner) else LocalRunner(model)
-    settings = [setting.for_model(runner.info) for setting in settings]
-    prompt = prompt or pack_prompt(runner.info.family, asked[0].task)
-    prompts = {setting.name: setting.prompt_or(prompt) for setting in settings}
-    _check_context(runner.info, settings, prompts, asked)
-    options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds)
-    identity = _identity(benchmark, asked, settings, runner.info, prompt, options)
-    facts = _facts(benchmark, runner.info, prompt) | {"limit": limit, "seed": seed, "ablation": ablation}
+    settings = [setting.for_model(runner.info) for setting in _list_settings(settings)]
+    defaults = choose_prompts(runner.info.family, benchmark, asked, prompt, protocol)
+    prompts = prompts_by_setting(settings, defaults)
+    options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds, subtitles)
+    _check(runner.info, benchmark, asked, settings, options)
+    identity = run_identity(benchmark, asked, settings, runner.info, defaults, options)
+    more = {"limit": limit, "seed": seed, "ablation": ablation, "protocol": protocol}
+    facts = session_facts(benchmark, runner.info, defaults, **more)
     folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
     folder.check()
     return Evaluation(runner, benchmark, asked, settings, folder, options)
@@ -190,9 +188,20 @@ def _list_settings(settings: Setting | Iterable[Setting]) -> list[Setting]:
     return found
 
 
-def _check_decoding(decoders: int, seconds: float) -> None:
-    if decoders < 1 or seconds <= 0:
-        raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {seconds}")
+def _check(
+    model: ModelInfo,
+    benchmark: Benchmark,
+    asked: Sequence[Question],
+    settings: Sequence[Setting],
+    options: GenerationOptions,
+) -> None:
+    """Raise if an option is impossible, a prompt does not suit a question, or a setting leaves no room for one."""
+    check_generation(options.answer_mode, options.max_new_tokens, asked)
+    if (decoders := options.decoders) < 1 or options.decode_seconds <= 0:
+        raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {options.decode_seconds}")
+    if options.subtitles:
+        benchmark.require_subtitles()
+    _check_context(model, settings, options, asked)
 
 
 def _choose_questions(benchmark: Benchmark, limit: int | None, seed: int | None) -> list[Question]:
@@ -206,60 +215,17 @@ def _choose_questions(benchmark: Benchmark, limit: int | None, seed: int | None)
     return asked
 
 
-def _identity(
-    benchmark: Benchmark,
-    asked: Sequence[Question],
-    settings: Sequence[Setting],
-    model: ModelInfo,
-    prompt: Prompt,
-    options: GenerationOptions,
-) -> Row:
-    """Return the part of run.json that must be equal for a run to be resumed."""
-    return make_identity(
-        benchmark.name,
-        asked,
-        [describe_setting(setting, model.grid) for setting in settings],
-        model=describe_model(model),
-        prompt=prompt.text,
-        max_new_tokens=options.max_new_tokens,
-        read=options.answer_mode,  # the field keeps this name, so that earlier runs can be resumed
-    )
-
-
-def _facts(benchmark: Benchmark, model: ModelInfo, prompt: Prompt) -> Row:
-    """Return the part of run.json that describes this session; a later session may differ."""
-    return {
-        "questions_sha256": benchmark.fingerprint,
-        "model": str(model.path),
-        "layout": model.layout,
-        "device": str(model.device),
-        "prompt_source": prompt.source,
-        "question_files": [str(file) for file in benchmark.files],
-        "videos": str(benchmark.videos_dir),
-        "command": sys.argv,
-        "versions": versions(),
-    }
-
-
 def _check_context(
-    model: ModelInfo, settings: Sequence[Setting], prompts: dict[str, Prompt], questions: Sequence[Question]
+    model: ModelInfo, settings: Sequence[Setting], options: GenerationOptions, questions: Sequence[Question]
 ) -> None:
     """Raise if a prompt does not suit a question, or a setting leaves no room for the shortest question."""
-    text_tokens = {p: min(sum(map(len, model.prompt_ids(q, p))) for q in questions) for p in set(prompts.values())}
+    shortest: dict[frozenset[tuple[Task, Prompt]], int] = {}
     for setting in settings:
-        model.check_context(model.prompt_rows(setting), text_tokens[prompts[setting.name]], setting.name)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result may depend on."""
-    packages = ("sfllava", "torch", "transformers", "decord2", "av", "pillow", "numpy", "sentencepiece")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        prompts = options.prompts[setting.name]
+        key = frozenset(prompts.items())
+        if key not in shortest:
+            shortest[key] = min(sum(map(len, model.prompt_ids(q, prompts[q.task]))) for q in questions)
+        model.check_context(model.prompt_rows(setting), shortest[key], setting.name)
 
 
 def _write_scores(folder: RunFolder, questions: Sequence[Question], names: Sequence[str]) -> dict[str, Any]:
@@ -268,27 +234,3 @@ def _write_scores(folder: RunFolder, questions: Sequence[Question], names: Seque
     folder.write_scores(scores)
     log.info("ended:\n%s", format_scores(scores))
     return scores
-
-
-def describe_model(model: ModelInfo) -> dict[str, Any]:
-    """Return the entry of a model in the identity in run.json."""
-    facts = {
-        "sha256_sampled": model.fingerprint,
-        "dtype": str(model.dtype),
-        "context": model.context,
-        "rope": rope_facts(model.rope),
-        "shape": model.shape.to_dict(),
-    }
-    return facts | ({"options": model.options} if model.options else {})
-
-
-def describe_setting(setting: Setting, grid: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Return the entry of a setting in run.json.
-
-    Args:
-        setting: The setting.
-        grid: Rows and columns of patches in a frame; if given, the entry includes the number of visual tokens.
-    """
-    facts = {"name": setting.name, "frames": setting.frames, "aggregation": name_of(setting.aggregation)}
-    budget = {"budget": setting.token_count(*grid)} if grid else {}
-    return facts | budget | ({"prompt": setting.prompt} if setting.prompt else {})

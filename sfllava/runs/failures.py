@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sfllava.files import Row
 from sfllava.models.memory import out_of_memory
+from sfllava.runs.identity import job_of
 from sfllava.types import SfllavaError
 
 IN_A_ROW = 3
@@ -33,7 +34,7 @@ class Outcome:
     @property
     def answered(self) -> set[str]:
         """The videos with at least one answered question."""
-        return {row["video"] for row in self.rows if row["error"] is None}
+        return {job_of(row) for row in self.rows if row["error"] is None}
 
 
 def outcome_of_error(video: str, rows: list[Row], error: Exception, setting: str = "") -> Outcome:
@@ -100,7 +101,7 @@ class Streak:
         if done.unexpected is None:
             answered = [row for row in done.rows if row["error"] is None]
             for setting in ("", *{row["setting"] for row in answered}):
-                positions = {self._position(row["video"]) for row in answered if setting in ("", row["setting"])}
+                positions = {self._position(job_of(row)) for row in answered if setting in ("", row["setting"])}
                 self._answered[setting] = positions or self._answered.get(setting, set())
             settings = [setting for setting in self._held if self._is_answered(setting, answered)]
             return [*(rows for setting in settings for rows in self._release(setting)), done.rows]

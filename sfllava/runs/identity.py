@@ -11,7 +11,7 @@ from typing import Any
 from sfllava.benchmarks import Benchmark
 from sfllava.files import Row
 from sfllava.runs.json_diff import describe_changes
-from sfllava.types import Question, SfllavaError
+from sfllava.types import Clip, Question, SfllavaError
 
 VERSION = 3
 """The version of the identity's format.
@@ -19,6 +19,8 @@ VERSION = 3
 Version 1 (sfllava 0.1.0) has no version number; it has the hash of the question file, the limit and the seed. Versions
 1 and 2 have the RoPE parameters under their names in transformers, which differ between its versions.
 """
+_USUAL_TASKS = ("open", "choice", "describe")
+"""The tasks that a benchmark's name tells; rows repeat the others."""
 _CHOICE = ("questions_sha256", "limit", "seed")
 """How the questions were chosen. Each session records this; it is not part of the identity, since different choices may
 give the same questions."""
@@ -45,8 +47,56 @@ def choose_questions(questions: Sequence[Question], limit: int | None, seed: int
 
 def asked_sha256(questions: Iterable[Question]) -> str:
     """Return the SHA-256 of the questions, over all fields that a row repeats; their order does not matter."""
-    lines = (json.dumps([q.key, q.video, q.id, q.type, q.text, q.answer, list(q.options)]) for q in questions)
+    lines = (json.dumps(_contents(question)) for question in questions)
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _contents(question: Question) -> list[Any]:
+    q, more = question, question_facts(question)
+    more.pop("groups", None)  # these change how accuracy is broken down, not what is asked
+    return [q.key, q.video, q.id, q.type, q.text, q.answer, list(q.options), *([more] if more else [])]
+
+
+def question_facts(question: Question) -> Row:
+    """Return those fields of a question that only some questions have, as a row of predictions repeats them."""
+    clip = question.clip
+    found = {
+        "task": question.task if question.task not in _USUAL_TASKS else None,
+        "groups": dict(question.groups),
+        "clip": {name: value for name, value in vars(clip).items() if value is not None} if clip else None,
+        "subtitle_file": question.subtitle_file,
+        "subtitle_start": question.subtitle_start,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def question_of(row: Row) -> Question:
+    """Return the question that a row of predictions repeats."""
+    clip = row.get("clip")
+    return Question(
+        row.get("question", ""),
+        row["key"],
+        row["video"],
+        row.get("answer", ""),
+        tuple(row.get("options") or ()),
+        id=row.get("id", ""),
+        type=row.get("type", ""),
+        task=row.get("task") or ("choice" if row.get("options") else "open"),
+        groups=row.get("groups") or {},
+        clip=Clip(**clip) if clip else None,
+        subtitle_file=row.get("subtitle_file", ""),
+        subtitle_start=row.get("subtitle_start", 0.0),
+    )
+
+
+def job_name(video: str, clip: Clip | None) -> str:
+    """Return the name of what is decoded and answered together: the video, and the clip if there is one."""
+    return f"{video}, {clip}" if clip else video
+
+
+def job_of(row: Row) -> str:
+    """Return the name of the job that a row of predictions belongs to."""
+    return job_name(row["video"], Clip(**row["clip"]) if row.get("clip") else None)
 
 
 def make_identity(benchmark: str, questions: Sequence[Question], settings: Sequence[Row], **more: Any) -> Row:

@@ -1,10 +1,11 @@
-"""Jobs: the questions that a run still has to ask about each video, and the rows that answer them."""
+"""Jobs: the questions that a run still has to ask about each video or clip, and the rows that answer them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sfllava.aggregators.base import prefix_key
@@ -12,8 +13,10 @@ from sfllava.benchmarks import Benchmark, BenchmarkError
 from sfllava.files import Row
 from sfllava.prompts import Prompt
 from sfllava.runs.failures import reason_of
+from sfllava.runs.identity import job_name, question_facts
+from sfllava.sampler.sampling import Sample
 from sfllava.settings import Setting
-from sfllava.types import Question
+from sfllava.types import Clip, Question, Task
 
 log = logging.getLogger(__name__)
 SettingQuestions = tuple[Setting, list[Question]]
@@ -23,24 +26,31 @@ MAX_BATCH_QUESTIONS = 12
 
 @dataclass(frozen=True)
 class Job:
-    """One video, and the questions that remain to be asked about it at each setting.
+    """One video or clip, and the questions that remain to be asked about it at each setting.
 
     Attributes:
-        video: The video's name in the benchmark.
+        video: The video's name in the benchmark, followed by the clip if the questions are about a part of it.
         path: Its file; None if there is none.
         missing: Why there is no file; empty if there is one.
         by_setting: Each setting with its remaining questions; settings with a common prefix follow one another.
+        clip: The part of the video that the questions are about; None for all of it.
+        subtitles: The file of its subtitles; None if there is none, or if the run uses none.
+        subtitles_missing: Why there is no file of subtitles, in a run that uses them; else empty.
     """
 
     video: str
     path: str | None
     missing: str
     by_setting: list[SettingQuestions]
+    clip: Clip | None = None
+    subtitles: str | None = None
+    subtitles_missing: str = ""
 
     @property
-    def frames(self) -> list[int]:
-        """The different numbers of frames that the settings sample, in ascending order."""
-        return sorted({setting.frames for setting, _ in self.by_setting})
+    def samples(self) -> list[Sample]:
+        """The different samples of frames that the settings take, in a fixed order."""
+        found = {setting.sample for setting, _ in self.by_setting}
+        return sorted(found, key=lambda sample: (sample.frames, sample.rule))
 
     @property
     def size(self) -> int:
@@ -62,18 +72,24 @@ class GenerationOptions:
     """How the questions of a run are answered; the same for all its jobs.
 
     Attributes:
-        prompts: The prompt of each setting, by the setting's name.
+        prompts: The prompts of each setting, by the setting's name and the question's task.
         max_new_tokens: The largest number of new tokens of an answer.
         answer_mode: "generate", or "logits" for the most probable letter after one forward; see `VideoLM.answer`.
         decoders: Number of processes that decode videos, for each model.
         decode_seconds: The longest time in seconds that one video may take to decode.
+        subtitles: Whether prompts have the subtitles that cover the sampled frames.
     """
 
-    prompts: dict[str, Prompt]
+    prompts: dict[str, dict[Task, Prompt]]
     max_new_tokens: int
     answer_mode: str
     decoders: int
     decode_seconds: float
+    subtitles: bool = False
+
+    def prompt(self, setting: str, question: Question) -> Prompt:
+        """Return the prompt of a question at the setting of this name."""
+        return self.prompts[setting][question.task]
 
 
 def group_videos(counts: Iterable[int], max_questions: int) -> Iterator[list[int]]:
@@ -102,13 +118,17 @@ def order_by_prefix(settings: Iterable[Setting]) -> list[Setting]:
     """Order settings as a run does: those with a common prefix follow one another, so that its KV cache is reused."""
     groups: dict[object, list[Setting]] = {}
     for setting in settings:
-        prefix = setting.prompt, setting.frames, prefix_key(setting.aggregation)
+        prefix = setting.prompt, setting.sample, prefix_key(setting.aggregation)
         groups.setdefault(prefix, []).append(setting)
     return [setting for group in groups.values() for setting in group]
 
 
 def make_jobs(
-    questions: Iterable[Question], settings: Sequence[Setting], done: set[tuple[str, str]], benchmark: Benchmark
+    questions: Iterable[Question],
+    settings: Sequence[Setting],
+    done: set[tuple[str, str]],
+    benchmark: Benchmark,
+    subtitles: bool = False,
 ) -> Iterator[Job]:
     """Make the remaining jobs of a run, in the order of the questions.
 
@@ -117,27 +137,34 @@ def make_jobs(
         settings: All settings of the run.
         done: The (question key, setting name) of each row that the run already has.
         benchmark: Finds the video files.
+        subtitles: Whether the run uses subtitles.
 
     Yields:
-        One job for each video with remaining questions.
+        One job for each video, or clip of a video, with remaining questions.
     """
-    by_video: dict[str, list[Question]] = {}
+    by_clip: dict[tuple[str, Clip | None], list[Question]] = {}
     for question in questions:
-        by_video.setdefault(question.video, []).append(question)
+        by_clip.setdefault((question.video, question.clip), []).append(question)
     ordered = order_by_prefix(settings)
-    for video, asked in by_video.items():
+    for (video, clip), asked in by_clip.items():
         by_setting = [
             (setting, remaining)
             for setting in ordered
             if (remaining := [q for q in asked if (q.key, setting.name) not in done])
         ]
         if by_setting:
-            path, missing = None, ""
-            try:
-                path = str(benchmark.find_video(video))
-            except BenchmarkError as error:
-                missing = reason_of(error)
-            yield Job(video, path, missing, by_setting)
+            path, missing = _find(benchmark.find_video, video)
+            subtitle_file = asked[0].subtitle_file if subtitles else ""
+            texts = _find(benchmark.find_subtitles, subtitle_file) if subtitle_file else (None, "")
+            yield Job(job_name(video, clip), path, missing, by_setting, clip, *texts)
+
+
+def _find(find: Callable[[str], Path], name: str) -> tuple[str | None, str]:
+    """Return the path of a file, or why there is none."""
+    try:
+        return str(find(name)), ""
+    except BenchmarkError as error:
+        return None, reason_of(error)
 
 
 def make_row(question: Question, setting: str, error: str | None = None, **result: Any) -> Row:
@@ -151,6 +178,7 @@ def make_row(question: Question, setting: str, error: str | None = None, **resul
         "question": question.text,
         "answer": question.answer,
         "options": list(question.options),
+        **question_facts(question),
         "prediction": None,
         "token_ids": [],
         "visual_tokens": None,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfllava.files import Row
 from sfllava.runs.failures import Outcome, Streak
+from sfllava.runs.identity import job_of
 from sfllava.runs.jobs import GenerationOptions, Job
 from sfllava.runs.ray_actor import CrashCounter, ModelActor, VideoMissingError, WorkerResult
 from sfllava.runs.ray_cluster import check_sendable, connect, exit_reason, plan_workers, ray_output_aside, unwrapped
@@ -292,5 +293,5 @@ class RayRunner:
 def _first(done: Iterable[list[Row]], left: dict[str, Job]) -> Iterator[list[Row]]:
     """Yield the rows of videos that no other worker has answered yet, and remove these videos from `left`."""
     for rows in done:
-        if left.pop(rows[0]["video"], None):
+        if left.pop(job_of(rows[0]), None):
             yield rows

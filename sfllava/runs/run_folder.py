@@ -14,9 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sfllava.files import Row, RunError, log_to, printable, read_object, write_json
-from sfllava.runs.identity import asked_sha256, describe_mismatch, merge_settings
+from sfllava.runs.identity import asked_sha256, describe_mismatch, merge_settings, question_of
 from sfllava.runs.journal import Journal, hold, read_rows_once, usable_files
-from sfllava.types import Question
 
 PREDICTIONS = "predictions.jsonl"
 # the fields of a row and of run.json that some part of the package reads
@@ -164,18 +163,7 @@ def asked_questions(path: str | Path) -> AskedQuestions:
     name, count, digest = (identity.get(field) for field in ("benchmark", "questions", "asked_sha256"))
     if digest is None:
         rows = {row["key"]: row for row in read_rows(path)}.values()
-        digest = asked_sha256(
-            Question(
-                row.get("question", ""),
-                row["key"],
-                row["video"],
-                row.get("answer", ""),
-                tuple(row.get("options") or ()),
-                id=row.get("id", ""),
-                type=row.get("type", ""),
-            )
-            for row in rows
-        )
+        digest = asked_sha256(map(question_of, rows))
     return str(name), count, digest
 
 

@@ -7,21 +7,16 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from sfllava.aggregators.base import identity_key
-from sfllava.aggregators.native import NativeFrames
 from sfllava.files import Row
 from sfllava.models.memory import free_memory, out_of_memory, pinned_array
-from sfllava.prompts import Prompt
+from sfllava.runs.batch import BatchItem, EncodedVideo
 from sfllava.runs.failures import Outcome, outcome_of_error, reason_of
 from sfllava.runs.jobs import MAX_BATCH_QUESTIONS, GenerationOptions, Job, group_videos, make_row
 from sfllava.sampler.pool import DecodePool
 from sfllava.sampler.video import Decoder, Video, VideoError
 from sfllava.settings import Setting
-from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.base import VideoLM
@@ -117,7 +112,7 @@ class VideoWorker:
     def _decode(self, job: Job, decoder: Decoder = "auto") -> Future[Video]:
         assert job.path is not None
         size = self._model.info.image_size
-        return self._pool.submit(job.path, job.frames, (size, size), decoder)
+        return self._pool.submit(job.path, job.samples, (size, size), decoder, job.clip)
 
     def _answer_group(self, group: Sequence[EncodedVideo]) -> Iterator[Outcome]:
         """Answer videos together, setting by setting; what fails stays in `remaining`, to be tried again."""
@@ -153,7 +148,7 @@ class VideoWorker:
         items: list[BatchItem] = []
         for i, encoded in enumerate(group):
             try:
-                items.append(BatchItem(encoded, self._model, setting, self._options.prompts[setting.name]))
+                items.append(BatchItem(encoded, self._model, setting, self._options))
                 continue
             except Exception as error:
                 if len(group) == 1:
@@ -169,7 +164,7 @@ class VideoWorker:
                 other.postponed = True
             free_memory()
             # a postponed video stays in the batch without questions
-            items.append(BatchItem(encoded, self._model, setting, self._options.prompts[setting.name]))
+            items.append(BatchItem(encoded, self._model, setting, self._options))
         return items
 
     def _retry_settings(self, encoded: EncodedVideo) -> Iterator[Outcome]:
@@ -178,7 +173,7 @@ class VideoWorker:
         encoded.forget()
         for setting, questions in encoded.remaining:
             try:
-                item = BatchItem(encoded, self._model, setting, self._options.prompts[setting.name])
+                item = BatchItem(encoded, self._model, setting, self._options)
                 done = Outcome(list(self._rows(setting, [item], self._model.new_prefixes(1))))
             except Exception as error:
                 _warn(f"{encoded.job.video}: {setting.name}", error, attempt=2)
@@ -192,108 +187,24 @@ class VideoWorker:
 
     def _rows(self, setting: Setting, items: list[BatchItem], prefixes: list[Prefix]) -> Iterator[Row]:
         """Answer the questions of a batch at one setting, and yield one row per question."""
-        for prefix in prefixes:
-            prefix.reused = 0
-        start = time.perf_counter()
-        answered = self._model.answer_batch(
-            [(item.tokens, item.questions) for item in items],
-            max_new_tokens=self._options.max_new_tokens,
-            prompt=self._options.prompts[setting.name],
-            answer_mode=self._options.answer_mode,
-            prefixes=prefixes,
-        )
-        seconds = round((time.perf_counter() - start) / max(1, sum(map(len, answered))), 6)
-        for item, answers, prefix in zip(items, answered, prefixes):
+        for item in items:
             yield from item.failed_rows
-            video = item.encoded.video
-            for answer in answers:
-                if answer.error:
-                    yield make_row(answer.question, setting.name, error=answer.error)
-                    continue
-                yield make_row(
-                    answer.question,
-                    setting.name,
-                    prediction=answer.text,
-                    token_ids=list(answer.token_ids),
-                    visual_tokens=answer.visual_tokens,
-                    reused_tokens=prefix.reused,
-                    frames=len(video.positions(setting.frames)),
-                    seconds={"encode": item.seconds, "answer": seconds},
-                    **({"letters": answer.letters} if answer.letters else {}),
-                    **({"damage": video.damage} if video.damage else {}),
-                )
-
-
-class EncodedVideo:
-    """The decoded video of a job and its patch grids; each frame is encoded once for all settings.
-
-    Attributes:
-        job: The job.
-        video: The decoded video.
-        remaining: The settings that are not answered yet, with their questions.
-        postponed: Whether the current group is answered without it.
-        alone: Whether it must be answered alone, because it failed in a group for a reason other than memory.
-    """
-
-    def __init__(self, model: VideoLM, job: Job, video: Video) -> None:
-        self.job, self.video, self.remaining = job, video, list(job.by_setting)
-        self.postponed = self.alone = False
-        self._model = model
-        self._frames_grid: Any = None
-        self._image_grids: dict[object, Any] = {}
-
-    @property
-    def max_questions(self) -> int:
-        """The number of questions at the remaining setting with the most questions."""
-        return max((len(questions) for _, questions in self.remaining), default=0)
-
-    def forget(self) -> None:
-        """Drop the patch grids to free their memory; `grid` encodes them again."""
-        self._frames_grid = None
-        self._image_grids.clear()
-
-    def grid(self, setting: Setting) -> Any:
-        """Return the patch grid (T h w D) that the setting's aggregator takes."""
-        positions = self.video.positions(setting.frames)
-        frames = self.video.frames[positions]
-        images = setting.images(frames)
-        if images is frames:
-            if self._frames_grid is None:
-                self._frames_grid = self._model.encode(self.video.frames)
-            return self._frames_grid[positions]
-        frame_by_frame = isinstance(images, NativeFrames) and images.per_image == 1
-        key = (0 if frame_by_frame else setting.frames, identity_key(setting.aggregation))
-        if key not in self._image_grids:
-            self._image_grids[key] = self._model.encode(NativeFrames(self.video.frames) if frame_by_frame else images)
-        return self._image_grids[key][positions] if frame_by_frame else self._image_grids[key]
-
-
-class BatchItem:
-    """One video of a batch at one setting.
-
-    Attributes:
-        encoded: The video.
-        questions: The questions that fit the context together with the visual tokens.
-        failed_rows: The rows of those that do not fit.
-        tokens: The visual tokens (N D).
-        seconds: Time to encode and aggregate, in seconds per question.
-    """
-
-    def __init__(self, encoded: EncodedVideo, model: VideoLM, setting: Setting, prompt: Prompt) -> None:
-        self.encoded, self.questions, self.failed_rows = encoded, [], []
-        remaining = [] if encoded.postponed else encoded.remaining
-        asked = [question for s, questions in remaining if s.name == setting.name for question in questions]
-        start = time.perf_counter()
-        seconds = encoded.video.pts_seconds[encoded.video.positions(setting.frames)]
-        self.tokens = model.tokens(setting, encoded.grid(setting), seconds) if asked else torch.zeros(0, 1)
-        self.seconds = round((time.perf_counter() - start) / max(1, len(asked)), 6)
-        for question in asked:
-            try:
-                text = sum(map(len, model.info.prompt_ids(question, prompt)))
-                model.info.check_context(len(self.tokens), text, question.text)
-                self.questions.append(question)
-            except SfllavaError as error:
-                self.failed_rows.append(make_row(question, setting.name, error=str(error)))
+        prompts = {self._options.prompt(setting.name, q): None for item in items for q in item.questions}
+        for prompt in prompts:  # one, unless the benchmark has several tasks
+            asked = [[q for q in item.questions if self._options.prompt(setting.name, q) == prompt] for item in items]
+            for prefix in prefixes:
+                prefix.reused = 0
+            start = time.perf_counter()
+            answered = self._model.answer_batch(
+                [(item.tokens, questions) for item, questions in zip(items, asked)],
+                max_new_tokens=self._options.max_new_tokens,
+                prompt=prompt,
+                answer_mode=self._options.answer_mode,
+                prefixes=prefixes,
+            )
+            seconds = round((time.perf_counter() - start) / max(1, sum(map(len, answered))), 6)
+            for item, answers, prefix in zip(items, answered, prefixes):
+                yield from (item.row(answer, prefix.reused, seconds) for answer in answers)
 
 
 def _warn(what: str, error: Exception, attempt: int = 1) -> None:

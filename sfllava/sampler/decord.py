@@ -6,7 +6,6 @@ wrong frames or times where a file has an edit list or is cut off; those files a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,17 @@ import numpy as np
 
 from sfllava.sampler.container import ContainerInfo
 from sfllava.sampler.images import RESIZE_BYTES, resize_frames
-from sfllava.sampler.sampling import union_indices
+from sfllava.sampler.sampling import Selection
 from sfllava.sampler.video import Video, VideoError
 
 
-def read_with_decord(
-    path: Path, info: ContainerInfo, frames: int | Sequence[int], size: tuple[int, int] | None
-) -> Video:
+def read_with_decord(path: Path, info: ContainerInfo, selection: Selection, size: tuple[int, int] | None) -> Video:
     """Sample frames of a video file with decord.
 
     Args:
         path: the file.
         info: what `probe_container` read from it.
-        frames: the number of frames to sample, or of each of several samples.
+        selection: the frames to read.
         size: (height, width) to resize the frames to, None to keep them.
 
     Returns:
@@ -44,7 +41,7 @@ def read_with_decord(
     total = len(reader)
     if total < info.frames:
         raise VideoError(f"only {total} of {info.frames} declared frames")
-    indices = union_indices(total, frames)
+    indices, span = selection.select(total, float(reader.get_avg_fps()))
     seconds = reader.get_frame_timestamp([*indices.tolist(), 0, total - 1]).astype(np.float64)
     _check_times(seconds[:-2, 0], seconds[-2, 0], seconds[-1], info)
     pixels, source = _read_batches(reader, indices, info, size)
@@ -57,6 +54,7 @@ def read_with_decord(
         size=source,
         total=total,
         decoder="decord",
+        span=span,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -13,23 +12,23 @@ import numpy as np
 
 from sfllava.sampler import IMAGE_SUFFIXES
 from sfllava.sampler.container import MAX_FRAME_PIXELS, first_line
-from sfllava.sampler.sampling import union_indices
+from sfllava.sampler.sampling import Selection
 from sfllava.sampler.video import Video, VideoError
 
 RESIZE_BYTES = 1 << 28  # decoders keep up to so many bytes of frames before they resize them
 _MAX_FOLDER_PIXELS = 1 << 30  # of the sampled images together, where they keep their size: 3 GiB
 
 
-def read_image_folder(path: Path, frames: int | Sequence[int], size: tuple[int, int] | None) -> Video:
+def read_image_folder(path: Path, selection: Selection, size: tuple[int, int] | None) -> Video:
     """Sample frames of a folder of images, sorted by file name.
 
     Args:
         path: the folder.
-        frames: the number of frames to sample, or of each of several samples.
+        selection: the frames to read.
         size: (height, width) to resize the images to, None to keep them; then all must have the same size.
 
     Returns:
-        The sampled frames, without times.
+        The sampled frames; they have times if the clip says the frame rate.
 
     Raises:
         VideoError: the folder has no image, or an image cannot be read, is too large or has another size.
@@ -37,7 +36,8 @@ def read_image_folder(path: Path, frames: int | Sequence[int], size: tuple[int, 
     files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=lambda f: f.name)
     if not files:
         raise VideoError(f"{path}: needed a folder of frame images ({' '.join(IMAGE_SUFFIXES)}), found none")
-    indices = union_indices(len(files), frames)
+    indices, span = selection.select(len(files), None)
+    fps = selection.clip.fps if selection.clip else None
     images, source = [], (0, 0)
     for i in indices.tolist():
         image = _read_image(files[i], 1 if size else len(indices))[None]
@@ -52,11 +52,12 @@ def read_image_folder(path: Path, frames: int | Sequence[int], size: tuple[int, 
         path=str(path),
         frames=np.concatenate(images),
         indices=indices,
-        pts_seconds=np.full(len(indices), np.nan),
-        fps=None,
+        pts_seconds=indices / fps if fps else np.full(len(indices), np.nan),
+        fps=fps,
         size=source,
         total=len(files),
         decoder="images",
+        span=span,
     )
 
 

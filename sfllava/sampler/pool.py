@@ -18,13 +18,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sfllava.sampler.reading import read_video
+from sfllava.sampler.sampling import Sample, to_samples
 from sfllava.sampler.video import Decoder, Video, VideoError
+from sfllava.types import Clip
 
 _Process = subprocess.Popen[bytes]
 
@@ -50,19 +53,28 @@ class DecodePool:
     def submit(
         self,
         path: str | Path,
-        frames: int | Sequence[int],
+        frames: int | Sample | Sequence[int | Sample],
         size: tuple[int, int] | None = None,
         decoder: Decoder = "auto",
+        clip: Clip | None = None,
     ) -> Future[Video]:
         """Run `read_video` in a worker.
 
         Args:
-            path, frames, size, decoder: as in `read_video`.
+            path, frames, size, decoder, clip: as in `read_video`.
 
         Returns:
             A future of the video. Its exception is a VideoError, also where the decoder hung or crashed.
         """
-        task = {"path": str(path), "frames": frames, "size": size, "decoder": decoder, "seconds": self.seconds}
+        samples = to_samples(frames)
+        task = {
+            "path": str(path),
+            "samples": asdict(samples) if isinstance(samples, Sample) else [asdict(sample) for sample in samples],
+            "size": size,
+            "decoder": decoder,
+            "clip": asdict(clip) if clip else None,
+            "seconds": self.seconds,
+        }
         return self._threads.submit(self._read, task)
 
     def _read(self, task: dict[str, Any]) -> Video:
@@ -84,7 +96,7 @@ class DecodePool:
             raise self._death(process, task["path"]) from error
         fields = reply["video"]
         return Video(
-            **{**fields, "size": tuple(fields["size"])},
+            **{**fields, "size": tuple(fields["size"]), "span": tuple(fields["span"])},
             frames=pixels,
             indices=np.array(reply["indices"], np.int64),
             pts_seconds=np.array([np.nan if t is None else t for t in reply["pts_seconds"]], np.float64),
@@ -158,13 +170,16 @@ def _serve(parent: int) -> None:
 def _read_task(task: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray | None]:
     """The reply to a task, and the frames that follow it."""
     size = tuple(task["size"]) if task["size"] else None
+    clip = Clip(**task["clip"]) if task["clip"] else None
+    samples = task["samples"]
+    frames = Sample(**samples) if isinstance(samples, dict) else [Sample(**sample) for sample in samples]
     try:
-        video = read_video(task["path"], task["frames"], size=size, decoder=task["decoder"])
+        video = read_video(task["path"], frames, size=size, decoder=task["decoder"], clip=clip)
     except Exception as error:
         text = str(error) if isinstance(error, VideoError) else f"{task['path']}: {type(error).__name__}: {error}"
         return {"error": " ".join(text.split())}, None
     reply = {
-        "video": {k: getattr(video, k) for k in ("path", "fps", "size", "total", "decoder", "damage")},
+        "video": {k: getattr(video, k) for k in ("path", "fps", "size", "total", "decoder", "damage", "span")},
         "shape": video.frames.shape,
         "indices": video.indices.tolist(),
         "pts_seconds": [None if np.isnan(t) else float(t) for t in video.pts_seconds],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from sfllava.sampler.container import ContainerInfo, open_container
 from sfllava.sampler.images import RESIZE_BYTES, resize_frames
-from sfllava.sampler.sampling import union_indices
+from sfllava.sampler.sampling import Selection
 from sfllava.sampler.video import Video, VideoError
 
 log = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ class _DecodeStats:
     end_seconds: float = 0.0
 
 
-def read_with_pyav(path: Path, info: ContainerInfo, frames: int | Sequence[int], size: tuple[int, int] | None) -> Video:
+def read_with_pyav(path: Path, info: ContainerInfo, selection: Selection, size: tuple[int, int] | None) -> Video:
     """Sample frames of a video file with PyAV; of a damaged file, the frames that can be decoded.
 
     Args:
         path: the file.
         info: what `probe_container` read from it.
-        frames: the number of frames to sample, or of each of several samples.
+        selection: the frames to read.
         size: (height, width) to resize the frames to, None to keep them.
 
     Returns:
@@ -54,7 +54,7 @@ def read_with_pyav(path: Path, info: ContainerInfo, frames: int | Sequence[int],
     if damage:
         log.warning("%s: damaged: %s", path, damage)
     # 2) decode again and keep the sampled frames
-    indices = union_indices(total, frames)
+    indices, span = selection.select(total, info.fps)
     wanted = set(indices.tolist())
     pixels, seconds, source = _read_frames(path, wanted, size)
     if len(pixels) < len(wanted):
@@ -71,6 +71,7 @@ def read_with_pyav(path: Path, info: ContainerInfo, frames: int | Sequence[int],
         size=source,
         total=total,
         decoder="pyav",
+        span=span,
         damage=damage,
     )
 

@@ -11,57 +11,69 @@ from sfllava.sampler.container import first_line, probe_container
 from sfllava.sampler.decord import read_with_decord
 from sfllava.sampler.images import read_image_folder
 from sfllava.sampler.pyav import read_with_pyav
+from sfllava.sampler.sampling import Sample, SamplingError, Selection, to_samples
 from sfllava.sampler.video import Decoder, Video, VideoError
-from sfllava.types import SfllavaError
+from sfllava.types import Clip
 
 log = logging.getLogger(__name__)
 
 
 def read_video(
     path: str | Path,
-    frames: int | Sequence[int] = 50,
+    frames: int | Sample | Sequence[int | Sample] = 50,
     *,
     size: tuple[int, int] | None = None,
     decoder: Decoder = "auto",
+    clip: Clip | None = None,
 ) -> Video:
     """Sample frames of a video file, or of a folder of frame images sorted by name.
 
     Args:
         path: the file or folder.
-        frames: the number of frames to sample. Of several numbers, the frames of all samples are read together, each
-            once; `Video.positions` finds those of one sample.
+        frames: the number of frames to sample, or a sample with a rule. Of several, the frames of all samples are read
+            together, each once; `Video.positions` finds those of one sample.
         size: (height, width) to resize each frame to, regardless of its aspect ratio; None to keep the frames.
         decoder: `decord`, `pyav`, or `auto`: decord, then PyAV for what decord cannot read (some rotated files, edit
             lists, damaged files).
+        clip: the part of the video to sample; None for all of it.
 
     Returns:
         The sampled frames, with their indices and times.
 
     Raises:
-        VideoError: there is no video at `path`, or no frame of it can be read; the message names the file.
+        VideoError: there is no video at `path`, no frame of it can be read, or the clip is outside it; the message
+            names the file.
         SfllavaError: `frames` is below 1.
     """
     if is_url(path):
         raise VideoError(f"{path}: needed a file on this machine, got a URL: download it first")
     path = Path(path)
-    if not (isinstance(frames, int) or len(frames)) or min([frames] if isinstance(frames, int) else frames) < 1:
-        raise SfllavaError(f"frames must be at least 1, got {frames}")
+    selection = Selection(to_samples(frames), clip)
+    try:
+        return _read(path, selection, size, decoder)
+    except SamplingError as error:
+        raise VideoError(f"{path}: {error}") from error
+
+
+def _read(path: Path, selection: Selection, size: tuple[int, int] | None, decoder: Decoder) -> Video:
     try:
         if path.is_dir():
-            return read_image_folder(path, frames, size)
+            return read_image_folder(path, selection, size)
         _check_file(path)
     except OSError as error:
         raise VideoError(f"{path}: cannot be read: {error.strerror}") from error
     info = probe_container(path)
     if decoder == "pyav":
-        return read_with_pyav(path, info, frames, size)
+        return read_with_pyav(path, info, selection, size)
     try:
-        return read_with_decord(path, info, frames, size)
+        return read_with_decord(path, info, selection, size)
+    except SamplingError:
+        raise
     except Exception as error:
         if decoder == "decord":
             raise VideoError(f"{path}: decord cannot read it: {first_line(error)}") from error
         log.info("%s: decord cannot read it (%s), trying PyAV", path, first_line(error))
-    return read_with_pyav(path, info, frames, size)
+    return read_with_pyav(path, info, selection, size)
 
 
 def _check_file(path: Path) -> None:

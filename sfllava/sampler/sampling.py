@@ -2,11 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from sfllava.types import SfllavaError
+from sfllava.types import Clip, SfllavaError
+
+PUBLISHED = "published"
+_FPS = re.compile(r"fps:([0-9]+(?:\.[0-9]+)?)")
+
+
+class SamplingError(SfllavaError):
+    """A video has no frame rate, or a clip is outside it; the message lacks the video's name."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How many frames are sampled of a video, and by which rule.
+
+    Attributes:
+        frames: the number of frames; for an `fps` rule the largest number.
+        rule: one of the names in `RULES`, or `fps:N` for N frames per second.
+    """
+
+    frames: int
+    rule: str = PUBLISHED
+
+    def __post_init__(self) -> None:
+        if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
+            raise SfllavaError(f"frames must be a whole number of at least 1, got {self.frames!r}")
+        check_rule(self.rule)
+
+    def indices(self, total: int, fps: float | None = None) -> np.ndarray:
+        """Return the indices of the sampled frames.
+
+        Args:
+            total: the number of frames in the video or clip.
+            fps: frames per second; only an `fps` rule needs it.
+
+        Returns:
+            (n) int64, in ascending order; indices may repeat where a video is short.
+
+        Raises:
+            SfllavaError: `total` is below 1, or the rule needs a frame rate and there is none.
+        """
+        if total < 1:
+            raise SfllavaError(f"needed a video of at least 1 frame, got {total}")
+        if rate := _FPS.fullmatch(self.rule):
+            return _per_second(total, self.frames, float(rate[1]), fps)
+        return RULES[self.rule](total, self.frames)
+
+    def count(self, total: int | None) -> int:
+        """Return how many frames are sampled of `total`, or of a video that has enough (None).
+
+        For an `fps` rule this is the largest number, since the frame rate is unknown.
+        """
+        return min(self.frames, total) if total is not None and self.rule == PUBLISHED else self.frames
 
 
 def sample_indices(total: int, frames: int) -> np.ndarray:
@@ -24,28 +78,154 @@ def sample_indices(total: int, frames: int) -> np.ndarray:
     Raises:
         SfllavaError: `total` or `frames` is below 1.
     """
-    if frames < 1:
-        raise SfllavaError(f"frames must be at least 1, got {frames}")
-    if total < 1:
-        raise SfllavaError(f"needed a video of at least 1 frame, got {total}")
+    return Sample(frames).indices(total)
+
+
+def check_rule(name: str) -> None:
+    """Raise SfllavaError if no frame rule has this name."""
+    if name not in RULES and not ((rate := _FPS.fullmatch(name)) and float(rate[1]) > 0):
+        raise SfllavaError(f"no frame rule is called {name!r}; choose from {', '.join(RULES)}, fps:N")
+
+
+def parse_rule(text: str) -> tuple[str, int | None]:
+    """Split `fps:1,max:64` into the rule and the largest number of frames; other rules have no such number.
+
+    Raises:
+        SfllavaError: no frame rule has this name.
+    """
+    rule, comma, most = text.partition(",max:")
+    check_rule(rule)
+    if not comma:
+        return rule, None
+    if not _FPS.fullmatch(rule) or not most.isdecimal() or int(most) < 1:
+        raise SfllavaError(f"frame rule {text!r}: needed fps:N,max:M with a whole number M of at least 1")
+    return rule, int(most)
+
+
+def clip_range(total: int, fps: float | None, clip: Clip | None) -> tuple[int, int]:
+    """Return the first and the last frame of a clip.
+
+    A bound in seconds becomes a frame by the frame rate, rounded half to even. An end past the last frame is the last
+    frame.
+
+    Args:
+        total: the number of frames in the video.
+        fps: frames per second of the video; None if it has no clock.
+        clip: the clip; None for the whole video.
+
+    Returns:
+        Two indices; the last one belongs to the clip.
+
+    Raises:
+        SamplingError: the clip starts after the end of the video, or there is no frame rate.
+    """
+    if clip is None or (clip.start is None and clip.end is None):
+        return 0, total - 1
+    rate = fps or clip.fps
+    if not rate:
+        raise SamplingError(f"has no frame rate, which the clip from {clip} needs")
+    first = 0 if clip.start is None else max(0, round(clip.start * rate))
+    last = total - 1 if clip.end is None else min(total - 1, round(clip.end * rate))
+    if first > last:
+        raise SamplingError(f"the clip from {clip} is outside the video, which has {total / rate:g} s")
+    return first, last
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The frames to read of a video: one sample or several together, of all of it or of a clip.
+
+    Attributes:
+        samples: the sample, or several.
+        clip: the part of the video that is sampled; None for all of it.
+    """
+
+    samples: Sample | Sequence[Sample]
+    clip: Clip | None = None
+
+    def select(self, total: int, fps: float | None) -> tuple[np.ndarray, tuple[int, int]]:
+        """Select the frames of one video.
+
+        Args:
+            total: the number of frames in the video.
+            fps: frames per second of the video; None if it has no clock.
+
+        Returns:
+            int64 indices in ascending order, of several samples each index once; the first and last frame of the clip.
+
+        Raises:
+            SamplingError: the clip is outside the video, or there is no frame rate.
+        """
+        first, last = clip_range(total, fps, self.clip)
+        fps = fps or (self.clip.fps if self.clip else None)
+        return union_indices(self.samples, first, last, fps), (first, last)
+
+
+def union_indices(samples: Sample | Sequence[Sample], first: int, last: int, fps: float | None = None) -> np.ndarray:
+    """Return the indices of one sample of a clip, or of several samples together.
+
+    Args:
+        samples: the sample, or several.
+        first: the first frame of the clip.
+        last: the last frame of the clip.
+        fps: frames per second of the video.
+
+    Returns:
+        int64, in ascending order; of several samples each index once.
+    """
+    total = last - first + 1
+    if isinstance(samples, Sample):
+        return first + samples.indices(total, fps)
+    return first + np.unique(np.concatenate([sample.indices(total, fps) for sample in samples]))
+
+
+def to_samples(frames: Any) -> Sample | list[Sample]:
+    """Return numbers of frames, or samples, as samples; one stays one."""
+    if isinstance(frames, Sample):
+        return frames
+    if isinstance(frames, int):
+        return Sample(frames)
+    found = [one if isinstance(one, Sample) else Sample(one) for one in frames]
+    if not found:
+        raise SfllavaError(f"frames must be a whole number of at least 1, got {frames!r}")
+    return found
+
+
+def _published(total: int, frames: int) -> np.ndarray:
     n = min(total, frames)
     bounds = np.round((total - 1) / n * np.arange(n + 1)).astype(np.int64)  # half to even, as published
     return (bounds[:-1] + bounds[1:]) // 2
 
 
-def union_indices(total: int, frames: int | Sequence[int]) -> np.ndarray:
-    """Return the indices of one sample, or of several samples together.
+def _lmms_eval(total: int, frames: int) -> np.ndarray:
+    """Equal steps from the first frame to the last one, truncated."""
+    return np.linspace(0, total - 1, frames).astype(np.int64)
 
-    Args:
-        total: the number of frames in the video.
-        frames: the number of frames of the sample, or of each sample.
 
-    Returns:
-        int64, in ascending order; of several samples each index once.
+def _vlmevalkit(total: int, frames: int) -> np.ndarray:
+    """Equal steps that leave out both ends, truncated."""
+    step = total / (frames + 1)
+    return np.array([int(step * i) for i in range(1, frames + 1)], np.int64)
 
-    Raises:
-        SfllavaError: a number is below 1.
-    """
-    if isinstance(frames, int):
-        return sample_indices(total, frames)
-    return np.unique(np.concatenate([sample_indices(total, n) for n in frames]))
+
+def _mvbench(total: int, frames: int) -> np.ndarray:
+    """The middle of equal segments, with each segment's start rounded half to even."""
+    segment = (total - 1) / frames
+    return np.array([int(segment / 2 + np.round(segment * i)) for i in range(frames)], np.int64)
+
+
+def _per_second(total: int, frames: int, rate: float, fps: float | None) -> np.ndarray:
+    """Every frame that is a whole number of steps from the first; `frames` equal steps if these are too many."""
+    if not fps:
+        raise SamplingError(f"has no frame rate, which the frame rule fps:{rate:g} needs")
+    found = np.arange(0, total, max(1, round(fps / rate)))
+    return found if len(found) <= frames else _lmms_eval(total, frames)
+
+
+RULES: dict[str, Callable[[int, int], np.ndarray]] = {
+    PUBLISHED: _published,
+    "lmms-eval": _lmms_eval,
+    "vlmevalkit": _vlmevalkit,
+    "mvbench": _mvbench,
+}
+"""Rules that need no frame rate, by name: that of the published SlowFast-LLaVA code, and those of other tools."""

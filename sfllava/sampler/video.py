@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from sfllava.sampler.sampling import sample_indices
+from sfllava.sampler.sampling import Sample, union_indices
 from sfllava.types import SfllavaError
 
 Decoder = Literal["auto", "decord", "pyav"]
@@ -31,6 +31,7 @@ class Video:
         total: the number of frames in the source that can be decoded.
         decoder: what decoded it: `decord`, `pyav` or `images`.
         damage: what is wrong with the file, where only a part of it could be decoded; else empty.
+        span: the first and the last frame of the clip that was sampled; None for the whole video.
     """
 
     path: str
@@ -42,21 +43,24 @@ class Video:
     total: int
     decoder: str
     damage: str = ""
+    span: tuple[int, int] | None = None
 
-    def positions(self, frames: int) -> np.ndarray:
-        """Return the positions in `self.frames` of a sample of `frames` frames.
+    def positions(self, frames: int | Sample) -> np.ndarray:
+        """Return the positions in `self.frames` of one sample.
 
         Args:
-            frames: the number of frames of the sample.
+            frames: the number of frames of the sample, or the sample.
 
         Returns:
-            (min(total, frames)) int64.
+            (n) int64.
 
         Raises:
             SfllavaError: the video was not read for such a sample.
         """
-        wanted = sample_indices(self.total, frames)
+        first, last = self.span or (0, self.total - 1)
+        sample = Sample(frames) if isinstance(frames, int) else frames
+        wanted = union_indices(sample, first, last, self.fps)
         found = np.searchsorted(self.indices, wanted).clip(max=len(self.indices) - 1)
         if not np.array_equal(self.indices[found], wanted):
-            raise SfllavaError(f"{self.path}: was not read for a sample of {frames} frames")
+            raise SfllavaError(f"{self.path}: was not read for a sample of {sample.frames} frames")
         return found

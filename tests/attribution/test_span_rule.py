@@ -54,6 +54,8 @@ def test_a_frame_stands_for_the_video_up_to_the_midpoints():
     np.testing.assert_allclose(frame_edges(np.array([0, 1, 5]), None, 6), [0, 0.5, 3, 6])
     np.testing.assert_allclose(frame_edges(np.array([0, 1, 5]), None, 4), [0, 0.5, 3, 5])
     np.testing.assert_allclose(frame_edges(np.array([3.0]), 25, 10), [0, 10])
+    # a clip from 20 to 30 s
+    np.testing.assert_allclose(frame_edges(np.array([22, 28]), None, 30, 20.0), [20, 25, 30])
 
 
 @pytest.mark.parametrize(

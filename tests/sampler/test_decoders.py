@@ -14,6 +14,7 @@ from sfllava.sampler.container import ContainerInfo, first_line, probe_container
 from sfllava.sampler.decord import read_with_decord
 from sfllava.sampler.images import resize_frames
 from sfllava.sampler.pyav import read_with_pyav
+from sfllava.sampler.sampling import Sample, Selection
 from sfllava.sampler.video import VideoError
 
 FRAME_BYTES = 96 * 128 * 3
@@ -78,16 +79,16 @@ def resized(monkeypatch):
     ],
 )
 def test_frames_are_resized_in_batches_of_limited_memory(path, monkeypatch, resized, read, limit, batches):
-    whole = read(path, INFO, 10, (24, 32))
+    whole = read(path, INFO, Selection(Sample(10)), (24, 32))
     resized.clear()
     for module in (decord, pyav):
         monkeypatch.setattr(module, "RESIZE_BYTES", limit)
-    video = read(path, INFO, 10, (24, 32))
+    video = read(path, INFO, Selection(Sample(10)), (24, 32))
     assert resized == batches
     np.testing.assert_array_equal(video.frames, whole.frames)
     assert video.size == (96, 128) and len(set(video.indices)) == 10
     resized.clear()
-    plain = read(path, INFO, 10, None)
+    plain = read(path, INFO, Selection(Sample(10)), None)
     assert not resized
     np.testing.assert_array_equal(resize_frames(plain.frames, (24, 32)), whole.frames)
 
@@ -99,7 +100,7 @@ def test_repeated_indices_repeat_frames(tmp_path):
 
     short = write_video(tmp_path / "short.mp4", moving_square(3))
     for read in (read_with_decord, read_with_pyav):
-        video = read(short, probe_container(short), 3, None)
+        video = read(short, probe_container(short), Selection(Sample(3)), None)
         assert video.indices.tolist() == [0, 1, 1]
         np.testing.assert_array_equal(video.frames[1], video.frames[2])
         assert video.pts_seconds.tolist() == [0, 1 / 8, 1 / 8]
@@ -155,9 +156,9 @@ def test_frames_that_a_player_would_not_show_are_not_taken_from_decord(path, mon
     monkeypatch.setitem(sys.modules, "decord", SimpleNamespace(VideoReader=FakeReader))
     if message:
         with pytest.raises(VideoError, match=message):
-            read_with_decord(path, INFO, 20, None)
+            read_with_decord(path, INFO, Selection(Sample(20)), None)
     else:
-        video = read_with_decord(path, INFO, 20, None)
+        video = read_with_decord(path, INFO, Selection(Sample(20)), None)
         np.testing.assert_allclose(video.pts_seconds, times[video.indices, 0], rtol=1e-6)
         assert (video.total, video.fps, video.decoder) == (len(times), 8.0, "decord")
 
@@ -165,9 +166,9 @@ def test_frames_that_a_player_would_not_show_are_not_taken_from_decord(path, mon
 def test_a_count_of_frames_that_no_file_has_is_not_given_to_decord(path):
     size = path.stat().st_size
     with pytest.raises(VideoError, match=f"{size + 1} declared frames are more than it has bytes"):
-        read_with_decord(path, ContainerInfo(size + 1, 8.0, 2.5, 1), 5, None)
+        read_with_decord(path, ContainerInfo(size + 1, 8.0, 2.5, 1), Selection(Sample(5)), None)
     with pytest.raises(VideoError, match=f"only 20 of {size} declared frames"):
-        read_with_decord(path, ContainerInfo(size, 8.0, 2.5, 1), 5, None)
+        read_with_decord(path, ContainerInfo(size, 8.0, 2.5, 1), Selection(Sample(5)), None)
 
 
 def test_frames_that_are_lost_between_counting_and_reading_are_an_error(path, monkeypatch):
@@ -175,4 +176,4 @@ def test_frames_that_are_lost_between_counting_and_reading_are_an_error(path, mo
     pixels = {i: whole[0][i] for i in (2, 7, 12)}
     monkeypatch.setattr(pyav, "_read_frames", lambda *_: (pixels, *whole[1:]))
     with pytest.raises(VideoError, match=r"a\.mp4: 20 frames were counted, then only 3 of 4 could be read"):
-        read_with_pyav(path, INFO, 4, None)
+        read_with_pyav(path, INFO, Selection(Sample(4)), None)

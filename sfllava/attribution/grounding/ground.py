@@ -13,15 +13,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import sys
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sfllava.attribution.grounding.annotations import AnnotatedQuestion, Annotations
-from sfllava.attribution.grounding.frame_scores import check_scores
+from sfllava.attribution.grounding.frame_scores import MEASURES, check_scores
 from sfllava.attribution.grounding.ground_video import GroundingOptions, ground_video, make_grounded_row
 from sfllava.benchmarks import Benchmark
 from sfllava.evaluators import find_evaluator
@@ -29,16 +28,16 @@ from sfllava.files import Row
 from sfllava.models.base import check_generation
 from sfllava.models.memory import free_memory
 from sfllava.progress import progress_bar
-from sfllava.prompts import Prompt, pack_prompt
-from sfllava.runs.evaluate import describe_model, describe_setting, versions
+from sfllava.prompts import Prompt
 from sfllava.runs.failures import Outcome, Streak, outcome_of_error, reason_of
-from sfllava.runs.identity import choose_questions, make_identity
-from sfllava.runs.jobs import Job, make_jobs
+from sfllava.runs.identity import choose_questions
+from sfllava.runs.jobs import GenerationOptions, Job, make_jobs
 from sfllava.runs.run_folder import RunFolder
+from sfllava.runs.run_json import choose_prompts, prompts_by_setting, run_identity, session_facts
 from sfllava.sampler.pool import DecodePool
-from sfllava.sampler.video import Video, VideoError
+from sfllava.sampler.video import Decoder, Video, VideoError
 from sfllava.settings import Setting
-from sfllava.types import SfllavaError
+from sfllava.types import Question, SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.base import VideoLM
@@ -108,7 +107,10 @@ def prepare(
     limit: int | None = None,
     seed: int | None = None,
     prompt: Prompt | None = None,
-    **options: Any,
+    measures: Sequence[str] = MEASURES,
+    max_new_tokens: int = 128,
+    decoders: int = 2,
+    decode_seconds: float = 120.0,
 ) -> Grounding:
     """Check everything that a grounding run needs, before any video is decoded or any file is written.
 
@@ -121,7 +123,8 @@ def prepare(
         limit, seed: ask only `limit` questions: the first ones, or with a seed a random choice. Without a limit, a span
             that belongs to no question of the benchmark counts as a failed question.
         prompt: replaces the prompt of the model's family; a setting's own prompt takes precedence.
-        **options: the other fields of GroundingOptions.
+        measures: how frames are scored, of `frame_scores.MEASURES`.
+        max_new_tokens, decoders, decode_seconds: see `jobs.GenerationOptions`.
 
     Raises:
         SfllavaError: an argument is wrong, the setting does not fit the context, or the run folder cannot be used.
@@ -129,15 +132,21 @@ def prepare(
     benchmark.require_videos()
     matched, without = annotations.match(benchmark.questions)
     asked = matched if limit is None else _choose(matched, limit, seed)
+    questions = [item.question for item in asked if item.asked]
     setting = setting.for_model(model.info)
-    chosen = setting.prompt_or(prompt or pack_prompt(model.info.family, asked[0].question.task))
-    how = GroundingOptions(setting, chosen, **options)
-    _check(model, how, asked)
-    identity = _identity(model, benchmark, annotations, how, asked)
-    facts = _facts(model, benchmark, annotations) | {"limit": limit, "seed": seed, "without_spans": len(without)}
-    folder = RunFolder(out, identity, facts)
+    prompts = choose_prompts(model.info.family, benchmark, questions, prompt, None)
+    by_setting = prompts_by_setting([setting], prompts)
+    generation = GenerationOptions(by_setting, max_new_tokens, "generate", decoders, decode_seconds)
+    options = GroundingOptions(setting, generation.prompt(setting.name, questions[0]), generation, tuple(measures))
+    _check(model, options, questions)
+    every = [item.question for item in asked]
+    identity = run_identity(benchmark, every, [setting], model.info, prompts, generation)
+    identity |= {"grounding": {"measures": list(measures), "spans_sha256": annotations.sha256}}
+    more = {"spans": str(annotations.path), "limit": limit, "seed": seed, "without_spans": len(without)}
+    identity = json.loads(json.dumps(identity))  # as run.json has it, to be compared with that of another run
+    folder = RunFolder(out, identity, session_facts(benchmark, model.info, prompts, **more))
     folder.check()
-    return Grounding(model, benchmark, asked, how, identity, folder)
+    return Grounding(model, benchmark, asked, options, identity, folder)
 
 
 def _ground_jobs(
@@ -147,16 +156,26 @@ def _ground_jobs(
     streak = Streak({job.video: i for i, job in enumerate(jobs)})
     decoding: dict[str, Future[Video]] = {}
     size = (model.info.image_size, model.info.image_size)
-    with DecodePool(options.decoders, options.decode_seconds) as pool:
+    decoders = options.generation.decoders
+
+    def decode(job: Job, decoder: Decoder = "auto") -> Future[Video]:
+        assert job.path is not None
+        return pool.submit(job.path, options.setting.sample, size, decoder, job.clip)
+
+    with DecodePool(decoders, options.generation.decode_seconds) as pool:
         for i, job in enumerate(jobs):
-            for later in jobs[i : i + 1 + options.decoders]:
+            for later in jobs[i : i + 1 + decoders]:
                 if later.path is not None and later.video not in decoding:
-                    decoding[later.video] = pool.submit(later.path, options.setting.frames, size)
+                    decoding[later.video] = decode(later)
             asked = [by_key[question.key] for _, questions in job.by_setting for question in questions]
             try:
                 if job.path is None:
                     raise SfllavaError(job.missing)
-                video = _decoded(decoding.pop(job.video), pool, job.path, options.setting.frames, size)
+                try:
+                    video = decoding.pop(job.video).result()
+                except VideoError as error:  # once more, with another decoder
+                    log.warning("%s: attempt 1 failed: %s", job.video, reason_of(error))
+                    video = decode(job, "pyav").result()
                 done = Outcome(ground_video(model, video, asked, options))
             except Exception as error:
                 log.warning("%s: failed: %s", job.video, reason_of(error))
@@ -170,63 +189,22 @@ def _ground_jobs(
         yield from streak.release()
 
 
-def _decoded(future: Future[Video], pool: DecodePool, path: str, frames: int, size: tuple[int, int]) -> Video:
-    """Return a decoded video; if it cannot be read, try once more with PyAV."""
-    try:
-        return future.result()
-    except VideoError as error:
-        log.warning("%s: attempt 1 failed: %s", path, reason_of(error))
-        return pool.submit(path, frames, size, "pyav").result()
-
-
 def _choose(matched: Sequence[AnnotatedQuestion], limit: int, seed: int | None) -> list[AnnotatedQuestion]:
     by_key = {item.question.key: item for item in matched if item.asked}
     chosen = choose_questions([item.question for item in by_key.values()], limit, seed)
     return [by_key[question.key] for question in chosen]
 
 
-def _check(model: VideoLM, options: GroundingOptions, asked: Sequence[AnnotatedQuestion]) -> None:
-    questions = [item.question for item in asked if item.asked]
-    check_generation("generate", options.max_new_tokens, questions)
-    if options.decoders < 1 or options.decode_seconds <= 0:
+def _check(model: VideoLM, options: GroundingOptions, questions: Sequence[Question]) -> None:
+    generation, setting = options.generation, options.setting
+    check_generation("generate", generation.max_new_tokens, questions)
+    if generation.decoders < 1 or generation.decode_seconds <= 0:
         raise SfllavaError(
-            f"decoders and decode_seconds must be above 0, got {options.decoders} and {options.decode_seconds}"
+            f"decoders and decode_seconds must be above 0, got {generation.decoders} and {generation.decode_seconds}"
         )
-    if unscored := next((question for question in questions if find_evaluator(question.task) is None), None):
-        raise SfllavaError(f"grounding needs questions with an offline score, got task {unscored.task!r}")
+    tasks = {question.task for question in questions}
+    if len(tasks) > 1 or find_evaluator(questions[0].task) is None:
+        raise SfllavaError(f"grounding needs questions of one task with an offline score, got {', '.join(tasks)}")
     shortest = min(sum(map(len, model.info.prompt_ids(question, options.prompt))) for question in questions)
-    model.info.check_context(model.info.prompt_rows(options.setting), shortest, options.setting.name)
-    check_scores(options.setting, model.info, options.measures)
-
-
-def _identity(
-    model: VideoLM,
-    benchmark: Benchmark,
-    annotations: Annotations,
-    options: GroundingOptions,
-    asked: Sequence[AnnotatedQuestion],
-) -> Row:
-    identity = make_identity(
-        benchmark.name,
-        [item.question for item in asked],
-        [describe_setting(options.setting, model.info.grid)],
-        model=describe_model(model.info),
-        prompt=options.prompt.text,
-        max_new_tokens=options.max_new_tokens,
-        read="generate",
-        grounding={"measures": list(options.measures), "spans_sha256": annotations.sha256},
-    )
-    return json.loads(json.dumps(identity))  # as run.json has it, to compare with that of another run
-
-
-def _facts(model: VideoLM, benchmark: Benchmark, annotations: Annotations) -> Row:
-    return {
-        "model": str(model.info.path),
-        "device": str(model.info.device),
-        "questions_sha256": benchmark.fingerprint,
-        "question_files": [str(file) for file in benchmark.files],
-        "videos": str(benchmark.videos_dir),
-        "spans": str(annotations.path),
-        "command": sys.argv,
-        "versions": versions(),
-    }
+    model.info.check_context(model.info.prompt_rows(setting), shortest, setting.name)
+    check_scores(setting, model.info, options.measures)

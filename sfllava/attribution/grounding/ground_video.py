@@ -16,7 +16,7 @@ from sfllava.attribution.grounding.span_rule import frame_edges
 from sfllava.evaluators import find_evaluator
 from sfllava.files import Row
 from sfllava.prompts import Prompt
-from sfllava.runs.jobs import make_row
+from sfllava.runs.jobs import GenerationOptions, make_row
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 from sfllava.types import Answer, SfllavaError
@@ -32,18 +32,14 @@ class GroundingOptions:
     Attributes:
         setting: how a video becomes visual tokens, for this model.
         prompt: how the questions are asked.
+        generation: how they are answered.
         measures: of `frame_scores.MEASURES`.
-        max_new_tokens: the largest number of new tokens of an answer.
-        decoders: number of processes that decode videos.
-        decode_seconds: the longest time that one video may take to decode.
     """
 
     setting: Setting
     prompt: Prompt
+    generation: GenerationOptions
     measures: Sequence[str] = MEASURES
-    max_new_tokens: int = 128
-    decoders: int = 2
-    decode_seconds: float = 120.0
 
 
 def ground_video(
@@ -75,9 +71,8 @@ def ground_video(
     if not fitting:
         return rows
     start = time.perf_counter()
-    answers = model.answer(
-        tokens, [item.question for item in fitting], max_new_tokens=options.max_new_tokens, prompt=prompt, prefix=prefix
-    )
+    questions, most = [item.question for item in fitting], options.generation.max_new_tokens
+    answers = model.answer(tokens, questions, max_new_tokens=most, prompt=prompt, prefix=prefix)
     seconds["answer"] = (time.perf_counter() - start) / len(fitting)
     start = time.perf_counter()
     given = [answer for answer in answers if answer.token_ids and not answer.error]
@@ -104,7 +99,9 @@ def _answermake_grounded_row(
         return make_grounded_row(item, setting, error=answer.error)
     question, evaluator = item.question, find_evaluator(item.question.task)
     assert evaluator is not None
-    edges = frame_edges(_seconds(video, item), video.fps or item.fps, item.duration)
+    start, end = (clip.start, clip.end) if (clip := question.clip) else (None, None)
+    end = item.duration if end is None else end
+    edges = frame_edges(_seconds(video, item), video.fps or item.fps, end, start or 0.0)
     return make_grounded_row(
         item,
         setting,

@@ -65,7 +65,7 @@ class SpanRule:
         return float(edges[first]), float(edges[after])
 
 
-def frame_edges(pts_seconds: np.ndarray, fps: float | None, duration: float) -> np.ndarray:
+def frame_edges(pts_seconds: np.ndarray, fps: float | None, end: float, start: float = 0.0) -> np.ndarray:
     """Return where the parts of a video end for which its sampled frames stand.
 
     A frame is on screen from its time t for 1 / fps seconds, so that its centre is t + 1 / (2 fps). It stands for the
@@ -75,13 +75,14 @@ def frame_edges(pts_seconds: np.ndarray, fps: float | None, duration: float) -> 
     Args:
         pts_seconds: (T) when each sampled frame is shown, ascending.
         fps: frames per second of the video; None for frames that count as instants.
-        duration: of the video, in seconds.
+        end: of the video, in seconds.
+        start: of the part of the video that was sampled, in seconds.
 
     Returns:
-        (T + 1) seconds, ascending from 0; frame t stands for edges t to t + 1.
+        (T + 1) seconds, ascending from `start`; frame t stands for edges t to t + 1.
     """
     centres = np.asarray(pts_seconds, float) + (0.5 / fps if fps else 0.0)
     middle = (centres[:-1] + centres[1:]) / 2
     # the annotated duration may be rounded down, so that the last frame is after it
-    edges = np.concatenate([[0.0], middle, [max(duration, centres[-1])]])
-    return np.maximum.accumulate(np.maximum(edges, 0.0))
+    edges = np.concatenate([[start], middle, [max(end, centres[-1])]])
+    return np.maximum.accumulate(edges)

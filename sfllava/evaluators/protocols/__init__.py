@@ -1,0 +1,26 @@
+"""Protocols: how evaluation tools ask, read replies and average; one file each, with one object `PROTOCOL`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from sfllava.evaluators.protocols.base import Protocol
+from sfllava.types import SfllavaError
+
+
+def protocol_names() -> list[str]:
+    """Return the names of all protocols: those of their modules, with hyphens."""
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name.replace("_", "-") for name in modules if name != "base")
+
+
+def load_protocol(name: str) -> Protocol:
+    """Load a protocol by name.
+
+    Raises:
+        SfllavaError: There is no protocol of that name.
+    """
+    if name not in protocol_names():
+        raise SfllavaError(f"no protocol is called {name!r}; choose from {', '.join(protocol_names())}")
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").PROTOCOL

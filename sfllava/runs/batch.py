@@ -1,0 +1,158 @@
+"""What a worker answers together: decoded and encoded videos, and their questions at one setting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sfllava.aggregators.base import identity_key, token_count
+from sfllava.aggregators.native import NativeFrames
+from sfllava.benchmarks.subtitles import Subtitle, SubtitleError, lines_at, read_subtitles
+from sfllava.files import Row
+from sfllava.runs.failures import reason_of
+from sfllava.runs.jobs import GenerationOptions, Job, make_row
+from sfllava.sampler.video import Video
+from sfllava.settings import Setting
+from sfllava.types import Answer, Question, SfllavaError
+
+if TYPE_CHECKING:
+    from sfllava.models.base import VideoLM
+
+
+class EncodedVideo:
+    """The decoded video of a job and its patch grids; each frame is encoded once for all settings.
+
+    Attributes:
+        job: The job.
+        video: The decoded video.
+        remaining: The settings that are not answered yet, with their questions.
+        postponed: Whether the current group is answered without it.
+        subtitle_error: Why there are no subtitles, where a run asks for them; else empty.
+        alone: Whether it must be answered alone, because it failed in a group for a reason other than memory.
+    """
+
+    def __init__(self, model: VideoLM, job: Job, video: Video) -> None:
+        self.job, self.video, self.remaining = job, video, list(job.by_setting)
+        self.postponed = self.alone = False
+        self._model = model
+        self._frames_grid: Any = None
+        self._image_grids: dict[object, Any] = {}
+        self._subtitles: list[Subtitle] | None = None
+        self.subtitle_error = job.subtitles_missing
+
+    @property
+    def max_questions(self) -> int:
+        """The number of questions at the remaining setting with the most questions."""
+        return max((len(questions) for _, questions in self.remaining), default=0)
+
+    def forget(self) -> None:
+        """Drop the patch grids to free their memory; `grid` encodes them again."""
+        self._frames_grid = None
+        self._image_grids.clear()
+
+    def with_subtitles(self, questions: Sequence[Question], seconds: np.ndarray) -> list[Question]:
+        """Add the subtitles that cover the sampled frames to the questions that have any.
+
+        Args:
+            questions: The questions.
+            seconds: (T) When each sampled frame is shown.
+        """
+        if self.job.subtitles is None:
+            return list(questions)
+        if self._subtitles is None:
+            try:
+                self._subtitles = read_subtitles(Path(self.job.subtitles))
+            except SubtitleError as error:
+                self._subtitles, self.subtitle_error = [], reason_of(error)
+        return [
+            replace(question, subtitles=lines_at(self._subtitles, seconds, question.subtitle_start))
+            for question in questions
+        ]
+
+    def grid(self, setting: Setting) -> Any:
+        """Return the patch grid (T h w D) that the setting's aggregator takes."""
+        positions = self.video.positions(setting.sample)
+        frames = self.video.frames[positions]
+        images = setting.images(frames)
+        if images is frames:
+            if self._frames_grid is None:
+                self._frames_grid = self._model.encode(self.video.frames)
+            return self._frames_grid[positions]
+        frame_by_frame = isinstance(images, NativeFrames) and images.per_image == 1
+        key = (None if frame_by_frame else setting.sample, identity_key(setting.aggregation))
+        if key not in self._image_grids:
+            self._image_grids[key] = self._model.encode(NativeFrames(self.video.frames) if frame_by_frame else images)
+        return self._image_grids[key][positions] if frame_by_frame else self._image_grids[key]
+
+
+class BatchItem:
+    """One video of a batch at one setting.
+
+    Attributes:
+        encoded: The video.
+        setting: The setting.
+        questions: The questions that fit the context together with the visual tokens.
+        failed_rows: The rows of those that do not fit.
+        tokens: The visual tokens (N D).
+        seconds: Time to encode and aggregate, in seconds per question.
+    """
+
+    def __init__(self, encoded: EncodedVideo, model: VideoLM, setting: Setting, options: GenerationOptions) -> None:
+        self.encoded, self.setting, self.failed_rows = encoded, setting, []
+        self._options, self._info = options, model.info
+        remaining = [] if encoded.postponed else encoded.remaining
+        asked = [question for s, questions in remaining if s.name == setting.name for question in questions]
+        seconds = encoded.video.pts_seconds[encoded.video.positions(setting.sample)]
+        # 1) questions whose text leaves no room for the visual tokens fail before any is computed
+        visual_tokens = token_count(setting.aggregation, len(seconds), *model.info.grid)
+        self.questions = self._fitting(encoded.with_subtitles(asked, seconds), visual_tokens)
+        # 2) encode and aggregate; the tokens include the text that some families write between frames
+        start = time.perf_counter()
+        self.tokens = model.tokens(setting, encoded.grid(setting), seconds) if self.questions else torch.zeros(0, 1)
+        self.seconds = round((time.perf_counter() - start) / max(1, len(self.questions)), 6)
+        self.questions = self._fitting(self.questions, len(self.tokens))
+
+    def _fitting(self, questions: Sequence[Question], visual_tokens: int) -> list[Question]:
+        """Return the questions that fit the context; the others get rows with the reason."""
+        fitting = []
+        for question in questions:
+            try:
+                prompt = self._options.prompt(self.setting.name, question)
+                text_tokens = sum(map(len, self._info.prompt_ids(question, prompt)))
+                self._info.check_context(visual_tokens, text_tokens, question.text)
+                fitting.append(question)
+            except SfllavaError as error:
+                self.failed_rows.append(make_row(question, self.setting.name, error=str(error)))
+        return fitting
+
+    def row(self, answer: Answer, reused_tokens: int, seconds: float) -> Row:
+        """Return the row of an answer.
+
+        Args:
+            answer: The answer to one of the questions.
+            reused_tokens: Number of visual tokens whose keys and values an earlier setting had computed.
+            seconds: Time to answer, in seconds per question.
+        """
+        if answer.error:
+            return make_row(answer.question, self.setting.name, error=answer.error)
+        video = self.encoded.video
+        return make_row(
+            answer.question,
+            self.setting.name,
+            prediction=answer.text,
+            token_ids=list(answer.token_ids),
+            visual_tokens=answer.visual_tokens,
+            reused_tokens=reused_tokens,
+            frames=len(video.positions(self.setting.sample)),
+            seconds={"encode": self.seconds, "answer": seconds},
+            **({"letters": answer.letters} if answer.letters else {}),
+            **({"damage": video.damage} if video.damage else {}),
+            **({"subtitles": answer.question.subtitles.count("\n") + 1} if answer.question.subtitles else {}),
+            **({"subtitle_error": self.encoded.subtitle_error} if self.encoded.subtitle_error else {}),
+        )
