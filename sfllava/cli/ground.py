@@ -25,10 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--tune-on", metavar="DIR", help="tune window and share on this folder of another split")
     parser.add_argument(
-        "--tune-by",
-        default="Acc@GQA",
-        metavar="MEASURE",
-        help="measure to tune by, such as mIoP (default: %(default)s)",
+        "--tune-by", default="Acc@GQA", metavar="MEASURE", help="measure to tune by, such as mIoP (default: Acc@GQA)"
     )
     parser.add_argument("--window", type=int, metavar="N", help="frames in the moving average (default: 3)")
     parser.add_argument("--share", type=float, metavar="X", help="threshold as a share of the maximum (default: 0.5)")
@@ -62,17 +59,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise SfllavaError(f"needed one benchmark for {arguments.spans}, got {len(benchmarks)}")
     benchmarks[0].require_videos()
     names = ("limit", "seed", "max_new_tokens", "decoders", "decode_seconds")
-    chosen: dict[str, Any] = {"prompt": options.own_prompt(arguments)} | {
-        name: getattr(arguments, name) for name in names
-    }
+    chosen: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    chosen["prompt"] = options.own_prompt(arguments)
     model, measures = options.load_model(arguments), MEASURES[arguments.measure]
     grounding = prepare(model, benchmarks[0], setting, annotations, arguments.out, measures=measures, **chosen)
     if arguments.tune_on:
         check_tuning(arguments.tune_on, grounding.identity, {item.question.video for item in grounding.asked})
     folder = grounding.run(retry_failed=arguments.retry_failed)
-    results = (
-        load_tuned(folder, arguments.tune_on, arguments.tune_by) if arguments.tune_on else load_grounding(folder, rule)
-    )
+    if arguments.tune_on:
+        results = load_tuned(folder, arguments.tune_on, arguments.tune_by)
+    else:
+        results = load_grounding(folder, rule)
     out = results.write()
     print(results, flush=True)
     files = save_grounding(results, out)

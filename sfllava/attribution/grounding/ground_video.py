@@ -88,11 +88,11 @@ def ground_video(
     scores = {a.question.key: {name: each[i] for name, each in scored.items()} for i, a in enumerate(given)}
     shared = {"frames": len(video.frames), "seconds": {stage: round(spent, 6) for stage, spent in seconds.items()}}
     for item, answer in zip(fitting, answers, strict=True):
-        rows.append(_answermake_grounded_row(item, answer, video, setting, scores.get(item.question.key, {}), shared))
+        rows.append(_answer_row(item, answer, video, setting, scores.get(item.question.key, {}), shared))
     return rows
 
 
-def _answermake_grounded_row(
+def _answer_row(
     item: AnnotatedQuestion, answer: Answer, video: Video, setting: Setting, scores: dict[str, np.ndarray], shared: Row
 ) -> Row:
     if answer.error:
