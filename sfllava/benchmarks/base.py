@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sfllava.benchmarks.question_files import BenchmarkError, read_questions
+from sfllava.benchmarks.remote_files import Downloads
 from sfllava.benchmarks.video_files import VideoIndex, index_videos
 from sfllava.files import is_url
 from sfllava.types import Question, SfllavaError, Task
@@ -44,6 +45,7 @@ class Spec:
         types: what the codes for types of question in its file mean.
         subtitles: where its folder of subtitles may be below a root; the first that exists counts.
         headline: the number that papers report, where it is not the accuracy over all questions.
+        downloads: where its files can be downloaded, None if nowhere.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Spec:
     types: Mapping[str, str] = field(default_factory=dict)
     subtitles: tuple[str, ...] = ()
     headline: Headline | None = None
+    downloads: Downloads | None = None
 
 
 @dataclass
