@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 
 import pyarrow
 import pytest
@@ -209,12 +208,3 @@ def test_options_as_json_text(tmp_path):
         (tmp_path / "q.csv").write_text(f"{header}a,q,y,{text}\n")
         with pytest.raises(BenchmarkError, match=r"q\.csv, row 1: candidates must be a list, got "):
             load_benchmark("choice", tmp_path / "q.csv")
-
-
-def test_without_pyarrow_parquet_is_one_line(tmp_path, monkeypatch):
-    parquet.write_table(pyarrow.table({"x": [1]}), tmp_path / "q.parquet")
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(
-        BenchmarkError, match=r"q\.parquet: reading parquet needs pyarrow: pip install 'sfllava\[parquet\]'"
-    ):
-        load_benchmark("open", tmp_path / "q.parquet")
