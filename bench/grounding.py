@@ -1,8 +1,8 @@
-"""When is the answer? Spans of the small model on ShapesQA, whose flashes have known times.
+"""Grounding with the small model on ShapesQA, where the times of the flashes are known.
 
 `python bench/grounding.py [--folder DIR]` renders a train and a test split, answers their moment questions, tunes the
-rules on train, and reports test: docs/grounding.md, figures/grounding*.png and a file in bench/results. With a folder
-that is kept, a stopped measurement goes on.
+rules on the train split and reports the test split in docs/grounding.md, figures/grounding*.png and bench/results. With
+--folder, an interrupted measurement can be resumed.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from sfllava.attribution.grounding.results import GroundingResults, load_tuned
 from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.plots import static
-from sfllava.plots.grounding import measures_chart, timeline
+from sfllava.plots.grounding import metrics_chart, timeline
 
 SETTING = Setting(32, "slowfast-slow_0frms_concat-fast_2x2")
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "grounding.md"
 
 
-def pointing(results: GroundingResults, name: str) -> dict[str, float]:
-    """How often the frame with the highest score is in an annotated span, and how high the frames in one rank."""
+def frame_ranks(results: GroundingResults, name: str) -> dict[str, float]:
+    """How often the highest-scored frame is in an annotated span, and the mean rank of the frames in such a span."""
     hits, ranks = [], []
     for row in results.rows:
         if not row["frame_scores"].get(name):
@@ -48,7 +48,7 @@ def pointing(results: GroundingResults, name: str) -> dict[str, float]:
 
 
 def best_possible(results: GroundingResults) -> float:
-    """The mIoU of the best run of sampled frames for each question: no rule on these frames can be better."""
+    """The mIoU of the best consecutive frames for each question: an upper bound for any rule on these frames."""
     best = []
     for row in results.rows:
         edges = row["frame_edges"]
@@ -66,30 +66,35 @@ def markdown(results: GroundingResults, points: dict[str, dict[str, float]]) -> 
     rules = "; ".join(f"{name} window {rule.window}, share {rule.share:g}" for name, rule in results.rules.items())
     intro = (
         f"Measured {date.today().isoformat()} with the model in the package, {SETTING.name}. Rules tuned by "
-        f"{tuned['by']} on {tuned['questions']} questions about {tuned['videos']} videos of the split train: {rules}. "
-        f"Reported: all {counts['questions']} moment questions about {counts['videos']} videos of the split test, "
+        f"{tuned['by']} on {tuned['questions']} questions about {tuned['videos']} videos of the train split: {rules}. "
+        f"Reported: all {counts['questions']} moment questions about {counts['videos']} videos of the test split, "
         f"{counts['failed']} failed. Percent [95 % interval, clustered by video]."
     )
     lines = [textwrap.fill(intro, 120), "", f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-    for which, rows in table.groupby("measure", sort=False):
+    for which, rows in table.groupby("metric", sort=False):
         cells = [f"{r['value']:.1f} [{r['low']:.1f}, {r['high']:.1f}]" for r in rows.to_dict("records")]
         lines.append(f"| {which} | {' | '.join(cells)} |")
-    lines += ["", f"The best runs of these sampled frames would have an mIoU of {100 * best_possible(results):.1f}."]
-    lines += ["", "Minus a baseline, in points, paired by question; p after Holm's correction:", ""]
-    lines += ["| | baseline | measure | difference | p |", "|---|---|---|---:|---:|"]
+    lines += [
+        "",
+        f"With the best choice of consecutive sampled frames, mIoU would be {100 * best_possible(results):.1f}.",
+    ]
+    lines += ["", "Differences from the baselines in points, paired by question; p with Holm's correction:", ""]
+    lines += ["| | baseline | metric | difference | p |", "|---|---|---|---:|---:|"]
     for r in gaps.to_dict("records"):
         difference = f"{r['points']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}]"
         p = f"{r['p_holm']:.4f}" if r["p_holm"] >= 0.0001 else "< 0.0001"
-        lines.append(f"| {r['predictor']} | {r['baseline']} | {r['measure']} | {difference} | {p} |")
-    lines += ["", "The frames alone, without a rule for spans:", ""]
-    lines += ["| | the highest frame is in an annotated span | mean rank of the frames in one, 0 lowest to 1 highest |"]
+        lines.append(f"| {r['predictor']} | {r['baseline']} | {r['metric']} | {difference} | {p} |")
+    lines += ["", "The frame scores alone, without a span rule:", ""]
+    lines += [
+        "| | highest-scored frame is in an annotated span | mean rank of the frames in one (0 lowest, 1 highest) |"
+    ]
     lines += ["|---|---:|---:|"]
     lines += [f"| {n} | {100 * p['highest_frame_inside']:.1f} % | {p['mean_rank']:.2f} |" for n, p in points.items()]
     return "\n".join(lines) + "\n"
 
 
 def measure(folder: Path, videos: dict[str, int], seed: int) -> GroundingResults:
-    """Render both splits, ground them, and return the results of test."""
+    """Render both splits, ground them, and return the results of the test split."""
     model = load_model("tiny")
     for split, count in videos.items():
         root = folder / split
@@ -111,12 +116,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         results = measure(folder, {"train": options.train, "test": options.test}, options.seed)
-        points = {name: pointing(results, name) for name in results.rules}
+        points = {name: frame_ranks(results, name) for name in results.rules}
         text = markdown(results, points)
         marked = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- /measured -->)", re.DOTALL)
         PAGE.write_text(marked.sub(lambda _: text, PAGE.read_text()))
         last = next(row["key"] for row in results.rows if row["question"].endswith("last?") and row["right"])
-        static.save(static.render(measures_chart(results)), ROOT / "figures" / "grounding.png")
+        static.save(static.render(metrics_chart(results)), ROOT / "figures" / "grounding.png")
         static.save(timeline(results, last), ROOT / "figures" / "grounding-example.png")
     rules = {name: rule.to_dict() for name, rule in results.rules.items()}
     tables = {name: getattr(results, name).round(4).to_dict("records") for name in ("table", "differences")}

@@ -1,4 +1,4 @@
-"""Find when in each video the answer is, and score it against annotated spans."""
+"""Predict which span of each video the answer comes from, and score the spans against annotations."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ MEASURES = {"attention": ("attention",), "leave-out": ("leave-out",), "both": ("
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_benchmark(parser)
-    parser.add_argument("--spans", required=True, metavar="FILE", help="annotated spans, as NExT-GQA's gsub_val.json")
+    parser.add_argument("--spans", required=True, metavar="FILE", help="annotated spans, like NExT-GQA's gsub_val.json")
     parser.add_argument("--out", required=True, metavar="DIR", help="run folder")
     parser.add_argument("--frames", type=int, default=50, metavar="N", help="frames to sample (default: 50)")
     options.add_aggregation(parser)
     options.add_frame_rule(parser, default="published")
     parser.add_argument(
         "--measure", default="both", choices=list(MEASURES),
-        help="how frames are scored: attention, the change of the answer's log-likelihood without the frame, or both",
+        help="how to score frames: attention, the drop of the answer's log-likelihood without the frame, or both",
     )  # fmt: skip
-    parser.add_argument("--tune-on", metavar="DIR", help="tune window and share on this folder of another split")
+    parser.add_argument("--tune-on", metavar="DIR", help="tune window and share on the run of another split")
     parser.add_argument(
-        "--tune-by", default="Acc@GQA", metavar="MEASURE", help="measure to tune by, such as mIoP (default: Acc@GQA)"
+        "--tune-by", default="Acc@GQA", metavar="METRIC", help="metric to tune by, such as mIoP (default: Acc@GQA)"
     )
     parser.add_argument("--window", type=int, metavar="N", help="frames in the moving average (default: 3)")
-    parser.add_argument("--share", type=float, metavar="X", help="threshold as a share of the maximum (default: 0.5)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N annotated questions")
-    parser.add_argument("--seed", type=int, metavar="S", help="with --limit: a random choice instead of the first")
+    parser.add_argument("--share", type=float, metavar="X", help="threshold, a fraction of the maximum (default: 0.5)")
+    parser.add_argument("--limit", type=int, metavar="N", help="ask only the first N annotated questions")
+    parser.add_argument("--seed", type=int, metavar="S", help="with --limit: a random selection instead of the first")
     parser.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="time limit for one video")
-    parser.add_argument("--retry-failed", action="store_true", help="ask again what failed before")
+    parser.add_argument("--retry-failed", action="store_true", help="ask failed questions again")
     options.add_model(parser, 128)
 
 
@@ -47,8 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     given = {name: getattr(arguments, name) for name in ("window", "share") if getattr(arguments, name) is not None}
     if arguments.tune_on and given:
-        raise SfllavaError("--tune-on finds the window and the share; give either it or --window and --share")
-    # all that needs no model is checked before one is loaded
+        raise SfllavaError("--tune-on tunes the window and the share: give either --tune-on, or --window and --share")
+    # check everything that needs no model before loading it
     rule = SpanRule(**given)
     setting = Setting(arguments.frames, arguments.aggregation, frame_rule=arguments.frame_rule)
     check_criterion(arguments.tune_by)

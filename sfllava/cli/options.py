@@ -101,7 +101,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 def add_limit(parser: argparse.ArgumentParser, text: str = "the first N questions") -> None:
     """Add which questions are asked."""
     parser.add_argument("--limit", type=int, metavar="N", help=text)
-    parser.add_argument("--seed", type=int, metavar="S", help="with --limit: a random choice instead of the first")
+    parser.add_argument("--seed", type=int, metavar="S", help="with --limit: a random selection instead of the first")
 
 
 def add_benchmark(parser: argparse.ArgumentParser) -> None:
@@ -167,7 +167,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add the time limit of a video, what to do about failures, and the Ray workers of a run."""
     parser.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="time limit for one video")
-    parser.add_argument("--retry-failed", action="store_true", help="ask again what failed before")
+    parser.add_argument("--retry-failed", action="store_true", help="ask failed questions again")
     parser.add_argument("--workers", type=int, metavar="N", help="number of models, run by Ray (docs/cluster.md)")
     parser.add_argument("--ray", metavar="ADDRESS", help="on a running Ray cluster: auto, or HOST:PORT of its head")
     parser.add_argument("--gpus-per-worker", type=int, metavar="N", help="with --workers or --ray (default: 1)")

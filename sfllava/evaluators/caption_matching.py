@@ -12,11 +12,12 @@ from sfllava.types import Question, Verdict
 
 @lru_cache(65536)
 def parse_caption(reply: str, options: tuple[str, ...]) -> int | None:
-    """Return the index of the one option that a reply names by its label or repeats, else None.
+    """Return the index of the only option that a reply names by its label or its text, else None.
 
     Args:
         reply: The model's text.
-        options: The options, each as "LABEL: TEXT"; a reply may have the label, its last word alone, or the text.
+        options: The options, each "LABEL: TEXT". A reply may contain the text, start with the label, or be the last
+            word of the label.
     """
     text = _plain(reply)
     found = set()
@@ -32,7 +33,7 @@ def parse_caption(reply: str, options: tuple[str, ...]) -> int | None:
 
 
 def judge_caption(question: Question, prediction: str) -> dict[str, Verdict]:
-    """Grade a reply by the option that it names; one that names none or several is wrong."""
+    """Grade a reply by the option that it names; a reply that names none or several is wrong."""
     correct, parsed = grade_caption(question.answer, question.options, prediction)
     return {"caption": Verdict(correct, parsed, judge="caption")}
 

@@ -1,4 +1,4 @@
-"""The figures of grounding: the measures of each predictor, and the frame scores of one answer on a time axis."""
+"""The figures of grounding: the metrics of each predictor, and the frame scores of one answer over time."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ PANELS = (("IoP and Acc@GQA", ("mIoP", "IoP@0.3", "IoP@0.5", "Acc@GQA")), ("IoU"
 _SCORES = {"attention": "attention,\nrelative to even", "leave-out": "fall of log-likelihood\nwithout it, nats"}
 
 
-def measures_chart(results: GroundingResults) -> Chart:
-    """Make bars of all measures with their intervals, for each predictor and baseline.
+def metrics_chart(results: GroundingResults) -> Chart:
+    """Make bars of all metrics with their intervals, for each predictor and baseline.
 
     Args:
         results: a finished grounding run.
 
     Returns:
-        The chart: one panel of IoP and Acc@GQA, one of IoU; Acc@QA, which is the same for all, is in the note.
+        The chart: a panel for IoP and Acc@GQA and a panel for IoU; the note has Acc@QA, which is the same for all.
     """
     table, panels = results.table, []
-    for title, measures in PANELS:
+    for title, metrics in PANELS:
         bars = []
         for i, (name, rows) in enumerate(table.groupby("predictor", sort=False)):
-            part: Any = rows.set_index("measure").loc[list(measures)]
+            part: Any = rows.set_index("metric").loc[list(metrics)]
             texts = [f"{name}, {which}: {r['value']:.1f} % [{r['low']:.1f}, {r['high']:.1f}], n = {r['questions']:,}"
                      for which, r in part.iterrows()]  # fmt: skip
             value, low, high = (part[column].tolist() for column in ("value", "low", "high"))
-            bars.append(Series(str(name), list(measures), value, low, high, texts, "bars", i))
+            bars.append(Series(str(name), list(metrics), value, low, high, texts, "bars", i))
         panels.append(Panel("", "%, of all questions (95 % interval)", bars, title))
-    first: Any = table[table["measure"] == "Acc@QA"].iloc[0]
+    first: Any = table[table["metric"] == "Acc@QA"].iloc[0]
     note = f"{first['questions']:,} questions about {first['videos']:,} videos; "
     return Chart(panels, f"{note}Acc@QA {first['value']:.1f} % [{first['low']:.1f}, {first['high']:.1f}]")
 
@@ -52,10 +52,10 @@ def timeline(results: GroundingResults, key: str) -> Figure:
 
     Args:
         results: a finished grounding run.
-        key: of the question, as in its row.
+        key: the key of the question, as in its row.
 
     Returns:
-        The figure, closed, so that a notebook shows it once.
+        The figure. It is closed, so that a notebook does not show it twice.
     """
     i = next(i for i, row in enumerate(results.rows) if row["key"] == key)
     row, answer = results.rows[i], results.answers[i]
@@ -100,7 +100,7 @@ def _title(row: Row) -> str:
 
 
 def example_key(results: GroundingResults) -> str | None:
-    """Return the key of the question that is drawn as an example: the first right answer with a predicted span."""
+    """Return the key of the question to draw as an example: the first right answer with a predicted span."""
     drawn = (
         row["key"]
         for row, answer in zip(results.rows, results.answers)
@@ -110,7 +110,7 @@ def example_key(results: GroundingResults) -> str | None:
 
 
 def save_grounding(results: GroundingResults, out: str | Path) -> list[Path]:
-    """Save both figures as SVG, PDF and PNG files, and the measures also as HTML.
+    """Save both figures as SVG, PDF and PNG files, and the metrics also as HTML.
 
     Args:
         results: a finished grounding run.
@@ -119,7 +119,7 @@ def save_grounding(results: GroundingResults, out: str | Path) -> list[Path]:
     Returns:
         The files.
     """
-    out, chart = Path(out), measures_chart(results)
+    out, chart = Path(out), metrics_chart(results)
     figures = {"grounding": static.render(chart)}
     if key := example_key(results):
         figures["grounding-example"] = timeline(results, key)

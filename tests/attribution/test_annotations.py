@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sfllava.attribution.grounding.annotations import read_annotations
-from sfllava.attribution.grounding.metrics import measure, whole_video
+from sfllava.attribution.grounding.metrics import compute_metrics, whole_video
 from sfllava.types import Question, SfllavaError
 
 GOOD = {
@@ -107,6 +107,6 @@ def test_the_published_files(shared, split, questions, videos, miou, iop_half):
     matched, without = annotations.match(asked)
     assert len(matched) == questions and not without and all(item.asked for item in matched)
     assert len({item.question.video for item in matched}) == videos
-    whole = measure([whole_video(i.duration) for i in matched], [i.spans for i in matched], [True] * questions)
+    whole = compute_metrics([whole_video(i.duration) for i in matched], [i.spans for i in matched], [True] * questions)
     assert round(100 * whole["mIoU"].mean(), 1) == miou and round(100 * whole["IoP@0.5"].mean(), 1) == iop_half
     assert np.array_equal(whole["Acc@GQA"], whole["IoP@0.5"]), "where every answer is right"

@@ -63,10 +63,10 @@ def command(folder, out, *more):
 def test_leaving_frames_out_finds_the_flashes_better_than_both_baselines(runs):
     results = load_tuned(runs["test"], runs["train"])
     assert results.rules["leave-out"].window == 1, "a flash is in one sampled frame"
-    values = results.table.set_index(["predictor", "measure"])["value"]
+    values = results.table.set_index(["predictor", "metric"])["value"]
     assert values["leave-out", "Acc@QA"] >= 90 and values["leave-out", "mIoU"] > 50 and values["leave-out", "mIoP"] > 60
     assert values["whole video", "mIoU"] == pytest.approx(100 * 0.25 / 8)
-    gaps = results.differences.set_index(["predictor", "baseline", "measure"])
+    gaps = results.differences.set_index(["predictor", "baseline", "metric"])
     for baseline in ("whole video", "centre half"):
         for which in ("Acc@GQA", "mIoP", "mIoU"):
             gap = gaps.loc[("leave-out", baseline, which)]
@@ -158,7 +158,10 @@ def test_the_command_writes_tables_and_figures(runs, splits, tmp_path, capsys):
     assert main(command(splits["test"], tmp_path / "run", "--tune-on", runs["train"], "--tune-by", "mIoU")) == 0
     shown = capsys.readouterr().out
     questions = len(read_rows(runs["test"]))
-    assert f"{questions} annotated questions about 10 videos: {questions} answered, 0 failed; all count" in shown
+    assert (
+        f"{questions} annotated questions about 10 videos: {questions} answered, 0 failed; all are in the metrics"
+        in shown
+    )
     assert f"leave-out: window 1, share 0.1 (tuned by mIoU on {len(read_rows(runs['train']))} questions" in shown
     for word in ("Acc@GQA", "IoU@0.5", "whole video", "centre half"):
         assert word in shown
@@ -170,7 +173,7 @@ def test_the_command_writes_tables_and_figures(runs, splits, tmp_path, capsys):
     with (tmp_path / "run" / "spans.csv").open(newline="") as file:
         spans = [row for row in csv.DictReader(file) if row["predictor"] == "leave-out"]
     shares = [float(row["iou"]) for row in spans]
-    wanted = next(r for r in table if (r["predictor"], r["measure"]) == ("leave-out", "mIoU"))
+    wanted = next(r for r in table if (r["predictor"], r["metric"]) == ("leave-out", "mIoU"))
     assert len(spans) == questions and float(wanted["value"]) == pytest.approx(100 * np.mean(shares))
     for name in ("grounding", "grounding-example"):
         for kind in ("svg", "pdf", "png"):
@@ -196,13 +199,14 @@ def test_failures_and_missing_predictions_count(tiny, runs, splits, tmp_path, ca
     good = sum(len(spans[path.stem]["location"]) for path in (folder / "videos").glob("*.mp4")) - broken
     total = good + broken + lost + 2
     assert (
-        f"{total} annotated questions about 5 videos: {good} answered, {lost + broken + 2} failed; all count" in shown
+        f"{total} annotated questions about 5 videos: {good} answered, {lost + broken + 2} failed; all are in the metrics"
+        in shown
     )
     assert "failed 2 x: the question file has no question with this id" in shown
     assert f"leave-out: no span for {lost + broken + 2} questions, which count as 0" in shown
     results = load_grounding(tmp_path / "run", SpanRule(1, 0.5))
-    values = results.table.set_index(["predictor", "measure"])
-    whole = load_grounding(runs["train"], SpanRule(1, 0.5)).table.set_index(["predictor", "measure"])
+    values = results.table.set_index(["predictor", "metric"])
+    whole = load_grounding(runs["train"], SpanRule(1, 0.5)).table.set_index(["predictor", "metric"])
     assert values.loc[("leave-out", "mIoU"), "questions"] == total
     assert values.loc[("leave-out", "mIoU"), "value"] < 0.8 * whole.loc[("leave-out", "mIoU"), "value"]
     again = prepared(tiny, folder, tmp_path / "run", measures=("leave-out",)).run(retry_failed=True, progress=False)
@@ -228,13 +232,13 @@ def test_open_questions_are_grounded_too(tiny, splits, tmp_path):
         (("--spans", "foreign.json"), "foreign.json: has no span for any of the"),
         (("--window", 2), "window must be an odd number of frames"),
         (("--share", 0), "share must be above 0"),
-        (("--tune-by", "Acc@QA"), "needed a measure of spans to tune by, Acc@GQA, mIoP"),
-        (("--tune-on", "TRAIN", "--share", 0.5), "give either it or --window and --share"),
+        (("--tune-by", "Acc@QA"), "needed a metric of spans to tune by, Acc@GQA, mIoP"),
+        (("--tune-on", "TRAIN", "--share", 0.5), "give either --tune-on, or --window and --share"),
         (("--tune-on", "gone"), "gone/run.json: not the run.json of a run"),
         (("--tune-on", "EVALUATED"), "needed the folder of a grounding run"),
-        (("--tune-on", "TEST"), "rules are tuned on other videos than are reported, and 10 are in both"),
+        (("--tune-on", "TEST"), "rules must be tuned on other videos than the reported ones, but 10 are in both"),
         (("--tune-on", "TRAIN", "--frames", 16), "needed the same model, setting and prompt to tune on: "),
-        (("--aggregation", "temporal_global_pool"), "leaving a frame out needs visual tokens of one frame each"),
+        (("--aggregation", "temporal_global_pool"), "leave-out needs visual tokens that each come from one frame"),
         (("--limit", 0), "limit must be at least 1, got 0"),
         (("--frames", 5000), "do not fit the context"),
         (("--decoders", 0), "decoders and decode_seconds must be above 0"),
@@ -270,7 +274,9 @@ def test_rows_that_do_not_fit_together(runs, tmp_path):
     row = json.loads(lines[1])
     row["frame_edges"].pop()
     path.write_text("".join([lines[0], json.dumps(row) + "\n", *lines[2:]]))
-    with pytest.raises(SfllavaError, match=r"predictions\.jsonl, line 2: frame_scores, frame_edges or spans"):
+    with pytest.raises(
+        SfllavaError, match=r"predictions\.jsonl, line 2: wrong length of frame_scores, frame_edges or spans"
+    ):
         read_rows(tmp_path / "run")
 
 

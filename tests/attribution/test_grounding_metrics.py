@@ -1,4 +1,4 @@
-"""The measures of NExT-GQA against numbers by hand, and against a literal reading of their definitions."""
+"""The metrics of NExT-GQA against examples computed by hand, and against a literal implementation of their definitions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 
 from sfllava.analysis import stats
 from sfllava.attribution.grounding.metrics import (
-    MEASURES,
+    METRICS,
     GroundedAnswer,
     best_iop,
     best_iou,
     centre_half,
+    compute_metrics,
     differences,
-    measure,
     score,
     whole_video,
 )
@@ -28,11 +28,11 @@ from sfllava.attribution.grounding.metrics import (
         ((0, 10), [(4, 5)], 1 / 10, 1 / 10),
         ((0, 2), [(2, 4)], 0, 0),
         ((0, 2), [(5, 6)], 0, 0),
-        # the best of several, each measure by itself: IoU by the short one, IoP by the long one
+        # the best of several spans, separately for each metric: the short one for IoU, the long one for IoP
         ((0, 4), [(0, 20), (1, 4)], 3 / 4, 1),
-        # spans that reach over the ends of the video, as in the published files
+        # spans that extend beyond the ends of the video, as in the published files
         ((0, 10), [(-0.2, 5)], 5 / 10.2, 5 / 10),
-        # an instant has no part in a union, and is inside or not
+        # an instant adds nothing to a union; it is inside or not
         ((3, 3), [(2, 4)], 0, 1),
         ((5, 5), [(2, 4)], 0, 0),
         (None, [(2, 4)], 0, 0),
@@ -44,8 +44,8 @@ def test_overlaps_by_hand(predicted, spans, iou, iop):
 
 
 def literal(predicted, spans, right):
-    """The measures in plain loops, without skipping a question that has no prediction."""
-    sums = dict.fromkeys(MEASURES, 0.0)
+    """The metrics in plain loops, without skipping a question that has no prediction."""
+    sums = dict.fromkeys(METRICS, 0.0)
     for guess, listed, correct in zip(predicted, spans, right):
         most_iou = most_iop = 0.0
         for start, end in listed if guess else []:
@@ -72,8 +72,8 @@ def random_questions(n=400, seed=0):
 
 def test_means_are_those_of_a_literal_implementation():
     questions = random_questions()
-    found = measure(*questions)
-    assert tuple(found) == MEASURES
+    found = compute_metrics(*questions)
+    assert tuple(found) == METRICS
     for name, wanted in literal(*questions).items():
         assert found[name].mean() == pytest.approx(wanted), name
     assert 0.05 < found["Acc@GQA"].mean() < found["IoP@0.5"].mean() < found["IoP@0.3"].mean()
@@ -89,32 +89,32 @@ def answers_of(predicted, spans, right, videos):
 def test_the_table_counts_every_question_and_clusters_by_video():
     predicted, spans, right = random_questions()
     videos = [f"v{i // 5}" for i in range(len(spans))]
-    table = score(answers_of(predicted, spans, right, videos)).set_index(["predictor", "measure"])
+    table = score(answers_of(predicted, spans, right, videos)).set_index(["predictor", "metric"])
     assert list(dict.fromkeys(table.index.get_level_values(0))) == ["own", "whole video", "centre half"]
     assert (table["questions"] == 400).all() and (table["videos"] == 80).all()
     assert (table.loc["own", "missing"] == predicted.count(None)).all() and predicted.count(None) > 20
     assert (table.loc["whole video", "missing"] == 0).all()
     for name, guesses in (("own", predicted), ("whole video", [(0, 40)] * 400), ("centre half", [(10, 30)] * 400)):
         wanted = literal(guesses, spans, right)
-        assert {which: table.loc[(name, which), "value"] for which in MEASURES} == pytest.approx(
+        assert {which: table.loc[(name, which), "value"] for which in METRICS} == pytest.approx(
             {which: 100 * value for which, value in wanted.items()}
         )
-    interval = stats.mean(measure(predicted, spans, right)["mIoU"], np.array(videos), 0, 1)
+    interval = stats.mean(compute_metrics(predicted, spans, right)["mIoU"], np.array(videos), 0, 1)
     row = table.loc[("own", "mIoU")]
     assert (row["low"], row["high"]) == pytest.approx((100 * interval.low, 100 * interval.high))
 
 
-def test_a_missing_prediction_lowers_each_measure():
+def test_a_missing_prediction_lowers_each_metric():
     spans, videos = [[(0, 4)], [(4, 8)]], ["a", "b"]
-    full, part = (score(answers_of(p, spans, [True, True], videos)).set_index(["predictor", "measure"])["value"]
+    full, part = (score(answers_of(p, spans, [True, True], videos)).set_index(["predictor", "metric"])["value"]
                   for p in ([(0, 4), (4, 8)], [(0, 4), None]))  # fmt: skip
-    for which in MEASURES:
+    for which in METRICS:
         assert full["own", which] == 100
         assert part["own", which] == (100 if which == "Acc@QA" else 50), which
 
 
 def test_a_right_answer_at_the_wrong_time_is_no_grounded_one():
-    found = measure([(0, 4), (0, 4), (0, 4)], [[(0, 2)], [(0, 1.9)], [(0, 4)]], [True, True, False])
+    found = compute_metrics([(0, 4), (0, 4), (0, 4)], [[(0, 2)], [(0, 1.9)], [(0, 4)]], [True, True, False])
     assert found["Acc@GQA"].tolist() == [1, 0, 0] and found["Acc@QA"].tolist() == [1, 1, 0]
 
 
@@ -122,6 +122,6 @@ def test_differences_from_the_baselines():
     spans = [[(30 + i % 4, 33 + i % 4)] for i in range(40)]
     found = [(30 + i % 4, 34 + i % 4) for i in range(40)]
     table = differences(answers_of(found, spans, [True] * 40, [f"v{i // 4}" for i in range(40)]))
-    row = table.set_index(["predictor", "baseline", "measure"]).loc[("own", "whole video", "mIoU")]
+    row = table.set_index(["predictor", "baseline", "metric"]).loc[("own", "whole video", "mIoU")]
     assert row["points"] == pytest.approx(100 * (3 / 4 - 3 / 40)) and row["low"] > 0 and row["significant"]
     assert len(table) == 6 and whole_video(40) == (0, 40) and centre_half(40) == (10, 30)

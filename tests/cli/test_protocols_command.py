@@ -70,7 +70,7 @@ def test_failed_questions_are_wrong_and_left_out_only_by_name(tmp_path):
     assert table.loc["strict", "counted"] == 100 and table.loc["strict", "accuracy"] == sum(RIGHT["strict"]) - 3
     assert table.loc["official", "counted"] == 97 and table.loc["official", "left_out"] == 3
     assert table.loc["official", "accuracy"] == pytest.approx(100 * (sum(RIGHT["official"]) - 3) / 97)
-    assert "a question that failed is left out" in table.loc["official", "note"]
+    assert "failed questions are left out" in table.loc["official", "note"]
 
 
 def test_empty_replies_are_right_in_mvbench_by_its_official_rule(tmp_path):
@@ -192,9 +192,7 @@ def test_the_command_prints_tables_and_writes_files(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "1. 16 frames: 100 questions about 20 videos, 10 failed\n  protocol " in said
     assert "2. 8 frames: 100 questions about 20 videos\n" in said
-    assert (
-        "Guesses are those of seed 7" in said and "vlmevalkit: its judge is off: an unparsable reply is wrong" in said
-    )
+    assert "Guesses are those of seed 7" in said and "vlmevalkit: its judge is off: unparsable replies" in said
     assert "\n2 questions have not been asked yet" in said and "\x1b" not in said and "\u202e" not in said
     listed = said[said.index("are read or counted differently") :].splitlines()[1:]
     assert len(listed) == 31 and listed[0].split() == [

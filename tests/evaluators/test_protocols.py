@@ -25,7 +25,7 @@ def last(options: int) -> int:
 
 
 def shown(protocol: str, benchmark: str, question: Question, reply: str | None) -> str:
-    """What a protocol reads: the letter or word, "-" for none; "?" behind a guess, "out" if it is not counted, "+" if right."""
+    """What a protocol reads: the letter or word, "-" for none; then "?" if guessed, "out" if not counted, "+" if right."""
     found = load_protocol(protocol).read(benchmark, question, reply, last)
     assert found.guessed or found.parsed == (found.chosen is not None)
     assert not (found.guessed and found.parsed)

@@ -1,1 +1,1 @@
-"""When in a video the answer is: spans from attention and from leaving frames out, scored as NExT-GQA scores them."""
+"""Grounding: which span of a video an answer comes from, predicted from frame scores and scored as in NExT-GQA."""

@@ -1,4 +1,4 @@
-"""Annotated spans: when in its video the answer of each question is seen, in the format of NExT-GQA's gsub files."""
+"""Annotated spans: when the video shows the answer to each question, in the format of NExT-GQA's gsub files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sfllava.types import Question, SfllavaError
 Span = tuple[float, float]
 """Start and end in seconds."""
 OVERHANG_SECONDS = 1.0
-"""How far a span may reach beyond its video. In the published files a few do, by up to 0.5 s, because durations are
-whole seconds. Such spans are scored as they are written."""
+"""How far a span may extend beyond its video. A few spans in the published files do, by up to 0.5 s, because durations
+are rounded to whole seconds. They are scored unchanged."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class AnnotatedVideo:
 
     Attributes:
         duration: in seconds.
-        fps: frames per second, None if the file does not say.
+        fps: frames per second; None if the file does not give it.
         spans: the spans of each question, by its id.
     """
 
@@ -39,9 +39,9 @@ class AnnotatedQuestion:
     """A question with spans.
 
     Attributes:
-        question: what is asked; where the question file does not have it, a stand-in without text.
+        question: the question; a placeholder without text if the question file does not contain it.
         qid: its id in the file of spans.
-        spans: where the answer is seen; to find one of them is enough.
+        spans: the spans that show the answer; a prediction has to match only one of them.
         duration: of the video, in seconds.
         fps: frames per second of the video, None if unknown.
     """
@@ -54,7 +54,7 @@ class AnnotatedQuestion:
 
     @property
     def asked(self) -> bool:
-        """Whether the question file has it."""
+        """Whether the question file contains this question."""
         return bool(self.question.text)
 
 
@@ -75,16 +75,17 @@ class Annotations:
     def match(self, questions: Sequence[Question]) -> tuple[list[AnnotatedQuestion], list[Question]]:
         """Match the questions of a benchmark with the spans.
 
-        A question belongs to the spans of its video under its id, with or without the video's name in front.
+        A question and its spans have the same video and the same id. The question's id may start with the video's name.
 
         Args:
             questions: all questions of the benchmark.
 
         Returns:
-            All annotated questions, those that the benchmark lacks at the end; and the questions without spans.
+            All annotated questions, with those that are missing from the benchmark at the end; and the questions
+            without spans.
 
         Raises:
-            SfllavaError: no question has a span, or two have the same one.
+            SfllavaError: no question has a span, or two questions have the same id.
         """
         found: dict[tuple[str, str], AnnotatedQuestion] = {}
         without: list[Question] = []
@@ -148,7 +149,7 @@ def _read_video(entry: Any, where: str) -> AnnotatedVideo:
         raise SfllavaError(f"{where}: duration must be a number of seconds above 0, got {_short(duration)}")
     if fps is not None and (not _is_number(fps) or fps <= 0):
         raise SfllavaError(f"{where}: fps must be a number above 0, got {_short(fps)}")
-    if not isinstance(location, dict):  # a few in the published files are empty: no question of theirs is grounded
+    if not isinstance(location, dict):  # may be empty: a few published videos have no spans
         raise SfllavaError(f"{where}: location must be an object with spans by question, got {_short(location)}")
     spans = {qid: _read_spans(listed, duration, f"{where}, question {qid!r}") for qid, listed in location.items()}
     return AnnotatedVideo(float(duration), fps, spans)

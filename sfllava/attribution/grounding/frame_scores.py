@@ -1,4 +1,4 @@
-"""A score for each sampled frame, by the two measures of attribution: attention, and leaving the frame out."""
+"""Scores of the sampled frames by two measures of attribution: attention, and leave-out."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ MEASURES = ("attention", "leave-out")
 
 
 def attention_scores(attribution: Attribution) -> np.ndarray:
-    """Score each frame by the attention to it, relative to an even spread.
+    """Score each frame by the attention to it, relative to uniform attention.
 
-    With a_pt the attention on frame t through part p of the visual tokens (such as Slow or Fast), averaged over the
-    words of the answer, the score is the mean over the parts that show frame t of a_pt / mean(a_p) - 1, where mean(a_p)
-    is over the frames that part p shows. So a frame with more tokens has no higher score for that. A frame that no part
-    shows has 0.
+    Let a_pt be the attention to the tokens of frame t in token source p (such as Slow or Fast), averaged over the words
+    of the answer. The score of frame t is the mean of a_pt / mean(a_p) - 1 over the sources that contain the frame;
+    mean(a_p) is over the frames in source p. More tokens alone thus do not raise the score of a frame. A frame without
+    tokens has the score 0.
 
     Args:
         attribution: an answer.
 
     Returns:
-        (T) scores: 0 for a frame that got as much as an average one, 1 for twice as much.
+        (T) scores: 0 for average attention, 1 for twice the average.
     """
     total, parts = np.zeros(len(attribution.video.frames)), np.zeros(len(attribution.video.frames))
     for source in attribution.sources:
@@ -57,18 +57,18 @@ def leave_out_scores(
     prompt: Prompt | None = None,
     prefix: Prefix | None = None,
 ) -> list[np.ndarray]:
-    """Score each frame by how much less likely each answer is without it.
+    """Score each frame by how much the log-likelihood of each answer drops without it.
 
     Args:
         model: the model that gave the answers.
-        attributions: at least one answer about one video at one setting.
+        attributions: one or more answers about the same video at the same setting.
         grid: (T h w D) the patch grid of the frames.
-        prompt: in place of the setting's or the model family's own.
-        prefix: keys and values of an earlier prompt; what agrees with it is not computed again.
+        prompt: replaces the prompt of the setting or of the model family.
+        prefix: keys and values of an earlier prompt; a common prefix is not computed again.
 
     Returns:
-        For each answer (T) the fall of its log-likelihood in nats when the frame is left out; 0 for a frame that has no
-        visual tokens.
+        For each answer, (T) scores: the drop of its log-likelihood in nats when the frame is left out; 0 for a frame
+        without visual tokens.
 
     Raises:
         SfllavaError: no frame can be left out.
@@ -84,15 +84,15 @@ def leave_out_scores(
 
 
 def check_scores(setting: Setting, info: ModelInfo, measures: Sequence[str]) -> None:
-    """Check that frames can be scored at a setting, on random features instead of a video's.
+    """Check that frames can be scored at a setting, with random features in place of a video.
 
     Args:
         setting: how frames become visual tokens, for this model (`setting.for_model`).
         info: the model.
-        measures: of MEASURES, at least one.
+        measures: one or more of MEASURES.
 
     Raises:
-        SfllavaError: there is no such measure, the visual tokens cannot be mapped back to frames, or no frame can be
+        SfllavaError: a measure is unknown, the visual tokens cannot be mapped back to frames, or no frame can be
             left out.
     """
     if not measures or set(measures) - set(MEASURES):
@@ -107,6 +107,6 @@ def check_scores(setting: Setting, info: ModelInfo, measures: Sequence[str]) -> 
 def _check_one_frame_each(sources: Sequence[TokenSource], setting: Setting) -> None:
     if mix_frames(sources):
         raise SfllavaError(
-            "leaving a frame out needs visual tokens of one frame each, and those of "
-            f"{name_of(setting.aggregation)} mix frames: choose another aggregation, or attention alone"
+            "leave-out needs visual tokens that each come from one frame, but "
+            f"{name_of(setting.aggregation)} mixes frames: choose another aggregation, or attention only"
         )

@@ -1,11 +1,11 @@
-"""Answer a benchmark's annotated questions and score the frames for each answer, into a run folder that resumes.
+"""Answer the annotated questions of a benchmark and score the frames for each answer, in a resumable run folder.
 
 1. `prepare` checks all arguments and the run folder.
 2. `Grounding.run` decodes and encodes each video once, answers its questions, and scores the frames for each answer.
-3. The rows of a video are written when it is done. A question that fails gets a row with its error.
+3. The rows of a video are written when the video is finished. A failed question gets a row with its error.
 
-The folder is a run folder like those of `evaluate`; its rows have the frames' scores and the annotated spans too.
-Predicted spans are not in it: they follow from the scores by a rule that may change (`results`).
+The run folder is like one of `evaluate`, but its rows also have the frame scores and the annotated spans. It does not
+contain predicted spans: `results` computes them from the scores, with a rule that can still be changed.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Grounding:
         model: a loaded model.
         benchmark: finds the videos.
         asked: the annotated questions.
-        options: how answers are made and frames scored.
-        identity: what makes two runs the same run, as in run.json.
+        options: how answers are generated and frames scored.
+        identity: the facts that two sessions of one run must share, as in run.json.
         folder: the run folder.
     """
 
@@ -70,7 +70,7 @@ class Grounding:
         """Ask the questions that have no row yet.
 
         Args:
-            retry_failed: also ask those questions again that failed in an earlier session.
+            retry_failed: also ask the questions again that failed in an earlier session.
             progress: show a progress bar.
 
         Returns:
@@ -120,10 +120,10 @@ def prepare(
         setting: how a video becomes visual tokens.
         annotations: the annotated spans.
         out: the run folder.
-        limit, seed: ask only `limit` questions: the first ones, or with a seed a random choice. Without a limit, a span
-            that belongs to no question of the benchmark counts as a failed question.
+        limit, seed: ask only `limit` questions: the first ones, or a random selection if there is a seed. Without a
+            limit, a span without a question in the benchmark counts as a failed question.
         prompt: replaces the prompt of the model's family; a setting's own prompt takes precedence.
-        measures: how frames are scored, of `frame_scores.MEASURES`.
+        measures: how frames are scored: one or more of `frame_scores.MEASURES`.
         max_new_tokens, decoders, decode_seconds: see `jobs.GenerationOptions`.
 
     Raises:
@@ -143,7 +143,7 @@ def prepare(
     identity = run_identity(benchmark, every, [setting], model.info, prompts, generation)
     identity |= {"grounding": {"measures": list(measures), "spans_sha256": annotations.sha256}}
     more = {"spans": str(annotations.path), "limit": limit, "seed": seed, "without_spans": len(without)}
-    identity = json.loads(json.dumps(identity))  # as run.json has it, to be compared with that of another run
+    identity = json.loads(json.dumps(identity))  # as JSON stores it, to compare it with another run.json
     folder = RunFolder(out, identity, session_facts(benchmark, model.info, prompts, **more))
     folder.check()
     return Grounding(model, benchmark, asked, options, identity, folder)
@@ -152,7 +152,7 @@ def prepare(
 def _ground_jobs(
     model: VideoLM, jobs: Sequence[Job], by_key: dict[str, AnnotatedQuestion], options: GroundingOptions
 ) -> Generator[list[Row], None, None]:
-    """Yield the rows of all jobs, while the next videos are decoded."""
+    """Yield the rows of each job while the next videos are decoded."""
     streak = Streak({job.video: i for i, job in enumerate(jobs)})
     decoding: dict[str, Future[Video]] = {}
     size = (model.info.image_size, model.info.image_size)
@@ -173,7 +173,7 @@ def _ground_jobs(
                     raise SfllavaError(job.missing)
                 try:
                     video = decoding.pop(job.video).result()
-                except VideoError as error:  # once more, with another decoder
+                except VideoError as error:  # try again with another decoder
                     log.warning("%s: attempt 1 failed: %s", job.video, reason_of(error))
                     video = decode(job, "pyav").result()
                 done = Outcome(ground_video(model, video, asked, options))
@@ -204,7 +204,9 @@ def _check(model: VideoLM, options: GroundingOptions, questions: Sequence[Questi
         )
     tasks = {question.task for question in questions}
     if len(tasks) > 1 or find_evaluator(questions[0].task) is None:
-        raise SfllavaError(f"grounding needs questions of one task with an offline score, got {', '.join(tasks)}")
+        raise SfllavaError(
+            f"grounding needs questions of a single task that can be scored without a judge, got {', '.join(tasks)}"
+        )
     shortest = min(sum(map(len, model.info.prompt_ids(question, options.prompt))) for question in questions)
     model.info.check_context(model.info.prompt_rows(setting), shortest, setting.name)
     check_scores(setting, model.info, options.measures)

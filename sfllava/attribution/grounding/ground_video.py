@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GroundingOptions:
-    """How answers are made and frames scored; the same for all videos.
+    """How answers are generated and frames scored; the same for all videos.
 
     Attributes:
         setting: how a video becomes visual tokens, for this model.
         prompt: how the questions are asked.
         generation: how they are answered.
-        measures: of `frame_scores.MEASURES`.
+        measures: one or more of `frame_scores.MEASURES`.
     """
 
     setting: Setting
@@ -51,7 +51,7 @@ def ground_video(
         model: a loaded model.
         video: its frames, sampled for the setting.
         asked: the questions.
-        options: how answers are made and frames scored.
+        options: how answers are generated and frames scored.
 
     Returns:
         One row per question.
@@ -121,9 +121,9 @@ def make_grounded_row(item: AnnotatedQuestion, setting: Setting, error: str | No
 
     Args:
         item: the annotated question.
-        setting: of the answer.
-        error: why there is no answer, and thus no scores.
-        **result: the answer and its scores.
+        setting: the setting of the answer.
+        error: why there is no answer and there are no scores.
+        **result: the answer and the frame scores.
     """
     own = {"qid": item.qid, "duration": item.duration, "spans": [list(span) for span in item.spans]}
     empty = {"right": False, "frame_edges": [], "frame_scores": {}}
@@ -131,10 +131,10 @@ def make_grounded_row(item: AnnotatedQuestion, setting: Setting, error: str | No
 
 
 def _seconds(video: Video, item: AnnotatedQuestion) -> np.ndarray:
-    """Return when each frame is shown (T); of a folder of images, by its frame rate."""
+    """Return when each frame is shown (T), in seconds; a folder of images needs a frame rate."""
     if not np.isnan(video.pts_seconds).any():
         return video.pts_seconds
     fps = video.fps or item.fps
     if fps is None:
-        raise SfllavaError(f"{video.path}: its frames have no times, and the file of spans has no fps for it")
+        raise SfllavaError(f"{video.path}: its frames have no timestamps, and the file of spans has no fps for it")
     return video.indices / fps

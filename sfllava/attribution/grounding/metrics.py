@@ -1,7 +1,7 @@
-"""The measures of NExT-GQA, with intervals, and tests against simple baselines.
+"""The metrics of NExT-GQA with confidence intervals, and significance tests against simple baselines.
 
-IoU is the overlap of the predicted and an annotated span as a share of their union, IoP as a share of the predicted
-span. Of several annotated spans the best counts, for each measure by itself.
+IoU is the overlap of the predicted and an annotated span divided by their union; IoP divides by the length of the
+predicted span instead. With several annotated spans, the best one counts, separately for IoU and IoP.
 """
 
 # pandas expressions have union types that a type checker cannot narrow
@@ -18,9 +18,9 @@ import pandas as pd
 from sfllava.analysis import stats
 from sfllava.attribution.grounding.annotations import Span
 
-MEASURES = ("Acc@QA", "Acc@GQA", "mIoP", "IoP@0.3", "IoP@0.5", "mIoU", "IoU@0.3", "IoU@0.5")
-"""All are means over all questions. Acc@QA: the answer is right. Acc@GQA: it is right and IoP is at least 0.5. mIoP and
-mIoU: the means of IoP and IoU. IoP@x and IoU@x: the share of questions where it is at least x."""
+METRICS = ("Acc@QA", "Acc@GQA", "mIoP", "IoP@0.3", "IoP@0.5", "mIoU", "IoU@0.3", "IoU@0.5")
+"""Each metric is a mean over all questions. Acc@QA: the answer is right. Acc@GQA: it is right and its IoP is at least
+0.5. mIoP and mIoU: mean IoP and IoU. IoP@x and IoU@x: the fraction of questions with an IoP or IoU of at least x."""
 COMPARED = ("Acc@GQA", "mIoP", "mIoU")
 BASELINES = ("whole video", "centre half")
 
@@ -34,8 +34,8 @@ class GroundedAnswer:
         qid: the question's id in the file of spans.
         spans: the annotated spans.
         duration: of the video, in seconds.
-        right: whether the answer is right; False where there is none.
-        predicted: what predicts spans -> its span, None where there is none.
+        right: whether the answer is right; False if there is no answer.
+        predicted: predictor of spans -> its span; None if it has none.
     """
 
     video: str
@@ -47,26 +47,26 @@ class GroundedAnswer:
 
 
 def whole_video(duration: float) -> Span:
-    """Return the span of a whole video of so many seconds."""
+    """Return the span of a whole video; its duration is in seconds."""
     return 0.0, duration
 
 
 def centre_half(duration: float) -> Span:
-    """Return the middle half of a video of so many seconds."""
+    """Return the middle half of a video; its duration is in seconds."""
     return duration / 4, 3 * duration / 4
 
 
 def best_iou(predicted: Span | None, spans: Sequence[Span]) -> float:
-    """Return the largest IoU of a span with annotated ones; 0 without a span."""
+    """Return the largest IoU of a predicted span with the annotated spans; 0 without a prediction."""
     if predicted is None:
         return 0.0
     return max(_overlap(predicted, s) / (max(predicted[1], s[1]) - min(predicted[0], s[0])) for s in spans)
 
 
 def best_iop(predicted: Span | None, spans: Sequence[Span]) -> float:
-    """Return the largest IoP of a span with annotated ones; 0 without a span.
+    """Return the largest IoP of a predicted span with the annotated spans; 0 without a prediction.
 
-    A span without length, such as one instant, is inside (1) or not (0).
+    A span of length 0 has an IoP of 1 if it is inside an annotated span, and 0 otherwise.
     """
     if predicted is None:
         return 0.0
@@ -80,10 +80,10 @@ def _overlap(one: Span, other: Span) -> float:
     return max(0.0, min(one[1], other[1]) - max(one[0], other[0]))
 
 
-def measure(
+def compute_metrics(
     predicted: Sequence[Span | None], spans: Sequence[Sequence[Span]], right: Sequence[bool]
 ) -> dict[str, np.ndarray]:
-    """Compute every measure for each question.
+    """Compute every metric for each question.
 
     Args:
         predicted: (N) the predicted spans.
@@ -91,7 +91,7 @@ def measure(
         right: (N) whether each answer is right.
 
     Returns:
-        Name of the measure -> (N) values from 0 to 1, whose mean it is.
+        Name of the metric -> (N) values from 0 to 1; the metric is their mean.
     """
     iou = np.array([best_iou(*pair) for pair in zip(predicted, spans, strict=True)])
     iop = np.array([best_iop(*pair) for pair in zip(predicted, spans, strict=True)])
@@ -99,18 +99,19 @@ def measure(
     shares = {f"{name}@{least}": (part >= least).astype(float) for name, part in (("IoP", iop), ("IoU", iou))
               for least in (0.3, 0.5)}  # fmt: skip
     found = {"Acc@QA": qa, "Acc@GQA": qa * (iop >= 0.5), "mIoP": iop, "mIoU": iou} | shares
-    return {name: found[name] for name in MEASURES}
+    return {name: found[name] for name in METRICS}
 
 
 def score(answers: Sequence[GroundedAnswer]) -> pd.DataFrame:
-    """Score what predicts spans, and both baselines, on the same answers.
+    """Score every predictor of spans and both baselines on the same answers.
 
     Args:
-        answers: every annotated question, whether it has an answer and a predicted span or not.
+        answers: all annotated questions, including those without an answer or a predicted span.
 
     Returns:
-        One row for each predictor and measure: value in percent with its 95 % interval low to high, clustered by video;
-        the number of questions, of videos, and of questions without a predicted span (missing), which count as 0.
+        One row for each predictor and metric: `value` in percent with its 95 % interval from `low` to `high`, clustered
+        by video; the numbers of `questions` and `videos`; and the number of questions without a predicted span
+        (`missing`), which count as 0.
     """
     videos = np.array([answer.video for answer in answers])
     rows = []
@@ -120,7 +121,7 @@ def score(answers: Sequence[GroundedAnswer]) -> pd.DataFrame:
             found = stats.mean(each, videos, 0.0, 1.0)
             numbers = {"value": 100 * found.mean, "low": 100 * found.low, "high": 100 * found.high}
             counts = {"questions": found.n, "videos": found.videos, "missing": missing}
-            rows.append({"predictor": name, "measure": which} | numbers | counts)
+            rows.append({"predictor": name, "metric": which} | numbers | counts)
     return pd.DataFrame(rows)
 
 
@@ -131,9 +132,9 @@ def differences(answers: Sequence[GroundedAnswer]) -> pd.DataFrame:
         answers: as for `score`.
 
     Returns:
-        One row for each predictor, baseline and measure in COMPARED: the difference in points with its 95 % interval
-        low to high; p of the sign-flip test over videos (`stats.difference`); p_holm, corrected for the number of rows;
-        significant: p_holm < 0.05.
+        One row for each predictor, baseline and metric in COMPARED: the difference in `points`, with its 95 % interval
+        from `low` to `high`; `p` of the sign-flip test over videos (`stats.difference`); `p_holm`, corrected for the
+        number of rows; `significant`: p_holm < 0.05.
     """
     videos = np.array([answer.video for answer in answers])
     values = _by_predictor(answers)
@@ -144,8 +145,8 @@ def differences(answers: Sequence[GroundedAnswer]) -> pd.DataFrame:
                 found = stats.difference(values[name][which], values[baseline][which], videos)
                 mean = found.estimate
                 points = {"points": 100 * mean.mean, "low": 100 * mean.low, "high": 100 * mean.high, "p": found.p}
-                rows.append({"predictor": name, "baseline": baseline, "measure": which} | points)
-    table = pd.DataFrame(rows, columns=["predictor", "baseline", "measure", "points", "low", "high", "p"])
+                rows.append({"predictor": name, "baseline": baseline, "metric": which} | points)
+    table = pd.DataFrame(rows, columns=["predictor", "baseline", "metric", "points", "low", "high", "p"])
     table["p_holm"] = stats.holm(table["p"].to_numpy(float)) if len(table) else []
     table["significant"] = table["p_holm"] < 0.05
     return table
@@ -154,7 +155,7 @@ def differences(answers: Sequence[GroundedAnswer]) -> pd.DataFrame:
 def _by_predictor(answers: Sequence[GroundedAnswer]) -> dict[str, dict[str, np.ndarray]]:
     spans, right = [answer.spans for answer in answers], [answer.right for answer in answers]
     names = [*dict.fromkeys(name for answer in answers for name in answer.predicted), *BASELINES]
-    return {name: measure([_prediction(answer, name) for answer in answers], spans, right) for name in names}
+    return {name: compute_metrics([_prediction(answer, name) for answer in answers], spans, right) for name in names}
 
 
 def _prediction(answer: GroundedAnswer, name: str) -> Span | None:

@@ -1,4 +1,4 @@
-"""From the rows of a grounding run to spans, scores, and the files that show them."""
+"""From the rows of a grounding run to spans, metrics and the files that report them."""
 
 # pandas expressions have union types that a type checker cannot narrow
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
@@ -32,14 +32,14 @@ _ROW = {
 
 @dataclass(frozen=True)
 class GroundingResults:
-    """A finished grounding run, and the rules that make spans of its frame scores.
+    """A finished grounding run, and the rules that turn its frame scores into spans.
 
     Attributes:
         folder: the run folder.
         rows: its rows, one for each annotated question.
-        rules: how frames are scored, such as "leave-out" -> the rule.
-        tuned: where and how the rules were found; None where they were given.
-        without_spans: the number of questions of the benchmark that have no annotated span and were not asked.
+        rules: measure of the frame scores, such as "leave-out" -> the rule.
+        tuned: where and how the rules were tuned; None if they were given.
+        without_spans: the number of questions in the benchmark that have no annotated span and were not asked.
     """
 
     folder: Path
@@ -65,7 +65,7 @@ class GroundingResults:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The measures of each predictor and baseline; see `metrics.score`."""
+        """The metrics of each predictor and baseline; see `metrics.score`."""
         return score(self.answers)
 
     @cached_property
@@ -75,7 +75,7 @@ class GroundingResults:
 
     @cached_property
     def spans(self) -> pd.DataFrame:
-        """One row per question and predictor: the span, its IoU and its IoP; empty where there is no span."""
+        """One row per question and predictor: the span, its IoU and its IoP; start and end are empty without a span."""
         rows = []
         for row, answer in zip(self.rows, self.answers):
             facts = {name: row[name] for name in ("video", "qid", "type", "question", "answer", "prediction")}
@@ -88,7 +88,7 @@ class GroundingResults:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """How many questions there are, how many were answered and failed, and the reasons of the failures."""
+        """The numbers of questions, answers and failures, and the reasons for the failures."""
         failed = Counter(row["error"] for row in self.rows if row["error"])
         answered = len(self.rows) - failed.total()
         return {
@@ -122,7 +122,7 @@ class GroundingResults:
         counts = self.counts
         lines = [
             f"{counts['questions']:,} annotated questions about {counts['videos']:,} videos: {counts['answered']:,} "
-            f"answered, {counts['failed']:,} failed; all count"
+            f"answered, {counts['failed']:,} failed; all are in the metrics"
         ]
         if self.without_spans:
             lines.append(f"{self.without_spans:,} questions of the benchmark have no annotated span and were not asked")
@@ -142,19 +142,19 @@ class GroundingResults:
 
 
 def pivot(table: pd.DataFrame) -> str:
-    """Return the measures as text in percent with their intervals, one line for each measure."""
+    """Return the metrics in percent with their intervals as text, one line per metric."""
     cells = table.assign(text=[f"{r.value:.1f} [{r.low:.1f}, {r.high:.1f}]" for r in table.itertuples()])
-    wide = cells.pivot(index="measure", columns="predictor", values="text")
-    wide = wide.loc[list(dict.fromkeys(table["measure"])), list(dict.fromkeys(table["predictor"]))]
+    wide = cells.pivot(index="metric", columns="predictor", values="text")
+    wide = wide.loc[list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["predictor"]))]
     return wide.rename_axis(index="%", columns=None).to_string()
 
 
 def load_grounding(folder: str | Path, rule: SpanRule | None = None) -> GroundingResults:
-    """Load a finished grounding run, with one rule for all ways to score frames.
+    """Load a finished grounding run, with the same rule for every measure of the frame scores.
 
     Args:
         folder: the run folder.
-        rule: by default SpanRule().
+        rule: the rule; by default SpanRule().
 
     Raises:
         RunError: the folder has no grounding run, or an unfinished one.
@@ -165,12 +165,12 @@ def load_grounding(folder: str | Path, rule: SpanRule | None = None) -> Groundin
 
 
 def load_tuned(folder: str | Path, tune_on: str | Path, by: str = CRITERION) -> GroundingResults:
-    """Load a finished grounding run, with rules that are tuned on another one.
+    """Load a finished grounding run, with rules tuned on another run.
 
     Args:
         folder: the run folder.
         tune_on: the folder of a run with the same model, setting and measures on other videos.
-        by: the measure to tune by; see `tune`.
+        by: the metric to maximize; see `tune`.
 
     Raises:
         RunError: a folder has no grounding run or an unfinished one, or the two do not fit together.
@@ -186,16 +186,16 @@ def load_tuned(folder: str | Path, tune_on: str | Path, by: str = CRITERION) -> 
 
 
 def check_tuning(tune_on: str | Path, identity: Row, videos: Collection[str]) -> None:
-    """Check that rules can be tuned on a grounding run for another one.
+    """Check that a grounding run can be used to tune the rules of another run.
 
     Args:
         tune_on: the folder of the run to tune on.
-        identity: of the run that is reported, as in its run.json.
-        videos: the videos of the run that is reported.
+        identity: the identity of the reported run, as in its run.json.
+        videos: the videos of the reported run.
 
     Raises:
-        RunError: the folder has no grounding run or an unfinished one; it has another model, setting or prompt, lacks a
-            measure, or has one of the videos.
+        RunError: the folder has no grounding run or an unfinished one; the run has another model, setting or prompt,
+            lacks a measure, or shares a video with the reported run.
     """
     others, other = read_rows(tune_on), read_run(tune_on)["identity"]
     varying = {"benchmark": None, "questions": None, "asked_sha256": None, "grounding": None}
@@ -205,8 +205,8 @@ def check_tuning(tune_on: str | Path, identity: Row, videos: Collection[str]) ->
         raise RunError(f"{tune_on}: has no frame scores by {', '.join(missing)}")
     if common := sorted({row["video"] for row in others} & set(videos)):
         raise RunError(
-            f"{tune_on}: rules are tuned on other videos than are reported, and {len(common)} are in both, such as "
-            f"{common[0]}"
+            f"{tune_on}: rules must be tuned on other videos than the reported ones, but {len(common)} are in both, "
+            f"such as {common[0]}"
         )
 
 
@@ -214,21 +214,21 @@ def read_rows(folder: str | Path) -> list[Row]:
     """Read the rows of a finished grounding run.
 
     Raises:
-        RunError: the folder has no such run, the run is not finished, or a row is malformed.
+        RunError: the folder has no grounding run, the run is not finished, or a row is malformed.
     """
     folder = Path(folder)
     identity = read_run(folder)["identity"]
     if "measures" not in (identity.get("grounding") or {}):
-        raise RunError(f"{folder}: needed the folder of a grounding run (`sfllava ground`), got another run")
+        raise RunError(f"{folder}: needed the folder of a grounding run (`sfllava ground`), got a run of another kind")
     rows = list(read_lines(folder / PREDICTIONS, "row of a grounding run", _ROW))
     for i, row in enumerate(rows, 1):
         lengths = {len(scores) for scores in row["frame_scores"].values()}
         if lengths - {len(row["frame_edges"]) - 1} or not row["spans"] or any(len(span) != 2 for span in row["spans"]):
-            raise RunError(f"{folder / PREDICTIONS}, line {i}: frame_scores, frame_edges or spans of a wrong length")
+            raise RunError(f"{folder / PREDICTIONS}, line {i}: wrong length of frame_scores, frame_edges or spans")
     if len(rows) != identity["questions"]:
         raise RunError(
-            f"{folder}: the run is not finished, with {len(rows)} of {identity['questions']} questions: the command "
-            "that began it goes on"
+            f"{folder}: the run is not finished, with {len(rows)} of {identity['questions']} questions: resume it "
+            "with the command that started it"
         )
     return rows
 

@@ -13,18 +13,18 @@ from sfllava.types import SfllavaError
 
 @dataclass(frozen=True)
 class SpanRule:
-    """How the scores s_1 ... s_T of the sampled frames become a span.
+    """The rule that turns the scores s_1 ... s_T of the sampled frames into a span.
 
-    1. Smooth: m_t is the mean of s_u over |u - t| <= (window - 1) / 2, near the ends over the frames that there are.
+    1. Smooth: m_t is the mean of s_u over |u - t| <= (window - 1) / 2; near the ends, the window is cut off.
     2. Clip: p_t = max(m_t, 0).
-    3. Choose: the run of consecutive frames with p_t >= share * max(p) that contains the first maximum of p.
-    4. The span goes from where the first of these frames begins to where the last one ends (`frame_edges`).
+    3. Select: the segment of consecutive frames with p_t >= share * max(p) that contains the first maximum of p.
+    4. The span starts where the first of these frames starts and ends where the last one ends (`frame_edges`).
 
-    Where no p_t is above 0, nothing points at a part of the video, and all frames are chosen.
+    If no p_t is above 0, no part of the video stands out, and all frames are selected.
 
     Attributes:
-        window: frames in the moving average; odd.
-        share: of the maximum; above 0, at most 1.
+        window: number of frames in the moving average; odd.
+        share: the threshold as a fraction of the maximum; above 0, at most 1.
     """
 
     window: int = 3
@@ -46,12 +46,12 @@ class SpanRule:
         sums = np.concatenate([[0.0], np.cumsum(values)])
         at = np.arange(len(values))
         first, after = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
-        # without smoothing, the scores themselves: a difference of sums would not be exact
+        # without smoothing, use the scores themselves: a difference of cumulative sums would not be exact
         mean = values if half == 0 else (sums[after] - sums[first]) / (after - first)
         return np.maximum(mean, 0.0)
 
     def choose(self, scores: Sequence[float]) -> tuple[int, int]:
-        """Return the first chosen frame of scores (T), and the one after the last."""
+        """Return the first selected frame of scores (T), and the frame after the last selected one."""
         smooth = self.smooth(scores)
         chosen = smooth >= self.share * smooth.max()
         peak = int(smooth.argmax())
@@ -60,29 +60,29 @@ class SpanRule:
         return first, after
 
     def span(self, scores: Sequence[float], edges: Sequence[float]) -> Span:
-        """Return the span of scores (T), in seconds, with the T + 1 edges of the frames from `frame_edges`."""
+        """Return the span in seconds of scores (T), given the edges (T + 1) of the frames from `frame_edges`."""
         first, after = self.choose(scores)
         return float(edges[first]), float(edges[after])
 
 
 def frame_edges(pts_seconds: np.ndarray, fps: float | None, end: float, start: float = 0.0) -> np.ndarray:
-    """Return where the parts of a video end for which its sampled frames stand.
+    """Divide a video into one interval per sampled frame, and return the edges of these intervals.
 
-    A frame is on screen from its time t for 1 / fps seconds, so that its centre is t + 1 / (2 fps). It stands for the
-    part of the video up to the midpoints between its centre and those of its neighbours. The first also stands for what
-    comes before it, the last for what comes after it.
+    A frame is on screen for 1 / fps seconds from its time t, so its centre is t + 1 / (2 fps). Its interval extends to
+    the midpoints between its centre and the centres of its neighbours. The first interval begins at the start of the
+    video, and the last one ends at the end of the video.
 
     Args:
         pts_seconds: (T) when each sampled frame is shown, ascending.
-        fps: frames per second of the video; None for frames that count as instants.
-        end: of the video, in seconds.
-        start: of the part of the video that was sampled, in seconds.
+        fps: frames per second of the video; None treats each frame as an instant.
+        end: the end of the video, in seconds.
+        start: the start of the part of the video that was sampled, in seconds.
 
     Returns:
-        (T + 1) seconds, ascending from `start`; frame t stands for edges t to t + 1.
+        (T + 1) seconds, ascending from `start`; the interval of frame t is from edge t to edge t + 1.
     """
     centres = np.asarray(pts_seconds, float) + (0.5 / fps if fps else 0.0)
     middle = (centres[:-1] + centres[1:]) / 2
-    # the annotated duration may be rounded down, so that the last frame is after it
+    # an annotated duration that was rounded down may be before the last frame
     edges = np.concatenate([[start], middle, [max(end, centres[-1])]])
     return np.maximum.accumulate(edges)

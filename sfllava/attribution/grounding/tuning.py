@@ -1,4 +1,4 @@
-"""Choosing the rule from frame scores to spans, on questions that are not reported."""
+"""Tune the rule that turns frame scores into spans, on questions that are not reported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from sfllava.attribution.grounding.annotations import Span
-from sfllava.attribution.grounding.metrics import MEASURES, measure
+from sfllava.attribution.grounding.metrics import METRICS, compute_metrics
 from sfllava.attribution.grounding.span_rule import SpanRule
 from sfllava.files import Row
 from sfllava.types import SfllavaError
@@ -19,20 +19,20 @@ CRITERION = "Acc@GQA"
 
 
 def tune(rows: Sequence[Row], by: str = CRITERION) -> dict[str, SpanRule]:
-    """Find the best rule for each way to score frames, on a grid of WINDOWS and SHARES.
+    """Find the best rule for each measure of the frame scores, on a grid of WINDOWS and SHARES.
 
-    The best has the highest `by`. Of equal ones it is the one with the highest mIoU, since Acc@GQA and IoP alone do not
-    tell a span from a part of it; then the first of the grid.
+    The best rule has the highest `by`. Ties are broken by mIoU, since Acc@GQA and IoP do not distinguish a span from a
+    part of it, and then by the order of the grid.
 
     Args:
-        rows: grounded questions (`results.read_rows`). They must not be those whose measures are reported.
-        by: one of `metrics.MEASURES` that depends on the span.
+        rows: grounded questions (`results.read_rows`), but not those whose metrics are reported.
+        by: one of `metrics.METRICS` that depends on the span.
 
     Returns:
-        How frames are scored, such as "leave-out" -> the best rule.
+        Measure of the frame scores, such as "leave-out" -> the best rule.
 
     Raises:
-        SfllavaError: there is no such measure, or no row has scores.
+        SfllavaError: the metric is unknown, or no row has scores.
     """
     check_criterion(by)
     names = dict.fromkeys(name for row in rows for name in row["frame_scores"])
@@ -42,20 +42,20 @@ def tune(rows: Sequence[Row], by: str = CRITERION) -> dict[str, SpanRule]:
     best: dict[str, SpanRule] = {}
     for name in names:
         rules = [SpanRule(window, share) for window, share in product(WINDOWS, SHARES)]
-        found = [measure([predict(row, name, rule) for row in rows], spans, right) for rule in rules]
+        found = [compute_metrics([predict(row, name, rule) for row in rows], spans, right) for rule in rules]
         order = [(float(np.mean(each[by])), float(np.mean(each["mIoU"]))) for each in found]
         best[name] = rules[order.index(max(order))]
     return best
 
 
 def check_criterion(by: str) -> None:
-    """Raise SfllavaError if rules cannot be tuned by a measure: it is not known, or does not depend on the span."""
-    possible = [name for name in MEASURES if name != "Acc@QA"]
+    """Raise SfllavaError if rules cannot be tuned by a metric: it is unknown, or does not depend on the span."""
+    possible = [name for name in METRICS if name != "Acc@QA"]
     if by not in possible:
-        raise SfllavaError(f"needed a measure of spans to tune by, {', '.join(possible)}, got {by!r}")
+        raise SfllavaError(f"needed a metric of spans to tune by, {', '.join(possible)}, got {by!r}")
 
 
 def predict(row: Row, name: str, rule: SpanRule) -> Span | None:
-    """Return the span that a rule makes of the frame scores of a row; None where it has none."""
+    """Return the span that a rule predicts from the frame scores of a row; None if the row has no scores."""
     scores = row["frame_scores"].get(name)
     return rule.span(scores, row["frame_edges"]) if scores else None

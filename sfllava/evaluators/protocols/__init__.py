@@ -1,4 +1,4 @@
-"""Protocols: how evaluation tools ask, read replies and average; one file each, with one object `PROTOCOL`.
+"""Protocols: the prompts, answer parsers and averages of evaluation tools; one file each, with one object `PROTOCOL`.
 
 The folder rules/ has the rules that several tools share.
 """
@@ -22,7 +22,7 @@ def load_protocol(name: str) -> Protocol:
     """Load a protocol by name.
 
     Raises:
-        SfllavaError: There is no protocol of that name.
+        SfllavaError: There is no protocol with this name.
     """
     if name not in protocol_names():
         raise SfllavaError(f"no protocol is called {name!r}; choose from {', '.join(protocol_names())}")

@@ -1,15 +1,16 @@
-"""`lmms-eval`: as the tasks of EvolvingLMMs-Lab/lmms-eval (75571cf, August 2026; version 0.7.2) ask, read and average.
+"""`lmms-eval`: the tasks of EvolvingLMMs-Lab/lmms-eval (75571cf, August 2026; version 0.7.2).
 
 Sources, in lmms_eval/tasks: the yaml files and utils.py of videomme, longvideobench, mlvu, mvbench, tempcompass,
 egoschema and nextqa; each with its default arguments.
 
-Versions up to 0.7.1 (March 2026) read Video-MME by the phrases and the first letter that `official` knows, and MLVU by
-the character before the first bracket; 0.7.2 replaced both by `ranked_letter`.
+Versions up to 0.7.1 (March 2026) parsed Video-MME by phrases and the first letter, as `official` does, and MLVU by the
+character before the first closing bracket; 0.7.2 replaced both by `ranked_letter`.
 
-Otherwise than there: MLVU's tasks that a run does not have count as 0 there, and leave the mean here. With subtitles,
-Video-MME's request says "No subtitles available" where there are none. LongVideoBench's task for videos shows none.
-Unchecked: that MVBench's 20 tasks are averaged, since the tool reports each by itself; that EgoSchema's options begin
-with their letters in its file.
+Differences from lmms-eval: it counts MLVU tasks that are missing from a run as 0; here they are left out of the mean.
+With subtitles, its Video-MME prompt says "No subtitles available" if there are none. Its LongVideoBench task for videos
+does not show subtitles.
+Unchecked: that MVBench's 20 tasks are averaged, since the tool reports each task separately; that EgoSchema's options
+begin with their letters in its file.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ def _read_mvbench(question: Question, reply: str | None, draw: Draw) -> Reading:
 
 
 def mvbench_letter(reply: str) -> str | None:
-    """Return the first letter from A to E, small or capital, that stands alone; "a man" is A.
+    """Return the first letter from A to E, in either case, that stands alone; "a man" is A.
 
-    Marks are removed before: next to a space without a trace, elsewhere they leave a space.
+    Punctuation is removed first: a mark next to a space is deleted, any other mark is replaced by a space.
     """
     if line := re.match(r"([A-E])\.\s*.+$", reply.strip(), re.IGNORECASE):
         return line[1].upper()
@@ -86,12 +87,12 @@ _VIDEOMME = (
     "with only the letter (A, B, C, or D) of the correct option.\n{question}\n{options}\n"
 )
 _LETTER_LINE = "{label}. {option}"
-_WRONG = "an unparsable reply is wrong, and so is a question that failed"
-_GUESSED = "a random option is taken for a question without a parsable reply"
+_WRONG = "unparsable replies and failed questions are wrong"
+_GUESSED = "unparsable replies and failed questions get a random option"
 
 PROTOCOL = Protocol(
     name="lmms-eval",
-    summary="as the tasks of lmms-eval ask, read and average; others by its shared extraction of letters",
+    summary="the tasks of lmms-eval; its shared letter extraction for other benchmarks",
     rules={
         "": _read_other,
         "videomme": _read_ranked,
@@ -111,7 +112,7 @@ PROTOCOL = Protocol(
             subtitles="This video's subtitles are listed below: \n{subtitles}\n",
         ),
         "longvideobench": Wording(f"{{question}}\n{{options}}\n{_DIRECTLY}\n", option=_LETTER_LINE),
-        # as its question column has them, with a line break behind the options
+        # as in its question column, with a line break after the options
         "mlvu": Wording("{question}\n{options}\n\nOnly give the best option.\nBest option: ("),
         "mlvu_test": Wording("{question}\n{options}\n"),
         "mvbench": Wording("Question:{question}\nOption:\n{options}\nOnly give the best option.\n"),
@@ -121,12 +122,12 @@ PROTOCOL = Protocol(
     },
     means={"mlvu": ("type",), "mlvu_test": ("type",), "mvbench": ("type",), "tempcompass": ("form",)},
     notes={
-        "": f"no task of lmms-eval: its shared extraction of letters; {_WRONG}",
+        "": f"not a task of lmms-eval, so its shared letter extraction is used; {_WRONG}",
         "videomme": _WRONG,
         "longvideobench": _GUESSED,
-        "mlvu": f"only A to D are read; {_WRONG}",
-        "mlvu_test": f"only A to D are read, of A to F; {_WRONG}",
-        "mvbench": "an empty reply is left out, and so is a question that failed; an unparsable reply is wrong",
+        "mlvu": f"only A to D are parsed; {_WRONG}",
+        "mlvu_test": f"only A to D are parsed, although the options are A to F; {_WRONG}",
+        "mvbench": "empty replies and failed questions are left out; other unparsable replies are wrong",
         "tempcompass": f"its judge is off: {_WRONG}",
         "egoschema": _GUESSED,
         "nextqa": _GUESSED,

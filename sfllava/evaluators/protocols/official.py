@@ -1,18 +1,18 @@
-"""`official`: each benchmark as its own scripts ask, read and average; the paper's benchmarks by the published rule.
+"""`official`: each benchmark's own scripts; the published rule of SlowFast-LLaVA for the paper's benchmarks.
 
-Sources, each read in the repository named:
+Sources, each read in the named repository:
     videomme        README of MME-Benchmarks/Video-MME (06c2315), eval_your_results.py of thanku-all/parse_answer
                     (afd52cf)
     longvideobench  longvideobench_dataset.py of longvideobench/LongVideoBench (fc3c553). It is scored with lmms-eval,
-                    whose rule says that it is the paper's
+                    which says that its rule is the paper's
     mlvu, mlvu_test choice_bench.py and test_bench.py of JUNJIE99/MLVU (fd060c1)
     mvbench         video_chat2/mvbench.ipynb of OpenGVLab/Ask-Anything (4dd8210)
     tempcompass     run_qwen2_vl.py, eval_*.py and utils/eval_utils.py of llyx97/TempCompass (e1b4631)
     others          eval/eval_multiple_choice_qa.py of apple/ml-slowfast-llava (bea0f73), with the package's wording
 
-NExT-GQA's scripts compare indices of options and parse no reply, so it is among the others. Where two options are
-equal, the first of them counts as the right letter. LongVideoBench's subtitles are between the frames there.
-Unchecked: how MLVU's server compares the letters of mlvu_test, and what separates LongVideoBench's texts.
+NExT-GQA's scripts compare option indices and parse no replies, so it is one of the others. If two options are equal,
+the letter of the first one is the right one. LongVideoBench's own code puts the subtitles between the frames.
+Unchecked: how MLVU's server compares the letters of mlvu_test, and what separates the texts in LongVideoBench's prompt.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sfllava.evaluators.protocols.rules.first_letter import first_letter, read_l
 from sfllava.prompts import Wording
 from sfllava.types import Question
 
-# Two commas are missing in the script's list of phrases, so that "Best option: C" keeps its B.
+# Two commas are missing in the script's list of phrases, so the B of "Best option: C" is not removed.
 _VIDEOMME_PHRASES = (
     "The best answer is", "The correct answer is", "The answer is", "The answer",
     "The best option is" "The correct option is", "Best answer:" "Best option:",
@@ -53,7 +53,7 @@ def _read_mlvu(question: Question, reply: str | None, draw: Draw) -> Reading:
 def _read_mvbench(question: Question, reply: str | None, draw: Draw) -> Reading:
     if reply is None:
         return WRONG
-    # the reply goes on behind the bracket of "Best option:(", and only its first line counts
+    # the reply continues after the bracket of "Best option:(", and only its first line counts
     return read_accepted(question, mvbench.accepted_by_first_word(question, "(" + reply.strip().split("\n")[0]))
 
 
@@ -68,11 +68,11 @@ def _read_published(question: Question, reply: str | None, draw: Draw) -> Readin
 
 
 _MLVU = Wording(mlvu.REQUEST, "Best Option: (")
-_UNREAD_WRONG = "an unparsable reply is wrong; its script stops at a question that failed, which is wrong here"
+_UNREAD_WRONG = "unparsable replies are wrong; its script stops at a failed question, which counts as wrong here"
 
 PROTOCOL = Protocol(
     name="official",
-    summary="as the benchmark's own scripts ask, read and average; others by SlowFast-LLaVA's published rule",
+    summary="the benchmark's own scripts; SlowFast-LLaVA's published rule for other benchmarks",
     rules={
         "": _read_published,
         "videomme": _read_videomme,
@@ -101,12 +101,12 @@ PROTOCOL = Protocol(
     },
     means={"mlvu": ("type",), "mlvu_test": ("type",), "tempcompass": ("form",)},
     notes={
-        "": "SlowFast-LLaVA's published rule: an unparsable reply is wrong, a question that failed is left out",
-        "videomme": "a question without a parsable reply is left out",
-        "longvideobench": "a random option is taken for a question without a parsable reply",
+        "": "SlowFast-LLaVA's published rule: unparsable replies are wrong, failed questions are left out",
+        "videomme": "unparsable replies and failed questions are left out",
+        "longvideobench": "unparsable replies and failed questions get a random option",
         "mlvu": _UNREAD_WRONG,
-        "mlvu_test": f"{_UNREAD_WRONG}; the server's comparison of letters is assumed",
-        "mvbench": "an empty reply counts as right; its script stops at a question that failed, which is wrong here",
-        "tempcompass": "its judge is off: a reply that no rule matches is wrong, and so is a question that failed",
+        "mlvu_test": f"{_UNREAD_WRONG}; how the server compares letters is assumed",
+        "mvbench": "empty replies are right; its script stops at a failed question, which counts as wrong here",
+        "tempcompass": "its judge is off: unparsable replies and failed questions are wrong",
     },
 )

@@ -1,8 +1,8 @@
-"""`strict`: the package's own rules, which read no option by accident and count every question.
+"""`strict`: the package's own rules, which do not match an option by accident and count every question.
 
-A letter must stand alone at the start, in brackets or behind "answer is"; yes or no must be the first word; a caption
-is named by its label or repeated. What cannot be read is wrong, and so is a question that failed. An option equal to
-the right one is right.
+A letter must stand alone at the start, in brackets or after "answer is". Yes or no must be the first word. A caption
+must be named by its label or repeated. Unparsable replies and failed questions are wrong. An option with the same text
+as the right one is right.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def _read(question: Question, reply: str | None, draw: Draw) -> Reading:
 
 PROTOCOL = Protocol(
     name="strict",
-    summary="the package's own: a letter that stands alone; what cannot be read is wrong",
+    summary="the package's own rules: a letter that stands alone; unparsable replies are wrong",
     rules={"": _read},
     means=None,
-    notes={"": "an unparsable reply is wrong, and so is a question that failed"},
+    notes={"": "unparsable replies and failed questions are wrong"},
 )

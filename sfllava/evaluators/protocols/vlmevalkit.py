@@ -1,16 +1,16 @@
-"""`vlmevalkit`: as open-compass/VLMEvalKit (e8e78f0, August 2026) asks, reads and averages, with its judge off.
+"""`vlmevalkit`: open-compass/VLMEvalKit (e8e78f0, August 2026), with its judge off.
 
-Sources: vlmeval/dataset/{videomme,longvideobench,mlvu,mvbench,tempcompass}.py, their parts in vlmeval/dataset/utils,
-multiple_choice.py there, and vlmeval/utils/matching_util.py.
+Sources: vlmeval/dataset/{videomme,longvideobench,mlvu,mvbench,tempcompass}.py, their helpers and multiple_choice.py in
+vlmeval/dataset/utils, and vlmeval/utils/matching_util.py.
 
-With `exact_matching` for a judge, a reply that no rule reads becomes the option Z, which is wrong. With a judge that
-fails three times it becomes a random option; that is not reproduced here. Predictions go through a table on disk, from
-which an empty reply comes back as a missing value.
+With `exact_matching` as the judge, a reply that no rule can parse becomes option Z, which is wrong. With a judge that
+fails three times, it becomes a random option; this is not reproduced here. VLMEvalKit saves predictions in a table on
+disk, and an empty reply is a missing value when the table is read.
 
-Otherwise than there: texts of one message are put together as its LLaVA models do, and system texts come before the
-request. "These are the frames of a video." is missing where a run of Video-MME shows subtitles and a question has none.
-LongVideoBench's subtitles are between the frames there.
-Unchecked: what becomes of a question without a reply in MLVU and TempCompass, whose scripts would stop at one.
+Differences from VLMEvalKit: the texts of a message are joined as its LLaVA models do, and system texts come before the
+question. "These are the frames of a video." is missing if a Video-MME run has subtitles but a question has none.
+VLMEvalKit puts LongVideoBench's subtitles between the frames.
+Unchecked: what happens to a question without a reply in MLVU and TempCompass, whose scripts would stop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sfllava.evaluators.protocols.rules.first_letter import first_letter
 from sfllava.prompts import LETTERS, Wording
 from sfllava.types import Question
 
-# Two commas are missing here as well.
+# Two commas are missing in this list as well; see official.py.
 _PHRASES = (
     "The best answer is", "The correct answer is", "The answer is", "The answer",
     "The best option is" "The correct option is", "Best answer:" "Best option:", "Answer:", "Option:",
@@ -38,11 +38,11 @@ _LAST_WORDS = 4
 
 
 def infer_letter(question: Question, reply: str) -> str | None:
-    """Return the letter that VLMEvalKit's exact matching infers: of a letter, or of an option's text.
+    """Return the letter that VLMEvalKit's exact matching infers from a letter or from the text of an option.
 
-    One option's letter alone must be a word of the reply, in capitals, and among the last four where it first occurs.
-    Otherwise the letter behind "answer is" counts, even where it begins a word ("the answer is because" is B), and then
-    the one option whose text the reply contains, if the reply is at most twice as long as all options together.
+    1. The letter of exactly one option occurs as a capital word, first among the last four words of the reply.
+    2. Otherwise, the letter after "answer is", even if it begins a word ("the answer is because" is B).
+    3. Otherwise, the only option whose text the reply contains, if the reply is at most twice as long as all options.
     """
     letters = LETTERS[: len(question.options)]
     if any(refusal in reply for refusal in _REFUSALS) and _NO_API not in reply:
@@ -72,7 +72,7 @@ def _read_longvideobench(question: Question, reply: str | None, draw: Draw) -> R
 
 
 def _read_mvbench(question: Question, reply: str | None, draw: Draw) -> Reading:
-    if not reply:  # the score of a missing reply is no number, which its table counts as right
+    if not reply:  # the score of a missing reply is NaN, which its table counts as right
         return Reading(True, False)
     return _accepted(question, reply, mvbench.accepted_by_first_word(question, reply.strip()))
 
@@ -85,7 +85,7 @@ def _read_mlvu(question: Question, reply: str | None, draw: Draw) -> Reading:
 
 
 def _accepted(question: Question, reply: str, accepted: list[int]) -> Reading:
-    """Read a reply by a rule that accepts some options; for the others, exact matching has the last word."""
+    """Grade a reply: right if the rule or exact matching accepts the right option."""
     inferred = infer_letter(question, reply)
     return read_accepted(question, {*accepted, *([LETTERS.index(inferred)] if inferred else [])})
 
@@ -105,11 +105,11 @@ _SELECT = (
     "(A, B, C, or D) of the correct option.\nQuestion: {question}\n{options}\nAnswer: "
 )
 _LETTER_LINE = "{label}. {option}"
-_WRONG = "its judge is off: an unparsable reply is wrong, and so is a question that failed"
+_WRONG = "its judge is off: unparsable replies and failed questions are wrong"
 
 PROTOCOL = Protocol(
     name="vlmevalkit",
-    summary="as VLMEvalKit asks, reads and averages with exact matching instead of a judge",
+    summary="VLMEvalKit with exact matching instead of a judge",
     rules={
         "": _read_other,
         "videomme": _read_videomme,
@@ -135,11 +135,11 @@ PROTOCOL = Protocol(
         **tempcompass.WORDINGS,
     },
     notes={
-        "": f"no data set of VLMEvalKit: its exact matching of options; {_WRONG}",
+        "": f"not a data set of VLMEvalKit, so its exact matching of options is used; {_WRONG}",
         "videomme": _WRONG,
         "longvideobench": _WRONG,
-        "mlvu": f"all questions are pooled; {_WRONG}",
-        "mvbench": "its judge is off: an unparsable reply is wrong; an empty one counts as right, as does a failure",
-        "tempcompass": f"all questions are pooled; {_WRONG}",
+        "mlvu": f"mean over all questions; {_WRONG}",
+        "mvbench": "its judge is off: empty replies and failed questions are right; other unparsable replies are wrong",
+        "tempcompass": f"mean over all questions; {_WRONG}",
     },
 )

@@ -1,1 +1,1 @@
-"""Requests and rules that several evaluation tools have in common."""
+"""Prompts and rules that several evaluation tools share."""

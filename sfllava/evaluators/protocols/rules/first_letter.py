@@ -1,8 +1,8 @@
-"""The rule of Video-MME, which others took over: the first capital letter after some phrases are removed.
+"""The rule of Video-MME, which other tools adopted: the first capital letter after some phrases are removed.
 
 Sources: eval_your_results.py of thanku-all/parse_answer (afd52cf, which Video-MME's README names), the same file of
-MME-Benchmarks/Video-MME (4e7566d), and their like in lmms-eval (75571cf, for LongVideoBench) and VLMEvalKit. All have a
-further condition that changes nothing: a reply of more than ten words without any of the letters is unparsable, but so
+MME-Benchmarks/Video-MME (4e7566d), and similar code in lmms-eval (75571cf, for LongVideoBench) and VLMEvalKit. They all
+have another condition without effect: a reply of more than ten words without any of the letters is unparsable, but so
 is a shorter one.
 """
 
@@ -21,13 +21,13 @@ _LONGVIDEOBENCH_PHRASES = (
 
 
 def first_letter(reply: str, phrases: Sequence[str], letters: str) -> str | None:
-    """Return the first of some capital letters in a reply, wherever it stands; None if there is none.
+    """Return the first of the given capital letters in a reply, at any position; None if there is none.
 
-    "A man" is A and "Both" is B, since the rule does not know words.
+    "A man" is A and "Both" is B, since the rule ignores word boundaries.
 
     Args:
         reply: The model's text.
-        phrases: What is removed before, one after the other.
+        phrases: Phrases to remove first, in this order.
         letters: The letters of the options, such as "ABCD".
     """
     for phrase in phrases:
@@ -37,6 +37,6 @@ def first_letter(reply: str, phrases: Sequence[str], letters: str) -> str | None
 
 
 def read_longvideobench(question: Question, reply: str | None, draw: Draw) -> Reading:
-    """Read the first letter from A to E, some phrases aside; where there is none, take a random option."""
+    """Parse the first letter from A to E after removing some phrases; if there is none, pick a random option."""
     letter = first_letter(reply or "", _LONGVIDEOBENCH_PHRASES, "ABCDE")
     return read_letter(question, letter) if letter else guess(question, draw)

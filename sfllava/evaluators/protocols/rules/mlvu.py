@@ -1,4 +1,4 @@
-"""MLVU's request, and its rule: the character before the first closing bracket, or else the whole reply.
+"""MLVU's prompt and its rule: the character before the first closing bracket, or else the whole reply.
 
 Sources: evaluation/multiple_choice_evaluation/choice_bench.py of JUNJIE99/MLVU (fd060c1), `check_ans`, and the same in
 VLMEvalKit and in lmms-eval up to 0.7.1.
@@ -16,7 +16,7 @@ REQUEST = (
 
 
 def letter_before_bracket(reply: str) -> str | None:
-    """Return the capital letter that is the whole reply or stands before its first closing bracket, or None."""
+    """Return the capital letter that is the whole reply or precedes its first closing bracket, or None."""
     before, bracket, _ = reply.partition(")")
     letter = before[-1:] if bracket else reply
     return letter if len(letter) == 1 and letter in LETTERS else None

@@ -1,7 +1,7 @@
-"""The rule of MMMU as lmms-eval's EgoSchema and NExT-QA have it, each with changes of its own.
+"""The rule of MMMU in lmms-eval's tasks EgoSchema and NExT-QA, which changed it in different ways.
 
 Sources: `parse_multi_choice_response` in lmms_eval/tasks/egoschema/utils.py and lmms_eval/tasks/nextqa/utils.py of
-EvolvingLMMs-Lab/lmms-eval (75571cf). Both take a random option where this finds none.
+EvolvingLMMs-Lab/lmms-eval (75571cf). Both pick a random option if the rule finds none.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from sfllava.prompts import LETTERS
 
 _LONG = 5
-"""A reply of more words may also repeat an option's text."""
+"""Only longer replies, in words, are searched for the text of an option."""
 
 
 def egoschema_letter(reply: str, options: Sequence[str]) -> str | None:
-    """Return the option's letter whose last place in a reply comes first; None if the reply names none.
+    """Return the letter whose last occurrence in a reply is the earliest; None if the reply names none.
 
-    Letters count in brackets, before a space, or before a full stop. In a reply of more than five words without any,
-    the option's line counts, with its letter: "A. the text".
+    A letter counts in brackets, before a space, or before a full stop. If a reply of more than five words has none, the
+    options are searched with their letters: "A. the text".
     """
     letters, text = LETTERS[: len(options)], _padded(reply)
     found = [(text.rfind(shape.format(x)), x) for shape in ("({})", "{} ", "{}.") for x in letters]
@@ -30,10 +30,10 @@ def egoschema_letter(reply: str, options: Sequence[str]) -> str | None:
 
 
 def nextqa_letter(reply: str, options: Sequence[str]) -> str | None:
-    """Return the option's letter whose last place in a reply comes last; None if the reply names none.
+    """Return the letter whose last occurrence in a reply is the latest; None if the reply names none.
 
-    Letters in brackets count; else those before a space; else those before a full stop; else, in a reply of more than
-    five words, the options' texts.
+    Letters in brackets count first, then letters before a space, then letters before a full stop, and then, in a reply
+    of more than five words, the texts of the options.
     """
     letters, text = LETTERS[: len(options)], _padded(reply)
     for shape, place in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):

@@ -1,4 +1,4 @@
-"""MVBench's request, and its rule: compare the first word of a reply with the label of the right option.
+"""MVBench's prompt and its rule: compare the first word of a reply with the label of the right option.
 
 Sources: video_chat2/mvbench.ipynb of OpenGVLab/Ask-Anything (4dd8210), `check_ans`, and the same in VLMEvalKit.
 """
@@ -18,10 +18,10 @@ WORDING = Wording(
 
 
 def accepted_by_first_word(question: Question, reply: str) -> list[int]:
-    """Return the options that the rule would accept, were they right.
+    """Return the options that the rule would accept if they were right.
 
-    An option is accepted if its label, such as "(a)", contains the reply's first word, full stops aside, or is
-    contained in it. So an empty reply or a bracket alone is accepted for every option.
+    An option is accepted if its label, such as "(a)", contains the first word of the reply (without full stops), or is
+    contained in that word. An empty reply or a single bracket is therefore accepted for every option.
     """
     word = reply.lower().split(" ")[0]
     labels = [f"({letter})" for letter in LETTERS[: len(question.options)].lower()]

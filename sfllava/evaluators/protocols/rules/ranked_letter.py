@@ -1,4 +1,4 @@
-"""The rule of lmms-eval since 0.7.2: of all letters in a reply, the one in the most telling place.
+"""The rule of lmms-eval since 0.7.2: of all letters in a reply, the one with the highest-ranked position.
 
 Source: lmms_eval/tasks/_task_utils/mcq_extract.py of EvolvingLMMs-Lab/lmms-eval (75571cf).
 """
@@ -18,11 +18,11 @@ _START, _END, _BEHIND_PHRASE, _ANYWHERE = 10, 9, 7, 0
 
 
 def ranked_letter(reply: str, letters: str) -> str | None:
-    """Return the capital letter that a reply names by lmms-eval's ranking of places; None if it has none.
+    """Return the capital letter with the highest-ranked position in a reply; None if it has no such letter.
 
-    A letter at the start that begins no word comes first ("A man" is A), then one at the end, then any capital behind a
-    phrase such as "the answer is", then letters by the brackets, stops or space around them, then any other. Of equal
-    places the last counts.
+    The order is: a letter alone at the start ("A man" is A), a letter alone at the end, any capital after a phrase such
+    as "the answer is", a letter next to certain punctuation or before a space, any other letter. In a tie, the last
+    letter counts.
 
     Args:
         reply: The model's text.

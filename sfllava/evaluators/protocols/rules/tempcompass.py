@@ -1,7 +1,7 @@
-"""TempCompass's requests, and its rules without the judge that its scripts ask about replies that no rule matches.
+"""TempCompass's prompts and rules, without the judge that its scripts use for replies that no rule matches.
 
 Sources: run_qwen2_vl.py, eval_multi-choice.py, eval_yes_no.py and eval_caption_matching.py of llyx97/TempCompass
-(e1b4631) with `--disable_llm`, under which an unmatched reply is wrong; lmms-eval and VLMEvalKit have the same.
+(e1b4631) with `--disable_llm`, which makes an unmatched reply wrong; lmms-eval and VLMEvalKit do the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WORDINGS = {
 
 
 def read_tempcompass(question: Question, reply: str | None) -> Reading:
-    """Read a reply by the rule of its question's task; a question without a reply is wrong."""
+    """Grade a reply by the rule of its question's task; a question without a reply is wrong."""
     if reply is None:
         return WRONG
     if question.task == "yes_no":
@@ -30,23 +30,23 @@ def read_tempcompass(question: Question, reply: str | None) -> Reading:
 
 
 def without_end(reply: str | None) -> str | None:
-    """Return a reply without the end-of-text tag and the white space around, as the official scripts read it."""
+    """Return a reply without the end-of-text token and surrounding white space, as the official scripts do."""
     return None if reply is None else reply.replace("</s>", "").strip()
 
 
 def _letter(reply: str) -> str | None:
-    """Return the letter from A to D that a reply consists of, or that it begins with before a full stop or bracket."""
+    """Return the letter from A to D that is the whole reply or starts it before a full stop or bracket, or None."""
     return reply[0] if reply[:1] in tuple("ABCD") and reply[1:2] in ("", ".", ")") else None
 
 
 def _yes_or_no(reply: str) -> int | None:
-    """Return the index in `YES_NO` of the word that a reply begins with; "Not sure" begins with no."""
+    """Return the index in `YES_NO` of the string that a reply starts with; "Not sure" starts with no."""
     text = reply.lower()
     return 0 if text.startswith("yes") else 1 if text.startswith("no") else None
 
 
 def _is_caption(reply: str, option: str) -> bool:
-    """Return whether a reply is an option, its text, or its label: "Caption A", or "A" alone."""
+    """Return whether a reply is an option, its text, or its label ("Caption A", or just "A")."""
     label, colon, caption = option.partition(": ")
     names = {label, label.replace("Sentence ", "").replace("Option ", "").replace("Caption ", "")}
     texts = {option, caption.split(": ")[0]} if colon else {option}
