@@ -28,7 +28,8 @@ class Clip:
     fps: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.start or 0:g} s to {'the end' if self.end is None else f'{self.end:g} s'}"
+        start, end = (repr(float(bound or 0)).removesuffix(".0") for bound in (self.start, self.end))
+        return f"{start} s to {'the end' if self.end is None else f'{end} s'}"
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def test_a_benchmark_by_its_name(models, videos, tmp_path):
         ablate("frames", models(), "nextqa", tmp_path / "run")
     options["videos"] = videos
     benchmark = load_benchmark("open", options["questions"], videos)
-    with pytest.raises(BenchmarkError, match="open: root, questions and videos are for a benchmark by name"):
+    with pytest.raises(BenchmarkError, match="open: root, questions, videos and subtitles are for a benchmark by name"):
         evaluate(models(), benchmark, Setting(4), tmp_path / "run", **options)
     small = Setting(4, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2")
     assert evaluate(models(), "open", small, tmp_path / "run", **options).scores[small.name]["answered"] == 3
@@ -211,7 +211,9 @@ def test_a_spoilt_ablation_is_an_error_that_names_it(tmp_path, text, message):
 
 
 def test_unknown_ablations(tmp_path):
-    with pytest.raises(SfllavaError, match="no ablation is called 'best'; choose from fast_grid, frames, methods"):
+    with pytest.raises(
+        SfllavaError, match="no ablation is called 'best'; choose from fast_grid, frame_rules, frames, methods"
+    ):
         load_ablation("best")
     with pytest.raises(SfllavaError, match=r"gone\.py: no such ablation"):
         load_ablation(tmp_path / "gone.py")

@@ -149,17 +149,21 @@ class Benchmark:
         Raises:
             BenchmarkError: there is no such file, or no folder of subtitles.
         """
-        self.require_subtitles()
-        assert self.subtitles_dir is not None
+        if self.subtitles_dir is None:
+            raise BenchmarkError(f"{self.name}: needed a folder of subtitles, found none")
         path = self.subtitles_dir / name
-        if not path.resolve().is_relative_to(self.subtitles_dir.resolve()) or not path.is_file():
-            raise BenchmarkError(f"{name}: no such subtitles in {self.subtitles_dir}")
+        inside = _is_file_name(name) and path.resolve().is_relative_to(self.subtitles_dir.resolve())
+        if not inside or not path.is_file():
+            raise BenchmarkError(f"{name[:120]}: no such subtitles in {self.subtitles_dir}")
         return path
 
     def require_subtitles(self) -> None:
         """Raise BenchmarkError if there is no folder of subtitles, or no question has any."""
-        if self.subtitles_dir is None or not any(question.subtitle_file for question in self.questions):
+        names = dict.fromkeys(question.subtitle_file for question in self.questions if question.subtitle_file)
+        if self.subtitles_dir is None or not names:
             raise BenchmarkError(f"{self.name}: needed a folder of subtitles, found none")
+        if not any((self.subtitles_dir / name).is_file() for name in names if _is_file_name(name)):
+            raise BenchmarkError(f"{self.subtitles_dir}: has none of the {len(names):,} subtitles of {self.name}")
 
     @cached_property
     def _index(self) -> VideoIndex:
@@ -242,9 +246,9 @@ def find_benchmark(
         benchmark = load_benchmark(
             benchmark, questions, videos, root=root, follow_links=follow_links, subtitles=subtitles
         )
-    elif questions or videos or root:
+    elif questions or videos or root or subtitles:
         raise BenchmarkError(
-            f"{benchmark.name}: root, questions and videos are for a benchmark by name; this one is loaded"
+            f"{benchmark.name}: root, questions, videos and subtitles are for a benchmark by name; this one is loaded"
         )
     benchmark.require_videos()
     return benchmark
@@ -273,6 +277,11 @@ def benchmark_names() -> list[str]:
     modules = {path.stem: path for path in folder.glob("*.py")}
     modules |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
     return sorted(name for name, path in modules.items() if re.search(r"^SPEC\b", path.read_text("utf-8"), re.M))
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a file system can be asked for a file of this name."""
+    return "\0" not in name and all(len(part.encode("utf-8", "replace")) <= 255 for part in PurePosixPath(name).parts)
 
 
 def _find_question_file(root: str | Path | None, spec: Spec) -> Path:

@@ -170,8 +170,6 @@ def read_clip(row: Row, where: str) -> Clip | None:
         BenchmarkError: a bound is no number of at least 0, or the end is not after the start.
     """
     start, end = read_number(row, "start", where), read_number(row, "end", where)
-    if start is None and end is None:
-        return None
     if start is not None and start < 0:
         raise BenchmarkError(f"{where}: start must be at least 0 seconds, got {start:g}")
     if end is not None and end <= (start or 0):
@@ -179,7 +177,8 @@ def read_clip(row: Row, where: str) -> Clip | None:
     fps = read_number(row, "fps", where)
     if fps is not None and fps <= 0:
         raise BenchmarkError(f"{where}: fps must be above 0, got {fps:g}")
-    return Clip(start, end, fps)
+    clip = Clip(start, end, fps)
+    return None if clip == Clip() else clip
 
 
 def read_number(row: Row, field: str, where: str) -> float | None:

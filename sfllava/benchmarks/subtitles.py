@@ -15,7 +15,7 @@ import numpy as np
 
 from sfllava.benchmarks.rows import BenchmarkError
 
-_TIMES = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})\s*-->\s*(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
+_TIMES = re.compile(r"(?<!\d)(\d{1,3}):(\d\d):(\d\d)[,.](\d{1,3})\s{0,9}-->\s{0,9}(\d{1,3}):(\d\d):(\d\d)[,.](\d{1,3})")
 _TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 _MAX_BYTES = 1 << 26
 

@@ -244,10 +244,12 @@ def settings(arguments: argparse.Namespace) -> list[Setting]:
     """Return a setting for each frame rule, number of frames and aggregation."""
     from sfllava.settings import Setting
 
-    return [
+    found = [
         Setting(frames, name, frame_rule=rule)
         for rule in arguments.frame_rule for frames in arguments.frames for name in arguments.aggregation
     ]  # fmt: skip
+    # a rule with a number of its own makes one setting, whatever --frames says
+    return list({setting.name: setting for setting in found}.values())
 
 
 def load_benchmarks(arguments: argparse.Namespace) -> list[Benchmark]:

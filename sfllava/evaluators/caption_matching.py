@@ -12,24 +12,29 @@ from sfllava.types import Question, Verdict
 
 @lru_cache(65536)
 def parse_caption(reply: str, options: tuple[str, ...]) -> int | None:
-    """Return the index of the only option that a reply names by its label or its text, else None.
+    """Return the index of the one option that a reply names, else None.
+
+    The first of these rules by which the reply names exactly one option decides: the reply begins with its label; the
+    reply is the last word of its label; the reply is its caption; the reply contains its caption.
 
     Args:
-        reply: The model's text.
-        options: The options, each "LABEL: TEXT". A reply may contain the text, start with the label, or be the last
-            word of the label.
+        reply: The model's text; case and punctuation are ignored.
+        options: The options, each as "LABEL: CAPTION".
     """
-    text = _plain(reply)
-    found = set()
-    for i, option in enumerate(options):
-        label, _, caption = option.partition(": ")
-        if (
-            (caption and _plain(caption) in text)
-            or _begins_with(text, _plain(label))
-            or text == _plain(label).split()[-1]
-        ):
-            found.add(i)
-    return found.pop() if len(found) == 1 else None
+    text = f" {_plain(reply)} "
+    parts = [option.partition(": ") for option in options]
+    named = [(f" {_plain(label)} ", f" {_plain(caption)} ") for label, _, caption in parts]
+    rules = (
+        lambda label, _: label.strip() and text.startswith(label),
+        lambda label, _: label.strip() and text.strip() == label.split()[-1],
+        lambda _, caption: caption.strip() and text == caption,
+        lambda _, caption: caption.strip() and caption in text,
+    )
+    for rule in rules:
+        found = [i for i, pair in enumerate(named) if rule(*pair)]
+        if len(found) == 1:
+            return found[0]
+    return None
 
 
 def judge_caption(question: Question, prediction: str) -> dict[str, Verdict]:
@@ -46,10 +51,6 @@ def grade_caption(answer: str, options: Sequence[str], prediction: str) -> tuple
 
 def _plain(text: str) -> str:
     return re.sub(r"\W+", " ", text).strip().lower()
-
-
-def _begins_with(text: str, label: str) -> bool:
-    return text == label or text.startswith(f"{label} ")
 
 
 EVALUATOR = Evaluator("caption_matching", judge_caption, grade_caption)

@@ -88,6 +88,7 @@ class Explorer:
         try:
             setting, budget = self.setting, self._budget()
             found |= {"frames": setting.frames, "aggregation": str(setting.aggregation), "prompt": setting.prompt}
+            found["frame_rule"] = setting.frame_rule
             found |= {"budget": {**asdict(budget), "rest": budget.rest, "over": budget.over}}
         except SfllavaError as error:
             found["problem"] = str(error)

@@ -115,7 +115,7 @@ class SettingChoice:
     """Choose frames, pathways, method and prompt; `changed()` is called on each change."""
 
     def __init__(self, grid: tuple[int, int], setting: Setting, changed: Callable[[], None]) -> None:
-        self.grid = grid
+        self.grid, self.frame_rule = grid, setting.frame_rule
         aggregation = setting.aggregation
         known = named_pathways(aggregation)
         shown = known if known and "{}x{}".format(*known.fast) in FAST else None
@@ -154,15 +154,16 @@ class SettingChoice:
     @property
     def setting(self) -> Setting:
         """The setting that the controls show. Raises SfllavaError where that is impossible."""
-        frames, prompt, method = self.frames.value, self.prompt.value, self.method.value
+        frames, method = self.frames.value, self.method.value
+        more = {"prompt": self.prompt.value, "frame_rule": self.frame_rule}
         if method == BY_NAME:
-            return Setting(frames, parse_aggregation(self.name.value.strip()), prompt=prompt)
+            return Setting(frames, parse_aggregation(self.name.value.strip()), **more)
         if method in _PATHWAYS:
             rows, columns = map(int, self.fast.value.split("x"))
             slow = 0 if method == "fast only" else self.slow.value
             fast = (0, 0) if method == "slow only" else (rows, columns)
-            return Setting(frames, SlowFast(slow, self.pool.value, fast), prompt=prompt)
-        return Setting(frames, match_budget(method, self.tokens.value, frames, *self.grid), prompt=prompt)
+            return Setting(frames, SlowFast(slow, self.pool.value, fast), **more)
+        return Setting(frames, match_budget(method, self.tokens.value, frames, *self.grid), **more)
 
     def _show(self) -> None:
         method = self.method.value

@@ -17,7 +17,7 @@ from sfllava.explorer.feature_cache import FeatureCache
 from sfllava.files import as_csv
 from sfllava.models.base import VideoLM
 from sfllava.models.load import TINY
-from sfllava.sampler.sampling import Sample
+from sfllava.sampler.sampling import PUBLISHED, Sample
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 from sfllava.types import Question
@@ -61,6 +61,7 @@ class Reply:
             "video": self.video,
             "setting": self.setting.name,
             "frames": self.setting.frames,
+            "frame_rule": self.setting.frame_rule,
             "prompt": self.setting.prompt,
             "question": self.question.text,
             "options": list(self.question.options),
@@ -181,6 +182,7 @@ class Session:
     def cell(self, reply: Reply) -> str:
         """Return Python code for a notebook cell that asks the same question again."""
         prompt = f", prompt={reply.setting.prompt!r}" if reply.setting.prompt else ""
+        rule = "" if reply.setting.frame_rule == PUBLISHED else f", frame_rule={reply.setting.frame_rule!r}"
         question = f"sfllava.Question({reply.question.text!r}"
         if reply.question.task != "open":
             question += f", options={reply.question.options!r}, task={reply.question.task!r}"
@@ -189,7 +191,7 @@ class Session:
         return (
             "import sfllava\n\n"
             f"model = sfllava.load_model({_name(self.model)!r}, context={info.context}{options})\n"
-            f"setting = sfllava.Setting({reply.setting.frames}, {str(reply.setting.aggregation)!r}{prompt})\n"
+            f"setting = sfllava.Setting({reply.setting.frames}, {str(reply.setting.aggregation)!r}{prompt}{rule})\n"
             f"question = {question})\n"
             f"asked = sfllava.ask(model, {reply.video!r}, [question], setting, max_new_tokens={reply.max_new_tokens})\n"
             "print(asked.answers[0].text)\n"

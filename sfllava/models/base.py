@@ -37,8 +37,8 @@ def check_generation(answer_mode: str, max_new_tokens: int, questions: Iterable[
         raise SfllavaError(f"answer_mode must be generate or logits, got {answer_mode!r}")
     if max_new_tokens < 1:
         raise SfllavaError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if answer_mode == "logits" and any(not question.options for question in questions):
-        raise SfllavaError("reading letters from logits needs questions with options")
+    if answer_mode == "logits" and any(not q.options or q.task == "caption_matching" for q in questions):
+        raise SfllavaError("reading letters from logits needs questions with options that have letters")
 
 
 class ContextError(SfllavaError):

@@ -25,12 +25,9 @@ from sfllava.planning.roofline import Roofline, measure
 from sfllava.planning.stages import Cost
 from sfllava.planning.workload import PlannedQuestions, Workload, planned_questions, workload_of
 from sfllava.runs.jobs import MAX_BATCH_QUESTIONS, order_by_prefix
-from sfllava.sampler.sampling import union_indices
+from sfllava.sampler.sampling import RULES, Sample, union_indices
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
-
-PLANNED_FPS = 30.0
-"""Frames per second of the planned video, for frame rules that need them."""
 
 
 def plan(
@@ -186,4 +183,6 @@ def _count_images(settings: Sequence[Setting], video_frames: int) -> list[int]:
         return [0, *made.values()]
     # a run encodes all frames that it decoded, also those that only a setting with images of its own sampled
     total = max([video_frames, *(setting.frames for setting in settings)])
-    return [len(union_indices([setting.sample for setting in settings], 0, total - 1, PLANNED_FPS)), *made.values()]
+    # for a number of frames per second, the largest number is planned
+    samples = [s.sample if s.frame_rule in RULES else Sample(s.frames) for s in settings]
+    return [len(union_indices(samples, 0, total - 1)), *made.values()]

@@ -18,7 +18,7 @@ from sfllava.planning.stages import Cost
 from sfllava.prompts import pack_prompt
 from sfllava.runs.jobs import group_videos
 from sfllava.settings import Setting
-from sfllava.types import Question, SfllavaError, Task
+from sfllava.types import Clip, Question, SfllavaError, Task
 
 # average number of characters of a question with its options in the published files, for a plan without them
 _CHARACTERS = {"msvd": 32, "msrvtt": 37, "tgif": 43, "activitynet": 44, "nextqa": 150, "egoschema": 777}
@@ -72,9 +72,9 @@ def workload_of(
         SfllavaError: The numbers do not go together, or the answer mode does not suit the questions.
     """
     if isinstance(benchmark, Benchmark):
-        by_video: dict[str, list[Question]] = {}
+        by_video: dict[tuple[str, Clip | None], list[Question]] = {}
         for question in benchmark.questions:
-            by_video.setdefault(question.video, []).append(question)
+            by_video.setdefault((question.video, question.clip), []).append(question)
         name, task, grouped = benchmark.name, benchmark.spec.task, tuple(map(tuple, by_video.values()))
         check_generation(answer_mode, max_new_tokens, benchmark.questions)
     else:

@@ -13,7 +13,7 @@ from sfllava.prompts import Prompt
 from sfllava.sampler.pool import DecodePool
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
-from sfllava.types import Answer, Question, SfllavaError
+from sfllava.types import Answer, Clip, Question, SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.base import VideoLM
@@ -77,7 +77,7 @@ def ask(
         The answers, in the order of the questions.
 
     Raises:
-        SfllavaError: A question is empty.
+        SfllavaError: A question is empty, or two questions are about different clips.
         VideoError: The video cannot be read.
         ContextError: The tokens do not fit the model's context; raised before a frame is encoded.
     """
@@ -88,7 +88,8 @@ def ask(
     start = time.perf_counter()
     if not isinstance(video, Video):
         with DecodePool(1) as pool:  # in its own process: a decoder that hangs must not block a notebook's kernel
-            video = pool.submit(video, setting.sample, (model.info.image_size, model.info.image_size)).result()
+            size = (model.info.image_size, model.info.image_size)
+            video = pool.submit(video, setting.sample, size, clip=_one_clip(asked)).result()
         seconds["decode"] = time.perf_counter() - start
     # checked after decoding: a video with fewer frames than the setting asks for has fewer tokens
     longest = max((sum(map(len, model.info.prompt_ids(q, prompt))) for q in asked), default=0)
@@ -102,6 +103,15 @@ def ask(
     seconds["answer"] = time.perf_counter() - start
     slow_indices = video.indices[detailed_frames(setting.aggregation, len(video.indices))].tolist()
     return AskResult(video, setting, slow_indices, tokens.count, answers, seconds)
+
+
+def _one_clip(questions: Sequence[Question]) -> Clip | None:
+    """Return the clip that all questions are about; None for the whole video."""
+    clips = list(dict.fromkeys(question.clip for question in questions))
+    if len(clips) > 1:
+        listed = ", ".join("all of it" if clip is None else str(clip) for clip in clips)
+        raise SfllavaError(f"the questions are about different parts of the video: {listed}; ask them one at a time")
+    return clips[0] if clips else None
 
 
 def to_questions(questions: str | Sequence[str | Question]) -> list[Question]:

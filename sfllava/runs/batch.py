@@ -33,7 +33,7 @@ class EncodedVideo:
         video: The decoded video.
         remaining: The settings that are not answered yet, with their questions.
         postponed: Whether the current group is answered without it.
-        subtitle_error: Why there are no subtitles, where a run asks for them; else empty.
+        subtitle_errors: Why files of subtitles cannot be used, by their names.
         alone: Whether it must be answered alone, because it failed in a group for a reason other than memory.
     """
 
@@ -43,8 +43,8 @@ class EncodedVideo:
         self._model = model
         self._frames_grid: Any = None
         self._image_grids: dict[object, Any] = {}
-        self._subtitles: list[Subtitle] | None = None
-        self.subtitle_error = job.subtitles_missing
+        self._subtitles: dict[str, list[Subtitle]] = {}
+        self.subtitle_errors: dict[str, str] = {}
 
     @property
     def max_questions(self) -> int:
@@ -63,17 +63,29 @@ class EncodedVideo:
             questions: The questions.
             seconds: (T) When each sampled frame is shown.
         """
-        if self.job.subtitles is None:
+        if not self.job.subtitles:
             return list(questions)
-        if self._subtitles is None:
+        shown = []
+        for question in questions:
+            subtitles = self._read_subtitles(question.subtitle_file) if question.subtitle_file else []
+            shown.append(replace(question, subtitles=lines_at(subtitles, seconds, question.subtitle_start)))
+        return shown
+
+    def _read_subtitles(self, name: str) -> list[Subtitle]:
+        """Return the subtitles of a file, which is read once; none if that is impossible, and then note why."""
+        if name not in self._subtitles:
+            path, reason = self.job.subtitles[name]
+            self._subtitles[name] = []
             try:
-                self._subtitles = read_subtitles(Path(self.job.subtitles))
+                if np.isnan(self.video.pts_seconds).all():
+                    reason = f"{self.job.video}: has no times, by which subtitles are chosen"
+                elif path is not None:
+                    self._subtitles[name] = read_subtitles(Path(path))
             except SubtitleError as error:
-                self._subtitles, self.subtitle_error = [], reason_of(error)
-        return [
-            replace(question, subtitles=lines_at(self._subtitles, seconds, question.subtitle_start))
-            for question in questions
-        ]
+                reason = reason_of(error)
+            if reason:
+                self.subtitle_errors[name] = reason
+        return self._subtitles[name]
 
     def grid(self, setting: Setting) -> Any:
         """Return the patch grid (T h w D) that the setting's aggregator takes."""
@@ -141,7 +153,7 @@ class BatchItem:
         """
         if answer.error:
             return make_row(answer.question, self.setting.name, error=answer.error)
-        video = self.encoded.video
+        video, error = self.encoded.video, self.encoded.subtitle_errors.get(answer.question.subtitle_file)
         return make_row(
             answer.question,
             self.setting.name,
@@ -154,5 +166,5 @@ class BatchItem:
             **({"letters": answer.letters} if answer.letters else {}),
             **({"damage": video.damage} if video.damage else {}),
             **({"subtitles": answer.question.subtitles.count("\n") + 1} if answer.question.subtitles else {}),
-            **({"subtitle_error": self.encoded.subtitle_error} if self.encoded.subtitle_error else {}),
+            **({"subtitle_error": error} if error else {}),
         )

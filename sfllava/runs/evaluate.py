@@ -30,6 +30,7 @@ from sfllava.runs.run_folder import RunFolder
 from sfllava.runs.run_json import choose_prompts, prompts_by_setting, run_identity, session_facts
 from sfllava.runs.runner import LocalRunner, Runner
 from sfllava.runs.scoring import format_scores, score_rows
+from sfllava.sampler.sampling import RULES
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError, Task
 
@@ -225,7 +226,9 @@ def _check_context(
         key = frozenset(prompts.items())
         if key not in shortest:
             shortest[key] = min(sum(map(len, model.prompt_ids(q, prompts[q.task]))) for q in questions)
-        model.check_context(model.prompt_rows(setting), shortest[key], setting.name)
+        # a video may be so short that an fps rule takes one frame of it; longer ones are checked when they are decoded
+        frames = None if setting.frame_rule in RULES else 1
+        model.check_context(model.prompt_rows(setting, frames), shortest[key], setting.name)
 
 
 def _write_scores(folder: RunFolder, questions: Sequence[Question], names: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sfllava.benchmarks import Benchmark
-from sfllava.files import Row
+from sfllava.files import Row, RunError
 from sfllava.runs.json_diff import describe_changes
 from sfllava.types import Clip, Question, SfllavaError
 
@@ -53,7 +53,8 @@ def asked_sha256(questions: Iterable[Question]) -> str:
 
 def _contents(question: Question) -> list[Any]:
     q, more = question, question_facts(question)
-    more.pop("groups", None)  # these change how accuracy is broken down, not what is asked
+    for name in ("groups", "answer_index"):  # these change how accuracy is broken down, or repeat what the key tells
+        more.pop(name, None)
     return [q.key, q.video, q.id, q.type, q.text, q.answer, list(q.options), *([more] if more else [])]
 
 
@@ -67,36 +68,62 @@ def question_facts(question: Question) -> Row:
         "subtitle_file": question.subtitle_file,
         "subtitle_start": question.subtitle_start,
     }
+    # of two equal options, which one is right cannot be told by its text
+    if question.answer in question.options and question.answer_index not in (
+        None,
+        question.options.index(question.answer),
+    ):
+        found["answer_index"] = question.answer_index
     return {name: value for name, value in found.items() if value}
 
 
 def question_of(row: Row) -> Question:
     """Return the question that a row of predictions repeats."""
-    clip = row.get("clip")
+    options = tuple(row.get("options") or ())
     return Question(
         row.get("question", ""),
         row["key"],
         row["video"],
         row.get("answer", ""),
-        tuple(row.get("options") or ()),
+        options,
+        row.get("answer_index"),
         id=row.get("id", ""),
         type=row.get("type", ""),
         task=row.get("task") or ("choice" if row.get("options") else "open"),
-        groups=row.get("groups") or {},
-        clip=Clip(**clip) if clip else None,
+        groups=_groups_of(row),
+        clip=_clip_of(row),
         subtitle_file=row.get("subtitle_file", ""),
         subtitle_start=row.get("subtitle_start", 0.0),
     )
 
 
+def _groups_of(row: Row) -> Row:
+    groups = row.get("groups") or {}
+    if not isinstance(groups, dict) or not all(isinstance(value, str) for value in groups.values()):
+        raise RunError(f"question {row['key']}: groups must be an object of texts, got {groups!r:.80}")
+    return groups
+
+
+def _clip_of(row: Row) -> Clip | None:
+    clip = row.get("clip")
+    if clip is None:
+        return None
+    known = isinstance(clip, dict) and set(clip) <= {"start", "end", "fps"}
+    if not known or not all(isinstance(value, int | float) for value in clip.values()):
+        raise RunError(f"question {row['key']}: clip must have start, end and fps in numbers, got {clip!r:.80}")
+    return Clip(**clip)
+
+
 def job_name(video: str, clip: Clip | None) -> str:
     """Return the name of what is decoded and answered together: the video, and the clip if there is one."""
-    return f"{video}, {clip}" if clip else video
+    if clip in (None, Clip()):
+        return video
+    return f"{video}, {clip}" if clip.fps is None else f"{video}, {clip}, {clip.fps!r} frames per second"
 
 
 def job_of(row: Row) -> str:
     """Return the name of the job that a row of predictions belongs to."""
-    return job_name(row["video"], Clip(**row["clip"]) if row.get("clip") else None)
+    return job_name(row["video"], _clip_of(row))
 
 
 def make_identity(benchmark: str, questions: Sequence[Question], settings: Sequence[Row], **more: Any) -> Row:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ class Job:
         missing: Why there is no file; empty if there is one.
         by_setting: Each setting with its remaining questions; settings with a common prefix follow one another.
         clip: The part of the video that the questions are about; None for all of it.
-        subtitles: The file of its subtitles; None if there is none, or if the run uses none.
-        subtitles_missing: Why there is no file of subtitles, in a run that uses them; else empty.
+        subtitles: The path of each file of subtitles that a question names, or None and why there is none; empty if the
+            run uses no subtitles.
     """
 
     video: str
@@ -43,8 +43,7 @@ class Job:
     missing: str
     by_setting: list[SettingQuestions]
     clip: Clip | None = None
-    subtitles: str | None = None
-    subtitles_missing: str = ""
+    subtitles: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
 
     @property
     def samples(self) -> list[Sample]:
@@ -154,9 +153,9 @@ def make_jobs(
         ]
         if by_setting:
             path, missing = _find(benchmark.find_video, video)
-            subtitle_file = asked[0].subtitle_file if subtitles else ""
-            texts = _find(benchmark.find_subtitles, subtitle_file) if subtitle_file else (None, "")
-            yield Job(job_name(video, clip), path, missing, by_setting, clip, *texts)
+            files = {question.subtitle_file for question in asked if question.subtitle_file} if subtitles else set()
+            texts = {name: _find(benchmark.find_subtitles, name) for name in sorted(files)}
+            yield Job(job_name(video, clip), path, missing, by_setting, clip, texts)
 
 
 def _find(find: Callable[[str], Path], name: str) -> tuple[str | None, str]:

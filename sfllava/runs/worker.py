@@ -15,7 +15,7 @@ from sfllava.runs.batch import BatchItem, EncodedVideo
 from sfllava.runs.failures import Outcome, outcome_of_error, reason_of
 from sfllava.runs.jobs import MAX_BATCH_QUESTIONS, GenerationOptions, Job, group_videos, make_row
 from sfllava.sampler.pool import DecodePool
-from sfllava.sampler.video import Decoder, Video, VideoError
+from sfllava.sampler.video import ClipError, Decoder, Video, VideoError
 from sfllava.settings import Setting
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class VideoWorker:
         self.prefetch(job)
         try:
             return self._decoding.pop(job.video).result()
+        except ClipError:
+            raise
         except Exception as error:
             _warn(job.video, error)
             decoder: Decoder = "pyav" if isinstance(error, VideoError) else "auto"

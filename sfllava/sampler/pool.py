@@ -26,7 +26,7 @@ import numpy as np
 
 from sfllava.sampler.reading import read_video
 from sfllava.sampler.sampling import Sample, to_samples
-from sfllava.sampler.video import Decoder, Video, VideoError
+from sfllava.sampler.video import ClipError, Decoder, Video, VideoError
 from sfllava.types import Clip
 
 _Process = subprocess.Popen[bytes]
@@ -88,7 +88,7 @@ class DecodePool:
             process.stdin.flush()
             reply = json.loads(process.stdout.readline())
             if "error" in reply:
-                raise VideoError(reply["error"])
+                raise (ClipError if reply["clip"] else VideoError)(reply["error"])
             pixels = self._allocate(tuple(reply["shape"]))
             if process.stdout.readinto(pixels.reshape(-1)) < pixels.size:  # type: ignore[attr-defined]
                 raise EOFError
@@ -177,7 +177,7 @@ def _read_task(task: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray | None]
         video = read_video(task["path"], frames, size=size, decoder=task["decoder"], clip=clip)
     except Exception as error:
         text = str(error) if isinstance(error, VideoError) else f"{task['path']}: {type(error).__name__}: {error}"
-        return {"error": " ".join(text.split())}, None
+        return {"error": " ".join(text.split()), "clip": isinstance(error, ClipError)}, None
     reply = {
         "video": {k: getattr(video, k) for k in ("path", "fps", "size", "total", "decoder", "damage", "span")},
         "shape": video.frames.shape,

@@ -12,7 +12,7 @@ from sfllava.sampler.decord import read_with_decord
 from sfllava.sampler.images import read_image_folder
 from sfllava.sampler.pyav import read_with_pyav
 from sfllava.sampler.sampling import Sample, SamplingError, Selection, to_samples
-from sfllava.sampler.video import Decoder, Video, VideoError
+from sfllava.sampler.video import ClipError, Decoder, Video, VideoError
 from sfllava.types import Clip
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def read_video(
     try:
         return _read(path, selection, size, decoder)
     except SamplingError as error:
-        raise VideoError(f"{path}: {error}") from error
+        raise ClipError(f"{path}: {error}") from error
 
 
 def _read(path: Path, selection: Selection, size: tuple[int, int] | None, decoder: Decoder) -> Video:

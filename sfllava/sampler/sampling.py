@@ -60,7 +60,8 @@ class Sample:
 
         For an `fps` rule this is the largest number, since the frame rate is unknown.
         """
-        return min(self.frames, total) if total is not None and self.rule == PUBLISHED else self.frames
+        repeats = self.rule in RULES and self.rule != PUBLISHED  # these rules repeat frames of short videos
+        return self.frames if total is None or repeats else min(self.frames, total)
 
 
 def sample_indices(total: int, frames: int) -> np.ndarray:
@@ -125,6 +126,8 @@ def clip_range(total: int, fps: float | None, clip: Clip | None) -> tuple[int, i
     if not rate:
         raise SamplingError(f"has no frame rate, which the clip from {clip} needs")
     first = 0 if clip.start is None else max(0, round(clip.start * rate))
+    if first == total and clip.start is not None and clip.start < total / rate:  # within the last half frame
+        first = total - 1
     last = total - 1 if clip.end is None else min(total - 1, round(clip.end * rate))
     if first > last:
         raise SamplingError(f"the clip from {clip} is outside the video, which has {total / rate:g} s")

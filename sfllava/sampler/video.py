@@ -17,6 +17,10 @@ class VideoError(SfllavaError):
     """A video cannot be read; the message names the file."""
 
 
+class ClipError(VideoError):
+    """A video can be read, but it has no such clip, or no frame rate; another decoder would not help."""
+
+
 @dataclass(frozen=True)
 class Video:
     """Frames sampled from one video.
