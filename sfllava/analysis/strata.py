@@ -73,7 +73,7 @@ class Strata:
 
     def variance_if_independent(self, deviations: np.ndarray) -> float:
         """The variance of the mean if all values were independent."""
-        return float((deviations**2 / self._totals).sum()) / self.groups ** 2
+        return float((deviations**2 / self._totals).sum()) / self.groups**2
 
     def variance_if_alike(self, deviations: np.ndarray) -> float:
         """The variance of the mean if all values about a video were the same."""

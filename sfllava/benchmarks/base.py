@@ -20,9 +20,11 @@ from sfllava.types import Question, SfllavaError, Task
 class Headline:
     """A benchmark's official number: the mean of the accuracies of its groups.
 
+    Where a judge gives scores, a group's value is the sum of the mean scores by its rubrics.
+
     Attributes:
         name: what papers call it, such as "M-Avg".
-        groups: the columns that define a group: "type", or a name in `Question.groups`.
+        groups: the columns that define a group: "type", or a name in `Question.groups`; with scores "type" or "rubric".
     """
 
     name: str
@@ -44,6 +46,8 @@ class Spec:
         types: what the codes for types of question in its file mean.
         subtitles: where its folder of subtitles may be below a root; the first that exists counts.
         headline: the number that papers report, where it is not the accuracy over all questions.
+        rubrics: the rubrics by which a judge judges its predictions, by the type of question in its file; those of ""
+            are for all types. Empty for those that need no judge, and for open questions, whose rubric is "open".
     """
 
     name: str
@@ -56,6 +60,7 @@ class Spec:
     types: Mapping[str, str] = field(default_factory=dict)
     subtitles: tuple[str, ...] = ()
     headline: Headline | None = None
+    rubrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass

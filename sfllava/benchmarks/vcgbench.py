@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sfllava.benchmarks.base import Spec
+from sfllava.benchmarks.base import Headline, Spec
 from sfllava.benchmarks.question_files import BenchmarkError, Row, read_rows, to_question
 from sfllava.types import Question, Task
 
@@ -83,4 +83,7 @@ SPEC = Spec(
     question_count=1_996 + 499 + 2 * 499,
     video_count=499,
     read=read_vcgbench,
+    headline=Headline("average", ("rubric",)),
+    # correctness, detail, context; temporal understanding; consistency of a pair
+    rubrics={"generic": ("CI", "DO", "CU"), "temporal": ("TU",), "consistency": ("CO",)},
 )
