@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfllava.aggregators.base import name_of
 from sfllava.benchmarks import Benchmark
+from sfllava.benchmarks.groups import headline_sizes
 from sfllava.evaluators.protocols import load_protocol
 from sfllava.files import Row
 from sfllava.prompts import Prompt, pack_prompt
@@ -75,6 +76,7 @@ def _one_or_by_task(values: dict[Task, Any]) -> Any:
 
 def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task, Prompt]) -> Row:
     """Return the part of run.json that describes this session; a later session may differ."""
+    sizes = headline_sizes(benchmark.questions, benchmark.spec)
     return {
         "questions_sha256": benchmark.fingerprint,
         "model": str(model.path),
@@ -83,6 +85,7 @@ def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task,
         "prompt_source": _one_or_by_task({task: prompt.source for task, prompt in prompts.items()}),
         "question_files": [str(file) for file in benchmark.files],
         "videos": str(benchmark.videos_dir),
+        **({"headline_sizes": sizes} if sizes else {}),
         "command": sys.argv,
         "versions": versions(),
     }
