@@ -82,7 +82,7 @@ def headline_of(benchmark: str) -> Headline | None:
 
 
 def group_labels(results: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Return the name of each row's group, such as "yes_no, action"."""
+    """Return the name of each row's group, such as "yes_no / action"."""
     parts = [results[column].astype(str) if column in results else [""] * len(results) for column in columns]
     return np.array([group_name(values, columns) for values in zip(*parts)], dtype=str)
 

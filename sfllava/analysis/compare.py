@@ -53,23 +53,28 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None, grou
                 f"{one} and {other} were not asked the same questions: {len(first)} and {len(second)} rows, of which "
                 f"{len(first.index.intersection(second.index))} agree"
             )
-        by = {"groups": first["group"].to_numpy()} if groups else {}
-        found = stats.difference(first["correct"], second["correct"], first["video"], **by)
-        mean = found.estimate
-        rows.append(
-            {"setting": one, "other": other, "points": 100 * mean.mean, "low": 100 * mean.low, "high": 100 * mean.high}
-            | {
-                "p": found.p,
-                "min_detectable_effect": 100 * found.min_detectable_effect,
-                "questions": mean.n,
-                "videos": mean.videos,
-            }
-        )
+        rows.append({"setting": one, "other": other} | _difference(first, second, bool(groups)))
     columns = ["setting", "other", "points", "low", "high", "p", "min_detectable_effect", "questions", "videos"]
     table = pd.DataFrame(rows, columns=columns)
     table.insert(6, "p_holm", stats.holm(table["p"].to_numpy(float)) if len(table) else [])
     table["significant"] = table["p_holm"] < 0.05
     return table
+
+
+def _difference(first: pd.DataFrame, second: pd.DataFrame, grouped: bool) -> dict[str, float]:
+    """Return the paired difference of two settings, in points, from tables that `_indexed` made."""
+    groups = first["group"].to_numpy() if grouped else None
+    found = stats.difference(first["correct"], second["correct"], first["video"], groups=groups)
+    mean = found.estimate
+    return {
+        "points": 100 * mean.mean,
+        "low": 100 * mean.low,
+        "high": 100 * mean.high,
+        "p": found.p,
+        "min_detectable_effect": 100 * found.min_detectable_effect,
+        "questions": mean.n,
+        "videos": mean.videos,
+    }
 
 
 def _indexed(part: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from sfllava.benchmarks.base import Headline, load_spec
 from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.runs.run_folder import RunError, read_run
 from sfllava.runs.verdicts import (
+    JudgeItem,
     judge_names,
     read_items,
     read_verdicts,
@@ -52,36 +53,41 @@ def load_verdicts(run: str | Path, judges: Sequence[str] = ()) -> pd.DataFrame:
     rows = []
     for judge in judges or available:
         verdicts = {verdict_key(row): row for row in read_verdicts(verdicts_path(run, judge))}
-        for item in items:
-            row = verdicts.get(item.row_key)
-            if row and (item.request is None or row["content"] != item.request.content):
-                row = None  # on a prediction that the run no longer has
-            state = "no prediction" if item.request is None else "unjudged" if row is None else "judged"
-            if row and row["error"]:
-                state = "failed"
-            unanswered, verdict = state == "no prediction", row if row and state == "judged" else {}
-            rubric = load_rubric(item.rubric)
-            rows.append(
-                {
-                    "judge": judge,
-                    "key": item.key,
-                    "setting": item.setting,
-                    "rubric": item.rubric,
-                    "video": item.video,
-                    "type": item.type,
-                    "question": " / ".join(item.request.questions) if item.request else "",
-                    "answer": item.request.reference if item.request else "",
-                    "prediction": " / ".join(item.request.predictions) if item.request else "",
-                    "correct": False if unanswered and rubric.gives_correct else verdict.get("correct"),
-                    "score": rubric.head.scale[0] if unanswered and rubric.head.scale else verdict.get("score"),
-                    "state": state,
-                }
-            )
+        rows += [{"judge": judge} | _row(item, verdicts.get(item.row_key)) for item in items]
     table = pd.DataFrame(rows)
     spec, chosen = load_spec(read_run(run)["identity"]["benchmark"]), rubrics_by_type(run)
     scored = not any(load_rubric(name).gives_correct for names in chosen.values() for name in names)
     table.attrs = {"rubrics": chosen, "headline": spec.headline if scored else None}
     return table
+
+
+def _row(item: JudgeItem, found: dict[str, Any] | None) -> dict[str, Any]:
+    """Return an item's row of `load_verdicts`, with its row in the verdict file."""
+    request, rubric = item.request, load_rubric(item.rubric)
+    if found and (request is None or found["content"] != request.content):
+        found = None  # on a prediction that the run no longer has
+    state = "no prediction" if request is None else "unjudged" if found is None else "judged"
+    if found and found["error"]:
+        state = "failed"
+    verdict = found if found and state == "judged" else {}
+    if request is None:
+        verdict = {
+            "correct": False if rubric.gives_correct else None,
+            "score": rubric.head.scale[0] if rubric.head.scale else None,
+        }
+    return {
+        "key": item.key,
+        "setting": item.setting,
+        "rubric": item.rubric,
+        "video": item.video,
+        "type": item.type,
+        "question": " / ".join(request.questions) if request else "",
+        "answer": request.reference if request else "",
+        "prediction": " / ".join(request.predictions) if request else "",
+        "correct": verdict.get("correct"),
+        "score": verdict.get("score"),
+        "state": state,
+    }
 
 
 def judge_scores(verdicts: pd.DataFrame) -> pd.DataFrame:

@@ -12,8 +12,8 @@ _MOST_NAMED = 4  # more groups than these are counted, not named
 
 
 def group_name(values: Iterable[str], columns: Sequence[str]) -> str:
-    """Return the name of a group from its value in each column, such as "yes_no, action"."""
-    return ", ".join(value or f"no {column}" for value, column in zip(values, columns))
+    """Return the name of a group from its value in each column, such as "yes_no / action"."""
+    return " / ".join(value or f"no {column}" for value, column in zip(values, columns))
 
 
 def group_of(question: Question, spec: Spec, columns: Sequence[str]) -> str:
@@ -38,7 +38,7 @@ def headline_sizes(questions: Iterable[Question], spec: Spec) -> dict[str, int]:
 def count_groups(count: int, columns: Sequence[str]) -> str:
     """Return a number of groups in words, such as "7 types" or "15 groups by form and dimension"."""
     if len(columns) > 1:
-        return f"{count} groups by {' and '.join(columns)}"
+        return f"{count} group{'s' * (count != 1)} by {' and '.join(columns)}"
     (name,) = columns
     plural = f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
     return f"{count} {plural if count != 1 else name}"

@@ -40,33 +40,44 @@ def score_rows(
         SfllavaError: A row is for a question or setting that is not part of the run.
     """
     by_key = {question.key: question for question in questions}
-    tasks = dict.fromkeys(question.task for question in questions)
+    tasks: list[Task] = list(dict.fromkeys(question.task for question in questions))
     evaluators: dict[Task, Evaluator | None] = {task: find_evaluator(task) for task in tasks}
     groups = _groups(questions, benchmark)
-    counts: dict[str, Counter[str]] = {name: Counter() for name in settings}
-    reasons = {name: Counter() for name in settings}
-    right: dict[str, Counter[str]] = {name: Counter() for name in settings}
+    tallies = {name: _Tally() for name in settings}
     for row in rows:
-        if row["key"] not in by_key or row["setting"] not in counts:
+        if row["key"] not in by_key or row["setting"] not in tallies:
             raise SfllavaError(f"a row for question {row['key']} at setting {row['setting']}, not part of this run")
-        question, name = by_key[row["key"]], row["setting"]
-        if row["error"] or row["prediction"] is None:
-            counts[name]["failed"] += 1
-            reasons[name][row["error"] or "no prediction"] += 1
-            continue
-        counts[name]["answered"] += 1
-        evaluator = evaluators[question.task]
-        for rule, verdict in (evaluator.grade(question, row["prediction"]) if evaluator else {}).items():
-            counts[name][f"{rule} correct"] += bool(verdict.correct)
-            counts[name][f"{rule} unparsable"] += not verdict.parsed
-        if groups and evaluator:
-            strict, _ = evaluator.grade_quickly(question.answer, question.options, row["prediction"])
-            right[name][groups[question.key]] += strict
-    scores = {name: _summary(questions, count, reasons[name], evaluators) for name, count in counts.items()}
+        question = by_key[row["key"]]
+        tallies[row["setting"]].add(row, question, evaluators[question.task], groups.get(question.key))
+    scores = {name: _summary(questions, tally, evaluators) for name, tally in tallies.items()}
     if benchmark and groups and all(evaluators.values()):
         for name, summary in scores.items():
-            summary["headline"] = _headline(right[name], Counter(groups.values()), benchmark)
+            summary["headline"] = _headline(tallies[name].right, Counter(groups.values()), benchmark)
     return scores
+
+
+class _Tally:
+    """The counts of one setting: answers by rule, reasons of failures, and strictly right answers by group."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.right: Counter[str] = Counter()
+
+    def add(self, row: dict[str, Any], question: Question, evaluator: Evaluator | None, group: str | None) -> None:
+        """Count the row of a question."""
+        if row["error"] or row["prediction"] is None:
+            self.counts["failed"] += 1
+            self.reasons[row["error"] or "no prediction"] += 1
+            return
+        self.counts["answered"] += 1
+        if evaluator is None:
+            return
+        for rule, verdict in evaluator.grade(question, row["prediction"]).items():
+            self.counts[f"{rule} correct"] += bool(verdict.correct)
+            self.counts[f"{rule} unparsable"] += not verdict.parsed
+        if group is not None:
+            self.right[group] += evaluator.grade_quickly(question.answer, question.options, row["prediction"])[0]
 
 
 def _groups(questions: Sequence[Question], benchmark: Benchmark | None) -> dict[str, str]:
@@ -91,12 +102,10 @@ def _headline(right: Counter[str], sizes: Mapping[str, int], benchmark: Benchmar
 
 
 def _summary(
-    questions: Sequence[Question],
-    count: Counter[str],
-    reasons: Counter[str],
-    evaluators: Mapping[Task, Evaluator | None],
+    questions: Sequence[Question], tally: _Tally, evaluators: Mapping[Task, Evaluator | None]
 ) -> dict[str, Any]:
     """Return the scores of one setting."""
+    count = tally.counts
     tasks = Counter(question.task for question in questions)
     rules: dict[str, Any] = {}
     for task, evaluator in evaluators.items():
@@ -112,7 +121,7 @@ def _summary(
         "answered": count["answered"],
         "failed": count["failed"],
         "not_asked": len(questions) - count["answered"] - count["failed"],
-        "reasons": dict(reasons.most_common()),
+        "reasons": dict(tally.reasons.most_common()),
         "rules": rules,
         **({"unscored": unscored} if unscored and rules else {}),
     }
@@ -134,7 +143,7 @@ def format_scores(scores: dict[str, Any]) -> str:
         if not s["rules"]:
             lines.append("  no offline score: these predictions need a judge")
         if s.get("unscored"):
-            lines.append(f"  {s['unscored']} questions have no offline score: their predictions need a judge")
+            lines.append(f"  no offline score for {s['unscored']} of the questions: these predictions need a judge")
         if h := s.get("headline"):
             lines.append(
                 f"  {h['name']:<17} {100 * h['accuracy']:5.1f} % (mean over {h['groups']}), all questions together "
