@@ -120,6 +120,8 @@ def complete(state: _State, body: dict[str, Any], fault: str = "") -> dict[str, 
         text = repr(verdict) if behaviour.style == "dict" else f"I think that\n```\n{verdict!r}\n```\nis fair."
     if fault == "wrong_json":
         text = "The candidate deserves {'score': a lot"
+    if fault == "zero":  # on a scale that begins at 1
+        text = '{"score": 0}'
     if fault == "duplicate":
         text = text + "\n" + text
     if behaviour.echo:
@@ -193,7 +195,7 @@ async def answer_chat(state: _State, body: dict[str, Any], headers: dict[str, st
         raise _Drop(whole[: len(whole) - 40])
     if fault == "reset":
         raise _Drop
-    if fault not in ("wrong_json", "refusal"):
+    if fault not in ("wrong_json", "refusal", "zero"):
         state.completed[content] += 1
     return whole
 
