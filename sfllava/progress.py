@@ -6,11 +6,16 @@ import time
 from typing import Any
 
 
-def progress_bar(total: int, unit: str, done: int = 0, shown: bool = True) -> Any:
-    """A tqdm bar of `total` units, of which `done` were done before; a context manager with `update(n)`."""
+def progress_bar(total: int | None, unit: str, done: int = 0, shown: bool = True, name: str = "") -> Any:
+    """A tqdm bar of `total` units, of which `done` were done before; a context manager with `update(n)`.
+
+    Bytes ("B") are shown in KiB, MiB and so on, and their bar goes away when it is done.
+    """
     from tqdm.auto import tqdm
 
-    bar: Any = tqdm(total=total, initial=done, unit=unit, disable=not shown, dynamic_ncols=True)
+    scale: dict[str, Any] = {"unit_scale": True, "unit_divisor": 1024, "leave": False} if unit == "B" else {}
+    options: dict[str, Any] = {"unit": unit, "desc": name or None, "disable": not shown, "dynamic_ncols": True}
+    bar: Any = tqdm(total=total, initial=done, **options, **scale)
     # tqdm goes by the wall clock: set back by a day, the bar would stand still for one
     bar._time = time.monotonic
     bar.start_t = bar.last_print_t = time.monotonic()

@@ -119,22 +119,56 @@ def attribute(
     question = Question(question) if isinstance(question, str) else question
     setting, prompt = setting.for_model(model.info), prompt or setting.prompt_or(None)
     grid = model.encode(setting.images(video.frames)) if grid is None else grid
-    # a grid may have further feature sets behind the first
-    sources = token_sources(setting.aggregation, grid[..., : model.language_model.width], len(video.frames))
-    tokens, prefix = model.tokens(setting, grid, video.pts_seconds), prefix or model.new_prefixes(1)[0]
+    prefix = prefix or model.new_prefixes(1)[0]
     if generated_ids is None:
+        tokens = model.tokens(setting, grid, video.pts_seconds)
         stream = model.stream(tokens, question, max_new_tokens=max_new_tokens, prompt=prompt, prefix=prefix)
         generated_ids = list(stream)
-    by_token = attention_weights(model, tokens, question, generated_ids, prompt, prefix).cpu()
-    log_likelihood = float(log_likelihoods(model, tokens, question, generated_ids, prompt, prefix).sum())
-    words, owner = words_of(model, generated_ids)
-    mean = torch.zeros(len(words), len(generated_ids))
-    mean[owner, range(len(generated_ids))] = 1
-    attention, text = (mean / mean.sum(1, keepdim=True)) @ by_token, model.info.tokenizer.decode(list(generated_ids))
-    _, rows, columns = sources[0].patches.shape
-    return Attribution(
-        video, setting, question, text, tuple(generated_ids), words, attention, sources, (rows, columns), log_likelihood
-    )
+    return attribute_all(model, video, setting, [(question, generated_ids)], grid, prompt=prompt, prefix=prefix)[0]
+
+
+def attribute_all(
+    model: VideoLM,
+    video: Video,
+    setting: Setting,
+    answers: Sequence[tuple[Question, Sequence[int]]],
+    grid: Tensor,
+    *,
+    prompt: Prompt | None = None,
+    prefix: Prefix | None = None,
+) -> list[Attribution]:
+    """Compute what the model attends to in several answers about one video.
+
+    Args:
+        model: a loaded model.
+        video: the sampled frames.
+        setting: how they become visual tokens, for this model (`setting.for_model`).
+        answers: each question with the tokens of its answer.
+        grid: (T h w D) the patch grid of the frames.
+        prompt: in place of the setting's or the model family's own.
+        prefix: keys and values of an earlier prompt; what agrees with it is not computed again.
+
+    Returns:
+        Each answer with its attention.
+
+    Raises:
+        SfllavaError: the visual tokens cannot be mapped back to frames.
+    """
+    prompt, prefix = prompt or setting.prompt_or(None), prefix or model.new_prefixes(1)[0]
+    # a grid may have further feature sets behind the first
+    sources = token_sources(setting.aggregation, grid[..., : model.language_model.width], len(video.frames))
+    tokens, shape = model.tokens(setting, grid, video.pts_seconds), sources[0].patches.shape
+    found = []
+    for question, ids in answers:
+        by_token = attention_weights(model, tokens, question, ids, prompt, prefix).cpu()
+        log_likelihood = float(log_likelihoods(model, tokens, question, ids, prompt, prefix).sum())
+        words, owner = words_of(model, ids)
+        mean = torch.zeros(len(words), len(ids))
+        mean[owner, range(len(ids))] = 1
+        attention, text = (mean / mean.sum(1, keepdim=True)) @ by_token, model.info.tokenizer.decode(list(ids))
+        facts = (video, setting, question, text, tuple(ids), words)
+        found.append(Attribution(*facts, attention, sources, (shape[1], shape[2]), log_likelihood))
+    return found
 
 
 def words_of(model: VideoLM, generated_ids: Sequence[int]) -> tuple[tuple[str, ...], list[int]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from sfllava.aggregators.sources import TokenSource
 from sfllava.attribution.attribution import Attribution
 from sfllava.models.base import VideoLM
 from sfllava.models.packed_decoding import Prefix
@@ -31,14 +32,19 @@ def removable_parts(attribution: Attribution) -> dict[str, Tensor]:
         for source in attribution.sources:
             keep[source.name] = torch.ones(attribution.attention.shape[1], dtype=torch.bool)
             keep[source.name][source.tokens] = False
-    shares = torch.cat([source.frames for source in attribution.sources])
-    if (shares.max(1).values == 1).all():
+    if not mix_frames(attribution.sources):
+        shares = torch.cat([source.frames for source in attribution.sources])
         # the last frame first: the tokens before the first one left out need not be computed again
         for frame in reversed(range(shares.shape[1])):
             without = shares[:, frame] == 0
             if without.any() and not without.all():
                 keep[f"frame {frame}"] = without
     return keep
+
+
+def mix_frames(sources: Sequence[TokenSource]) -> bool:
+    """Return whether some visual token comes from several frames, so that no frame can be left out."""
+    return not all((source.frames.max(1).values == 1).all() for source in sources)
 
 
 def leave_out(
@@ -70,16 +76,45 @@ def leave_out(
     Raises:
         SfllavaError: a part cannot be left out.
     """
-    prompt = prompt or attribution.setting.prompt_or(None)
-    question, generated_ids = attribution.question, attribution.token_ids
-    removable = removable_parts(attribution)
-    tokens = model.tokens(attribution.setting, grid, attribution.video.pts_seconds)
+    for part, changes in leave_out_all(model, [attribution], grid, parts, prompt=prompt, prefix=prefix, going=going):
+        yield part, changes[0]
+
+
+def leave_out_all(
+    model: VideoLM,
+    attributions: Sequence[Attribution],
+    grid: Tensor,
+    parts: Sequence[str] | None = None,
+    *,
+    prompt: Prompt | None = None,
+    prefix: Prefix | None = None,
+    going: Callable[[], bool] = lambda: True,
+) -> Iterator[tuple[str, list[float]]]:
+    """Measure the same for several answers about one video at one setting.
+
+    The visual tokens that remain without a part go through the language model once for all answers.
+
+    Args:
+        model, grid, parts, prompt, prefix, going: as in `leave_out`.
+        attributions: at least one answer; `left_out` of each collects its results.
+
+    Yields:
+        Part, and the change of each answer in nats.
+
+    Raises:
+        SfllavaError: a part cannot be left out.
+    """
+    first = attributions[0]
+    prompt, prefix = prompt or first.setting.prompt_or(None), prefix or model.new_prefixes(1)[0]
+    removable = removable_parts(first)
+    tokens = model.tokens(first.setting, grid, first.video.pts_seconds)
     for part in removable if parts is None else parts:
         if part not in removable:
             raise SfllavaError(f"{part!r} cannot be left out; what can: {', '.join(removable) or 'nothing here'}")
         if not going():
             return
         rest = tokens.without(~removable[part])
-        without = float(log_likelihoods(model, rest, question, generated_ids, prompt, prefix).sum())
-        attribution.left_out[part] = without - attribution.log_likelihood
-        yield part, attribution.left_out[part]
+        for each in attributions:
+            without = log_likelihoods(model, rest, each.question, each.token_ids, prompt, prefix).sum()
+            each.left_out[part] = float(without) - each.log_likelihood
+        yield part, [each.left_out[part] for each in attributions]

@@ -1,13 +1,14 @@
 """Benchmarks, one module each: its `SPEC` says where questions and videos are and how many there must be.
 
-A module with a `SPEC` is a benchmark of that name. The others: base.py (what a benchmark is, loading one),
-question_files.py (reading CSV and JSON), video_files.py (finding videos by name).
+A module with a `SPEC` is a benchmark of that name. The others: base.py (what a benchmark is, loading one), rows.py
+(reading CSV, JSON and parquet), question_files.py (questions from rows), choices.py (options as benchmarks write them),
+video_files.py (finding videos by name), subtitles.py.
 """
 
 from __future__ import annotations
 
 from sfllava.benchmarks.base import Benchmark, Spec, benchmark_names, find_benchmark, load_benchmark
-from sfllava.benchmarks.question_files import BenchmarkError
+from sfllava.benchmarks.rows import BenchmarkError
 from sfllava.benchmarks.video_files import LinkError
 
 __all__ = ["Benchmark", "BenchmarkError", "LinkError", "Spec", "benchmark_names", "find_benchmark", "load_benchmark"]

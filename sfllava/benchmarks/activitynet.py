@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from sfllava.benchmarks.base import Spec
+from sfllava.benchmarks.ig_vlm import LICENCE, ig_vlm_file
+from sfllava.benchmarks.remote_files import Downloads, Videos
 
 SPEC = Spec(
     name="activitynet",
@@ -26,4 +28,19 @@ SPEC = Spec(
         "7": "number",
         "8": "other",
     },
+    downloads=Downloads(
+        questions=(
+            ig_vlm_file(
+                "open_ended_qa/ActivityNet_QA.csv",
+                834_209,
+                "aec0e68c6ee7dc8d31c5869b74a6ad8847b1d1b88eccb46fc1af18357603054e",
+            ),
+        ),
+        licence=LICENCE,
+        videos=Videos(
+            licence="YouTube videos, which belong to their owners; the authors give them out on request (unchecked)",
+            place="http://activity-net.org/download.html",
+            size="size unknown, 800 videos",
+        ),
+    ),
 )

@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from sfllava.benchmarks.question_files import BenchmarkError, read_questions
+from sfllava.benchmarks.question_files import QuestionsRead, find_flaws, read_questions
+from sfllava.benchmarks.remote_files import Downloads
+from sfllava.benchmarks.rows import BenchmarkError
 from sfllava.benchmarks.video_files import VideoIndex, index_videos
 from sfllava.files import is_url
 from sfllava.types import Question, SfllavaError, Task
@@ -42,12 +44,18 @@ class Spec:
         videos: where its folder of videos may be below a root; the first that exists counts.
         question_count: the number of questions as published.
         video_count: the number of videos as published.
-        read: (file or folder, name, task) -> the questions, and the files that they were read from.
+        read: (file or folder, name, task) -> the questions, the files that they were read from, and flaws of the
+            files, if there are any.
         types: what the codes for types of question in its file mean.
         subtitles: where its folder of subtitles may be below a root; the first that exists counts.
         headline: the number that papers report, where it is not the accuracy over all questions.
         rubrics: the rubrics by which a judge judges its predictions, by the type of question in its file; those of ""
             are for all types. Empty for those that need no judge, and for open questions, whose rubric is "open".
+        downloads: where its files can be downloaded, None if nowhere.
+        counts: the numbers of questions and videos in a published question file, by its name, where the benchmark has
+            several of them.
+        movable_videos: the folders in its videos' names are those of one published layout; a video may be in a folder
+            that no name has, if none of the folders has it.
     """
 
     name: str
@@ -56,11 +64,14 @@ class Spec:
     videos: tuple[str, ...] = ()
     question_count: int | None = None
     video_count: int | None = None
-    read: Callable[[Path, str, Task], tuple[list[Question], list[Path]]] = read_questions
+    read: Callable[[Path, str, Task], tuple[list[Question], list[Path]] | QuestionsRead] = read_questions
     types: Mapping[str, str] = field(default_factory=dict)
     subtitles: tuple[str, ...] = ()
     headline: Headline | None = None
     rubrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    downloads: Downloads | None = None
+    counts: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    movable_videos: bool = False
 
 
 @dataclass
@@ -75,6 +86,7 @@ class Benchmark:
         looked_at: the places below a root where the folder of videos could have been.
         follow_links: links that lead out of the folder of videos are followed.
         subtitles_dir: the folder of subtitles, None if there is none.
+        flaws: what is wrong with the question files, one line each; the questions can be asked all the same.
     """
 
     spec: Spec
@@ -84,10 +96,20 @@ class Benchmark:
     looked_at: list[Path] = field(default_factory=list)
     follow_links: bool = False
     subtitles_dir: Path | None = None
+    flaws: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def published_counts(self) -> tuple[int | None, int | None]:
+        """The published numbers of questions and of videos; None if unknown."""
+        spec = self.spec
+        known = [spec.counts[file.name] for file in self.files if file.name in spec.counts]
+        if not known or len(known) < len(self.files):
+            return spec.question_count, spec.video_count
+        return sum(questions for questions, _ in known), known[0][1] if len(known) == 1 else spec.video_count
 
     @property
     def fingerprint(self) -> str:
@@ -101,8 +123,8 @@ class Benchmark:
         """Find the file or folder of frame images of a video.
 
         Args:
-            name: the name in the question file. The file may be in a subfolder, and have or lack the suffix and the
-                prefix `v_`.
+            name: the name in the question file. The file may be in a subfolder, have or lack the prefix `v_`, and have
+                another suffix or case.
 
         Returns:
             Its path.
@@ -147,7 +169,8 @@ class Benchmark:
     @cached_property
     def _index(self) -> VideoIndex:
         assert self.videos_dir is not None
-        return index_videos(self.videos_dir, self.follow_links)
+        folders = {PurePosixPath(q.video).parent for q in self.questions} if self.spec.movable_videos else ()
+        return index_videos(self.videos_dir, self.follow_links, folders)
 
 
 def load_benchmark(
@@ -185,14 +208,18 @@ def load_benchmark(
     question_file = Path(questions) if questions else _find_question_file(root, spec)
     if videos and not Path(videos).is_dir():
         raise BenchmarkError(f"{videos}: no such folder of videos")
+    found = spec.read(question_file, name, spec.task)
+    read = found if isinstance(found, QuestionsRead) else QuestionsRead(*found)
     places = [] if videos else _places(root, spec.videos, "data")
-    videos_dir = Path(videos) if videos else _first_existing(places)
-    read, files = spec.read(question_file, name, spec.task)
+    # a folder that has the question file may have the name of a folder of videos
+    elsewhere = [place for place in places if place not in {file.parent for file in read.files}]
+    videos_dir = Path(videos) if videos else _first_existing(elsewhere)
     if subtitles and not Path(subtitles).is_dir():
         raise BenchmarkError(f"{subtitles}: no such folder of subtitles")
     near = [videos_dir.parent / Path(place).name for place in spec.subtitles] if videos_dir else []
     subtitles_dir = Path(subtitles) if subtitles else _first_existing(_places(root, spec.subtitles, "data") + near)
-    return Benchmark(spec, read, videos_dir, files, places, follow_links, subtitles_dir)
+    flaws = [*read.flaws, *find_flaws(read.questions)]
+    return Benchmark(spec, read.questions, videos_dir, read.files, places, follow_links, subtitles_dir, flaws)
 
 
 def find_benchmark(

@@ -1,8 +1,13 @@
-"""IntentQA (Li et al., 2023): why people do what they do, on videos of NExT-QA."""
+"""IntentQA (Li et al., 2023): why people do what they do, on videos of NExT-QA.
+
+Its authors' repository offers no videos. Which of them are in the archive that `nextqa` downloads was not checked.
+"""
 
 from __future__ import annotations
 
 from sfllava.benchmarks.base import Spec
+from sfllava.benchmarks.ig_vlm import LICENCE, ig_vlm_file
+from sfllava.benchmarks.remote_files import Downloads, Videos
 
 SPEC = Spec(
     name="intentqa",
@@ -11,4 +16,19 @@ SPEC = Spec(
     videos=("multiple_choice_qa/IntentQA/video", "multiple_choice_qa/NExTQA/video"),
     question_count=2_044,
     video_count=524,
+    downloads=Downloads(
+        questions=(
+            ig_vlm_file(
+                "multiple_choice_qa/IntentQA.csv",
+                425_921,
+                "311b50cdbf1e6aad0f80cd1d2c8f178e07dce5c4143bb0ed808020aaf0beda08",
+            ),
+        ),
+        licence=LICENCE,
+        videos=Videos(
+            licence="that of NExT-QA's videos",
+            place="https://github.com/doc-doc/NExT-QA",
+            size="a part of NExT-QA's videos",
+        ),
+    ),
 )

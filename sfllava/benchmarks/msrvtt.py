@@ -1,8 +1,14 @@
-"""MSRVTT-QA (Xu et al., 2017): 10 to 30 s of web video, one-word answers."""
+"""MSRVTT-QA (Xu et al., 2017): 10 to 30 s of web video, one-word answers.
+
+The address of the videos, a copy that the authors of Frozen in Time offer, is that in public download scripts; it was
+not tried. In the archive the videos are below MSRVTT/videos/all.
+"""
 
 from __future__ import annotations
 
 from sfllava.benchmarks.base import Spec
+from sfllava.benchmarks.ig_vlm import LICENCE, ig_vlm_file
+from sfllava.benchmarks.remote_files import Downloads, RemoteFile, Videos
 
 SPEC = Spec(
     name="msrvtt",
@@ -11,4 +17,26 @@ SPEC = Spec(
     videos=("video_qa/MSRVTT_Zero_Shot_QA/videos/all",),
     question_count=12_278,
     video_count=497,
+    downloads=Downloads(
+        questions=(
+            ig_vlm_file(
+                "open_ended_qa/MSRVTT_QA.csv",
+                911_021,
+                "cdaa13f4f8c56368bb062bf9648ad7dc550d50abf9c81334253e37d6113891b0",
+            ),
+        ),
+        licence=LICENCE,
+        videos=Videos(
+            licence="clips of YouTube videos, which belong to their owners; MSR-VTT is for research (unchecked)",
+            place="https://github.com/m-bain/frozen-in-time",
+            size="several GB (unchecked), 10,000 clips",
+            files=(
+                RemoteFile(
+                    "video_qa/MSRVTT_Zero_Shot_QA/MSRVTT.zip",
+                    "https://www.robots.ox.ac.uk/~maxbain/frozen-in-time/data/MSRVTT.zip",
+                    unpack="video_qa/MSRVTT_Zero_Shot_QA/videos/all",
+                ),
+            ),
+        ),
+    ),
 )

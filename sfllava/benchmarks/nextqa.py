@@ -1,8 +1,21 @@
-"""NExT-QA, multiple choice (Xiao et al., 2021): cause, order and description."""
+"""NExT-QA, multiple choice (Xiao et al., 2021): cause, order and description.
+
+The authors offer the videos on Google Drive. The archive here is the copy on the hub that lmms-eval uses, at a revision
+whose list of files was seen; that it has all 570 videos was not checked: `sfllava check` does.
+"""
 
 from __future__ import annotations
 
 from sfllava.benchmarks.base import Spec
+from sfllava.benchmarks.ig_vlm import LICENCE, ig_vlm_file
+from sfllava.benchmarks.remote_files import Downloads, RemoteFile, Videos, hub_url
+
+VIDEOS_FILE = RemoteFile(
+    "multiple_choice_qa/NExTQA/videos.zip",
+    hub_url("lmms-lab/NExTQA", "0d019debcbf84a3d91ee608ab9ef9ab2a9e7dec5", "videos.zip"),
+    unpack="multiple_choice_qa/NExTQA/video",
+)
+"""6.49 GB. Its SHA-256 is not known here; the hub states it."""
 
 SPEC = Spec(
     name="nextqa",
@@ -20,4 +33,20 @@ SPEC = Spec(
         "DL": "where",
         "DO": "other description",
     },
+    downloads=Downloads(
+        questions=(
+            ig_vlm_file(
+                "multiple_choice_qa/NExT_QA.csv",
+                969_187,
+                "6571ee2e6413dc01cd407b6400ec85c5c4bf5dc88266cb7d2b3b1c0ced567e8b",
+            ),
+        ),
+        licence=LICENCE,
+        videos=Videos(
+            licence="videos of Flickr (by VidOR and YFCC100M) under Creative Commons licences (unchecked)",
+            place="https://huggingface.co/datasets/lmms-lab/NExTQA",
+            size="6.5 GB",
+            files=(VIDEOS_FILE,),
+        ),
+    ),
 )

@@ -1,4 +1,7 @@
-"""Your own open-ended questions: a CSV with video_name, question, answer (and question_id, question_type)."""
+"""Your own open-ended questions: a CSV with video_name, question, answer.
+
+Columns that may be missing: question_id, question_type, start and end in seconds, subtitles (a file name).
+"""
 
 from __future__ import annotations
 

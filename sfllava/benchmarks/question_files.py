@@ -1,25 +1,34 @@
-"""Question files -> questions: CSV as the benchmarks publish them, JSON as the published code prepares them."""
+"""Rows of question files -> questions."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import math
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
-from sfllava.types import Question, SfllavaError, Task
+from sfllava.benchmarks.choices import text_list
+from sfllava.benchmarks.rows import BenchmarkError, Row, read_rows, require
+from sfllava.types import Clip, Question, Task
 
-Row = dict[str, Any]
 
+class QuestionsRead(NamedTuple):
+    """What a reader returns where a file has flaws that it works around; otherwise a pair is enough.
 
-class BenchmarkError(SfllavaError):
-    """A question file or a folder of videos cannot be used; the message names the file and the row."""
+    Attributes:
+        questions: the questions.
+        files: the files that they were read from.
+        flaws: what is wrong with the files, one line each.
+    """
+
+    questions: list[Question]
+    files: list[Path]
+    flaws: Sequence[str] = ()
 
 
 def read_questions(path: Path, name: str, task: Task) -> tuple[list[Question], list[Path]]:
-    """Read the questions of one CSV or JSON file.
+    """Read the questions of one CSV, JSON or parquet file with the columns of a user's own.
 
     Args:
         path: the file, or a folder that has one question file. `*_q.json` needs its `*_a.json` next to it.
@@ -32,101 +41,47 @@ def read_questions(path: Path, name: str, task: Task) -> tuple[list[Question], l
     Raises:
         BenchmarkError: a file or row is malformed.
     """
-    rows, files = read_rows(path)
+    rows, files = read_rows(path, ("video_name", "question", "answer"))
     questions = [to_question(row, f"{name}/{i}", task, f"{path}, row {i + 1}") for i, row in enumerate(rows)]
     if not questions:
         raise BenchmarkError(f"{path}: no questions in it")
-    first: dict[tuple[str, str, str], int] = {}
+    first: dict[tuple[Any, ...], int] = {}
     for i, q in enumerate(questions, 1):  # ids alone may repeat: TGIF has one for each video
-        if (row := first.setdefault((q.video, q.id, q.text), i)) != i:
+        if (row := first.setdefault((q.video, q.clip, q.id, q.text), i)) != i:
             raise BenchmarkError(f"{path}, row {i}: the same video_name, question_id and question as row {row}")
     return questions, files
 
 
-def read_rows(path: Path) -> tuple[list[Row], list[Path]]:
-    """Read the rows of one CSV or JSON file, one per question.
+def read_table(
+    path: Path, prefix: str, columns: Sequence[str], make: Callable[[Row, str, str], Question], unique: str = ""
+) -> tuple[list[Question], list[Path]]:
+    """Read the questions of one file whose columns are those of a published benchmark.
 
     Args:
         path: the file, or a folder that has one question file.
+        prefix: what the questions' keys begin with.
+        columns: the columns that each row must have.
+        make: (row, key, where) -> the question; `where` names the file and the row, for errors.
+        unique: the column whose values must differ, if there is one.
 
     Returns:
-        The rows as the file has them, and the files that were read.
+        The questions, one per row, and the files that were read.
 
     Raises:
-        BenchmarkError: a file is missing or malformed.
+        BenchmarkError: a file or row is malformed, or two rows have the same value in the unique column.
     """
-    if path.is_dir():
-        found = [p for p in sorted(path.iterdir()) if re.search(r"(qa?\.json|\.csv)$", p.name)]
-        if len(found) != 1:
-            raise BenchmarkError(f"{path}: needed a question file, got a folder with {len(found)} of them")
-        path = found[0]
-    return _read_json(path) if path.suffix.lower() == ".json" else (_read_csv(path), [path])
-
-
-def _read_csv(path: Path) -> list[Row]:
-    text = _read_text(path)
-    header = text.partition("\n")[0]
-    if "," not in header and (found := next((s for s in (";", "\t", "|") if s in header), None)):
-        raise BenchmarkError(f"{path}: needed a CSV file separated by commas, got one separated by {found!r}")
-    # strict, because an unbalanced quote would otherwise swallow the rows after it
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns, rows = list(reader.fieldnames or []), list(reader)
-    except csv.Error as error:
-        raise BenchmarkError(f"{path}, line {reader.line_num}: not readable as CSV: {error}") from error
-    if repeated := sorted({c for c in columns if columns.count(c) > 1}):
-        raise BenchmarkError(f"{path}: column {repeated[0]!r} occurs twice in the header")
-    for i, row in enumerate(rows, 1):
-        if None in row or any(value is None for value in row.values()):
-            raise BenchmarkError(f"{path}, row {i}: needed {len(columns)} fields as in the header, got another number")
-    return rows
-
-
-def _read_json(path: Path) -> tuple[list[Row], list[Path]]:
-    rows = _load_objects(path)
-    if not path.stem.endswith("_q"):
-        return rows, [path]
-    answer_file = path.with_name(path.stem[:-2] + "_a.json")
-    answers = _load_objects(answer_file)
-    if len(answers) != len(rows):
-        raise BenchmarkError(f"{answer_file}: needed {len(rows)} answers, one per question, got {len(answers)}")
-    for i, (row, answer) in enumerate(zip(rows, answers), 1):
-        if row.get("question_id") != answer.get("question_id"):
-            raise BenchmarkError(
-                f"{answer_file}, row {i}: needed question_id {row.get('question_id')!r}, "
-                f"got {answer.get('question_id')!r}"
-            )
-        row |= {"answer": answer.get("answer"), "question_type": answer.get("type", "")}
-    return rows, [path, answer_file]
-
-
-def _load_objects(path: Path) -> list[Row]:
-    try:
-        rows = json.loads(_read_text(path), object_pairs_hook=_unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise BenchmarkError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BenchmarkError(f"{path}: needed a list of objects")
-    return rows
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> Row:
-    keys = [key for key, _ in pairs]
-    repeated = next((key for key in keys if keys.count(key) > 1), None)
-    if repeated is not None:
-        raise ValueError(f"key {repeated!r} occurs twice in one object")
-    return dict(pairs)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise BenchmarkError(f"{path}: cannot read the question file: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise BenchmarkError(
-            f"{path}: needed UTF-8, got byte {error.object[error.start]:#04x} at {error.start}"
-        ) from error
+    rows, files = read_rows(path, columns)
+    questions: list[Question] = []
+    first: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        where = f"{files[0]}, row {i + 1}"
+        require(row, columns, where)
+        questions.append(make(row, f"{prefix}/{i}", where))
+        if unique and (before := first.setdefault(str(row[unique]), i + 1)) != i + 1:
+            raise BenchmarkError(f"{where}: the same {unique} as row {before}: {row[unique]!r}")
+    if not questions:
+        raise BenchmarkError(f"{path}: no questions in it")
+    return questions, files
 
 
 def to_question(row: Row, key: str, task: Task, where: str) -> Question:
@@ -142,40 +97,135 @@ def to_question(row: Row, key: str, task: Task, where: str) -> Question:
         The question.
 
     Raises:
-        BenchmarkError: a field is missing or malformed.
+        BenchmarkError: a field is missing or malformed, or the answer is none of the options.
     """
-    fields = ["video_name", "question", "answer"]
     options = _options(row, where) if task == "choice" else []
-    missing = [field for field in fields if row.get(field) is None]
-    if task == "choice" and not options:
-        missing.append("a0, a1, ... (or candidates)")
-    if missing:
-        raise BenchmarkError(f"{where}: missing {', '.join(missing)}; there are {', '.join(map(str, row))}")
-    video, text, answer = (str(row[field]) for field in fields)
-    if not text.strip():
-        raise BenchmarkError(f"{where}: question is empty")
-    _check_video_name(video, where)
-    return Question(
-        text=text,
+    needed = ["video_name", "question", "answer"]
+    require(row, needed if options or task != "choice" else [*needed, "a0, a1, ... (or candidates)"], where)
+    answer = str(row["answer"])
+    return make_question(
+        where,
         key=key,
-        video=video,
+        video=row["video_name"],
+        text=row["question"],
         answer=answer,
         options=tuple(options),
         answer_index=_answer_index(row, options, answer, where) if task == "choice" else None,
         id=str(row.get("question_id", "")),
         type=str(row.get("question_type", "")),
         task=task,
+        clip=read_clip(row, where),
+        subtitle_file=str(row.get("subtitles") or ""),
     )
 
 
+def make_question(where: str, *, text: Any, video: Any, **fields: Any) -> Question:
+    """Make a question, and check its text and the name of its video.
+
+    Args:
+        where: the file and the row, for errors.
+        text: its text.
+        video: the name of its video.
+        **fields: the other fields of `Question`.
+
+    Raises:
+        BenchmarkError: the text is empty, or the name could lead out of the folder of videos.
+    """
+    if not str(text).strip():
+        raise BenchmarkError(f"{where}: question is empty")
+    name = str(video)
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not name.strip() or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise BenchmarkError(f"{where}: video_name {name!r} does not name a video inside the folder of videos")
+    return Question(text=str(text), video=name, **fields)
+
+
+def choice_question(where: str, options: Sequence[str], index: int | None, answer: str, **fields: Any) -> Question:
+    """Make a multiple-choice question of a published benchmark.
+
+    Args:
+        where: the file and the row, for errors.
+        options: its options, without letters.
+        index: the index of the right one; None if the file's answer is none of them, so that every reply is wrong.
+        answer: the answer as the file has it, which the question keeps if it is none of the options.
+        **fields: the other arguments of `make_question`.
+
+    Raises:
+        BenchmarkError: as for `make_question`, or there are no options.
+    """
+    if not options:
+        raise BenchmarkError(f"{where}: needed options, got none")
+    right = answer if index is None else options[index]
+    return make_question(where, task="choice", options=tuple(options), answer_index=index, answer=right, **fields)
+
+
+def read_clip(row: Row, where: str) -> Clip | None:
+    """Return the clip of a row's `start` and `end`, in seconds; None if both are empty.
+
+    Args:
+        row: its fields; `fps` is the frame rate of a folder of frame images.
+        where: the file and the row, for errors.
+
+    Raises:
+        BenchmarkError: a bound is no number of at least 0, or the end is not after the start.
+    """
+    start, end = read_number(row, "start", where), read_number(row, "end", where)
+    if start is None and end is None:
+        return None
+    if start is not None and start < 0:
+        raise BenchmarkError(f"{where}: start must be at least 0 seconds, got {start:g}")
+    if end is not None and end <= (start or 0):
+        raise BenchmarkError(f"{where}: end must be after the start at {start or 0:g} seconds, got {end:g}")
+    fps = read_number(row, "fps", where)
+    if fps is not None and fps <= 0:
+        raise BenchmarkError(f"{where}: fps must be above 0, got {fps:g}")
+    return Clip(start, end, fps)
+
+
+def read_number(row: Row, field: str, where: str) -> float | None:
+    """Return a field that is a number; None if it is empty.
+
+    Raises:
+        BenchmarkError: it is something else.
+    """
+    value = row.get(field)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if math.isnan(number) and isinstance(value, float):  # an empty cell of a parquet file
+        return None
+    if not math.isfinite(number):
+        raise BenchmarkError(f"{where}: {field} must be a number, got {value!r:.80}")
+    return number
+
+
+def find_flaws(questions: Sequence[Question]) -> list[str]:
+    """Return what is wrong with questions that can be asked all the same, one line for each kind of flaw."""
+    outside = [q.key for q in questions if q.options and q.answer_index is None]
+    backwards = [
+        q.key for q in questions
+        if q.clip and q.clip.end is not None and (q.clip.end < 0 or q.clip.end < (q.clip.start or 0))
+    ]  # fmt: skip
+    return describe_flaw("the answer is none of the options, so that every reply is wrong", outside) + describe_flaw(
+        "the clip ends before it starts, so that the question fails", backwards
+    )
+
+
+def describe_flaw(what: str, places: Sequence[str]) -> list[str]:
+    """Return one line with a flaw, how often it occurs, and the first places; none if it does not occur."""
+    more = ", ..." if len(places) > 5 else ""
+    return [f"{what}: {len(places):,} ({', '.join(places[:5])}{more})"] if places else []
+
+
 def _options(row: Row, where: str) -> list[str]:
-    options = row.get("candidates")
-    if options is None:
+    if row.get("candidates") is not None:
+        options = text_list(row["candidates"], "candidates", where)
+    else:
         columns = (c for c in row if re.fullmatch(r"a[0-9]{1,3}", c))
-        options = [row[c] for c in sorted(columns, key=lambda c: int(c[1:]))]
-    elif not isinstance(options, list):
-        raise BenchmarkError(f"{where}: candidates must be a list, got {options!r}")
-    options = [str(option) for option in options]
+        options = ["" if row[c] is None else str(row[c]) for c in sorted(columns, key=lambda c: int(c[1:]))]
     while options and not options[-1].strip():  # a row with fewer options than the file has columns
         options.pop()
     if blank := [i for i, option in enumerate(options) if not option.strip()]:
@@ -195,10 +245,3 @@ def _answer_index(row: Row, options: list[str], answer: str, where: str) -> int:
     if answer not in options:
         raise BenchmarkError(f"{where}: answer {answer!r} is none of the options {', '.join(map(repr, options))}{hint}")
     return options.index(answer)
-
-
-def _check_video_name(name: str, where: str) -> None:
-    """Raise BenchmarkError if a name could lead out of the folder of videos."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if not name.strip() or path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise BenchmarkError(f"{where}: video_name {name!r} does not name a video inside the folder of videos")

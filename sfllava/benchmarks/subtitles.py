@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sfllava.benchmarks.question_files import BenchmarkError
+from sfllava.benchmarks.rows import BenchmarkError
 
 _TIMES = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})\s*-->\s*(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
 _TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
@@ -81,7 +81,8 @@ def _read_srt(text: str) -> list[Subtitle]:
     for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n").replace("\r", "\n")):
         if times := _TIMES.search(block):
             start, end = (_seconds(*times.groups()[i : i + 4]) for i in (0, 4))
-            found.append(Subtitle(start, end, _plain(block[times.end() :])))
+            # some files have a position behind the times
+            found.append(Subtitle(start, end, _plain(block[times.end() :].partition("\n")[2])))
     return found
 
 

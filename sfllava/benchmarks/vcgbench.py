@@ -2,6 +2,8 @@
 
 It has generic questions, temporal questions and consistency pairs: two wordings of one question, whose predictions are
 judged together. A pair is two questions here, whose keys end in /1 and /2.
+
+The authors' page links to OneDrive, whose files cannot be fetched by plain HTTP.
 """
 
 from __future__ import annotations
@@ -11,7 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from sfllava.benchmarks.base import Headline, Spec
-from sfllava.benchmarks.question_files import BenchmarkError, Row, read_rows, to_question
+from sfllava.benchmarks.ig_vlm import LICENCE, ig_vlm_file
+from sfllava.benchmarks.question_files import to_question
+from sfllava.benchmarks.remote_files import Downloads, Videos
+from sfllava.benchmarks.rows import BenchmarkError, Row, read_rows
 from sfllava.types import Question, Task
 
 # type -> its CSV files, and the one JSON file that the published code prepares
@@ -86,4 +91,34 @@ SPEC = Spec(
     headline=Headline("average", ("rubric",)),
     # correctness, detail, context; temporal understanding; consistency of a pair
     rubrics={"generic": ("CI", "DO", "CU"), "temporal": ("TU",), "consistency": ("CO",)},
+    downloads=Downloads(
+        questions=(
+            ig_vlm_file(
+                "text_generation_benchmark/Generic_QA.csv",
+                782_086,
+                "26a664726a891e207221a605079708c327523b855e2a489354ec0bc96dcea5d4",
+            ),
+            ig_vlm_file(
+                "text_generation_benchmark/Temporal_QA.csv",
+                222_907,
+                "705e1669050a280a3f6b593ee653b2f1504d5d64b010ed985558bebfc99b74ac",
+            ),
+            ig_vlm_file(
+                "text_generation_benchmark/Consistency_QA1.csv",
+                111_357,
+                "a5358c1a26dc4b7d65e889098e3835f185514319cd2d3fc929ae81564c299a48",
+            ),
+            ig_vlm_file(
+                "text_generation_benchmark/Consistency_QA2.csv",
+                117_623,
+                "af67c59a7f10bf8ba2236317f99758d34d80bdb986b4d993cbfa91e3fe9bd7f1",
+            ),
+        ),
+        licence=LICENCE,
+        videos=Videos(
+            licence="that of ActivityNet's: YouTube videos, which belong to their owners (unchecked)",
+            place="https://github.com/mbzuai-oryx/Video-ChatGPT/tree/main/quantitative_evaluation",
+            size="size unknown, 499 videos of ActivityNet",
+        ),
+    ),
 )

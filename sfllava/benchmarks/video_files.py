@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from sfllava.benchmarks.question_files import BenchmarkError
+from sfllava.benchmarks.rows import BenchmarkError
 from sfllava.sampler import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from sfllava.types import SfllavaError
 
@@ -15,6 +17,10 @@ _SUFFIX_ORDER = {suffix: i for i, suffix in enumerate(VIDEO_SUFFIXES)}
 
 class LinkError(SfllavaError):
     """A link leads out of the folder of videos and must not be followed."""
+
+
+class AmbiguousVideoError(BenchmarkError):
+    """Several videos have the name; the message lists some of them."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,18 @@ class VideoIndex:
             images of that name.
         links: the links to folders outside that were not searched.
         follow_links: links that lead out of the folder are followed.
+        own_folders: the folders in the names of a benchmark's videos, if a video may be in another folder, too.
     """
 
     folder: Path
     videos: dict[str, list[Path]]
     links: list[Path]
     follow_links: bool
+    own_folders: frozenset[PurePosixPath] = frozenset()
 
     def find(self, name: str) -> Path:
         """Find the video of a name, as `Benchmark.find_video` does."""
-        path = self._match(name)
+        path = self._match(name) or self._match_loosely(name)
         links = self.links if path is None else self._outward_links(path)
         if links:
             raise LinkError(
@@ -53,11 +61,37 @@ class VideoIndex:
             found = self.videos.get(key, [])
             # a relative path names one file, even where another file has its last part as name
             found = [path for path in found if key in _relative_names(path, self.folder)] or found
-            if len({path.parent for path in found}) > 1:
-                raise BenchmarkError(f"{name}: more than one such video: {', '.join(map(str, found[:4]))}")
-            if found:  # same folder, same stem: the first suffix in the list wins
-                return min(found, key=lambda path: _SUFFIX_ORDER.get(path.suffix.lower(), len(_SUFFIX_ORDER)))
+            if found:
+                return _only(name, found)
         return None
+
+    def _match_loosely(self, name: str) -> Path | None:
+        """Find a video further below, with another case, or in a folder that the benchmark does not know."""
+        path = PurePosixPath(_stem(name.lower()))
+        stems = (path.name, f"v_{path.name}", path.name.removeprefix("v_"))
+        found = next((found for stem in stems if (found := self._by_lower_stem.get(stem))), [])
+        below = [each for each in found if _ends_with(self._parent(each), path.parent)]
+        if below or not self.own_folders or any(_ends_with(folder, path.parent) for folder in self._folders):
+            return _only(name, below) if below else None
+        # a file in another folder that the benchmark knows is another video: both may be called video_1.mp4
+        own = [PurePosixPath(str(folder).lower()) for folder in self.own_folders if folder.parts]
+        free = [each for each in found if not any(_ends_with(self._parent(each), folder) for folder in own)]
+        return _only(name, free) if free else None
+
+    @cached_property
+    def _by_lower_stem(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for path in dict.fromkeys(path for paths in self.videos.values() for path in paths):
+            found.setdefault(_stem(path.name.lower()), []).append(path)
+        return found
+
+    @cached_property
+    def _folders(self) -> set[PurePosixPath]:
+        return {self._parent(path) for paths in self._by_lower_stem.values() for path in paths}
+
+    def _parent(self, path: Path) -> PurePosixPath:
+        """The folder of a video below the folder of videos, in lower case."""
+        return PurePosixPath(path.relative_to(self.folder).parent.as_posix().lower())
 
     def _outward_links(self, path: Path) -> list[Path]:
         """The links by which a video, a file or a folder of frame images, leads out of the folder of videos."""
@@ -67,12 +101,13 @@ class VideoIndex:
         return [part for part in parts if _leads_out(part, self.folder)]
 
 
-def index_videos(folder: Path, follow_links: bool) -> VideoIndex:
+def index_videos(folder: Path, follow_links: bool, own_folders: Iterable[PurePosixPath] = ()) -> VideoIndex:
     """Search a folder and its subfolders for videos.
 
     Args:
         folder: the folder of videos, which may itself be a link.
         follow_links: also search folders behind links that lead out of it.
+        own_folders: the folders in the names of a benchmark's videos, if a video may be in another folder, too.
 
     Returns:
         Its videos by name. A file takes precedence over a folder of frame images of the same name.
@@ -99,7 +134,19 @@ def index_videos(folder: Path, follow_links: bool) -> VideoIndex:
         if relative != "." and any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
             for key in {Path(parent).name, relative}:
                 image_folders.setdefault(key, []).append(Path(parent))
-    return VideoIndex(folder, {**image_folders, **files}, links, follow_links)
+    return VideoIndex(folder, {**image_folders, **files}, links, follow_links, frozenset(own_folders))
+
+
+def _only(name: str, found: list[Path]) -> Path:
+    """Return the one video of several files; raise AmbiguousVideoError if they are several videos."""
+    if len({(path.parent, _stem(path.name)) for path in found}) > 1:
+        raise AmbiguousVideoError(f"{name}: more than one such video: {', '.join(map(str, found[:4]))}")
+    # same folder, same stem: the first suffix in the list wins
+    return min(found, key=lambda path: _SUFFIX_ORDER.get(path.suffix.lower(), len(_SUFFIX_ORDER)))
+
+
+def _ends_with(path: PurePosixPath, end: PurePosixPath) -> bool:
+    return path.parts[len(path.parts) - len(end.parts) :] == end.parts if end.parts else True
 
 
 def _stem(name: str) -> str:

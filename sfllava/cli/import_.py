@@ -1,20 +1,31 @@
-"""Read an output folder of the published code into a run folder."""
+"""Read an output folder of the published code, or a sample log of lmms-eval, into a run folder."""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from sfllava.cli import options
 from sfllava.types import SfllavaError
+
+if TYPE_CHECKING:
+    from sfllava.settings import Setting
 
 ORDER = 13
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", help="the folder with merge.jsonl, or its OUTPUT_DIR")
-    benchmark = parser.add_argument("--benchmark", required=True, metavar="NAME")
+    parser.add_argument(
+        "folder", metavar="PATH",
+        help="the folder with merge.jsonl, or its OUTPUT_DIR; of lmms-eval: *_samples_*.jsonl, or a folder with one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--from", dest="source", default="published", choices=["published", "lmms-eval"],
+        help="who wrote it: the published code (default), or lmms-eval with --log_samples",
+    )  # fmt: skip
+    benchmark = parser.add_argument("--benchmark", metavar="NAME", help="lmms-eval: by default told from its samples")
     options.complete_with(benchmark, options.benchmark_names)
-    parser.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder)")
+    parser.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder; lmms-eval: its data)")
     parser.add_argument("--root", metavar="DIR", help="folder in which it is found, instead")
     parser.add_argument("--out", required=True, metavar="DIR", help="run folder to write")
     parser.add_argument("--config-name", metavar="NAME", help="which CONFIG_NAME, where there are several")
@@ -25,17 +36,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sfllava.benchmarks import load_benchmark
-    from sfllava.published.importing import import_outputs
     from sfllava.settings import Setting
 
     a = arguments
     if (a.frames is None) != (a.aggregation is None):
         raise SfllavaError("--frames and --aggregation go together")
     setting = Setting(a.frames, a.aggregation) if a.frames is not None else None
+    return _import_log(a, setting) if a.source == "lmms-eval" else _import_published(a, setting)
+
+
+def _import_published(a: argparse.Namespace, setting: Setting | None) -> int:
+    from sfllava.benchmarks import load_benchmark
+    from sfllava.published.importing import import_outputs
+
+    if a.benchmark is None:
+        raise SfllavaError("needed --benchmark NAME, for outputs of the published code")
     benchmark = load_benchmark(a.benchmark, a.questions, root=a.root)
     imported = import_outputs(
         a.folder, benchmark, a.out, setting=setting, config_name=a.config_name, judged=a.judged, judge=a.judge
     )
     print(imported)
     return 0 if imported.outputs.predictions else 1
+
+
+def _import_log(a: argparse.Namespace, setting: Setting | None) -> int:
+    from sfllava.lmms_bridge.importing import import_log
+
+    theirs = {"--root": a.root, "--config-name": a.config_name, "--judged": a.judged, "--judge": a.judge}
+    if given := [name for name, value in theirs.items() if value is not None]:
+        raise SfllavaError(f"{', '.join(given)}: only for outputs of the published code, not --from lmms-eval")
+    imported = import_log(a.folder, a.out, benchmark=a.benchmark, questions=a.questions, setting=setting)
+    print(imported)
+    return 0 if imported.answered else 1

@@ -91,12 +91,17 @@ def add_aggregation(parser: argparse.ArgumentParser, default: Any = DEFAULT_AGGR
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add which questions are asked, and how their answers are read."""
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N questions")
-    parser.add_argument("--seed", type=int, metavar="S", help="with --limit: a random choice instead of the first")
+    add_limit(parser)
     parser.add_argument(
         "--read", "--answer-mode", dest="answer_mode", default="generate", choices=["generate", "logits"],
         help="logits: read the option letter from one forward pass",
     )  # fmt: skip
+
+
+def add_limit(parser: argparse.ArgumentParser, text: str = "the first N questions") -> None:
+    """Add which questions are asked."""
+    parser.add_argument("--limit", type=int, metavar="N", help=text)
+    parser.add_argument("--seed", type=int, metavar="S", help="with --limit: a random choice instead of the first")
 
 
 def add_benchmark(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +161,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subtitles", action="store_true", help="write the sampled frames' subtitles into the prompt")
     protocol = parser.add_argument("--protocol", metavar="NAME", help="ask with this evaluation tool's wording")
     complete_with(protocol, protocols)
+    add_workers(parser)
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add the time limit of a video, what to do about failures, and the Ray workers of a run."""
     parser.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="time limit for one video")
     parser.add_argument("--retry-failed", action="store_true", help="ask again what failed before")
     parser.add_argument("--workers", type=int, metavar="N", help="number of models, run by Ray (docs/cluster.md)")

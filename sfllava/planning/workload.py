@@ -22,8 +22,9 @@ from sfllava.types import Question, SfllavaError, Task
 
 # average number of characters of a question with its options in the published files, for a plan without them
 _CHARACTERS = {"msvd": 32, "msrvtt": 37, "tgif": 43, "activitynet": 44, "nextqa": 150, "egoschema": 777}
-_CHARACTERS |= {"intentqa": 163, "vcgbench": 56}
-_TYPICAL = {"open": 40, "choice": 150, "describe": 56}
+_CHARACTERS |= {"intentqa": 163, "vcgbench": 56, "videomme": 210, "longvideobench": 483, "mlvu": 156, "nextgqa": 163}
+_CHARACTERS |= {"mlvu_open": 87, "tempcompass": 112}
+_TYPICAL = {"open": 40, "choice": 150, "describe": 56, "yes_no": 56, "caption_matching": 170, "captioning": 603}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ _PLACES = {
     "vcgbench": ("VCGBench", "Activitynet_Zero_Shot_QA/all_test"),
 }
 # CONV_MODE -> our prompt family, and whether it is for multiple choice
-_MODES = {
+MODES = {
     "image_seq_v3": ("vicuna", False),
     "image_seq_34b_v3": ("chatml", False),
     "multiple_choice_allvideo_v4": ("vicuna", True),
@@ -250,14 +250,14 @@ def _prompt(experiment: Experiment, i: int, task: str, prompts: Path | None) -> 
         if not (file := prompts / mode.text / f"{task}.txt").is_file():
             raise experiment.error(mode.line, f"CONV_MODE: {mode.text} has no wording for {task} questions: no {file}")
         return load_prompt(file), ""
-    fitting = [name for name, (_, for_choice) in _MODES.items() if for_choice == choice]
+    fitting = [name for name, (_, for_choice) in MODES.items() if for_choice == choice]
     if mode.text not in fitting:
         raise experiment.error(
             mode.line,
             f"CONV_MODE: needed {' or '.join(fitting)} for {task} questions (or --prompts with a folder that "
             f"`sfllava prompts import` wrote), got {mode.text!r}",
         )
-    family = _MODES[mode.text][0]
+    family = MODES[mode.text][0]
     return pack_prompt(family, task), family  # type: ignore[arg-type]
 
 

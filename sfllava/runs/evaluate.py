@@ -27,7 +27,7 @@ from sfllava.prompts import Prompt
 from sfllava.runs.identity import choose_questions, upgrade
 from sfllava.runs.jobs import GenerationOptions, make_jobs
 from sfllava.runs.run_folder import RunFolder
-from sfllava.runs.run_json import choose_prompts, run_identity, session_facts
+from sfllava.runs.run_json import choose_prompts, prompts_by_setting, run_identity, session_facts
 from sfllava.runs.runner import LocalRunner, Runner
 from sfllava.runs.scoring import format_scores, score_rows
 from sfllava.settings import Setting
@@ -152,13 +152,11 @@ def prepare(
 
     Args:
         model: A loaded model, or a runner such as `ray_runner.RayRunner` for many GPUs.
-        benchmark: A loaded benchmark, or the name of one.
-        settings: One or several, with different names.
+        benchmark, settings: A loaded benchmark, or the name of one; one or several settings with different names.
         out: The run folder.
         root, questions, videos: Where the files of a benchmark given by name are; see `load_benchmark`.
         limit, seed: Ask only `limit` questions: the first ones, or with a seed a random choice.
-        prompt: Replaces the prompt of the model's family; a setting's own prompt takes precedence.
-        protocol: Ask with the wording of this evaluation tool where it has one, see `evaluators.protocols`.
+        prompt, protocol: Your own prompt, or the evaluation tool whose wording is used (`evaluators.protocols`).
         subtitles: Write the subtitles that cover the sampled frames into the prompt.
         max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
         ablation: The name of the ablation that the run belongs to, recorded in run.json.
@@ -166,23 +164,17 @@ def prepare(
     Raises:
         SfllavaError: An argument is wrong, a setting does not fit the context, or the run folder cannot be used.
     """
-    benchmark, settings = find_benchmark(benchmark, questions, videos, root), _list_settings(settings)
+    benchmark = find_benchmark(benchmark, questions, videos, root)
     asked = _choose_questions(benchmark, limit, seed)
-    check_generation(answer_mode, max_new_tokens, asked)
-    _check_decoding(decoders, decode_seconds)
     runner = model if isinstance(model, Runner) else LocalRunner(model)
-    settings = [setting.for_model(runner.info) for setting in settings]
-    defaults = choose_prompts(runner.info.family, benchmark, asked, prompt, protocol)
-    prompts: dict[str, dict[Task, Prompt]] = {
-        s.name: {task: s.prompt_or(default) for task, default in defaults.items()} for s in settings
-    }
+    settings = [setting.for_model(runner.info) for setting in _list_settings(settings)]
+    defaults = choose_prompts(runner.info.family, benchmark, asked, prompt, protocol, subtitles)
+    prompts = prompts_by_setting(settings, defaults)
     options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds, subtitles)
-    _check_context(runner.info, settings, options, asked)
-    if subtitles:
-        benchmark.require_subtitles()
+    _check(runner.info, benchmark, asked, settings, options)
     identity = run_identity(benchmark, asked, settings, runner.info, defaults, options)
-    facts = session_facts(benchmark, runner.info, defaults) | {"limit": limit, "seed": seed, "ablation": ablation}
-    facts |= {"protocol": protocol} if protocol else {}
+    more = {"limit": limit, "seed": seed, "ablation": ablation, "protocol": protocol}
+    facts = session_facts(benchmark, runner.info, defaults, **more)
     folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
     folder.check()
     return Evaluation(runner, benchmark, asked, settings, folder, options)
@@ -196,9 +188,20 @@ def _list_settings(settings: Setting | Iterable[Setting]) -> list[Setting]:
     return found
 
 
-def _check_decoding(decoders: int, seconds: float) -> None:
-    if decoders < 1 or seconds <= 0:
-        raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {seconds}")
+def _check(
+    model: ModelInfo,
+    benchmark: Benchmark,
+    asked: Sequence[Question],
+    settings: Sequence[Setting],
+    options: GenerationOptions,
+) -> None:
+    """Raise if an option is impossible, a prompt does not suit a question, or a setting leaves no room for one."""
+    check_generation(options.answer_mode, options.max_new_tokens, asked)
+    if (decoders := options.decoders) < 1 or options.decode_seconds <= 0:
+        raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {options.decode_seconds}")
+    if options.subtitles:
+        benchmark.require_subtitles()
+    _check_context(model, settings, options, asked)
 
 
 def _choose_questions(benchmark: Benchmark, limit: int | None, seed: int | None) -> list[Question]:

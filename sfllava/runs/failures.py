@@ -13,6 +13,8 @@ from sfllava.types import SfllavaError
 
 IN_A_ROW = 3
 """When this many videos in a row fail with the same unexpected error, the videos are probably not the cause."""
+RESUMABLE = "; earlier rows are kept; the same command resumes the run and asks about these videos again"
+"""What an error of a run ends with, where its rows are in a run folder"""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Streak:
         """Return the error that ends the run; `where` says where the videos failed."""
         return SfllavaError(
             f"{IN_A_ROW} videos in a row{where} failed with the same error, which they probably did not cause: "
-            f"{self.error}; earlier rows are kept; the same command resumes the run and asks about these videos again"
+            f"{self.error}{RESUMABLE}"
         )
 
 

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 
 def choose_prompts(
-    family: str, benchmark: Benchmark, asked: Sequence[Question], prompt: Prompt | None, protocol: str | None
+    family: str,
+    benchmark: Benchmark,
+    asked: Sequence[Question],
+    prompt: Prompt | None,
+    protocol: str | None,
+    subtitles: bool = False,
 ) -> dict[Task, Prompt]:
     """Return the prompt of each task that the questions have."""
     if prompt is not None and protocol is not None:
@@ -36,9 +41,14 @@ def choose_prompts(
     chosen = load_protocol(protocol) if protocol else None
     found: dict[Task, Prompt] = {}
     for task in tasks:
-        wording = chosen.wording(benchmark.name, task) if chosen else None
+        wording = chosen.wording(benchmark.name, task, subtitles) if chosen else None
         found[task] = wording.prompt(family, f"{family}/{protocol}") if wording else pack_prompt(family, task)
     return found
+
+
+def prompts_by_setting(settings: Sequence[Setting], defaults: Mapping[Task, Prompt]) -> dict[str, dict[Task, Prompt]]:
+    """Return the prompt of each task at each setting, by name; its own prompt takes precedence."""
+    return {s.name: {task: s.prompt_or(default) for task, default in defaults.items()} for s in settings}
 
 
 def run_identity(
@@ -74,8 +84,8 @@ def _one_or_by_task(values: dict[Task, Any]) -> Any:
     return next(iter(values.values())) if len(values) == 1 else values
 
 
-def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task, Prompt]) -> Row:
-    """Return the part of run.json that describes this session; a later session may differ."""
+def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task, Prompt], **more: Any) -> Row:
+    """Return the part of run.json that describes this session; a later session may differ. `more` is added."""
     sizes = headline_sizes(benchmark.questions, benchmark.spec)
     return {
         "questions_sha256": benchmark.fingerprint,
@@ -84,10 +94,12 @@ def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task,
         "device": str(model.device),
         "prompt_source": _one_or_by_task({task: prompt.source for task, prompt in prompts.items()}),
         "question_files": [str(file) for file in benchmark.files],
+        **({"question_flaws": benchmark.flaws} if benchmark.flaws else {}),
         "videos": str(benchmark.videos_dir),
         **({"headline_sizes": sizes} if sizes else {}),
         "command": sys.argv,
         "versions": versions(),
+        **more,
     }
 
 

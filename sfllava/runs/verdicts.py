@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sfllava.benchmarks.base import load_spec
+from sfllava.benchmarks.base import Spec, load_spec
 from sfllava.evaluators.judges.base import JudgeRequest
 from sfllava.evaluators.judges.options import read_information, right_option
 from sfllava.evaluators.judges.rubric import Rubric, load_rubric
@@ -111,12 +111,16 @@ def rubrics_by_type(run: str | Path) -> dict[str, tuple[str, ...]]:
         RunError: The run's benchmark needs no judge.
     """
     spec = load_spec(read_run(run)["identity"]["benchmark"])
-    found = dict(spec.rubrics) or ({"": ("open",)} if spec.task == "open" else {})
-    if not found and spec.task == "choice":
+    if found := rubrics_of(spec):
+        return found
+    if spec.task == "choice":
         raise RunError(f"{run}: multiple choice is scored by its letters and needs no judge")
-    if not found:
-        raise RunError(f"{run}: {spec.name} names no rubrics: its predictions need no judge")
-    return found
+    raise RunError(f"{run}: {spec.name} names no rubrics: its predictions need no judge")
+
+
+def rubrics_of(spec: Spec) -> dict[str, tuple[str, ...]]:
+    """Return the names of a benchmark's rubrics by the type of question; empty if its predictions need no judge."""
+    return dict(spec.rubrics) or ({"": ("open",)} if spec.task == "open" else {})
 
 
 def _item(run: str | Path, key: str, rows: tuple[Row, ...], rubric: Rubric) -> JudgeItem:

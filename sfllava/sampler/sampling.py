@@ -187,7 +187,7 @@ def to_samples(frames: Any) -> Sample | list[Sample]:
         return Sample(frames)
     found = [one if isinstance(one, Sample) else Sample(one) for one in frames]
     if not found:
-        raise SfllavaError("needed a number of frames, got none")
+        raise SfllavaError(f"frames must be a whole number of at least 1, got {frames!r}")
     return found
 
 

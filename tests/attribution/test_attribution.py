@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sfllava.aggregators.slowfast import SlowFast, slow_indices
-from sfllava.attribution.attribution import EXPLANATION, attribute, words_of
-from sfllava.attribution.leave_out import leave_out, removable_parts
+from sfllava.attribution.attribution import EXPLANATION, attribute, attribute_all, words_of
+from sfllava.attribution.leave_out import leave_out, leave_out_all, removable_parts
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.models import replay
 from sfllava.models.load import load_model
@@ -85,6 +85,21 @@ def test_leaving_out_is_a_plain_recomputation(model, tmp_path):
     alone = float(replay.log_likelihoods(model, SlowFast(0, fast=(2, 2))(grid), question, attribution.token_ids).sum())
     assert effects["slow"] == pytest.approx(alone - attribution.log_likelihood, abs=1e-4)
     assert max(map(abs, effects.values())) > 1e-3, "leaving out changes something"
+
+
+def test_several_answers_are_as_each_alone(model, video):
+    setting, grid = Setting(6, SMALL).for_model(model.info), model.encode(video.frames)
+    questions = [Question("Which colour flashed?"), Question("What colour is the small square?")]
+    replies = [(a.question, a.token_ids) for a in model.answer(model.tokens(setting, grid), questions)]
+    together = attribute_all(model, video, setting, replies, grid)
+    left = dict(leave_out_all(model, together, grid, ["frame 4", "frame 1"]))
+    for i, (question, ids) in enumerate(replies):
+        alone = attribute(model, video, setting, question, ids, grid=grid)
+        np.testing.assert_allclose(together[i].attention, alone.attention, atol=1e-6)
+        assert (together[i].text, together[i].words) == (alone.text, alone.words)
+        for part, change in leave_out(model, alone, grid, ["frame 4", "frame 1"]):
+            assert left[part][i] == together[i].left_out[part] == pytest.approx(change, abs=1e-4)
+    assert together[0].text != together[1].text
 
 
 def test_leaving_out_stops_and_refuses(model, video):

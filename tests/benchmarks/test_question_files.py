@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from sfllava.benchmarks import BenchmarkError, load_benchmark
+from sfllava.types import Clip
 
 OPEN = "video_name,question,answer,question_id\n"
 CHOICE = "video_name,question,answer,a0,a1\n"
@@ -128,3 +132,79 @@ def test_an_answer_number_is_that_of_an_option(tmp_path, number):
     (tmp_path / "q.csv").write_text(f"video_name,question,answer,answer_number,a0,a1\na,q,y,{number},x,y\n")
     with pytest.raises(BenchmarkError, match=f"row 1: answer_number {number} is not the option 'y'$"):
         load_benchmark("choice", tmp_path / "q.csv")
+
+
+BOUNDS = OPEN.replace("\n", ",start,end\n")
+
+
+def test_bounds_and_subtitles_of_a_user_s_file(tmp_path):
+    (tmp_path / "q.csv").write_text(
+        BOUNDS.replace("\n", ",subtitles\n")
+        + "a,q1,x,1,2.5,10,\na,q2,x,2,,4,a.srt\na,q3,x,3,1e1,,sub/b.json\na,q4,x,4,,,\na,q5,x,5, 0 ,3,\n"
+    )
+    questions = load_benchmark("open", tmp_path / "q.csv").questions
+    assert [q.clip for q in questions] == [Clip(2.5, 10), Clip(None, 4), Clip(10, None), None, Clip(0, 3)]
+    assert [q.subtitle_file for q in questions] == ["", "a.srt", "sub/b.json", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ("-1,5", "start must be at least 0 seconds, got -1"),
+        ("3,3", "end must be after the start at 3 seconds, got 3"),
+        ("3,2.5", "end must be after the start at 3 seconds, got 2.5"),
+        (",0", "end must be after the start at 0 seconds, got 0"),
+        ("soon,5", "start must be a number, got 'soon'"),
+        ("0:05,9", "start must be a number, got '0:05'"),
+        ("1,inf", "end must be a number, got 'inf'"),
+        ("nan,5", "start must be a number, got 'nan'"),
+    ],
+)
+def test_bad_bounds_are_named(tmp_path, bounds, message):
+    (tmp_path / "q.csv").write_text(f"{BOUNDS}a,q,x,1,0,1\nb,q,x,2,{bounds}\n")
+    with pytest.raises(BenchmarkError, match=rf"q\.csv, row 2: {message}$"):
+        load_benchmark("open", tmp_path / "q.csv")
+
+
+def test_a_frame_rate_belongs_to_bounds(tmp_path):
+    header = BOUNDS.replace("\n", ",fps\n")
+    (tmp_path / "q.csv").write_text(f"{header}a,q,x,1,0,1,3\nb,q,x,2,,,3\n")
+    assert [q.clip for q in load_benchmark("open", tmp_path / "q.csv").questions] == [Clip(0, 1, 3), None]
+    (tmp_path / "q.csv").write_text(f"{header}a,q,x,1,0,1,0\n")
+    with pytest.raises(BenchmarkError, match="row 1: fps must be above 0, got 0"):
+        load_benchmark("open", tmp_path / "q.csv")
+
+
+def test_one_question_about_two_clips_is_two_questions(tmp_path):
+    (tmp_path / "q.csv").write_text(f"{BOUNDS}a,q,x,1,0,1\na,q,x,1,1,2\n")
+    assert len(load_benchmark("open", tmp_path / "q.csv").questions) == 2
+    (tmp_path / "q.csv").write_text(f"{BOUNDS}a,q,x,1,0,1\na,q,x,1,0,1\n")
+    with pytest.raises(BenchmarkError, match="row 2: the same video_name, question_id and question as row 1"):
+        load_benchmark("open", tmp_path / "q.csv")
+
+
+def test_a_user_s_parquet_file(tmp_path):
+    rows = [
+        {"video_name": "a", "question": "q1", "answer": "y", "candidates": ["x", "y"], "start": 1.0, "end": 2.0},
+        {"video_name": "b", "question": "q2", "answer": "x", "candidates": ["x", "y", "z"], "start": math.nan, "end": None},
+    ]  # fmt: skip
+    schema = pyarrow.Table.from_pylist(rows).schema.append(pyarrow.field("video", pyarrow.binary()))
+    table = pyarrow.Table.from_pylist([row | {"video": b"x" * 100} for row in rows], schema)
+    parquet.write_table(table, tmp_path / "q.parquet")
+    for path in (tmp_path / "q.parquet", tmp_path):
+        first, second = load_benchmark("choice", path).questions
+        assert (first.options, first.answer_index, first.clip) == (("x", "y"), 1, Clip(1, 2))
+        assert (second.video, second.options, second.clip) == ("b", ("x", "y", "z"), None)
+    parquet.write_table(table.drop(["answer"]), tmp_path / "q.parquet")
+    with pytest.raises(BenchmarkError, match=r"q\.parquet: missing answer; there are video_name, question, candidates"):
+        load_benchmark("choice", tmp_path / "q.parquet")
+
+
+def test_options_as_json_text(tmp_path):
+    header = "video_name,question,answer,candidates\n"
+    (tmp_path / "q.csv").write_text(header + 'a,q,y,"[""x"", ""y""]"\n')
+    assert load_benchmark("choice", tmp_path / "q.csv").questions[0].options == ("x", "y")
+    for text in ('"[""x"", 2]"', '"[""x"""', "7", '"{""x"": 1}"'):
+        (tmp_path / "q.csv").write_text(f"{header}a,q,y,{text}\n")
+        with pytest.raises(BenchmarkError, match=r"q\.csv, row 1: candidates must be a list, got "):
+            load_benchmark("choice", tmp_path / "q.csv")

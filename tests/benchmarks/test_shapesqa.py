@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from collections import Counter
 
 import numpy as np
@@ -12,7 +13,7 @@ from conftest import ROOT
 from PIL import Image
 
 from sfllava.benchmarks import shapesqa
-from sfllava.benchmarks.shapesqa import FLASH, FRAMES, GAP, scenes, write_shapesqa
+from sfllava.benchmarks.shapesqa import FLASH, FPS, FRAMES, GAP, scenes, write_shapesqa
 from sfllava.benchmarks.shapesqa.scenes import CELL, COLOURS, COUNTS, draw_scene, random_scene
 from sfllava.types import SfllavaError
 
@@ -24,7 +25,7 @@ def written(tmp_path_factory):
     """The folder, and the frames of each video before they were encoded."""
     frames = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapesqa, "write_video", lambda path, video, **options: frames.append(video))
+        patch.setattr(shapesqa, "write_video", lambda path, video, fps, **options: frames.append(video))
         return write_shapesqa(tmp_path_factory.mktemp("shapes"), VIDEOS, seed=3), frames
 
 
@@ -77,6 +78,25 @@ def test_flashes_are_as_many_and_of_the_colours_that_the_answers_say(written):
             assert flashes[0] == answers["Which colour flashed first?"]
             assert flashes[-1] == answers["Which colour flashed last?"]
     assert sum(bool(v[0, 50:62, 50:62].std((0, 1)).max() < 4) for v in frames) >= VIDEOS // 2
+
+
+def test_spans_are_where_the_asked_flashes_are_seen(written):
+    folder, frames = written
+    found = json.loads((folder / "shapesqa_spans.json").read_text())
+    assert list(found) == list(dict.fromkeys(row["video_name"] for row in table(folder, "open")))
+    for video, name in zip(frames, found, strict=True):
+        middle = video[:, 50:62, 50:62].mean((1, 2))
+        seen = {c: {t for t in range(FRAMES) if np.abs(middle[t] - rgb).max() < 3} for c, rgb in COLOURS.items()}
+        assert found[name]["duration"] == FRAMES / FPS and found[name]["fps"] == FPS
+        asked = {row["question_id"]: row for row in table(folder, "open") if row["video_name"] == name}
+        location = found[name]["location"]
+        assert set(location) == {i for i, row in asked.items() if row["question_type"].startswith("moment")}
+        for i, spans in location.items():
+            shown = [set(range(round(start * FPS), round(end * FPS))) for start, end in spans]
+            if asked[i]["question_type"] == "moment-count":
+                assert sorted(map(sorted, shown)) == sorted(sorted(when) for when in seen.values() if when)
+            else:
+                assert shown == [seen[asked[i]["answer"]]]
 
 
 def test_detail_questions_are_about_what_is_drawn():

@@ -153,3 +153,50 @@ def test_where_a_name_is_behind_an_unsearched_link_is_said(linked):
         load_benchmark("open", linked / "q.csv", linked / "videos").find_video("nowhere")
     with pytest.raises(BenchmarkError, match="nowhere: no such video"):
         load_benchmark("open", linked / "q.csv", linked / "videos", follow_links=True).find_video("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("Plain.MP4", "plain.mp4"),
+        ("V_PLAIN", "plain.mp4"),
+        ("frames", "deep/er/FRAMES"),
+        ("er/Upper", "deep/er/UPPER.MP4"),
+        ("deep/er/upper.avi", "deep/er/UPPER.MP4"),
+        ("Both", "both.mp4"),
+    ],
+)
+def test_other_cases_and_nested_folders(videos, tmp_path, name, found):
+    folder = tmp_path / "videos"
+    for place in ("plain.mp4", "deep/er/UPPER.MP4", "both.mp4", "both.mkv", "deep/er/FRAMES/0.jpg"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(videos / "a.mp4", folder / place)
+    (tmp_path / "q.csv").write_text(OPEN + "plain,q,x,1\n")
+    assert load_benchmark("open", tmp_path / "q.csv", folder).find_video(name) == folder / found
+
+
+def test_an_exact_name_counts_before_another_case_and_two_cases_are_ambiguous(videos, tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a.mp4", "A.mp4"):
+        shutil.copy(videos / "a.mp4", folder / name)
+    if len(list(folder.iterdir())) < 2:
+        pytest.skip("a file system without case")
+    shutil.copy(videos / "a.mp4", folder / "bB.mp4")
+    shutil.copy(videos / "a.mp4", folder / "Bb.mkv")
+    (tmp_path / "q.csv").write_text(OPEN + "A,q,x,1\nbb,q,x,2\n")
+    benchmark = load_benchmark("open", tmp_path / "q.csv", folder)
+    assert benchmark.find_video("A") == folder / "A.mp4" and benchmark.find_video("a") == folder / "a.mp4"
+    with pytest.raises(BenchmarkError, match="bb: more than one such video"):
+        benchmark.find_video("bb")
+    found = check(benchmark, progress=False)
+    assert not found.missing and "unreadable: bb: more than one such video" in str(found)
+
+
+def test_a_folder_in_a_user_s_name_is_kept(videos, tmp_path):
+    """With two cameras, the other one's video is another video."""
+    (tmp_path / "videos" / "camera2").mkdir(parents=True)
+    shutil.copy(videos / "a.mp4", tmp_path / "videos/camera2/clip.mp4")
+    (tmp_path / "q.csv").write_text(OPEN + "camera1/clip,q,x,1\n")
+    with pytest.raises(BenchmarkError, match="camera1/clip: no such video"):
+        load_benchmark("open", tmp_path / "q.csv", tmp_path / "videos").find_video("camera1/clip")

@@ -253,7 +253,7 @@ def test_well_formed_question_files(tmp_path):
 
 
 HEADERS = st.sampled_from(
-    ["video_name", "question", "answer", "a0", "a1", "a²", "a" + "9" * 5000, "answer_number", "candidates", "question_id", "", "x\0"]
+    ["video_name", "question", "answer", "a0", "a1", "a²", "a" + "9" * 5000, "answer_number", "candidates", "question_id", "", "x\0", "start", "end"]
 )  # fmt: skip
 BROKEN = st.sampled_from(
     ['"', '""', '"\n', "a,b", "x" * 200_000, "\0", "\ufeff", "²", "9" * 5000, "..", "/etc/x", "\r", "", " ", "0", "1"]

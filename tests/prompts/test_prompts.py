@@ -4,7 +4,7 @@ import pytest
 
 from sfllava import prompts
 from sfllava.evaluators.judges.rubric import load_rubric
-from sfllava.prompts import Prompt, families, load_prompt, pack_prompt
+from sfllava.prompts import Prompt, Wording, families, load_prompt, pack_prompt
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 
@@ -31,12 +31,12 @@ def test_a_prompt_asks_the_question():
         Prompt("<video> {question}").pieces(Question("?", options=("a", "b")))
 
 
-@pytest.mark.parametrize("placeholder", ["{subtitles}", "{Question}", "{ {option} }"])
+@pytest.mark.parametrize("placeholder", ["{subtitle}", "{Question}", "{ {option} }"])
 def test_a_placeholder_that_nothing_fills_in_is_named(tmp_path, placeholder):
     (tmp_path / "p.txt").write_text(f"<video> {{question}} {placeholder}")
     named = placeholder.strip("{ }")
     with pytest.raises(
-        SfllavaError, match=rf"p\.txt: nothing fills in \{{{named}\}}; .* are \{{question\}}, \{{options\}}$"
+        SfllavaError, match=rf"p\.txt: nothing fills in \{{{named}\}}; .* are \{{question\}}, \{{options\}}, "
     ):
         load_prompt(tmp_path / "p.txt")
     with pytest.raises(SfllavaError, match=rf"mine: nothing fills in \{{{named}\}}"):
@@ -82,8 +82,44 @@ def test_a_new_family_is_a_folder_of_templates(tmp_path, monkeypatch):
     assert families() == []
     (tmp_path / "gemma" / "open.txt").write_text("<video> {question}")
     assert families() == ["gemma"] and pack_prompt("gemma", "open").source == "gemma/open"
-    with pytest.raises(SfllavaError, match=r"gemma has no choice\.txt, which choice questions need"):
+    with pytest.raises(SfllavaError, match=r"gemma has no choice\.txt or video\.txt, which choice questions need"):
         pack_prompt("gemma", "choice")
+
+
+def test_a_new_family_needs_no_more_than_its_chat_format(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompts, "_TEMPLATES", tmp_path)
+    (tmp_path / "gemini").mkdir()
+    (tmp_path / "gemini" / "video.txt").write_text("<user><video>\n{request}<model>{reply}")
+    question = Question("what?", options=("a", "b"))
+    assert pack_prompt("gemini", "choice").pieces(question)[1] == (
+        "\nQuestion: what?\nOptions:\n(A) a\n(B) b\n"
+        "Reply with the letter of the one option that the video shows to be right.<model> The right option is ("
+    )
+    captions = Question("which?", options=("Caption 1: a", "Caption 2: b"), task="caption_matching")
+    assert "which?\nCaption 1: a\nCaption 2: b\n" in pack_prompt("gemini", "caption_matching").pieces(captions)[1]
+
+
+@pytest.mark.parametrize("family", families())
+def test_subtitles_come_directly_after_the_video(family):
+    bare = pack_prompt(family, "open").pieces(Question("what?"))
+    before, after = pack_prompt(family, "open").pieces(Question("what?", subtitles="hello\n{question} <video>"))
+    block = "Subtitles of the video:\nhello\n{question} <video>\n"
+    assert before == bare[0] and after.replace(block, "", 1) == bare[1].replace("{question}", "what?")
+    assert after.lstrip("\n").startswith(block)
+
+
+def test_a_prompt_of_ones_own_may_say_where_subtitles_go():
+    prompt = Prompt("<video>{question}\n({subtitles})", "mine")
+    assert prompt.pieces(Question("what?", subtitles="a\nb"))[1] == "what?\n(a\nb)"
+    assert prompt.pieces(Question("what?"))[1] == "what?\n()"
+
+
+def test_a_wording_writes_options_in_its_own_way():
+    wording = Wording("{question}\n{options}\nThe best answer is:", option="{label}. {option}")
+    prompt = wording.prompt("vicuna", "test")
+    after = prompt.pieces(Question("what?", options=("a {label}", "b")))[1]
+    assert after == "\nwhat?\nA. a {label}\nB. b\nThe best answer is: ASSISTANT:"
+    assert prompt.identity() != pack_prompt("vicuna", "choice").identity()
 
 
 def test_packs_speak_their_model_s_format():

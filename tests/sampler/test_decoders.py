@@ -14,6 +14,7 @@ from sfllava.sampler.container import ContainerInfo, first_line, probe_container
 from sfllava.sampler.decord import read_with_decord
 from sfllava.sampler.images import resize_frames
 from sfllava.sampler.pyav import read_with_pyav
+from sfllava.sampler.sampling import Sample, Selection
 from sfllava.sampler.video import VideoError
 
 FRAME_BYTES = 96 * 128 * 3
@@ -78,16 +79,16 @@ def resized(monkeypatch):
     ],
 )
 def test_frames_are_resized_in_batches_of_limited_memory(path, monkeypatch, resized, read, limit, batches):
-    whole = read(path, INFO, 10, (24, 32))
+    whole = read(path, INFO, Selection(Sample(10)), (24, 32))
     resized.clear()
     for module in (decord, pyav):
         monkeypatch.setattr(module, "RESIZE_BYTES", limit)
-    video = read(path, INFO, 10, (24, 32))
+    video = read(path, INFO, Selection(Sample(10)), (24, 32))
     assert resized == batches
     np.testing.assert_array_equal(video.frames, whole.frames)
     assert video.size == (96, 128) and len(set(video.indices)) == 10
     resized.clear()
-    plain = read(path, INFO, 10, None)
+    plain = read(path, INFO, Selection(Sample(10)), None)
     assert not resized
     np.testing.assert_array_equal(resize_frames(plain.frames, (24, 32)), whole.frames)
 
@@ -99,7 +100,7 @@ def test_repeated_indices_repeat_frames(tmp_path):
 
     short = write_video(tmp_path / "short.mp4", moving_square(3))
     for read in (read_with_decord, read_with_pyav):
-        video = read(short, probe_container(short), 3, None)
+        video = read(short, probe_container(short), Selection(Sample(3)), None)
         assert video.indices.tolist() == [0, 1, 1]
         np.testing.assert_array_equal(video.frames[1], video.frames[2])
         assert video.pts_seconds.tolist() == [0, 1 / 8, 1 / 8]

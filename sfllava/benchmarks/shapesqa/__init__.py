@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +28,13 @@ from sfllava.benchmarks.shapesqa.scenes import (
     draw_scene,
     make_scene,
 )
-from sfllava.files import atomic_write
+from sfllava.files import atomic_write, write_json
 from sfllava.sampler.writing import write_video
 from sfllava.types import SfllavaError
 
 SPEC = Spec(name="shapesqa", task="open", questions=("shapesqa_open.csv",), videos=("videos",))
 FRAMES, FLASH, GAP = 64, 2, 4  # frames per video, frames per flash, least distance between two starts
+FPS = 8
 _SPLITS = ("train", "test")
 
 
@@ -48,10 +50,11 @@ def write_shapesqa(folder: str | Path, videos: int = 40, seed: int = 0, split: s
     """Render videos, and write their questions as open-ended and as multiple-choice questions.
 
     The same arguments give the same videos and questions. Each video has two or three questions of each kind (detail
-    and moment). Right answers are distributed evenly: a guess is right in 20 to 25 % of cases.
+    and moment). Right answers are distributed evenly: a guess is right in 20 to 25 % of cases. When each moment
+    question has its answer is written too, in the format of NExT-GQA's `gsub_{val,test}.json`.
 
     Args:
-        folder: where to write videos/, shapesqa_open.csv and shapesqa_choice.csv.
+        folder: where to write videos/, shapesqa_open.csv, shapesqa_choice.csv and shapesqa_spans.json.
         videos: the number of videos.
         seed: the seed of the random choices.
         split: `train` or `test`; the splits share no random choices.
@@ -72,20 +75,32 @@ def write_shapesqa(folder: str | Path, videos: int = 40, seed: int = 0, split: s
     (folder / "videos").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([seed, _SPLITS.index(split)])
     tables: dict[str, list[dict[str, str]]] = {"open": [], "choice": []}
+    spans: dict[str, dict[str, Any]] = {}
     letters = _spread_evenly(rng, 4, 8 * videos)
     for i, script in enumerate(_make_scripts(rng, videos)):
         name = f"{split}_{seed}_{i:04d}"
         # high quality, since chroma has half the resolution and the marks are only 10 pixels wide
-        write_video(folder / "videos" / f"{name}.mp4", _render(script, rng), crf="10", preset="veryfast")
+        write_video(folder / "videos" / f"{name}.mp4", _render(script, rng), FPS, crf="10", preset="veryfast")
+        spans[name] = {"duration": FRAMES / FPS, "location": {}, "fps": FPS}
         for question in _choose_questions(script.scene, i):
             row = {"video_name": name, "question_id": f"{name}_{len(tables['open'])}", "question_type": question.type}
             row |= {"question": question.text, "answer": question.answer}
             options = choose_options(question, rng, letters[len(tables["open"])])
             tables["open"].append(row)
             tables["choice"].append(row | {f"a{k}": option for k, option in enumerate(options)})
+            if question.type.startswith("moment"):
+                spans[name]["location"][row["question_id"]] = _spans_of(question, script)
     for form, rows in tables.items():
         _write_csv(folder / f"shapesqa_{form}.csv", rows)
+    write_json(folder / "shapesqa_spans.json", spans)
     return folder
+
+
+def _spans_of(question: SceneQuestion, script: _Script) -> list[list[float]]:
+    """Return start and end, in seconds, of each flash that a moment question is about: all, for the count of them."""
+    flashes = script.scene.flashes
+    asked = [flashes.index(question.answer)] if question.answer in flashes else range(len(flashes))
+    return [[script.starts[k] / FPS, (script.starts[k] + FLASH) / FPS] for k in asked]
 
 
 def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:

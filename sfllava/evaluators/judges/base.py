@@ -153,12 +153,14 @@ class JudgeKind:
         help: one line for `--help`.
         make: (one of the names, options) -> the judge.
         has_batch_api: whether `--batch` works with it.
+        loads_model: whether `make` loads a model into this process.
     """
 
     names: tuple[str, ...]
     help: str
     make: Callable[[str, JudgeOptions], Judge]
     has_batch_api: bool = False
+    loads_model: bool = False
 
 
 class BatchRun(Protocol):

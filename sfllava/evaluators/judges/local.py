@@ -101,4 +101,6 @@ def _make(name: str, options: JudgeOptions) -> Judge:
     return LocalJudge(model, options.name, **limit)
 
 
-JUDGE = JudgeKind(("local", "llava"), "local: a causal LM; llava: the language model of a LLaVA", _make)
+JUDGE = JudgeKind(
+    ("local", "llava"), "local: a causal LM; llava: the language model of a LLaVA", _make, loads_model=True
+)

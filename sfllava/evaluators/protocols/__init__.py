@@ -1,4 +1,7 @@
-"""Protocols: how evaluation tools ask, read replies and average; one file each, with one object `PROTOCOL`."""
+"""Protocols: how evaluation tools ask, read replies and average; one file each, with one object `PROTOCOL`.
+
+The folder rules/ has the rules that several tools share.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from sfllava.types import SfllavaError
 
 def protocol_names() -> list[str]:
     """Return the names of all protocols: those of their modules, with hyphens."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    modules = [module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg]
     return sorted(name.replace("_", "-") for name in modules if name != "base")
 
 

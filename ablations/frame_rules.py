@@ -1,0 +1,11 @@
+"""How much does the rule by which frames are sampled change the score?
+
+The rules are those of the published SlowFast-LLaVA code, lmms-eval, VLMEvalKit and MVBench, and one frame per second.
+"""
+
+from sfllava import Setting, SlowFast
+
+BENCHMARK = "egoschema"
+FRAMES = 50
+RULES = ("published", "lmms-eval", "vlmevalkit", "mvbench", f"fps:1,max:{FRAMES}")
+SETTINGS = [Setting(FRAMES, SlowFast(10, "spatial_1d_max_pool", (4, 4)), rule, frame_rule=rule) for rule in RULES]

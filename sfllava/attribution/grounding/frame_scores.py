@@ -1,0 +1,112 @@
+"""A score for each sampled frame, by the two measures of attribution: attention, and leaving the frame out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfllava.aggregators.base import image_count, name_of
+from sfllava.aggregators.sources import TokenSource, token_sources
+from sfllava.attribution.attribution import Attribution
+from sfllava.attribution.leave_out import leave_out_all, mix_frames, removable_parts
+from sfllava.prompts import Prompt
+from sfllava.settings import Setting
+from sfllava.types import SfllavaError
+
+if TYPE_CHECKING:
+    from sfllava.models.base import ModelInfo, VideoLM
+    from sfllava.models.packed_decoding import Prefix
+
+MEASURES = ("attention", "leave-out")
+
+
+def attention_scores(attribution: Attribution) -> np.ndarray:
+    """Score each frame by the attention to it, relative to an even spread.
+
+    With a_pt the attention on frame t through part p of the visual tokens (such as Slow or Fast), averaged over the
+    words of the answer, the score is the mean over the parts that show frame t of a_pt / mean(a_p) - 1, where mean(a_p)
+    is over the frames that part p shows. So a frame with more tokens has no higher score for that. A frame that no part
+    shows has 0.
+
+    Args:
+        attribution: an answer.
+
+    Returns:
+        (T) scores: 0 for a frame that got as much as an average one, 1 for twice as much.
+    """
+    total, parts = np.zeros(len(attribution.video.frames)), np.zeros(len(attribution.video.frames))
+    for source in attribution.sources:
+        attention = attribution.heat(source.name).sum((1, 2))
+        shown = (source.frames > 0).any(0).numpy()
+        even = attention[shown].mean()
+        if even > 0:
+            total[shown] += attention[shown] / even - 1
+            parts[shown] += 1
+    return total / np.maximum(parts, 1)
+
+
+def leave_out_scores(
+    model: VideoLM,
+    attributions: Sequence[Attribution],
+    grid: Tensor,
+    *,
+    prompt: Prompt | None = None,
+    prefix: Prefix | None = None,
+) -> list[np.ndarray]:
+    """Score each frame by how much less likely each answer is without it.
+
+    Args:
+        model: the model that gave the answers.
+        attributions: at least one answer about one video at one setting.
+        grid: (T h w D) the patch grid of the frames.
+        prompt: in place of the setting's or the model family's own.
+        prefix: keys and values of an earlier prompt; what agrees with it is not computed again.
+
+    Returns:
+        For each answer (T) the fall of its log-likelihood in nats when the frame is left out; 0 for a frame that has no
+        visual tokens.
+
+    Raises:
+        SfllavaError: no frame can be left out.
+    """
+    first = attributions[0]
+    _check_one_frame_each(first.sources, first.setting)
+    scores = [np.zeros(len(first.video.frames)) for _ in attributions]
+    frames = [part for part in removable_parts(first) if part.startswith("frame ")]
+    for part, changes in leave_out_all(model, attributions, grid, frames, prompt=prompt, prefix=prefix):
+        for own, change in zip(scores, changes):
+            own[int(part.removeprefix("frame "))] = -change
+    return scores
+
+
+def check_scores(setting: Setting, info: ModelInfo, measures: Sequence[str]) -> None:
+    """Check that frames can be scored at a setting, on random features instead of a video's.
+
+    Args:
+        setting: how frames become visual tokens, for this model (`setting.for_model`).
+        info: the model.
+        measures: of MEASURES, at least one.
+
+    Raises:
+        SfllavaError: there is no such measure, the visual tokens cannot be mapped back to frames, or no frame can be
+            left out.
+    """
+    if not measures or set(measures) - set(MEASURES):
+        raise SfllavaError(f"needed one or more of the measures {', '.join(MEASURES)}, got {list(measures)}")
+    images = image_count(setting.aggregation, setting.frames)
+    grid = torch.rand(images, *info.grid, 8, generator=torch.Generator().manual_seed(0))
+    sources = token_sources(setting.aggregation, grid, setting.frames)
+    if "leave-out" in measures:
+        _check_one_frame_each(sources, setting)
+
+
+def _check_one_frame_each(sources: Sequence[TokenSource], setting: Setting) -> None:
+    if mix_frames(sources):
+        raise SfllavaError(
+            "leaving a frame out needs visual tokens of one frame each, and those of "
+            f"{name_of(setting.aggregation)} mix frames: choose another aggregation, or attention alone"
+        )

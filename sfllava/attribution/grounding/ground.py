@@ -1,0 +1,210 @@
+"""Answer a benchmark's annotated questions and score the frames for each answer, into a run folder that resumes.
+
+1. `prepare` checks all arguments and the run folder.
+2. `Grounding.run` decodes and encodes each video once, answers its questions, and scores the frames for each answer.
+3. The rows of a video are written when it is done. A question that fails gets a row with its error.
+
+The folder is a run folder like those of `evaluate`; its rows have the frames' scores and the annotated spans too.
+Predicted spans are not in it: they follow from the scores by a rule that may change (`results`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sfllava.attribution.grounding.annotations import AnnotatedQuestion, Annotations
+from sfllava.attribution.grounding.frame_scores import MEASURES, check_scores
+from sfllava.attribution.grounding.ground_video import GroundingOptions, ground_video, make_grounded_row
+from sfllava.benchmarks import Benchmark
+from sfllava.evaluators import find_evaluator
+from sfllava.files import Row
+from sfllava.models.base import check_generation
+from sfllava.models.memory import free_memory
+from sfllava.progress import progress_bar
+from sfllava.prompts import Prompt
+from sfllava.runs.failures import Outcome, Streak, outcome_of_error, reason_of
+from sfllava.runs.identity import choose_questions
+from sfllava.runs.jobs import GenerationOptions, Job, make_jobs
+from sfllava.runs.run_folder import RunFolder
+from sfllava.runs.run_json import choose_prompts, prompts_by_setting, run_identity, session_facts
+from sfllava.sampler.pool import DecodePool
+from sfllava.sampler.video import Decoder, Video, VideoError
+from sfllava.settings import Setting
+from sfllava.types import Question, SfllavaError
+
+if TYPE_CHECKING:
+    from sfllava.models.base import VideoLM
+
+log = logging.getLogger(__name__)
+NOT_ASKED = "the question file has no question with this id"
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """A grounding run that has been checked but not started; `run` starts or resumes it.
+
+    Attributes:
+        model: a loaded model.
+        benchmark: finds the videos.
+        asked: the annotated questions.
+        options: how answers are made and frames scored.
+        identity: what makes two runs the same run, as in run.json.
+        folder: the run folder.
+    """
+
+    model: VideoLM
+    benchmark: Benchmark
+    asked: list[AnnotatedQuestion]
+    options: GroundingOptions
+    identity: Row
+    folder: RunFolder
+
+    def run(self, *, retry_failed: bool = False, progress: bool = True) -> Path:
+        """Ask the questions that have no row yet.
+
+        Args:
+            retry_failed: also ask those questions again that failed in an earlier session.
+            progress: show a progress bar.
+
+        Returns:
+            The run folder.
+
+        Raises:
+            SfllavaError: the run cannot continue; rows written so far are kept.
+        """
+        setting = self.options.setting
+        with self.folder as folder:
+            if retry_failed and (dropped := folder.drop_failed()):
+                log.info("asking %d failed questions again", dropped)
+            done = {(row["key"], row["setting"]) for row in folder.rows()}
+            absent = [make_grounded_row(item, setting, error=NOT_ASKED) for item in self.asked if not item.asked]
+            folder.append([row for row in absent if (row["key"], setting.name) not in done])
+            by_key = {item.question.key: item for item in self.asked if item.asked}
+            jobs = list(make_jobs([item.question for item in by_key.values()], [setting], done, self.benchmark))
+            total, remaining = len(self.asked), sum(job.size for job in jobs)
+            bar = progress_bar(total, "question", total - remaining, progress)
+            with bar, contextlib.closing(_ground_jobs(self.model, jobs, by_key, self.options)) as grounded:
+                for rows in grounded:
+                    folder.append(rows)
+                    bar.update(len(rows))
+        return self.folder.path
+
+
+def prepare(
+    model: VideoLM,
+    benchmark: Benchmark,
+    setting: Setting,
+    annotations: Annotations,
+    out: str | Path,
+    *,
+    limit: int | None = None,
+    seed: int | None = None,
+    prompt: Prompt | None = None,
+    measures: Sequence[str] = MEASURES,
+    max_new_tokens: int = 128,
+    decoders: int = 2,
+    decode_seconds: float = 120.0,
+) -> Grounding:
+    """Check everything that a grounding run needs, before any video is decoded or any file is written.
+
+    Args:
+        model: a loaded model.
+        benchmark: its questions without spans are not asked.
+        setting: how a video becomes visual tokens.
+        annotations: the annotated spans.
+        out: the run folder.
+        limit, seed: ask only `limit` questions: the first ones, or with a seed a random choice. Without a limit, a span
+            that belongs to no question of the benchmark counts as a failed question.
+        prompt: replaces the prompt of the model's family; a setting's own prompt takes precedence.
+        measures: how frames are scored, of `frame_scores.MEASURES`.
+        max_new_tokens, decoders, decode_seconds: see `jobs.GenerationOptions`.
+
+    Raises:
+        SfllavaError: an argument is wrong, the setting does not fit the context, or the run folder cannot be used.
+    """
+    benchmark.require_videos()
+    matched, without = annotations.match(benchmark.questions)
+    asked = matched if limit is None else _choose(matched, limit, seed)
+    questions = [item.question for item in asked if item.asked]
+    setting = setting.for_model(model.info)
+    prompts = choose_prompts(model.info.family, benchmark, questions, prompt, None)
+    by_setting = prompts_by_setting([setting], prompts)
+    generation = GenerationOptions(by_setting, max_new_tokens, "generate", decoders, decode_seconds)
+    options = GroundingOptions(setting, generation.prompt(setting.name, questions[0]), generation, tuple(measures))
+    _check(model, options, questions)
+    every = [item.question for item in asked]
+    identity = run_identity(benchmark, every, [setting], model.info, prompts, generation)
+    identity |= {"grounding": {"measures": list(measures), "spans_sha256": annotations.sha256}}
+    more = {"spans": str(annotations.path), "limit": limit, "seed": seed, "without_spans": len(without)}
+    identity = json.loads(json.dumps(identity))  # as run.json has it, to be compared with that of another run
+    folder = RunFolder(out, identity, session_facts(benchmark, model.info, prompts, **more))
+    folder.check()
+    return Grounding(model, benchmark, asked, options, identity, folder)
+
+
+def _ground_jobs(
+    model: VideoLM, jobs: Sequence[Job], by_key: dict[str, AnnotatedQuestion], options: GroundingOptions
+) -> Generator[list[Row], None, None]:
+    """Yield the rows of all jobs, while the next videos are decoded."""
+    streak = Streak({job.video: i for i, job in enumerate(jobs)})
+    decoding: dict[str, Future[Video]] = {}
+    size = (model.info.image_size, model.info.image_size)
+    decoders = options.generation.decoders
+
+    def decode(job: Job, decoder: Decoder = "auto") -> Future[Video]:
+        assert job.path is not None
+        return pool.submit(job.path, options.setting.sample, size, decoder, job.clip)
+
+    with DecodePool(decoders, options.generation.decode_seconds) as pool:
+        for i, job in enumerate(jobs):
+            for later in jobs[i : i + 1 + decoders]:
+                if later.path is not None and later.video not in decoding:
+                    decoding[later.video] = decode(later)
+            asked = [by_key[question.key] for _, questions in job.by_setting for question in questions]
+            try:
+                if job.path is None:
+                    raise SfllavaError(job.missing)
+                try:
+                    video = decoding.pop(job.video).result()
+                except VideoError as error:  # once more, with another decoder
+                    log.warning("%s: attempt 1 failed: %s", job.video, reason_of(error))
+                    video = decode(job, "pyav").result()
+                done = Outcome(ground_video(model, video, asked, options))
+            except Exception as error:
+                log.warning("%s: failed: %s", job.video, reason_of(error))
+                rows = [make_grounded_row(item, options.setting, error=reason_of(error)) for item in asked]
+                done = outcome_of_error(job.video, rows, error)
+            if not done.answered:
+                free_memory()
+            yield from streak.add(done)
+            if streak.broken:
+                raise streak.stop()
+        yield from streak.release()
+
+
+def _choose(matched: Sequence[AnnotatedQuestion], limit: int, seed: int | None) -> list[AnnotatedQuestion]:
+    by_key = {item.question.key: item for item in matched if item.asked}
+    chosen = choose_questions([item.question for item in by_key.values()], limit, seed)
+    return [by_key[question.key] for question in chosen]
+
+
+def _check(model: VideoLM, options: GroundingOptions, questions: Sequence[Question]) -> None:
+    generation, setting = options.generation, options.setting
+    check_generation("generate", generation.max_new_tokens, questions)
+    if generation.decoders < 1 or generation.decode_seconds <= 0:
+        raise SfllavaError(
+            f"decoders and decode_seconds must be above 0, got {generation.decoders} and {generation.decode_seconds}"
+        )
+    tasks = {question.task for question in questions}
+    if len(tasks) > 1 or find_evaluator(questions[0].task) is None:
+        raise SfllavaError(f"grounding needs questions of one task with an offline score, got {', '.join(tasks)}")
+    shortest = min(sum(map(len, model.info.prompt_ids(question, options.prompt))) for question in questions)
+    model.info.check_context(model.info.prompt_rows(setting), shortest, setting.name)
+    check_scores(setting, model.info, options.measures)

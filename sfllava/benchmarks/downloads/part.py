@@ -1,0 +1,96 @@
+"""The part of a file that has arrived, which stays when a download stops: NAME.part, and what it is a part of."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from sfllava.benchmarks.downloads.addresses import DownloadError
+from sfllava.files import read_object, write_json
+from sfllava.types import SfllavaError
+
+
+class Part:
+    """The part of a file that has arrived.
+
+    Args:
+        path: where the whole file will be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.whole = path
+        self.path = path.with_name(f"{path.name}.part")
+        self._about = path.with_name(f"{path.name}.part.json")
+
+    @property
+    def size(self) -> int:
+        """Bytes that have arrived."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    @property
+    def validator(self) -> str:
+        """What the server called this version of the file (a strong ETag, or its date); empty if unknown."""
+        with contextlib.suppress(SfllavaError):
+            return read_object(self._about, "a note about a part", {"validator": str})["validator"]
+        return ""
+
+    def begin(self, validator: str) -> None:
+        """Forget what has arrived, and note what the server calls the version of the file that follows."""
+        self.clear()
+        if validator:
+            write_json(self._about, {"validator": validator})
+
+    def open(self) -> BinaryIO:
+        """Open for appending. Nothing stays in this process's memory, so that a killed download keeps every byte."""
+        if self.path.is_symlink():
+            raise DownloadError(f"{self.path}: is a link; needed a file of an earlier download, or none")
+        return self.path.open("ab", buffering=0)
+
+    def clear(self) -> None:
+        """Remove the part."""
+        for path in (self.path, self._about):
+            path.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Make the part the whole file; a file that is there by now is not replaced."""
+        with self.path.open("r+b") as file:
+            os.fsync(file.fileno())
+        if os.path.lexists(self.whole):
+            raise DownloadError(f"{self.whole}: appeared during the download; it is left as it is")
+        self.path.replace(self.whole)
+        self.clear()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_there(path: Path, size: int | None, sha256: str) -> bool:
+    """Return whether a file is at its place already.
+
+    Args:
+        path: its place.
+        size: its size in bytes, None if unknown.
+        sha256: its SHA-256, empty if unknown.
+
+    Raises:
+        DownloadError: another file, a folder or a broken link is there.
+    """
+    if not os.path.lexists(path):
+        return False
+    if not path.is_file():
+        raise DownloadError(f"{path}: needed a file or nothing, there is a folder or a broken link: move it away")
+    found = path.stat().st_size
+    if size is not None and found != size:
+        raise DownloadError(f"{path}: another file is there: needed {size:,} bytes, it has {found:,}: move it away")
+    if sha256 and (digest := file_sha256(path)) != sha256:
+        raise DownloadError(f"{path}: another file is there: needed SHA-256 {sha256}, it has {digest}: move it away")
+    return True

@@ -1,0 +1,77 @@
+"""Find when in each video the answer is, and score it against annotated spans."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from sfllava.cli import options
+from sfllava.types import SfllavaError
+
+ORDER = 6
+MEASURES = {"attention": ("attention",), "leave-out": ("leave-out",), "both": ("attention", "leave-out")}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_benchmark(parser)
+    parser.add_argument("--spans", required=True, metavar="FILE", help="annotated spans, as NExT-GQA's gsub_val.json")
+    parser.add_argument("--out", required=True, metavar="DIR", help="run folder")
+    parser.add_argument("--frames", type=int, default=50, metavar="N", help="frames to sample (default: 50)")
+    options.add_aggregation(parser)
+    options.add_frame_rule(parser, default="published")
+    parser.add_argument(
+        "--measure", default="both", choices=list(MEASURES),
+        help="how frames are scored: attention, the change of the answer's log-likelihood without the frame, or both",
+    )  # fmt: skip
+    parser.add_argument("--tune-on", metavar="DIR", help="tune window and share on this folder of another split")
+    parser.add_argument(
+        "--tune-by", default="Acc@GQA", metavar="MEASURE", help="measure to tune by, such as mIoP (default: Acc@GQA)"
+    )
+    parser.add_argument("--window", type=int, metavar="N", help="frames in the moving average (default: 3)")
+    parser.add_argument("--share", type=float, metavar="X", help="threshold as a share of the maximum (default: 0.5)")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N annotated questions")
+    parser.add_argument("--seed", type=int, metavar="S", help="with --limit: a random choice instead of the first")
+    parser.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="time limit for one video")
+    parser.add_argument("--retry-failed", action="store_true", help="ask again what failed before")
+    options.add_model(parser, 128)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sfllava.attribution.grounding.annotations import read_annotations
+    from sfllava.attribution.grounding.ground import prepare
+    from sfllava.attribution.grounding.results import check_tuning, load_grounding, load_tuned, read_rows
+    from sfllava.attribution.grounding.span_rule import SpanRule
+    from sfllava.attribution.grounding.tuning import check_criterion
+    from sfllava.plots.grounding import save_grounding
+    from sfllava.settings import Setting
+
+    given = {name: getattr(arguments, name) for name in ("window", "share") if getattr(arguments, name) is not None}
+    if arguments.tune_on and given:
+        raise SfllavaError("--tune-on finds the window and the share; give either it or --window and --share")
+    # all that needs no model is checked before one is loaded
+    rule = SpanRule(**given)
+    setting = Setting(arguments.frames, arguments.aggregation, frame_rule=arguments.frame_rule)
+    check_criterion(arguments.tune_by)
+    if arguments.tune_on:
+        read_rows(arguments.tune_on)
+    annotations, benchmarks = read_annotations(arguments.spans), options.load_benchmarks(arguments)
+    if len(benchmarks) > 1:
+        raise SfllavaError(f"needed one benchmark for {arguments.spans}, got {len(benchmarks)}")
+    benchmarks[0].require_videos()
+    names = ("limit", "seed", "max_new_tokens", "decoders", "decode_seconds")
+    chosen: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    chosen["prompt"] = options.own_prompt(arguments)
+    model, measures = options.load_model(arguments), MEASURES[arguments.measure]
+    grounding = prepare(model, benchmarks[0], setting, annotations, arguments.out, measures=measures, **chosen)
+    if arguments.tune_on:
+        check_tuning(arguments.tune_on, grounding.identity, {item.question.video for item in grounding.asked})
+    folder = grounding.run(retry_failed=arguments.retry_failed)
+    if arguments.tune_on:
+        results = load_tuned(folder, arguments.tune_on, arguments.tune_by)
+    else:
+        results = load_grounding(folder, rule)
+    out = results.write()
+    print(results, flush=True)
+    files = save_grounding(results, out)
+    print(f"\n{out}: grounding.json, grounding.csv, differences.csv, spans.csv, {', '.join(f.name for f in files)}")
+    return 0 if results.counts["answered"] else 1

@@ -1,0 +1,72 @@
+"""Options of a judge that several commands share, and the judge made of them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from sfllava.evaluators.judges import JudgeOptions, find_judge, judge_kinds, judge_names
+from sfllava.types import SfllavaError
+
+
+def add_judge(parser: argparse._ActionsContainer, prefix: str = "", required: bool = True) -> None:
+    """Add who judges, how, and at what cost.
+
+    Args:
+        parser: The parser of the command, or a group in it.
+        prefix: Comes before the options that the command has for something else: model, name, seconds and device.
+        required: Whether a judge must be named.
+    """
+    kinds = "; ".join(kind.help for kind in judge_kinds())
+    parser.add_argument("--judge", required=required, choices=judge_names(), help=kinds)
+
+    def add(name: str, **more: Any) -> None:
+        parser.add_argument(f"--{prefix}{name}", dest=f"judge_{name}", **more)
+
+    add("model", default="", metavar="NAME", help="exact name (openai), or folder (local, llava)")
+    add("name", default="", metavar="NAME", help="name of the verdicts' file (default: made of judge and model)")
+    parser.add_argument("--rubrics", metavar="DIR", help="your own wordings: open.txt, CI.txt, ...")
+    parser.add_argument("--yes", action="store_true", help="go on without a limit on the cost")
+    parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
+    parser.add_argument("--limit-cost", type=float, metavar="DOLLARS", help="the most that this call may cost")
+    parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="requests at a time (default: 16)")
+    add("seconds", type=float, default=60, metavar="S", help="time limit for one request")
+    parser.add_argument("--tries", type=int, default=8, metavar="N", help="requests for one verdict (default: 8)")
+    parser.add_argument("--max-reply-tokens", type=int, metavar="N", help="more for a model that thinks first")
+    parser.add_argument("--plain", action="store_true", help="do not ask for the reply's JSON schema")
+    parser.add_argument("--batch", action="store_true", help="the provider's Batch API: submit, later collect")
+    parser.add_argument("--wait", action="store_true", help="with --batch: wait until it has ended")
+    add("device", default="auto", metavar="DEVICE", help="for local and llava: auto, cpu, cuda, cuda:1")
+
+
+def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
+    """Return the judge of a command line.
+
+    Args:
+        arguments: The arguments of `add_judge`.
+        prefix: As in `add_judge`.
+
+    Raises:
+        SfllavaError: The options do not suit the judge.
+    """
+    kind = find_judge(arguments.judge)
+    if arguments.batch and not kind.has_batch_api:
+        raise SfllavaError("--batch is for the openai judge")
+    try:
+        return kind.make(
+            arguments.judge,
+            JudgeOptions(
+                model=arguments.judge_model,
+                name=arguments.judge_name,
+                concurrency=arguments.concurrency,
+                seconds=arguments.judge_seconds,
+                tries=arguments.tries,
+                max_reply_tokens=arguments.max_reply_tokens,
+                structured=not arguments.plain,
+                price=tuple(arguments.price) if arguments.price else None,
+                device=arguments.judge_device,
+            ),
+        )
+    except SfllavaError as error:
+        # a judge does not know what the command calls its options
+        raise type(error)(str(error).replace("needs --model", f"needs --{prefix}model")) from error

@@ -1,0 +1,48 @@
+"""Read the replies of a run as other evaluation tools do: accuracy under each, and where they differ."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sfllava.cli import options
+from sfllava.types import SfllavaError
+
+ORDER = 7.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", metavar="RUN")
+    names = parser.add_argument("--protocol", nargs="+", default=[], metavar="NAME", help="these only (default: all)")
+    options.complete_with(names, options.protocols)
+    parser.add_argument("--setting", metavar="NAME", help="this setting of the run only (default: all)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of guesses (default: 0)")
+    parser.add_argument("--list", type=int, default=20, metavar="N", help="list so many differing replies (20)")
+    parser.add_argument("--csv", metavar="FILE", help="write all differing replies")
+    parser.add_argument("--out", metavar="DIR", help="write the figure and the tables here")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sfllava.analysis import protocol_tables as tables
+    from sfllava.analysis.protocols import read_by_protocols
+    from sfllava.files import as_csv, folder_of_parts, write_file
+
+    if arguments.list < 0:
+        raise SfllavaError(f"--list must be at least 0, got {arguments.list}")
+    readings = read_by_protocols(arguments.run_folder, arguments.protocol, arguments.setting, arguments.seed)
+    accuracy, pairs = tables.protocol_accuracy(readings), tables.protocol_pairs(readings)
+    differing = tables.read_differently(readings)
+    print(tables.format_protocols(readings, accuracy, pairs, differing, arguments.list))
+    if arguments.csv:
+        write_file(Path(arguments.csv), as_csv(differing).encode())
+    if arguments.out:
+        from sfllava.plots.protocols import protocols_figure
+        from sfllava.plots.static import save
+
+        figure = protocols_figure(accuracy)
+        with folder_of_parts(Path(arguments.out)) as parts:
+            for name, table in {"protocols": accuracy, "protocol_pairs": pairs, "differing": differing}.items():
+                write_file(parts / f"{name}.csv", as_csv(table).encode())
+            for kind in ("svg", "pdf", "png"):
+                save(figure, parts / f"protocols.{kind}")
+    return 0

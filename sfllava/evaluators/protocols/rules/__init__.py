@@ -1,0 +1,1 @@
+"""Requests and rules that several evaluation tools have in common."""

@@ -1,0 +1,173 @@
+"""Questions about clips, and with subtitles, from the question file to the prompt, on real clips with the tiny model."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from shell import sfllava
+
+from sfllava.benchmarks import load_benchmark
+from sfllava.benchmarks.subtitles import read_subtitles
+from sfllava.models.base import ModelInfo
+from sfllava.models.load import load_model
+from sfllava.runs import worker
+from sfllava.runs.check import check
+from sfllava.runs.evaluate import evaluate
+from sfllava.runs.run_folder import read_rows, read_run
+from sfllava.settings import Setting
+from sfllava.types import Clip
+
+RAFT, GYM, PANDA = "QzulzuWr0Zw_20_45", "rlQ2kW-FvMk_66_79", "ysTmUTQ5wZE_17_45"
+SECONDS = {RAFT: 25.07, GYM: 13.01, PANDA: 27.6}
+SMALL = Setting(8, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2")
+BOUNDS = {
+    "c1": (RAFT, 5, 9),
+    "c2": (RAFT, 15.5, None),
+    "c3": (RAFT, None, 2),
+    "c4": (RAFT, 40, 50),
+    "c5": (GYM, 10, 60),
+    "c6": (PANDA, None, None),
+}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_model("tiny")
+
+
+@pytest.fixture
+def questions(tmp_path):
+    """A user's file with bounds: four clips of one video, one of them outside it, and one that ends after its video."""
+    with (tmp_path / "mine.csv").open("w", newline="") as file:
+        write = csv.writer(file)
+        write.writerow(["question_id", "video_name", "question", "answer", "a0", "a1", "start", "end", "subtitles"])
+        for key, (video, start, end) in BOUNDS.items():
+            bounds = ["" if bound is None else bound for bound in (start, end)]
+            write.writerow([key, video, "what is it?", "a dog", "a raft", "a dog", *bounds, f"{video}.srt"])
+    return tmp_path / "mine.csv"
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The decoded video of each job, by the name of the job."""
+    found = {}
+
+    class Spy(worker.EncodedVideo):
+        def __init__(self, model, job, video):
+            found[job.video] = video
+            super().__init__(model, job, video)
+
+    monkeypatch.setattr(worker, "EncodedVideo", Spy)
+    return found
+
+
+def test_frames_are_those_of_the_clip(shared, tiny, questions, decoded, tmp_path):
+    benchmark = load_benchmark("choice", questions, shared / "clips")
+    evaluate(tiny, benchmark, [SMALL, Setting(4, SMALL.aggregation, "four")], tmp_path / "run", max_new_tokens=2,
+             progress=False)  # fmt: skip
+    assert len(decoded) == 5  # all but the clip outside its video
+    seen = []
+    for key, (name, start, end) in BOUNDS.items():
+        if key == "c4":
+            continue
+        clip = None if start is end is None else Clip(start, end)
+        video = decoded[f"{name}, {clip}" if clip else name]
+        half = 0.5 / video.fps
+        assert len(video.indices) >= 8
+        assert video.pts_seconds.min() >= (start or 0) - half
+        assert video.pts_seconds.max() <= min(end or 99, SECONDS[name]) + half
+        seen.append(video.frames)
+    # the middle of the first clip is not that of the whole video: the pixels differ, too
+    assert not any(np.array_equal(seen[0], other) for other in seen[1:])
+    rows = {(row["id"], row["setting"]): row for row in read_rows(tmp_path / "run")}
+    assert len(rows) == 12 and {row["frames"] for row in rows.values() if not row["error"]} == {4, 8}
+    for (key, _), row in rows.items():
+        assert bool(row["error"]) == (key == "c4")
+    assert rows["c1", SMALL.name]["clip"] == {"start": 5.0, "end": 9.0} and "clip" not in rows["c6", SMALL.name]
+
+
+def test_from_the_command_line_a_clip_outside_its_video_fails_alone(shared, questions, tmp_path):
+    where = ("choice", "--questions", questions, "--videos", shared / "clips")
+    checked = sfllava("check", *where)
+    assert checked.returncode == 1 and "found and readable 3, missing 0" in checked.stdout
+    outside = f"outside: {RAFT}: the clip from 40 s to 50 s is outside the video, which has 25.0667 s (1 questions)"
+    assert outside in checked.stdout
+    assert "clips that end after their video, and are cut there: 1" in checked.stdout
+    options = ("--model", "tiny", "--frames", 8, "--aggregation", SMALL.aggregation, "--max-new-tokens", 2)
+    done = sfllava("evaluate", *where, *options, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "6 questions, 5 answered, 1 failed" in done.stdout and f"failed 1 x: {shared}" in done.stdout
+    (failed,) = [row for row in read_rows(tmp_path / "run") if row["error"]]
+    assert failed["id"] == "c4" and "clip from 40 s to 50 s is outside the video" in failed["error"]
+
+
+SRT = """1
+00:00:00,000 --> 00:00:01,500
+<font color="white">before the raft</font>
+
+2
+00:00:05,500 --> 00:00:07,000
+we paddle {hard}
+
+3
+00:00:07,350 --> 00:00:07,650
+too short to be seen
+
+4
+00:00:08,000 --> 00:00:30,000
+<i>the river</i> bends
+"""
+
+
+def test_the_prompt_has_the_subtitles_that_cover_sampled_frames(
+    shared, tiny, questions, decoded, tmp_path, monkeypatch
+):
+    subtitles = tmp_path / "subtitles"
+    subtitles.mkdir()
+    (subtitles / f"{RAFT}.srt").write_text(SRT)
+    (subtitles / f"{PANDA}.srt").write_text("broken")
+    texts = {}
+    prompt_ids = ModelInfo.prompt_ids
+
+    def spy(self, question, prompt=None):
+        ids = prompt_ids(self, question, prompt)
+        texts[question.id] = "".join(prompt.pieces(question))
+        return ids
+
+    monkeypatch.setattr(ModelInfo, "prompt_ids", spy)
+    benchmark = load_benchmark("choice", questions, shared / "clips", subtitles=subtitles)
+    evaluate(tiny, benchmark, SMALL, tmp_path / "run", max_new_tokens=2, progress=False, subtitles=True)
+    plain = texts["c5"]
+    assert texts["c6"] == texts["c4"] == plain and "Subtitles" not in plain
+
+    def shows(*lines):
+        return plain.replace("\n", "\n".join(["", "Subtitles of the video:", *lines, ""]), 1)
+
+    assert texts["c1"] == shows("we paddle {hard}", "the river bends")
+    assert texts["c2"] == shows("the river bends") and texts["c3"] == shows("before the raft")
+    # no sampled frame of 5 to 9 s is between 7.35 and 7.65 s
+    seconds = decoded[f"{RAFT}, 5 s to 9 s"].pts_seconds
+    covered = [s.text for s in read_subtitles(subtitles / f"{RAFT}.srt") if any(s.start <= t <= s.end for t in seconds)]
+    assert covered == ["we paddle {hard}", "the river bends"] and len(seconds) == 8
+    rows = {row["id"]: row for row in read_rows(tmp_path / "run")}
+    assert rows["c1"]["subtitles"] == 2 and rows["c2"]["subtitles"] == 1 and "subtitle_error" not in rows["c1"]
+    # without subtitles the question is asked all the same, and the row says why
+    assert f"{GYM}.srt: no such subtitles in {subtitles}" in rows["c5"]["subtitle_error"]
+    assert f"{PANDA}.srt: has no subtitles" in rows["c6"]["subtitle_error"]
+    assert all(rows[key]["prediction"] is not None and not rows[key]["error"] for key in ("c5", "c6"))
+    found = check(benchmark, progress=False)
+    assert "subtitles  2 of 3 files" in str(found) and f"unreadable subtitles: {subtitles}/{PANDA}.srt" in str(found)
+
+
+def test_a_run_says_which_questions_are_flawed(shared, tiny, tmp_path):
+    header = "video_id,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n"
+    rows = "".join(f"{PANDA},9,4,4,what is {i},{answer},{i},CW,a,b,c,d,e\n" for i, answer in enumerate(("a", "six")))
+    (tmp_path / "test.csv").write_text(header + rows)
+    benchmark = load_benchmark("nextgqa", tmp_path / "test.csv", shared / "clips")
+    result = evaluate(tiny, benchmark, SMALL, tmp_path / "run", max_new_tokens=2, progress=False)
+    scores = result.scores[SMALL.name]
+    assert scores["questions"] == 2 and scores["answered"] == 2
+    (flaw,) = read_run(tmp_path / "run")["sessions"][0]["question_flaws"]
+    assert flaw.endswith("every reply is wrong: 1 (nextgqa/1)")
