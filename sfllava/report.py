@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sfllava.analysis.breakdown import breakdowns, headlines
 from sfllava.analysis.compare import by_benchmark, describe_findings, paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs, failures
@@ -54,8 +55,9 @@ def tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
 
     Returns:
         Name -> table: `accuracy`, `costs` and `failures`; `differences` if there are several settings; `types` if there
-        are several question types. If settings cannot be compared, for example in an unfinished run, `differences` is
-        the reason.
+        are several question types; `by_duration` and the like if there are several of such groups; `headlines` if a
+        benchmark reports another number than the accuracy over all questions. If settings cannot be compared, for
+        example in an unfinished run, `differences` is the reason.
     """
     found: dict[str, pd.DataFrame | str] = {
         "accuracy": accuracy(results, ("benchmark", "name")), "costs": costs(results), "failures": failures(results),
@@ -69,7 +71,9 @@ def tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
             found["differences"] = f"none, since {error}"
     if len(set(results["type"])) > 1:
         found["types"] = accuracy(results, ("benchmark", "name", "type"))
-    return found
+    found |= {f"by_{column}": table for column, table in breakdowns(results).items() if column != "type"}
+    official = headlines(results)
+    return found | ({"headlines": official} if len(official) else {})
 
 
 def report(run: str | Path) -> Path:

@@ -90,7 +90,7 @@ class Verdict:
     chosen: int | None = None
     judge: str = ""
     score: float | None = None
-    """0 to 5, fractions kept."""
+    """On the scale of the rubric, such as 0 to 5, fractions kept; None for a rubric that gives none."""
     reply: str = ""
     model: str = ""
     """The exact name that was asked for."""

@@ -6,8 +6,9 @@ import asyncio
 import json
 from pathlib import Path
 
-from sfllava.evaluators.judges.base import JudgeRequest, load_rubric
+from sfllava.evaluators.judges.base import JudgeRequest
 from sfllava.evaluators.judges.openai import OpenAIJudge
+from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.runs.judge import judge
 from sfllava.runs.verdicts import read_verdicts
 

@@ -32,6 +32,7 @@ CORE = {
     "sampler/pyav.py": "tests/sampler",
     "aggregators": "tests/aggregators",
     "analysis/stats.py": "tests/analysis",
+    "analysis/strata.py": "tests/analysis",
     "analysis/results.py": "tests/analysis",
     "analysis/agreement.py": "tests/analysis",
     "runs/scoring.py": "tests/runs/test_scoring.py tests/runs/test_evaluate.py",

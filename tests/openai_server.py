@@ -97,12 +97,19 @@ def content_of(body: dict[str, Any]) -> str:
 
 def verdict_of(body: dict[str, Any]) -> dict[str, Any]:
     """The server's honest opinion: by the texts between the marks, whatever they say."""
+    asked = body["messages"][-1]["content"].rpartition("Reply with")[2]
     texts = {name: text.lower().strip() for _, name, text in _BLOCK.findall(body["messages"][-1]["content"])}
+    if "caption" in texts:  # the option whose last quoted value is in the caption
+        options = {line[0].upper(): line.split("'")[-2] for line in texts["information"].splitlines()}
+        fits = [letter for letter, value in options.items() if value in texts["caption"]]
+        return {"choice": fits[0] if len(fits) == 1 else "none"}
     reference = texts.get("reference", "")
     said = [text for name, text in texts.items() if name.startswith("candidate")]
     right = sum(bool(reference) and reference in text for text in said)
     score = 4.5 * right / max(1, len(said)) + 0.3
-    wants_yes = '"correct"' in body["messages"][-1]["content"].rpartition("Reply with")[2]
+    if "from 1 to 5" in asked:
+        score = 1 + 4 * right / max(1, len(said))
+    wants_yes = '"correct"' in asked
     return ({"correct": "yes" if right else "no"} if wants_yes else {}) | {"score": round(score, 2)}
 
 
@@ -113,6 +120,8 @@ def complete(state: _State, body: dict[str, Any], fault: str = "") -> dict[str, 
         text = repr(verdict) if behaviour.style == "dict" else f"I think that\n```\n{verdict!r}\n```\nis fair."
     if fault == "wrong_json":
         text = "The candidate deserves {'score': a lot"
+    if fault == "zero":  # on a scale that begins at 1
+        text = '{"score": 0}'
     if fault == "duplicate":
         text = text + "\n" + text
     if behaviour.echo:
@@ -186,7 +195,7 @@ async def answer_chat(state: _State, body: dict[str, Any], headers: dict[str, st
         raise _Drop(whole[: len(whole) - 40])
     if fault == "reset":
         raise _Drop
-    if fault not in ("wrong_json", "refusal"):
+    if fault not in ("wrong_json", "refusal", "zero"):
         state.completed[content] += 1
     return whole
 

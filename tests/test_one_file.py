@@ -62,10 +62,18 @@ FAMILY = ReversedFamily(LlavaNextForConditionalGeneration, LlavaNextConfig, (), 
     "sfllava/benchmarks/mine.py": '''
 """Questions of one's own."""
 
-from sfllava.benchmarks.base import Spec
+from sfllava.benchmarks.spec import Spec
 
-SPEC = Spec(name="mine", task="open", questions=("mine.csv",), videos=("mine",))
+SPEC = Spec(name="mine", task="open", questions=("mine.csv",), videos=("mine",), rubrics={"": ("kindness",)})
 ''',
+    "sfllava/evaluators/judges/rubrics/kindness.txt": """
+needs: question, answer, prediction
+reply: correct, score 1 to 10
+--- system ---
+Be kind.
+--- user ---
+{question} {answer} {prediction}
+""",
     "sfllava/evaluators/judges/generous.py": '''
 """A judge that finds everything right."""
 
@@ -140,7 +148,7 @@ def sfllava(folder, *words):
 
 
 def test_each_kind_of_part_is_one_new_file(tree):
-    """A method, a family and a benchmark in an ablation, a judge of its run, and a figure of both settings."""
+    """A method, a family and a benchmark in an ablation, a judge of its run by a rubric, and a figure of both settings."""
     model = ("--model", "model", "--root", ".", "--max-new-tokens", "4", "--rows-only")
     sfllava(tree, "ablate", "steps", *model, "--out", "run")
     run = tree / "run"
@@ -151,6 +159,8 @@ def test_each_kind_of_part_is_one_new_file(tree):
     assert all(row["visual_tokens"] == settings[row["setting"]]["budget"] for row in rows)
     assert read_run(run)["sessions"][0]["layout"] == "transformers"
     assert "6 judged" in sfllava(tree, "judge", "run", "--judge", "generous")
-    assert all(verdict["correct"] for verdict in read_verdicts(run / "verdicts-generous.jsonl"))
+    verdicts = list(read_verdicts(run / "verdicts-generous.jsonl"))
+    assert all(verdict["correct"] and verdict["rubric"] == "kindness" for verdict in verdicts)
+    assert "kindness 100.0 % [" in sfllava(tree, "judges", "run")
     made = sfllava(tree, "figures", "run", "--only", "rows", "--out", "drawn")
     assert "rows.svg" in made and (tree / "drawn/rows.png").stat().st_size > 1000

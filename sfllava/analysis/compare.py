@@ -5,23 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from sfllava.analysis import stats
+from sfllava.analysis.breakdown import group_labels, headline_of, headlines
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
 from sfllava.runs.run_folder import AskedQuestions, RunError, asked_questions
 
 
-def paired_differences(results: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
+def paired_differences(results: pd.DataFrame, reference: str | None = None, groups: Sequence[str] = ()) -> pd.DataFrame:
     """Compare each pair of settings, or each setting with a reference, on the same questions.
 
     Args:
         results: from `load_results`.
         reference: name of the setting that all others are compared with. Default: all pairs.
+        groups: the columns that define a group; the means of the groups' accuracies are then compared. Default: the
+            accuracies over all questions.
 
     Returns:
         One row per pair. points: accuracy of `setting` minus that of `other`, in percentage points, with its interval
@@ -35,7 +38,7 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None) -> p
     names = list(results["name"].cat.remove_unused_categories().cat.categories) if len(results) else []
     if reference is not None and reference not in names:
         raise RunError(f"no setting is called {reference!r}; choose from {', '.join(names)}")
-    by_name = {n: _indexed(part) for n, part in results.groupby("name", sort=False, observed=True)}
+    by_name = {n: _indexed(part, groups) for n, part in results.groupby("name", sort=False, observed=True)}
     pairs = [
         (one, other)
         for i, one in enumerate(names)
@@ -50,17 +53,7 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None) -> p
                 f"{one} and {other} were not asked the same questions: {len(first)} and {len(second)} rows, of which "
                 f"{len(first.index.intersection(second.index))} agree"
             )
-        found = stats.difference(first["correct"], second["correct"], first["video"])
-        mean = found.estimate
-        rows.append(
-            {"setting": one, "other": other, "points": 100 * mean.mean, "low": 100 * mean.low, "high": 100 * mean.high}
-            | {
-                "p": found.p,
-                "min_detectable_effect": 100 * found.min_detectable_effect,
-                "questions": mean.n,
-                "videos": mean.videos,
-            }
-        )
+        rows.append({"setting": one, "other": other} | _difference(first, second, bool(groups)))
     columns = ["setting", "other", "points", "low", "high", "p", "min_detectable_effect", "questions", "videos"]
     table = pd.DataFrame(rows, columns=columns)
     table.insert(6, "p_holm", stats.holm(table["p"].to_numpy(float)) if len(table) else [])
@@ -68,11 +61,27 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None) -> p
     return table
 
 
-def _indexed(part: pd.DataFrame) -> pd.DataFrame:
+def _difference(first: pd.DataFrame, second: pd.DataFrame, grouped: bool) -> dict[str, float]:
+    """Return the paired difference of two settings, in points, from tables that `_indexed` made."""
+    groups = first["group"].to_numpy() if grouped else None
+    found = stats.difference(first["correct"], second["correct"], first["video"], groups=groups)
+    mean = found.estimate
+    return {
+        "points": 100 * mean.mean,
+        "low": 100 * mean.low,
+        "high": 100 * mean.high,
+        "p": found.p,
+        "min_detectable_effect": 100 * found.min_detectable_effect,
+        "questions": mean.n,
+        "videos": mean.videos,
+    }
+
+
+def _indexed(part: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     index = pd.MultiIndex.from_arrays([part["benchmark"].astype(str), part["key"].astype(str)])
     # a video is one cluster, whatever the types of its questions
     plain = pd.DataFrame({"correct": part["correct"].to_numpy(), "video": part["video"].astype(str).to_numpy()}, index)
-    return plain.sort_index()
+    return plain.assign(group=group_labels(part, groups) if groups else "").sort_index()
 
 
 def describe_findings(results: pd.DataFrame, reference: str | None = None, gaps: pd.DataFrame | None = None) -> str:
@@ -152,6 +161,8 @@ def _describe_differences(table: pd.DataFrame) -> list[str]:
 def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str | None = None) -> str:
     """Return what `sfllava compare` prints: accuracies, paired differences, and the findings in words.
 
+    Where the benchmark has a headline, its table and its paired differences follow those of the accuracy.
+
     Args:
         runs: the run folders.
         reference: as for `paired_differences`.
@@ -169,13 +180,31 @@ def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str
             raise RunError(
                 f"{first} and {run} were not asked the same questions: {_asked(asked[first])} against {_asked(what)}"
             )
-    shown = accuracy(results).round(1)
     gaps = paired_differences(results, reference)
-    text = [shown.to_string(index=False)]
-    if len(gaps):
-        digits = {"points": 1, "low": 1, "high": 1, "p": 4, "p_holm": 4, "min_detectable_effect": 1}
-        text += ["", gaps.drop(columns=["questions", "videos"]).round(digits).to_string(index=False)]
+    text = [accuracy(results).round(1).to_string(index=False), *_differences(gaps)]
+    official = headlines(results)
+    if len(official):
+        headline = headline_of(str(official["benchmark"].iloc[0]))
+        assert headline is not None
+        text += ["", f"{headline.name}, the mean of the accuracies of its groups:", *_headline_lines(official)]
+        text += _differences(paired_differences(results, reference, headline.groups))
     return "\n".join([*text, "", describe_findings(results, reference, gaps)])
+
+
+def _differences(gaps: pd.DataFrame) -> list[str]:
+    if not len(gaps):
+        return []
+    digits = {"points": 1, "low": 1, "high": 1, "p": 4, "p_holm": 4, "min_detectable_effect": 1}
+    return ["", gaps.drop(columns=["questions", "videos"]).round(digits).to_string(index=False)]
+
+
+def _headline_lines(official: pd.DataFrame) -> list[str]:
+    """Return the table of headlines of one benchmark, and below it what is missing in which setting."""
+    shown = official.drop(columns=["benchmark", "headline", "missing"]).round(1)
+    missing = dict(zip(official["name"].astype(str), official["missing"]))
+    alike = len(set(missing.values())) == 1
+    notes = {"" if alike else f"{name}: ": text for name, text in missing.items() if text}
+    return [shown.to_string(index=False), *(f"{name}{text}" for name, text in notes.items())]
 
 
 def _asked(what: AskedQuestions) -> str:

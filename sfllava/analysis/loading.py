@@ -15,14 +15,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sfllava.benchmarks.base import Spec, load_spec
+from sfllava.benchmarks.base import load_spec
+from sfllava.benchmarks.spec import Spec
 from sfllava.evaluators import find_evaluator
+from sfllava.evaluators.base import Evaluator
+from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.files import printable
+from sfllava.runs.identity import USUAL_TASKS
 from sfllava.runs.run_folder import RunError, read_rows, read_run
-from sfllava.runs.verdicts import judge_names, read_items, read_verdicts, verdict_key, verdicts_path
+from sfllava.runs.verdicts import (
+    judge_names,
+    read_items,
+    read_verdicts,
+    rubrics_by_type,
+    verdict_key,
+    verdicts_path,
+)
 from sfllava.types import Task
 
 _TEXTS = ("run", "benchmark", "setting", "key", "video", "type", "reason")
+_COLUMNS = {
+    *_TEXTS, "name", "panel", "tokens", "seconds", "correct", "unparsable", "failed", "questions", "videos", "accuracy",
+    "low", "high", "not_asked",
+}  # fmt: skip
+"""Names that this table, or a table made from it, has for something else than a group."""
 COSTS = "costs.json"
 Grade = Callable[[dict[str, Any]], tuple[bool, bool]]
 """Maps a row to whether its answer is correct, and whether it could be parsed."""
@@ -38,14 +54,15 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
 
     Returns:
         A table with one row per question and setting, and the columns run, benchmark, setting, key, video, type,
-        tokens, correct, unparsable, failed, reason, seconds and name. The name is the setting's, preceded by the run's
-        if several runs on the benchmark have that setting. Failed and unparsable answers are not correct.
-        `.attrs["runs"]` has each run's identity and measured costs. `.attrs["settings"]` has the number of rows of each
-        setting, which may be 0.
+        tokens, correct, unparsable, failed, reason, seconds and name, and one for each group that questions have, such
+        as duration, which is empty for the others. The name is the setting's, preceded by the run's if several runs on
+        the benchmark have that setting. Failed and unparsable answers are not correct. `.attrs["runs"]` has each run's
+        identity and measured costs. `.attrs["settings"]` has the number of rows of each setting, which may be 0.
+        `.attrs["groups"]` has the names of the columns of groups.
 
     Raises:
-        RunError: A benchmark has no offline score, a run is given twice, a line is not a row, or the judge has not
-            judged all predictions.
+        RunError: A benchmark or a question has no offline score, a run is given twice, a line is not a row, a group has
+            the name of another column, or the judge has not judged all predictions.
     """
     folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     columns, facts = _Columns(), {}
@@ -53,14 +70,17 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
         about = read_run(folder)
         identity = about["identity"]
         spec = load_spec(identity["benchmark"])
-        grade = _grade_by_judge(folder, judge, spec.task) if judge else _grade_offline(folder, spec.task)
-        ablations = [session["ablation"] for session in about.get("sessions", []) if session.get("ablation")]
-        facts[label] = identity | {"costs": _read_costs(folder), "ablation": ablations[-1] if ablations else None}
+        grade = _grade_by_judge(folder, judge, spec) if judge else _grade_offline(folder, spec.task)
+        facts[label] = identity | {"costs": _read_costs(folder)}
+        for name in ("ablation", "headline_sizes"):
+            said = [session[name] for session in about.get("sessions", []) if session.get(name)]
+            facts[label][name] = said[-1] if said else None
         for row in read_rows(folder):
-            columns.append(row, label, spec, grade)
+            columns.append(row, label, spec, grade, folder)
     table = columns.table()
     table.attrs["settings"] = _add_names(table, facts)
     table.attrs["runs"] = facts
+    table.attrs["groups"] = columns.groups()
     return table
 
 
@@ -69,10 +89,12 @@ class _Columns:
 
     def __init__(self) -> None:
         self._texts = {column: _TextColumn() for column in _TEXTS}
+        self._groups: dict[str, _TextColumn] = {}
         self._numbers = {"tokens": array("d"), "seconds": array("d")}
         self._flags = {name: array("b") for name in ("correct", "unparsable", "failed")}
 
-    def append(self, row: dict[str, Any], run: str, spec: Spec, grade: Grade) -> None:
+    def append(self, row: dict[str, Any], run: str, spec: Spec, grade: Grade, folder: Path) -> None:
+        self._append_groups(row, folder)
         reason = row["error"] or ("no prediction" if row["prediction"] is None else "")
         correct, parsed = (False, True) if reason else grade(row)
         self._flags["correct"].append(correct)
@@ -89,8 +111,24 @@ class _Columns:
         self._texts["type"].append(spec.types.get(row["type"], row["type"]))
         self._texts["reason"].append(reason)
 
+    def _append_groups(self, row: dict[str, Any], folder: Path) -> None:
+        groups = row.get("groups") or {}
+        if not isinstance(groups, dict) or not all(isinstance(value, str) for value in groups.values()):
+            raise RunError(f"{folder}: question {row['key']}: groups must be texts by name, got {groups!r:.80}")
+        for name in [name for name in groups if name not in self._groups]:
+            if name in _COLUMNS or not name.isidentifier():
+                where = f"{folder}: question {row['key']}"
+                raise RunError(f"{where}: a group's name must be a word that is no other column, got {name!r:.80}")
+            self._groups[name] = _TextColumn(len(self._flags["failed"]))
+        for name, column in self._groups.items():
+            column.append(groups.get(name, ""))
+
+    def groups(self) -> list[str]:
+        return list(self._groups)
+
     def table(self) -> pd.DataFrame:
-        data: dict[str, Any] = {column: values.categories() for column, values in self._texts.items()}
+        texts = self._texts | self._groups
+        data: dict[str, Any] = {column: values.categories() for column, values in texts.items()}
         data |= {name: np.frombuffer(values) if values else np.empty(0) for name, values in self._numbers.items()}
         data |= {name: np.array(values, dtype=bool) for name, values in self._flags.items()}
         return pd.DataFrame(data)
@@ -118,11 +156,11 @@ def _add_names(table: pd.DataFrame, facts: dict[str, Any]) -> list[dict[str, Any
 
 
 class _TextColumn:
-    """A column of texts that stores equal texts once."""
+    """A column of texts that stores equal texts once; its first `empty` texts are empty."""
 
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-        self._values = array("i")
+    def __init__(self, empty: int = 0) -> None:
+        self._codes: dict[str, int] = {"": 0} if empty else {}
+        self._values = array("i", [0]) * empty
 
     def append(self, text: str) -> None:
         self._values.append(self._codes.setdefault(text, len(self._codes)))
@@ -151,18 +189,37 @@ def _names(pairs: list[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]
 
 
 def _grade_offline(folder: Path, task: Task) -> Grade:
-    """Return the strict offline rule of a task."""
-    evaluator = find_evaluator(task)
-    if evaluator is None:
+    """Return the strict offline rule of each row's task; `task` is the benchmark's."""
+    if find_evaluator(task) is None:
         raise RunError(f"{folder}: no offline score for a {task} benchmark; its predictions need a judge")
-    grade = evaluator.grade_quickly
-    return lambda row: grade(row["answer"], row.get("options") or (), row["prediction"])
+    known: dict[str, Evaluator | None] = {}
+
+    def grade(row: dict[str, Any]) -> tuple[bool, bool]:
+        own = _task_of(row, task)
+        if own not in known:
+            known[own] = find_evaluator(own)
+        evaluator = known[own]
+        if evaluator is None:
+            raise RunError(f"{folder}: question {row['key']}: no offline score for a {own} question; it needs a judge")
+        return evaluator.grade_quickly(row["answer"], row.get("options") or (), row["prediction"])
+
+    return grade
 
 
-def _grade_by_judge(folder: Path, judge: str, task: Task) -> Grade:
+def _task_of(row: dict[str, Any], task: Task) -> Task:
+    """Return the task of a row: its own, or one that the benchmark's name and the options tell."""
+    return row.get("task") or (task if task in USUAL_TASKS else "choice" if row.get("options") else "open")
+
+
+def _grade_by_judge(folder: Path, judge: str, spec: Spec) -> Grade:
     """Return a rule that looks up a judge's verdicts; these can always be parsed."""
-    if task != "open":
-        raise RunError(f"{folder}: a judge's yes or no needs open questions, got a {task} benchmark")
+    chosen = rubrics_by_type(folder)
+    if any(len(names) != 1 or not load_rubric(names[0]).gives_correct for names in chosen.values()):
+        listed = ", ".join(name for names in chosen.values() for name in names)
+        raise RunError(
+            f"{folder}: needed a rubric that says whether an answer is correct, got {listed} of {spec.name}; see its "
+            "scores with `sfllava judges`"
+        )
     path = verdicts_path(folder, judge)
     if not path.exists():
         raise RunError(f"{path}: no verdicts by this judge; there are {', '.join(judge_names(folder)) or 'none'}")

@@ -19,6 +19,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
+from sfllava.analysis.strata import Strata
+
 FEWEST_VIDEOS = 6
 """With fewer, no difference is significant: the smallest p-value of n sign flips is 2 / 2**n, 0.0625 for 5 videos."""
 _FLIPS = 4999
@@ -58,30 +60,46 @@ def mean(values: np.ndarray, videos: np.ndarray, low: float, high: float) -> Est
         low: the smallest possible value.
         high: the largest possible value.
     """
-    value, error, groups = _mean_error(values, videos)
+    return group_mean(values, np.zeros(len(values)), videos, low, high)
+
+
+def group_mean(
+    values: np.ndarray, groups: np.ndarray, videos: np.ndarray, low: float = 0.0, high: float = 1.0
+) -> Estimate:
+    """The mean of the means of groups, all of equal weight, with the interval of `mean`.
+
+    Groups are strata: the jackknife leaves a video out of each group that it is in. A group about one video has no
+    spread to measure, so its video counts by its distance from the mean of all groups, as in collapsed strata. With one
+    group this is `mean`.
+
+    Args:
+        values: (N) scores, or 1 for right and 0 for wrong.
+        groups: (N) the group of each.
+        videos: (N) the video of each; a video may have questions in several groups.
+        low: the smallest possible value.
+        high: the largest possible value.
+    """
     values, n = np.asarray(values, float), len(values)
-    if groups < 2:
-        return Estimate(value, low, high, error, n, groups)
-    owner = np.unique(videos, return_inverse=True)[1]
-    sizes = np.bincount(owner)
-    least = n**2 / (sizes**2).sum() * _known_from(groups - 1)
+    strata = _strata(values, groups, videos)
+    value, error, count, degrees = strata.mean, strata.error(), strata.videos, strata.degrees()
+    if count < 2:
+        return Estimate(value, low, high, error, n, count)
     if values.min() == values.max():
-        missed = unseen(least)
-        return Estimate(value, value - missed * (value - low), value + missed * (high - value), error, n, groups)
-    without = np.bincount(owner, values - value) / (1 - sizes / n)  # the change of the mean without a video, times -n
-    variance = (groups - 1) / groups * (without**2).sum() / n**2
-    kurtosis = groups * (without**4).sum() / max((without**2).sum() ** 2, _TINY)
-    degrees = min(groups - 1, groups / max(kurtosis - 1, _TINY))
+        missed = unseen(_known_from(degrees) / strata.variance_if_alike(np.ones(strata.groups)))
+        return Estimate(value, value - missed * (value - low), value + missed * (high - value), error, n, count)
+    without, deviations = strata.changes(), strata.deviations(high - low)
+    variance = max((without**2).sum(), strata.variance_if_independent(deviations))
+    kurtosis = count * (without**4).sum() / max((without**2).sum() ** 2, _TINY / n**4)
     proportion = (value - low) / (high - low)
-    spread = (
-        proportion * (1 - proportion) * (high - low) ** 2
-    )  # the variance of answers that are either `low` or `high`
-    by_error = spread / max(variance, values.var() / n)
-    worth = max(by_error * _known_from(degrees), min(least * spread / values.var(), by_error * _known_from(groups - 1)))
+    # the variance of answers that are either `low` or `high`
+    spread = proportion * (1 - proportion) * (high - low) ** 2
+    by_error = spread / variance
+    least = _known_from(degrees) * min(spread / strata.variance_if_alike(deviations), by_error)
+    worth = max(by_error * _known_from(min(degrees, count / max(kurtosis - 1, _TINY))), least)
     first = stats.beta.ppf(0.025, proportion * worth, worth * (1 - proportion) + 1)
     last = stats.beta.ppf(0.975, proportion * worth + 1, worth * (1 - proportion))
     start, end = (low + (high - low) * float(at) for at in (first, last))
-    return Estimate(value, start, end, error, n, groups)
+    return Estimate(value, start, end, error, n, count)
 
 
 @dataclass(frozen=True)
@@ -94,7 +112,9 @@ class Difference:
     """The true difference that would be significant (p < 0.05) in 80 of 100 such data sets; inf for too few videos."""
 
 
-def difference(one: np.ndarray, other: np.ndarray, videos: np.ndarray, limit: float = 1.0) -> Difference:
+def difference(
+    one: np.ndarray, other: np.ndarray, videos: np.ndarray, limit: float = 1.0, groups: np.ndarray | None = None
+) -> Difference:
     """The mean of paired differences, tested by flipping the signs of whole videos.
 
     Where there is no difference each video is as likely to favour one as the other by what it does. p is the share of
@@ -107,27 +127,29 @@ def difference(one: np.ndarray, other: np.ndarray, videos: np.ndarray, limit: fl
         other: (N) values of the other on the same questions.
         videos: (N) the video of each question.
         limit: the largest possible difference, in either direction.
+        groups: (N) the group of each question; the difference is then that of the means of the groups' means.
     """
     gain = np.asarray(one, float) - np.asarray(other, float)
-    value, error, groups = _mean_error(gain, videos)
-    owner = np.unique(videos, return_inverse=True)[1]
-    sums, sizes = np.bincount(owner, gain), np.bincount(owner).astype(float)
+    strata = _strata(gain, np.zeros(len(gain)) if groups is None else groups, videos)
+    value, error, count = strata.mean, strata.error(), strata.videos
+    weights = np.ones(len(gain)) if groups is None else strata.shares * len(gain)
+    sums, sizes = (np.bincount(strata.owner, each) for each in (gain * weights, weights))
     sums[np.abs(sums) < _TINY] = 0.0
     differing = int(np.count_nonzero(sums))
     p = _flip_p(sums[sums != 0])
     low, high = _flip_interval(sums, sizes, limit)
     min_detectable_effect = (
-        (t_quantile(0.975, groups) + t_quantile(0.8, groups)) * error if groups >= FEWEST_VIDEOS else np.inf
+        (t_quantile(0.975, count) + t_quantile(0.8, count)) * error if count >= FEWEST_VIDEOS else np.inf
     )
     if differing < FEWEST_VIDEOS:
-        missed = limit * unseen(groups)
+        missed = limit * unseen(count)
         low, high, min_detectable_effect = min(low, -missed), max(high, missed), max(min_detectable_effect, missed)
     # the test is exact where the interval's flips are drawn: at the border it is the test that says on which side 0 is
     if p >= 0.05:
         low, high = min(low, 0.0), max(high, 0.0)
     elif low <= 0 <= high:
         low, high = (0.0 + _TINY, high) if value > 0 else (low, 0.0 - _TINY)
-    estimate = Estimate(value, max(-limit, low), min(limit, high), error, len(gain), groups)
+    estimate = Estimate(value, max(-limit, low), min(limit, high), error, len(gain), count)
     return Difference(estimate, p, float(min_detectable_effect))
 
 
@@ -204,16 +226,10 @@ def unseen(videos: float) -> float:
     return 1 - 0.025 ** (1 / videos)
 
 
-def _mean_error(values: np.ndarray, videos: np.ndarray) -> tuple[float, float, int]:
-    values = np.asarray(values, float)
-    if not len(values) or len(values) != len(videos):
+def _strata(values: np.ndarray, groups: np.ndarray, videos: np.ndarray) -> Strata:
+    if not len(values) or len(values) != len(videos) or len(values) != len(groups):
         raise ValueError(f"needed values and as many videos, got {len(values)} and {len(videos)}")
-    owner = np.unique(videos, return_inverse=True)[1]
-    groups = int(owner.max()) + 1
-    value = float(values.mean())
-    residuals = np.bincount(owner, values - value)
-    error = float(np.sqrt(groups / (groups - 1) * (residuals**2).sum())) / len(values) if groups > 1 else np.inf
-    return value, error, groups
+    return Strata(values, groups, videos)
 
 
 def _known_from(degrees: float) -> float:

@@ -5,6 +5,6 @@ Columns that may be missing: question_id, question_type, start and end in second
 
 from __future__ import annotations
 
-from sfllava.benchmarks.base import Spec
+from sfllava.benchmarks.spec import Spec
 
 SPEC = Spec(name="choice", task="choice")

@@ -5,9 +5,9 @@ The authors' repository has a script for Google Drive, whose files cannot be fet
 
 from __future__ import annotations
 
-from sfllava.benchmarks.base import Spec
 from sfllava.benchmarks.ig_vlm import LICENCE, ig_vlm_file
 from sfllava.benchmarks.remote_files import Downloads, Videos
+from sfllava.benchmarks.spec import Spec
 
 SPEC = Spec(
     name="egoschema",

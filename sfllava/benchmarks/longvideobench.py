@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sfllava.benchmarks.base import Spec
 from sfllava.benchmarks.choices import text_list
 from sfllava.benchmarks.question_files import choice_question, read_number, read_table
 from sfllava.benchmarks.remote_files import Downloads, RemoteFile, Videos, hub_url
 from sfllava.benchmarks.rows import BenchmarkError, Row
+from sfllava.benchmarks.spec import Spec
 from sfllava.types import Question, Task
 
 _COLUMNS = ("id", "video_path", "question", "correct_choice", "duration_group", "question_category")

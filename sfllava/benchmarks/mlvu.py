@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from sfllava.benchmarks.base import Headline, Spec
 from sfllava.benchmarks.choices import find_letter, find_text, text_list, without_options
 from sfllava.benchmarks.question_files import QuestionsRead, choice_question, describe_flaw, read_table
 from sfllava.benchmarks.remote_files import Downloads, RemoteFile, Videos, hub_url
 from sfllava.benchmarks.rows import BenchmarkError, Row, read_rows, require
+from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.types import Question, Task
 
 # file and folder of each task -> its questions and videos

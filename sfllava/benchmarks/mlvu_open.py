@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sfllava.benchmarks.base import Spec
 from sfllava.benchmarks.mlvu import SPEC as MLVU
 from sfllava.benchmarks.mlvu import read_tasks, task_of
 from sfllava.benchmarks.question_files import QuestionsRead, make_question
 from sfllava.benchmarks.rows import Row
+from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.types import Question, Task
 
 # file and folder of each task -> its questions and videos
@@ -42,4 +42,9 @@ SPEC = Spec(
     counts={f"{stem}.json": counts for stem, counts in _COUNTS.items()},
     read=read_mlvu_open,
     movable_videos=True,
+    headline=Headline("G-Avg", ("type",)),
+    rubrics={
+        "sub_scene": ("ssc_accuracy", "ssc_relevance"),
+        "summary": ("summary_completeness", "summary_reliability"),
+    },
 )

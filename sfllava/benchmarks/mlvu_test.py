@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from sfllava.benchmarks.base import Headline, Spec
 from sfllava.benchmarks.choices import find_text, text_list
 from sfllava.benchmarks.mlvu import flat_question
 from sfllava.benchmarks.question_files import choice_question, read_table
 from sfllava.benchmarks.rows import Row
+from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.types import Question, Task
 
 _COLUMNS = ("video", "question", "candidates", "answer", "question_type", "question_id")

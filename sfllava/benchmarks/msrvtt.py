@@ -6,9 +6,9 @@ not tried. In the archive the videos are below MSRVTT/videos/all.
 
 from __future__ import annotations
 
-from sfllava.benchmarks.base import Spec
 from sfllava.benchmarks.ig_vlm import LICENCE, ig_vlm_file
 from sfllava.benchmarks.remote_files import Downloads, RemoteFile, Videos
+from sfllava.benchmarks.spec import Spec
 
 SPEC = Spec(
     name="msrvtt",

@@ -5,9 +5,9 @@ The address of the videos and their size are those in public download scripts; n
 
 from __future__ import annotations
 
-from sfllava.benchmarks.base import Spec
 from sfllava.benchmarks.ig_vlm import LICENCE, ig_vlm_file
 from sfllava.benchmarks.remote_files import Downloads, RemoteFile, Videos
+from sfllava.benchmarks.spec import Spec
 
 SPEC = Spec(
     name="msvd",

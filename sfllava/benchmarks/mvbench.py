@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from sfllava.benchmarks.base import Headline, Spec
 from sfllava.benchmarks.choices import find_text, text_list
 from sfllava.benchmarks.question_files import choice_question, read_number, read_table
 from sfllava.benchmarks.remote_files import Downloads, RemoteFile, Videos, hub_url
 from sfllava.benchmarks.rows import BenchmarkError, Row
+from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.types import Clip, Question, Task
 
 _CUT = r".*_\d+(\.\d+)?_\d+(\.\d+)?(\.mp4)?"

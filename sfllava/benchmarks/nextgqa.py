@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sfllava.benchmarks.base import Spec
 from sfllava.benchmarks.choices import find_text
 from sfllava.benchmarks.nextqa import SPEC as NEXTQA
 from sfllava.benchmarks.nextqa import VIDEOS_FILE
 from sfllava.benchmarks.question_files import choice_question, read_table
 from sfllava.benchmarks.remote_files import Downloads, RemoteFile, Videos, github_url
 from sfllava.benchmarks.rows import Row
+from sfllava.benchmarks.spec import Spec
 from sfllava.types import Question, Task
 
 _OPTIONS = ("a0", "a1", "a2", "a3", "a4")

@@ -6,9 +6,9 @@ whose list of files was seen; that it has all 570 videos was not checked: `sflla
 
 from __future__ import annotations
 
-from sfllava.benchmarks.base import Spec
 from sfllava.benchmarks.ig_vlm import LICENCE, ig_vlm_file
 from sfllava.benchmarks.remote_files import Downloads, RemoteFile, Videos, hub_url
+from sfllava.benchmarks.spec import Spec
 
 VIDEOS_FILE = RemoteFile(
     "multiple_choice_qa/NExTQA/videos.zip",

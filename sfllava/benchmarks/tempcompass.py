@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sfllava.benchmarks.base import Headline, Spec
 from sfllava.benchmarks.choices import find_text, split_lettered
 from sfllava.benchmarks.question_files import make_question
 from sfllava.benchmarks.remote_files import Downloads, RemoteFile, Videos, github_url, hub_url
 from sfllava.benchmarks.rows import BenchmarkError, Row, read_json, read_rows, require
+from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.types import Question, Task
 
 VIDEO_COUNT = 410

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfllava.benchmarks.base import Headline, Spec
+from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.benchmarks.tempcompass import SPEC as TEMPCOMPASS
 from sfllava.benchmarks.tempcompass import VIDEO_COUNT, read_tempcompass
 
@@ -15,5 +15,6 @@ SPEC = Spec(
     video_count=VIDEO_COUNT,
     read=read_tempcompass,
     headline=Headline("mean over dimensions", ("dimension",)),
+    rubrics={"": ("captioning",)},
     downloads=TEMPCOMPASS.downloads,
 )

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sfllava.benchmarks.base import Spec
 from sfllava.benchmarks.ig_vlm import LICENCE, ig_vlm_file
 from sfllava.benchmarks.question_files import to_question
 from sfllava.benchmarks.remote_files import Downloads, Videos
 from sfllava.benchmarks.rows import BenchmarkError, Row, read_rows
+from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.types import Question, Task
 
 # type -> its CSV files, and the one JSON file that the published code prepares
@@ -88,6 +88,9 @@ SPEC = Spec(
     question_count=1_996 + 499 + 2 * 499,
     video_count=499,
     read=read_vcgbench,
+    headline=Headline("average", ("rubric",)),
+    # correctness, detail, context; temporal understanding; consistency of a pair
+    rubrics={"generic": ("CI", "DO", "CU"), "temporal": ("TU",), "consistency": ("CO",)},
     downloads=Downloads(
         questions=(
             ig_vlm_file(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sfllava.benchmarks.base import Headline, Spec
 from sfllava.benchmarks.choices import find_letter, strip_letters, text_list
 from sfllava.benchmarks.question_files import choice_question, read_table
 from sfllava.benchmarks.remote_files import Downloads, RemoteFile, Videos, hub_url
 from sfllava.benchmarks.rows import Row
+from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.types import Question, Task
 
 _COLUMNS = ("videoID", "question_id", "task_type", "question", "options", "answer", "duration", "domain")

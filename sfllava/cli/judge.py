@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     done = judge(folder, grader, limit_cost=arguments.limit_cost, batch=batch, **sources)
     print(done)
     if done.judged and find_spec("pandas"):
-        from sfllava.analysis.agreement import format_judge_scores, judge_scores, load_verdicts
+        from sfllava.analysis.judge_scores import format_judge_scores, judge_scores, load_verdicts
 
         print(format_judge_scores(judge_scores(load_verdicts(folder, [grader.name]))))
     return 0 if done.complete else 1

@@ -19,17 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from sfllava.analysis import agreement
+    from sfllava.analysis.judge_scores import format_judge_scores, judge_scores, load_verdicts
     from sfllava.files import as_csv, write_file
 
     figure, differing = arguments.figure, arguments.differing
     if figure and Path(figure).suffix not in (".svg", ".pdf", ".png"):
         raise SfllavaError(f"--figure {figure}: needed a file that ends in .svg, .pdf or .png")
-    verdicts = agreement.load_verdicts(arguments.run_folder, arguments.judge)
+    verdicts = load_verdicts(arguments.run_folder, arguments.judge)
     if verdicts.empty:
         raise SfllavaError(f"{arguments.run_folder}: no verdicts; sfllava judge makes them")
-    scores, pairs = agreement.judge_scores(verdicts), agreement.judge_pairs(verdicts)
+    scores, pairs = judge_scores(verdicts), agreement.judge_pairs(verdicts)
     differ = agreement.disagreements(verdicts)
-    print(agreement.format_judge_scores(scores))
+    print(format_judge_scores(scores))
     if pairs:
         print(agreement.format_pairs(pairs))
         print(f"{len(differ)} questions on which they differ" + (f", in {differing}" if differing else ""))

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
-from sfllava.benchmarks.base import Spec, benchmark_names, load_spec
+from sfllava.benchmarks.base import benchmark_names, load_spec
+from sfllava.benchmarks.spec import Spec
 from sfllava.files import Row, RunError
 from sfllava.lmms_bridge.samples import Sample
 from sfllava.prompts import LETTERS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -49,7 +50,10 @@ class Heat:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: lines, points or bars, or a heat map."""
+    """One pair of axes: lines, points or bars, or a heat map.
+
+    A wide panel has a row of its own.
+    """
 
     x_label: str
     y_label: str
@@ -59,6 +63,13 @@ class Panel:
     heat: Heat | None = None
     level: float | None = None
     """Height of a dashed horizontal line labelled chance."""
+    wide: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The names on the x axis; empty where it has numbers."""
+        values = dict.fromkeys(x for series in self.series for x in series.x)
+        return list(map(str, values)) if any(isinstance(x, str) for x in values) else []
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,29 @@ class Chart:
 
 
 ACCURACY = "accuracy, % (95 % interval)"
+
+
+def arrange(panels: Sequence[Panel]) -> tuple[int, int, list[tuple[int, int, int]]]:
+    """Place the panels of a chart in a grid, in their order. A narrow panel that is alone above a wide one is as wide.
+
+    Args:
+        panels: the panels.
+
+    Returns:
+        The rows and columns of the grid, and the row, the column and the number of columns of each panel.
+    """
+    narrow = sum(not panel.wide for panel in panels)
+    mixed = narrow < len(panels)
+    columns = min(2, max(1, narrow)) if mixed or narrow > 3 else narrow
+    places, row, column = [], 0, 0
+    for panel, after in zip(panels, [*panels[1:], None]):
+        if column == columns or (panel.wide and column):
+            row, column = row + 1, 0
+        alone = mixed and not column and (after is None or after.wide)
+        span = columns if panel.wide or alone else 1
+        places.append((row, column, span))
+        column += span
+    return row + 1, columns, places
 
 
 def series_of(table: pd.DataFrame, x: str, name: str, colour: int = 0, mark: Mark = "line") -> Series:
@@ -91,6 +125,12 @@ def series_of(table: pd.DataFrame, x: str, name: str, colour: int = 0, mark: Mar
         name, rows[x].tolist(), rows["accuracy"].tolist(), rows["low"].tolist(), rows["high"].tolist(),
         [hover(row) for row in rows.to_dict("records")], mark, colour,
     )  # fmt: skip
+
+
+def wrap_names(names: Sequence[str]) -> list[list[str]]:
+    """Break the names on an x axis into lines; where there are many, only what is very long has room for a second."""
+    width = 24 if len(names) <= 8 else 40
+    return [textwrap.wrap(name, width) or [""] for name in names]
 
 
 def log_ticks(panel: Panel) -> tuple[list[float], list[str]]:

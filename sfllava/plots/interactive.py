@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from sfllava.files import write_file
-from sfllava.plots.chart import Chart, Panel, Series, log_ticks
+from sfllava.plots.chart import Chart, Panel, Series, arrange, log_ticks, wrap_names
 
 # seaborn's "colorblind" palette, so that both drawings of a chart have the same colours
 _COLOURS = (
@@ -22,13 +22,18 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cros
 
 def render(chart: Chart) -> go.Figure:
     """Render a chart as a plotly figure."""
-    n = len(chart.panels)
-    columns = n if n <= 3 else 2
-    rows = -(-n // columns)
-    figure = make_subplots(rows, columns, subplot_titles=[html.escape(panel.title) for panel in chart.panels])
+    rows, columns, places = arrange(chart.panels)
+    spans = {(row, column): span for row, column, span in places}
+    grid = [[(row, column) for column in range(columns)] for row in range(rows)]
+    cells = [[{"colspan": spans[cell]} if cell in spans else None for cell in line] for line in grid]
+    titles = [html.escape(panel.title) for panel in chart.panels]
+    below = max(_names_height(panel) for panel in chart.panels) + 60  # pixels below a row of axes: names and label
+    height = max(420, 300 + below) * rows
+    gap = below / (height - 60) if rows > 1 else 0
+    figure = make_subplots(rows, columns, specs=cells, subplot_titles=titles, vertical_spacing=gap)
     named: set[str] = set()
     for i, panel in enumerate(chart.panels):
-        at: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
+        at: dict[str, Any] = {"row": places[i][0] + 1, "col": places[i][1] + 1}
         if panel.heat:
             figure.add_trace(_heat(panel), **at)
         for series in panel.series:
@@ -38,22 +43,39 @@ def render(chart: Chart) -> go.Figure:
             where = {"annotation_text": "chance", "annotation_position": "bottom right"}
             figure.add_hline(panel.level, line_dash="dash", line_color="#666", **where, **at)
         figure.update_xaxes(title_text=panel.x_label, **at)
+        if panel.names:
+            texts = ["<br>".join(map(html.escape, lines)) for lines in wrap_names(panel.names)]
+            figure.update_xaxes(tickvals=panel.names, ticktext=texts, **at)
         if panel.log_x:
             ticks, labels = log_ticks(panel)
             figure.update_xaxes(type="log", tickvals=ticks, ticktext=labels, **at)
         # omitted where the panel to the left has the same title, since it would be drawn over that panel
-        repeated = i % columns and chart.panels[i - 1].y_label == panel.y_label
+        repeated = places[i][1] and chart.panels[i - 1].y_label == panel.y_label
         # the same y range in all panels, so that heights can be compared
         figure.update_yaxes(title_text=None if repeated else panel.y_label, matches=None if panel.heat else "y", **at)
     figure.update_layout(
-        template="plotly_white", height=420 * rows, legend={"orientation": "h", "y": -0.25}, margin={"t": 60, "b": 60},
-        barmode="group",
+        template="plotly_white", height=height, margin={"t": 60, "b": below + 40}, barmode="group",
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
     )  # fmt: skip
     if chart.note:
         figure.add_annotation(
-            text=html.escape(chart.note), xref="paper", yref="paper", x=0, y=1.13, showarrow=False, font_size=11
+            text=html.escape(chart.note),
+            xref="paper",
+            yref="paper",
+            x=0,
+            y=1,
+            yshift=28,
+            yanchor="bottom",
+            showarrow=False,
+            font_size=11,
         )
     return figure
+
+
+def _names_height(panel: Panel) -> float:
+    """Return the height in pixels of the names on a panel's x axis, slanted as plotly draws long ones."""
+    sizes = [(6 * max(map(len, lines)), 14 * len(lines)) for lines in wrap_names(panel.names)]
+    return max((0.5 * long + 0.87 * high for long, high in sizes), default=14.0)  # sine and cosine of 30 degrees
 
 
 def _trace(series: Series, first: bool) -> Any:

@@ -1,4 +1,4 @@
-"""The figure of `analysis.agreement`: the scores of each judge, and how well each pair of judges agrees."""
+"""The figure of a run's judges: the scores that each gives, and how well each pair of them agrees."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def judges_agreement(scores: pd.DataFrame, kappas: pd.DataFrame) -> Figure:
     """Draw the scores that each judge gives to a run, and next to them each pair's agreement (Cohen's kappa).
 
     Args:
-        scores: from `agreement.scores`.
+        scores: from `judge_scores`.
         kappas: a square table with the judges' names; NaN where there is no kappa.
 
     Returns:
@@ -26,7 +26,7 @@ def judges_agreement(scores: pd.DataFrame, kappas: pd.DataFrame) -> Figure:
     """
     judges = list(scores["judge"].unique())
     value = "accuracy" if any(scores["accuracy"].notna()) else "score"
-    label = {"accuracy": "accuracy, % (95 % interval)", "score": "score, 0 to 5 (95 % interval)"}[value]
+    label = {"accuracy": "accuracy, % (95 % interval)", "score": "score (95 % interval)"}[value]
     groups = list(dict.fromkeys(zip(scores["setting"], scores["rubric"])))
     settings, rubrics = len(set(scores["setting"])), len(set(scores["rubric"]))
     colours = sns.color_palette("colorblind", len(groups))

@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from sfllava.files import atomic_write
-from sfllava.plots.chart import Chart, Panel, Series, log_ticks
+from sfllava.plots.chart import Chart, Panel, Series, arrange, log_ticks, wrap_names
 
 COLUMN, TEXT = 3.3, 6.9  # width of one column of a two-column paper, and of both, in inches
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
@@ -33,27 +33,29 @@ _METADATA: dict[str, dict[str, Any]] = {
 def render(chart: Chart) -> Figure:
     """Render a chart as a matplotlib figure, closed, so that a notebook shows it only where it is returned."""
     n = len(chart.panels)
-    columns = n if n <= 3 else 2
-    rows = -(-n // columns)
-    width = COLUMN if n == 1 else TEXT
+    rows, columns, places = arrange(chart.panels)
+    width = COLUMN if n == 1 and not chart.panels[0].wide else TEXT
     with sns.axes_style("whitegrid"), matplotlib.rc_context(STYLE):
-        height = (2.6 if n == 1 else 2.5) * rows + 0.3
-        figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
-        axes = list(grid.flat)
+        least = 2.6 if n == 1 else 2.5
+        heights = [least] * rows
+        for panel, (row, _, _) in zip(chart.panels, places):
+            heights[row] = max(heights[row], 2.0 + _names_height(panel))
+        height = sum(heights) + 0.3
+        figure = plt.figure(figsize=(width, height), layout="constrained")
+        grid = figure.add_gridspec(rows, columns)
+        axes = [figure.add_subplot(grid[row, column : column + span]) for row, column, span in places]
         limits = _limits(chart.panels)  # the same y range in all panels, so that heights can be compared
         for axis, panel in zip(axes, chart.panels):
             _heat(axis, panel) if panel.heat else _panel(axis, panel, limits)
-        for axis in axes[n:]:
-            axis.set_visible(False)
         handles: dict[str, Any] = {}
-        for axis in axes[:n]:
+        for axis in axes:
             handles |= dict(zip(*axis.get_legend_handles_labels()[::-1]))
         if len(handles) > 1:
             lines = ("Pareto front", "chance")  # listed last, after what was measured
             names = sorted(handles, key=lambda name: lines.index(name) if name in lines else -1)
             legend_below(figure, [handles[name] for name in names], names)
         if chart.note:
-            figure.suptitle(_wrapped(chart.note, 62 if n == 1 else 130), fontsize=6.5, color="0.3")
+            figure.suptitle(_wrapped(chart.note, 62 if width == COLUMN else 130), fontsize=6.5, color="0.3")
         plt.close(figure)
     return figure
 
@@ -68,7 +70,7 @@ def legend_below(figure: Figure, handles: list[Any], names: list[str]) -> None:
 def _panel(axis: Any, panel: Panel, limits: tuple[float, float]) -> None:
     colours = sns.color_palette("colorblind", 10)
     bars = [s for s in panel.series if s.mark == "bars"]
-    names = list(dict.fromkeys(x for s in panel.series for x in s.x)) if _categorical(panel) else []
+    names = panel.names
     place = {name: i for i, name in enumerate(names)}
     points = [s for s in panel.series if s.mark == "points"]
     reach = [float(v) for s in points for v in s.x] if panel.log_x else []
@@ -94,10 +96,17 @@ def _panel(axis: Any, panel: Panel, limits: tuple[float, float]) -> None:
         axis.axhline(panel.level, color="0.4", linestyle="--", linewidth=0.8, label="chance")
     axis.set(xlabel=panel.x_label, ylabel=panel.y_label, title=panel.title, ylim=limits)
     if names:
-        axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+        labels = ["\n".join(lines) for lines in wrap_names(names)]
+        axis.set_xticks(range(len(names)), labels, rotation=35, ha="right", rotation_mode="anchor")
         axis.grid(axis="x", visible=False)
     elif panel.log_x:
         _log_axis(axis, panel)
+
+
+def _names_height(panel: Panel) -> float:
+    """Return the height in inches of the rotated names on a panel's x axis."""
+    sizes = [(0.053 * max(map(len, lines)), 0.11 * len(lines)) for lines in wrap_names(panel.names)]
+    return max((0.57 * long + 0.82 * high for long, high in sizes), default=0.0)  # sine and cosine of 35 degrees
 
 
 def _log_axis(axis: Any, panel: Panel) -> None:
@@ -140,10 +149,6 @@ def _errors(series: Series) -> Any:
         return None
     y = np.array(series.y, float)
     return np.maximum(0, [y - np.array(series.low, float), np.array(series.high, float) - y])
-
-
-def _categorical(panel: Panel) -> bool:
-    return any(isinstance(x, str) for series in panel.series for x in series.x)
 
 
 def _wrapped(text: str, width: int) -> str:

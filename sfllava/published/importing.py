@@ -94,7 +94,7 @@ def import_outputs(
             log.info("not used: %s", problem)
         done = {row["key"] for row in run.rows()}
         run.append(_row(q, name, outputs) for q in benchmark.questions if q.key not in done)
-        scores = score_rows(benchmark.questions, [name], run.rows())
+        scores = score_rows(benchmark.questions, [name], run.rows(), benchmark)
         run.write_scores(scores)
         log.info("imported:\n%s", format_scores(scores))
     for each in verdicts:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfllava.evaluators.judges.base import USER
+from sfllava.evaluators.judges.rubric import USER
 from sfllava.published.inference_wordings import INFERENCE_FILE, read_inference
 from sfllava.published.judge_wordings import (
     FIELDS_FILE,

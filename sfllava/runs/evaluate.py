@@ -95,9 +95,9 @@ class Evaluation:
             except BaseException:
                 # score what there is; if that fails too, as on a full disk, report the first error
                 with contextlib.suppress(RunError):
-                    _write_scores(folder, self.questions, names)
+                    _write_scores(folder, self.questions, names, self.benchmark)
                 raise
-            scores = _write_scores(folder, self.questions, names)
+            scores = _write_scores(folder, self.questions, names, self.benchmark)
         return Run(folder.path, scores)
 
 
@@ -231,9 +231,11 @@ def _check_context(
         model.check_context(model.prompt_rows(setting, frames), shortest[key], setting.name)
 
 
-def _write_scores(folder: RunFolder, questions: Sequence[Question], names: Sequence[str]) -> dict[str, Any]:
+def _write_scores(
+    folder: RunFolder, questions: Sequence[Question], names: Sequence[str], benchmark: Benchmark
+) -> dict[str, Any]:
     """Score all rows of the run so far."""
-    scores = score_rows(questions, names, folder.rows())
+    scores = score_rows(questions, names, folder.rows(), benchmark)
     folder.write_scores(scores)
     log.info("ended:\n%s", format_scores(scores))
     return scores

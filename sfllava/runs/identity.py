@@ -19,7 +19,7 @@ VERSION = 3
 Version 1 (sfllava 0.1.0) has no version number; it has the hash of the question file, the limit and the seed. Versions
 1 and 2 have the RoPE parameters under their names in transformers, which differ between its versions.
 """
-_USUAL_TASKS = ("open", "choice", "describe")
+USUAL_TASKS = ("open", "choice", "describe")
 """The tasks that a benchmark's name tells; rows repeat the others."""
 _CHOICE = ("questions_sha256", "limit", "seed")
 """How the questions were chosen. Each session records this; it is not part of the identity, since different choices may
@@ -62,7 +62,7 @@ def question_facts(question: Question) -> Row:
     """Return those fields of a question that only some questions have, as a row of predictions repeats them."""
     clip = question.clip
     found = {
-        "task": question.task if question.task not in _USUAL_TASKS else None,
+        "task": question.task if question.task not in USUAL_TASKS else None,
         "groups": dict(question.groups),
         "clip": {name: value for name, value in vars(clip).items() if value is not None} if clip else None,
         "subtitle_file": question.subtitle_file,

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sfllava.evaluators.judges.base import RUBRICS, Judge, JudgeRequest, load_rubric
+from sfllava.evaluators.judges.base import Judge, JudgeRequest
+from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.progress import progress_bar
 from sfllava.runs.judging_run import JudgingResult, JudgingRun, estimate_cost
 from sfllava.runs.run_folder import RunError
@@ -25,6 +26,7 @@ from sfllava.runs.verdicts import (
     read_items,
     read_judge_info,
     read_verdicts,
+    rubrics_by_type,
     verdict_key,
     verdicts_path,
     waiting_contents,
@@ -67,7 +69,7 @@ def plan_judging(
     rows = list(read_verdicts(verdicts_path(run, judge.name)))
     contents = {item.row_key: item.request.content for item in items if item.request}
     done = {verdict_key(row) for row in rows if not row["error"] and row["content"] == contents.get(verdict_key(row))}
-    known = {row["content"] for row in _known(run, judge, _identity(judge, items, rubrics), reuse)}
+    known = {row["content"] for row in _known(run, judge, _identity(run, judge, rubrics), reuse)}
     open_requests = [item.request for item in items if item.request and item.row_key not in done]
     requests = {request.content: request for request in open_requests if request.content not in known}
     waiting = requests.keys() & waiting_contents(read_judge_info(run, judge.name))
@@ -109,7 +111,7 @@ def judge(
     """
     items = read_items(run, rubrics)
     _check_rubrics(judge, items)
-    identity = _identity(judge, items, rubrics)
+    identity = _identity(run, judge, rubrics)
     facts = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv}
     with VerdictFile(run, judge.name, identity, facts, items) as file:
         work = JudgingRun(judge, file, items)
@@ -152,9 +154,9 @@ def _check_cost(judge: Judge, requests: Sequence[JudgeRequest], limit_cost: floa
         )
 
 
-def _identity(judge: Judge, items: Sequence[JudgeItem], rubrics: str | Path | None) -> Row:
+def _identity(run: str | Path, judge: Judge, rubrics: str | Path | None) -> Row:
     # all rubrics that such a run can need, so that the identity stays the same while the run grows
-    names = ["open"] if all(item.rubric == "open" for item in items) else list(RUBRICS[1:])
+    names = [name for names in rubrics_by_type(run).values() for name in names]
     texts = {name: hashlib.sha256(load_rubric(name, rubrics).text.encode()).hexdigest() for name in names}
     return {**judge.identity, "rubrics_sha256": texts}
 

@@ -269,6 +269,7 @@ def _row(item: JudgeItem, verdict: Verdict, paid: bool) -> Row:
         "content": item.request.content,
         "correct": verdict.correct,
         "score": verdict.score,
+        **({} if verdict.chosen is None else {"chosen": verdict.chosen}),
         "reply": verdict.reply,
         "judge": verdict.judge,
         "model": verdict.model,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfllava.aggregators.base import name_of
 from sfllava.benchmarks import Benchmark
+from sfllava.benchmarks.groups import headline_sizes
 from sfllava.evaluators.protocols import load_protocol
 from sfllava.files import Row
 from sfllava.prompts import Prompt, pack_prompt
@@ -85,6 +86,7 @@ def _one_or_by_task(values: dict[Task, Any]) -> Any:
 
 def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task, Prompt], **more: Any) -> Row:
     """Return the part of run.json that describes this session; a later session may differ. `more` is added."""
+    sizes = headline_sizes(benchmark.questions, benchmark.spec)
     return {
         "questions_sha256": benchmark.fingerprint,
         "model": str(model.path),
@@ -95,6 +97,7 @@ def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task,
         **({"question_flaws": benchmark.flaws} if benchmark.flaws else {}),
         "videos": str(benchmark.videos_dir),
         "subtitle_files": str(benchmark.subtitles_dir) if benchmark.subtitles_dir else None,
+        **({"headline_sizes": sizes} if sizes else {}),
         "command": sys.argv,
         "versions": versions(),
         **more,

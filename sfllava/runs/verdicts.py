@@ -11,13 +11,17 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sfllava.benchmarks.base import load_spec
-from sfllava.evaluators.judges.base import JudgeRequest, load_rubric
+from sfllava.benchmarks.spec import Spec
+from sfllava.evaluators.judges.base import JudgeRequest
+from sfllava.evaluators.judges.options import read_information, right_option
+from sfllava.evaluators.judges.rubric import Rubric, load_rubric
 from sfllava.files import RunError, as_line, log_to, read_lines, read_object, write_file, write_json
+from sfllava.prompts import LETTERS
 from sfllava.runs.journal import Journal, hold, read_rows_once, usable_files
 from sfllava.runs.json_diff import describe_changes
 from sfllava.runs.run_folder import read_rows, read_run
@@ -36,13 +40,11 @@ _NEEDED = {
 }
 _BATCH = {"token": str, "id": str | None, "collected": bool, "contents": [str]}
 _JUDGE_INFO = {"identity": {}, "sessions": list, "batches": [_BATCH]}
-# the rubrics that VCGBench judges predictions by, for each type of question
-VCGBENCH = {"generic": ("CI", "DO", "CU"), "temporal": ("TU",), "consistency": ("CO",)}
 
 
 @dataclass(frozen=True)
 class JudgeItem:
-    """A prediction to judge by a rubric (for VCGBench's consistency: two predictions), or why there is none.
+    """A prediction to judge by a rubric (for a pair, such as VCGBench's consistency: two), or why there is none.
 
     Attributes:
         key: The key of the question.
@@ -51,6 +53,7 @@ class JudgeItem:
         video: The video of the question.
         request: What to send to a judge; None if inference failed.
         error: Why inference failed.
+        type: The type of the question.
     """
 
     key: str
@@ -59,6 +62,7 @@ class JudgeItem:
     video: str
     request: JudgeRequest | None
     error: str | None = None
+    type: str = ""
 
     @property
     def row_key(self) -> tuple[str, str, str]:
@@ -77,40 +81,65 @@ def read_items(run: str | Path, rubrics: str | Path | None = None) -> list[Judge
         The items. Where inference failed, `request` is None. A pair of which one question is not asked yet is left out.
 
     Raises:
-        RunError: The run's benchmark needs no judge, or a question has an unknown type.
+        RunError: The run's benchmark needs no judge, or a question has an unknown type or no options to choose from.
     """
-    task = load_spec(read_run(run)["identity"]["benchmark"]).task
-    rows = list(read_rows(run))
-    if task == "choice":
-        raise RunError(f"{run}: multiple choice is scored by its letters and needs no judge")
-    if task == "open":
-        return [_item(row["key"], (row,), "open", rubrics) for row in rows]
+    chosen = rubrics_by_type(run)
     items, firsts = [], {}
-    for row in rows:
-        kind = row["type"]
-        for rubric in VCGBENCH.get(kind, ()):
-            if rubric != "CO":
-                items.append(_item(row["key"], (row,), rubric, rubrics))
+    for row in read_rows(run):
+        kind = row["type"] if row["type"] in chosen else ""
+        if kind not in chosen:
+            raise RunError(f"{run}: question {row['key']}: type must be {', '.join(chosen)}, got {row['type']!r}")
+        for name in chosen[kind]:
+            rubric = load_rubric(name, rubrics)
+            if not rubric.pair:
+                items.append(_item(run, row["key"], (row,), rubric))
                 continue
             stem, _, part = row["key"].rpartition("/")
-            other = firsts.pop((stem, row["setting"]), None)
+            place = stem, row["setting"], name
+            other = firsts.pop(place, None)
             if other is None:
-                firsts[stem, row["setting"]] = row
+                firsts[place] = row
             else:
                 pair = (row, other) if part == "1" else (other, row)
-                items.append(_item(stem, pair, rubric, rubrics))
-        if kind not in VCGBENCH:
-            raise RunError(f"{run}: question {row['key']}: type must be {', '.join(VCGBENCH)}, got {kind!r}")
+                items.append(_item(run, stem, pair, rubric))
     return items
 
 
-def _item(key: str, rows: tuple[Row, ...], rubric: str, rubrics: str | Path | None) -> JudgeItem:
+def rubrics_by_type(run: str | Path) -> dict[str, tuple[str, ...]]:
+    """Return the names of the rubrics by which a run is judged, by the type of question; "" has those for all types.
+
+    Raises:
+        RunError: The run's benchmark needs no judge.
+    """
+    spec = load_spec(read_run(run)["identity"]["benchmark"])
+    if found := rubrics_of(spec):
+        return found
+    if spec.task == "choice":
+        raise RunError(f"{run}: multiple choice is scored by its letters and needs no judge")
+    raise RunError(f"{run}: {spec.name} names no rubrics: its predictions need no judge")
+
+
+def rubrics_of(spec: Spec) -> dict[str, tuple[str, ...]]:
+    """Return the names of a benchmark's rubrics by the type of question; empty if its predictions need no judge."""
+    return dict(spec.rubrics) or ({"": ("open",)} if spec.task == "open" else {})
+
+
+def _item(run: str | Path, key: str, rows: tuple[Row, ...], rubric: Rubric) -> JudgeItem:
     row = rows[0]
+    about = {"video": row["video"], "type": row["type"]}
     if errors := [r["error"] or "no prediction" for r in rows if r["error"] or r["prediction"] is None]:
-        return JudgeItem(key, row["setting"], rubric, row["video"], None, errors[0])
+        return JudgeItem(key, row["setting"], rubric.name, request=None, error=errors[0], **about)
     texts = (tuple(r["question"] for r in rows), row["answer"], tuple(r["prediction"] for r in rows))
-    request = JudgeRequest(load_rubric(rubric, rubrics), *texts)
-    return JudgeItem(key, row["setting"], rubric, row["video"], request)
+    request = JudgeRequest(rubric, *texts)
+    if rubric.head.chooses:
+        options = tuple(row["options"]) or read_information(row["question"])
+        if not 1 < len(options) <= len(LETTERS):
+            raise RunError(f"{run}: question {key}: needed 2 to {len(LETTERS)} options, got {len(options)}")
+        right = right_option(row["answer"], options)
+        if right is None:
+            raise RunError(f"{run}: question {key}: {row['answer']!r} is none of its {len(options)} options")
+        request = replace(request, options=options, right=right)
+    return JudgeItem(key, row["setting"], rubric.name, request=request, **about)
 
 
 class VerdictFile:

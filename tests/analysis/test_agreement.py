@@ -11,15 +11,13 @@ from judged_runs import open_rows, vcgbench_rows, write_run
 
 from sfllava.analysis.agreement import (
     disagreements,
-    format_judge_scores,
     format_pairs,
     judge_pairs,
-    judge_scores,
     kappa,
     kappa_interval,
     kappas,
-    load_verdicts,
 )
+from sfllava.analysis.judge_scores import format_judge_scores, judge_scores, load_verdicts
 from sfllava.plots.judges import judges_agreement
 from sfllava.runs.run_folder import RunError
 from sfllava.runs.verdicts import read_items

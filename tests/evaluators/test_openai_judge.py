@@ -9,23 +9,13 @@ from hypothesis import strategies as st
 from judged_runs import HOSTILE, ask, grade, quick
 from openai_server import _BLOCK
 
-from sfllava.evaluators.judges.base import MAX_CHARACTERS, RUBRICS, JudgeError, JudgeRequest, load_rubric, sanitize
+from sfllava.evaluators.judges.base import MAX_CHARACTERS, JudgeError, JudgeRequest, sanitize
 from sfllava.evaluators.judges.match import MatchJudge
 from sfllava.evaluators.judges.openai import OpenAIJudge
 from sfllava.evaluators.judges.openai_errors import hide
 from sfllava.evaluators.judges.reply import read_reply
+from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.types import SfllavaError
-
-
-@pytest.mark.parametrize("name", RUBRICS)
-def test_rubrics_ask_for_what_is_read(name):
-    rubric = load_rubric(name)
-    pair = JudgeRequest(rubric, ("q1", "q2")[: 1 + rubric.pair], "ref", ("p1", "p2")[: 1 + rubric.pair])
-    system, user = pair.messages()
-    assert "data, not a message to you" in " ".join(system.split()) and "{" not in system
-    shown = [text for _, _, text in _BLOCK.findall(user)]
-    assert shown == (["q1", "q2", "ref", "p1", "p2"] if rubric.pair else ["q1", "ref", "p1"])
-    assert ('"correct"' in user) == rubric.decides == ("correct" in rubric.schema["properties"])
 
 
 @pytest.mark.parametrize("prediction", HOSTILE, ids=range(len(HOSTILE)))
@@ -278,7 +268,7 @@ def test_what_a_judge_needs(monkeypatch, tmp_path):
         OpenAIJudge("")
     with pytest.raises(JudgeError, match="needs OPENAI_API_KEY"):
         grade(quick(), ask())
-    with pytest.raises(SfllavaError, match="no rubric is called 'XX'; choose from open, CI"):
+    with pytest.raises(SfllavaError, match="no rubric is called 'XX'; choose from CI, CO"):
         load_rubric("XX")
     (tmp_path / "open.txt").write_text("grade\n--- user ---\n{question} {answer}")
     with pytest.raises(SfllavaError, match=r"open.txt: a rubric open needs \{prediction\}"):

@@ -20,10 +20,11 @@ from sfllava.aggregators.naming import parse_aggregation
 from sfllava.aggregators.pools import POOLS, SLOW_POOLS
 from sfllava.benchmarks import BenchmarkError, load_benchmark
 from sfllava.evaluators.choice import judge_choice, parse_published, parse_strict
-from sfllava.evaluators.judges.base import JudgeRequest, load_rubric
+from sfllava.evaluators.judges.base import JudgeRequest
 from sfllava.evaluators.judges.openai import OpenAIJudge
 from sfllava.evaluators.judges.openai_errors import as_completion
 from sfllava.evaluators.judges.reply import read_reply
+from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.evaluators.match import judge_match, normalise
 from sfllava.prompts import LETTERS, VIDEO, Prompt, load_prompt, options_text
 from sfllava.types import Question, SfllavaError

@@ -18,7 +18,7 @@ from shell import sfllava
 from test_parsers import PLAIN
 
 from sfllava.benchmarks import load_benchmark
-from sfllava.evaluators.judges.base import load_rubric
+from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.files import RunError
 from sfllava.models.checkpoint import CheckpointError
 from sfllava.models.layouts import read_checkpoint

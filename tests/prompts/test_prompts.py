@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sfllava import prompts
-from sfllava.evaluators.judges.base import load_rubric
+from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.prompts import Prompt, Wording, families, load_prompt, pack_prompt
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError

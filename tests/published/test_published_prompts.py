@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shell import sfllava
 
-from sfllava.evaluators.judges.base import JudgeRequest, load_rubric
+from sfllava.evaluators.judges.base import JudgeRequest
+from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.prompts import load_prompt, pack_prompt
 from sfllava.published.judge_wordings import RUBRICS
 from sfllava.published.templates import Gap, Unreadable, fill, parse_file, read_template, render

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from sfllava.benchmarks.base import Benchmark
+from sfllava.benchmarks.groups import count_groups
+from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.runs.scoring import format_scores, score_rows
 from sfllava.types import Question, SfllavaError
 
@@ -37,3 +40,124 @@ def test_the_text_has_the_counts_and_percentages():
 def test_a_row_that_the_run_does_not_ask_is_an_error(stray):
     with pytest.raises(SfllavaError, match="not part of this run"):
         score_rows(QUESTIONS, ["s"], [stray])
+
+
+def mixed(task, group, i, **more):
+    options = {"choice": ("x", "y"), "caption_matching": ("Caption A: x", "Caption B: y")}.get(task, ())
+    answer = {"yes_no": "yes", "open": "a dog"}.get(task, options[0] if options else "B. y")
+    index = 0 if options else None
+    groups = {"form": task, "dimension": group}
+    return Question(
+        "?", f"{task}/{group}/{i}", "v", answer, options, index, task=task, groups=groups, type=group, **more
+    )
+
+
+MIXED = [
+    mixed(task, group, i)
+    for task, count in (("choice", 4), ("yes_no", 8), ("caption_matching", 2))
+    for group in ("action", "order")
+    for i in range(count)
+]
+SAID = {"choice": ("A", "B"), "yes_no": ("Yes, it is.", "no"), "caption_matching": ("Caption A", "Caption B")}
+
+
+def said(questions, right, setting="s"):
+    rows = []
+    for q in questions:
+        answer = SAID[q.task][not right(q)]
+        rows.append({"key": q.key, "setting": setting, "prediction": answer, "error": None})
+    return rows
+
+
+def with_headline(questions, *groups, **spec):
+    return Benchmark(
+        Spec(name="mine", task="choice", headline=Headline("M-Avg", groups), **spec), list(questions), None
+    )
+
+
+def test_each_rule_is_over_the_questions_of_its_task():
+    scores = score_rows(MIXED, ["s"], said(MIXED, lambda q: q.task != "yes_no" or q.type == "action"))["s"]
+    rules = scores["rules"]
+    assert list(rules) == ["choice-published", "choice-strict", "yes-no", "caption"]
+    assert {name: (rule["correct"], rule["questions"], rule["accuracy"]) for name, rule in rules.items()} == {
+        "choice-published": (8, 8, 1), "choice-strict": (8, 8, 1), "yes-no": (8, 16, 0.5), "caption": (4, 4, 1),
+    }  # fmt: skip
+    assert scores["questions"] == 28 and "headline" not in scores and "unscored" not in scores
+    assert "  yes-no             50.0 % (8 of 16 correct)" in format_scores({"s": scores})
+
+
+def test_what_is_not_answered_is_wrong_in_its_task():
+    rows = said(MIXED, lambda q: True)
+    rows[8] |= {"prediction": None, "error": "no such video"}  # the first of yes or no
+    rows[9] |= {"prediction": "Perhaps"}
+    scores = score_rows(MIXED, ["s"], rows[:-1])["s"]
+    assert (scores["failed"], scores["not_asked"]) == (1, 1)
+    assert scores["rules"]["yes-no"] == {"accuracy": 14 / 16, "correct": 14, "unparsable": 1, "questions": 16}
+    assert scores["rules"]["caption"]["accuracy"] == 3 / 4
+
+
+def test_a_task_that_only_a_judge_scores_is_counted():
+    questions = [*MIXED, mixed("captioning", "action", 0)]
+    rows = [
+        *said(MIXED, lambda q: True),
+        {"key": questions[-1].key, "setting": "s", "prediction": "A dog.", "error": None},
+    ]
+    scores = score_rows(questions, ["s"], rows, with_headline(questions, "form"))["s"]
+    assert scores["unscored"] == 1 and scores["answered"] == 29 and "headline" not in scores
+    assert "  no offline score for 1 of the questions: these predictions need a judge" in format_scores({"s": scores})
+
+
+def test_the_headline_is_the_mean_of_its_groups():
+    benchmark = with_headline(MIXED, "form")
+    scores = score_rows(MIXED, ["s"], said(MIXED, lambda q: q.task == "yes_no"), benchmark)
+    assert scores["s"]["headline"] == {
+        "name": "M-Avg", "accuracy": pytest.approx(1 / 3), "together": 16 / 28, "groups": "3 forms", "missing": "",
+    }  # fmt: skip
+    line = "  M-Avg              33.3 % (mean over 3 forms), all questions together 57.1 %"
+    assert format_scores(scores).splitlines()[-1] == line
+
+
+def test_groups_may_have_several_columns_and_the_names_of_types():
+    benchmark = with_headline(MIXED, "type", "form", types={"order": "what comes first"})
+    rows = said(MIXED, lambda q: q.type == "order" and q.task == "choice")
+    found = score_rows(MIXED, ["s"], rows, benchmark)["s"]["headline"]
+    assert found["accuracy"] == pytest.approx(1 / 6) and found["groups"] == "6 groups by type and form"
+    some = score_rows(MIXED[:4], ["s"], rows[:4], benchmark)["s"]["headline"]
+    assert some["groups"] == "1 group by type and form"
+    assert some["missing"] == (
+        "no questions of: what comes first / choice, action / yes_no, what comes first / yes_no, "
+        "action / caption_matching and 1 more"
+    )
+
+
+def test_a_group_that_a_limit_cuts_is_named():
+    asked = MIXED[:10]
+    benchmark = with_headline(MIXED, "form")
+    scores = score_rows(asked, ["s"], said(asked, lambda q: True), benchmark)
+    assert scores["s"]["headline"]["groups"] == "2 forms"
+    assert format_scores(scores).endswith("\n    no questions of: caption_matching; not all of: yes_no 2 of 16")
+
+
+def test_the_headline_counts_strictly_and_what_failed():
+    """`USA` is A by the published rule and nothing by the strict one; a failed and an unasked question are wrong."""
+    questions = [mixed("choice", group, i) for group in ("action", "order") for i in range(4)]
+    rows = said(questions, lambda q: True)
+    rows[0] |= {"prediction": "A USA: best"}
+    rows[1] |= {"prediction": None, "error": "broken"}
+    found = score_rows(questions, ["s"], rows[:-1], with_headline(questions, "type"))["s"]
+    assert found["rules"]["choice-published"]["correct"] == 6 and found["rules"]["choice-strict"]["correct"] == 5
+    assert found["headline"]["accuracy"] == pytest.approx((2 / 4 + 3 / 4) / 2)
+
+
+def test_scores_without_a_headline_are_as_they_were():
+    benchmark = Benchmark(Spec(name="mine", task="choice"), QUESTIONS, None)
+    assert score_rows(QUESTIONS, ["s"], ROWS, benchmark) == score_rows(QUESTIONS, ["s"], ROWS)
+    assert set(score_rows(QUESTIONS, ["s"], ROWS)["s"]) == {
+        "questions", "answered", "failed", "not_asked", "reasons", "rules",
+    }  # fmt: skip
+
+
+def test_one_group_in_words():
+    assert [count_groups(n, [name]) for n, name in ((1, "type"), (2, "category"), (3, "duration"))] == [
+        "1 type", "2 categories", "3 durations",
+    ]  # fmt: skip

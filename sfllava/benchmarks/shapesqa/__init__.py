@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from sfllava.benchmarks.base import Spec
 from sfllava.benchmarks.shapesqa.scenes import (
     COLOURS,
     COUNTS,
@@ -28,6 +27,7 @@ from sfllava.benchmarks.shapesqa.scenes import (
     draw_scene,
     make_scene,
 )
+from sfllava.benchmarks.spec import Spec
 from sfllava.files import atomic_write, write_json
 from sfllava.sampler.writing import write_video
 from sfllava.types import SfllavaError

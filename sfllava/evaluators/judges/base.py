@@ -11,22 +11,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any, Protocol
 
-from sfllava.prompts import check_placeholders
+from sfllava.evaluators.judges.rubric import PLACES, USER, Rubric
+from sfllava.prompts import LETTERS
 from sfllava.types import SfllavaError, Verdict
 
-RUBRICS = ("open", "CI", "DO", "CU", "TU", "CO")
-"""Open-ended answers, then VCGBench: correctness, detail, context, temporal understanding, consistency of a pair."""
 MAX_CHARACTERS = 4000
 """Most characters of one text in a request; 128 new tokens are about 600."""
-USER = "--- user ---\n"
-"""The line between the system part and the user part of a rubric."""
-_NAMES = ("question", "question2", "answer", "prediction", "prediction2", "fence")
-_FIELDS = re.compile(rf"\{{({'|'.join(_NAMES)})\}}")
 # What a chat template or a tokenizer could read as the end of a turn, or as another role's turn
 _TURNS = re.compile(r"<(?=[|/\w])|\[(?=/?INST\])|\b(?:USER|ASSISTANT|SYSTEM|HUMAN)(?=:)", re.IGNORECASE)
 _CONTROL = re.compile(
@@ -39,58 +31,30 @@ class JudgeError(SfllavaError):
 
 
 @dataclass(frozen=True)
-class Rubric:
-    """The prompt template of a judge.
+class JudgeRequest:
+    """One request to a judge: a question, its reference and a prediction; for pairs, two questions and predictions.
 
     Attributes:
-        name: one of `RUBRICS`.
-        text: the system part, a line `--- user ---`, and the user part.
-        source: where the text came from, for error messages.
+        rubric: what the judge is told.
+        questions: the questions.
+        reference: the answer that is right.
+        predictions: the prediction on each question.
+        options: the options of a question, for a rubric by which a judge chooses one.
+        right: the index of the option that is right; None without options.
     """
-
-    name: str
-    text: str
-    source: str = "text"
-
-    def __post_init__(self) -> None:
-        if self.text.count(USER) != 1:
-            raise SfllavaError(f"{self.source}: a rubric needs the line {USER.strip()!r} once")
-        check_placeholders(self.text, self.source, _NAMES)
-        wanted = {"question", "answer", "prediction", *(("question2", "prediction2") if self.pair else ())}
-        if missing := sorted(wanted - set(_FIELDS.findall(self.text))):
-            raise SfllavaError(f"{self.source}: a rubric {self.name} needs {', '.join(f'{{{m}}}' for m in missing)}")
-
-    @property
-    def pair(self) -> bool:
-        """Whether two questions and two predictions are judged together."""
-        return self.name == "CO"
-
-    @property
-    def decides(self) -> bool:
-        """Whether the judge says yes or no in addition to a score."""
-        return self.name == "open"
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        """The JSON schema of the reply."""
-        fields: dict[str, Any] = {"correct": {"type": "string", "enum": ["yes", "no"]}} if self.decides else {}
-        fields["score"] = {"type": "number"}
-        return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
-
-
-@dataclass(frozen=True)
-class JudgeRequest:
-    """One request to a judge: a question, its reference and a prediction; for pairs, two questions and predictions."""
 
     rubric: Rubric
     questions: tuple[str, ...]
     reference: str
     predictions: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    right: int | None = None
 
     @property
     def content(self) -> str:
         """A hash of all texts in the request, without the rubric's; requests with equal content are paid for once."""
         value = [self.rubric.name, self.questions, self.reference, self.predictions]
+        value += [self.options] if self.options else []
         return hashlib.sha256(json.dumps(value).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     @property
@@ -98,14 +62,27 @@ class JudgeRequest:
         """Whether a prediction is too long to be shown in full."""
         return any(len(text) > MAX_CHARACTERS for text in self.predictions)
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of the reply."""
+        head, fields = self.rubric.head, {}
+        if head.decides:
+            fields["correct"] = {"type": "string", "enum": ["yes", "no"]}
+        if head.chooses:
+            fields["choice"] = {"type": "string", "enum": [*LETTERS[: len(self.options)], "none"]}
+        if head.scale:
+            fields["score"] = {"type": "number"}
+        return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
     def messages(self) -> tuple[str, str]:
         """The system text and the user text."""
-        fill = {"answer": sanitize(self.reference), "fence": self.content[:16]}
+        listed = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, self.options))
+        fill = {"answer": sanitize(self.reference), "options": sanitize(listed), "fence": self.content[:16]}
         for end, question, prediction in zip(("", "2"), self.questions, self.predictions):
             fill |= {f"question{end}": sanitize(question), f"prediction{end}": sanitize(prediction)}
         system, user = self.rubric.text.split(USER)
         # the newline before the separator is not part of the system text
-        return tuple(_FIELDS.sub(lambda m: fill[m[1]], part) for part in (system.removesuffix("\n"), user))  # type: ignore[return-value]
+        return tuple(PLACES.sub(lambda m: fill[m[1]], part) for part in (system.removesuffix("\n"), user))  # type: ignore[return-value]
 
 
 class Judge(Protocol):
@@ -215,26 +192,6 @@ def sanitize(text: str) -> str:
     if len(text) > MAX_CHARACTERS:
         text = text[:MAX_CHARACTERS] + f" [cut: {len(text) - MAX_CHARACTERS} more characters]"
     return _TURNS.sub(r"\g<0> ", text)
-
-
-@cache
-def load_rubric(name: str, folder: str | Path | None = None) -> Rubric:
-    """Load a rubric by name.
-
-    Args:
-        name: one of `RUBRICS`.
-        folder: a folder with the file NAME.txt. Default: the package's own rubrics.
-
-    Raises:
-        SfllavaError: There is no such rubric, or its text lacks a required part.
-    """
-    if name not in RUBRICS:
-        raise SfllavaError(f"no rubric is called {name!r}; choose from {', '.join(RUBRICS)}")
-    file = (Path(folder) if folder else resources.files("sfllava.evaluators.judges") / "rubrics") / f"{name}.txt"
-    try:
-        return Rubric(name, file.read_bytes().decode("utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SfllavaError(f"{file}: cannot read the rubric: {error}") from error
 
 
 def failed_verdict(judge: Judge, error: str, **more: Any) -> Verdict:

@@ -15,10 +15,10 @@ from sfllava.evaluators.judges.base import (
     JudgeKind,
     JudgeOptions,
     JudgeRequest,
-    Rubric,
     failed_verdict,
 )
-from sfllava.evaluators.judges.reply import read_reply
+from sfllava.evaluators.judges.reply import read_verdict
+from sfllava.evaluators.judges.rubric import Rubric
 from sfllava.types import SfllavaError, Verdict
 
 
@@ -83,10 +83,10 @@ class LocalJudge(Judge):
             "response_model": self._text.about["sha256_sampled"],
         }
         try:
-            correct, score = read_reply(reply[0], request.rubric.decides)
+            found = read_verdict(reply[0], request)
         except ValueError as error:
             return failed_verdict(self, f"unreadable reply: {error}", **about)
-        return Verdict(correct, score=score, judge=self.name, model=self.model, **about)
+        return Verdict(**found, judge=self.name, model=self.model, **about)
 
 
 def _make(name: str, options: JudgeOptions) -> Judge:

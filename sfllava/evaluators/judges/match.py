@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sfllava.evaluators.judges.base import Judge, JudgeError, JudgeKind, JudgeOptions, JudgeRequest, Rubric
+from sfllava.evaluators.judges.base import Judge, JudgeError, JudgeKind, JudgeOptions, JudgeRequest
+from sfllava.evaluators.judges.rubric import Rubric
 from sfllava.evaluators.match import judge_match
 from sfllava.types import Question, Verdict
 
@@ -36,7 +37,7 @@ class MatchJudge(Judge):
         return {"judge": self._rule}
 
     def check(self, rubric: Rubric) -> None:
-        if not rubric.decides:
+        if not rubric.head.decides:
             raise JudgeError(f"{self.name} only decides short answers; the rubric {rubric.name} needs a model")
 
     def tokens(self, request: JudgeRequest) -> tuple[int, int]:

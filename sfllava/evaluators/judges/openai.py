@@ -23,7 +23,6 @@ from sfllava.evaluators.judges.base import (
     JudgeKind,
     JudgeOptions,
     JudgeRequest,
-    Rubric,
     failed_verdict,
 )
 from sfllava.evaluators.judges.openai_errors import (
@@ -36,7 +35,8 @@ from sfllava.evaluators.judges.openai_errors import (
     hide,
     message_of,
 )
-from sfllava.evaluators.judges.reply import read_reply
+from sfllava.evaluators.judges.reply import read_verdict
+from sfllava.evaluators.judges.rubric import Rubric
 from sfllava.types import Verdict
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class OpenAIJudge(Judge):
         # newer models call the limit differently; without a limit the cost would have no bound
         body["max_completion_tokens" if "max_tokens" in unsupported else "max_tokens"] = self._max_reply_tokens
         if "response_format" not in unsupported:
-            schema = {"name": "verdict", "strict": True, "schema": request.rubric.schema}
+            schema = {"name": "verdict", "strict": True, "schema": request.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
@@ -237,11 +237,11 @@ class OpenAIJudge(Judge):
             # the refusal itself was readable, and the same request would be refused again
             return replace(failed_verdict(self, reason, **about), parsed=True)
         try:
-            correct, score = read_reply(text, request.rubric.decides)
+            found = read_verdict(text, request)
         except ValueError as error:
             cut = " (cut at max_tokens)" if choice.get("finish_reason") == "length" else ""
             return failed_verdict(self, f"unreadable reply{cut}: {error}", **about)
-        return Verdict(correct, score=score, judge=self.name, model=self.model, **about)
+        return Verdict(**found, judge=self.name, model=self.model, **about)
 
     def cost(self, tokens: tuple[int, int]) -> float | None:
         """US dollars for (prompt, reply) tokens; None without known prices."""

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sfllava.evaluators.judges.base import Judge, JudgeRequest, load_rubric
+from sfllava.benchmarks.spec import Spec
+from sfllava.evaluators.judges.base import Judge, JudgeRequest
+from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.files import format_bytes
 from sfllava.models.sizes import Sizes
 from sfllava.planning import Plan, plan
@@ -14,7 +16,7 @@ from sfllava.planning.roofline import Roofline
 from sfllava.published.reproduction.plan import NEW_TOKENS, PlannedRun
 from sfllava.runs.judge import plan_judging
 from sfllava.runs.judging_run import estimate_cost
-from sfllava.runs.verdicts import VCGBENCH
+from sfllava.runs.verdicts import rubrics_of
 from sfllava.types import Question
 
 _PREDICTION = "x" * 4 * NEW_TOKENS
@@ -156,10 +158,10 @@ def _estimate_judging(run: PlannedRun, judge: Judge | None, rubrics: str | Path 
         exact = plan_judging(run.folder, judge, rubrics=rubrics)
         return JudgingEstimate(exact.requests, exact.tokens, exact.cost)
     if run.benchmark:
-        requests = _requests(run.spec.task, run.benchmark.questions, rubrics)
+        requests = _requests(run.spec, run.benchmark.questions, rubrics)
         one, times = requests, len(run.settings)
     else:
-        one = _requests(run.spec.task, [_TYPICAL], rubrics)[:1]
+        one = _requests(run.spec, [_TYPICAL], rubrics)[:1]
         times = run.answers * (_VERDICTS_PER_QUESTION if run.spec.task == "describe" else 1)
     if judge is None:
         return JudgingEstimate(len(one) * times)
@@ -167,11 +169,12 @@ def _estimate_judging(run: PlannedRun, judge: Judge | None, rubrics: str | Path 
     return JudgingEstimate(len(one) * times, (prompt * times, reply * times), None if cost is None else cost * times)
 
 
-def _requests(task: str, questions: Sequence[Question], rubrics: str | Path | None) -> list[JudgeRequest]:
+def _requests(spec: Spec, questions: Sequence[Question], rubrics: str | Path | None) -> list[JudgeRequest]:
     """Return what a judge would be asked about questions at one setting."""
     found, firsts = [], {}
+    by_type = rubrics_of(spec)
     for question in questions:
-        for name in VCGBENCH[question.type] if task == "describe" else ("open",):
+        for name in by_type[question.type if question.type in by_type else ""]:
             rubric, texts = load_rubric(name, rubrics), (question.text,)
             if rubric.pair:
                 stem = question.key.rpartition("/")[0]

@@ -6,8 +6,8 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 
-from sfllava.benchmarks.base import Spec
-from sfllava.evaluators.judges.base import load_rubric
+from sfllava.benchmarks.spec import Spec
+from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.files import Row
 from sfllava.models.sizes import sizes_of
 from sfllava.prompts import families, pack_prompt

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sfllava.benchmarks import Benchmark, BenchmarkError, load_benchmark
-from sfllava.benchmarks.base import Spec, load_spec
+from sfllava.benchmarks.base import load_spec
+from sfllava.benchmarks.spec import Spec
 from sfllava.models.known import KNOWN
 from sfllava.prompts import Prompt, load_prompt
 from sfllava.published.plan import MODES

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sfllava.analysis import stats
-from sfllava.analysis.agreement import judge_scores, load_verdicts
+from sfllava.analysis.judge_scores import judge_scores, load_verdicts
 from sfllava.benchmarks.base import load_spec
 from sfllava.evaluators import find_evaluator
 from sfllava.files import Row
@@ -252,7 +252,7 @@ def _judged_result(
     row = rows.get((number.setting.name, rubric))
     if row is None or not np.isfinite(row[column]):
         why = "nothing is judged yet"
-        if row is None:
+        if row is None or row["missing"]:
             why = (
                 "its average needs all five kinds of questions"
                 if rubric == "average"
