@@ -66,8 +66,8 @@ def _accuracy(rows: pd.DataFrame, read: pd.DataFrame, by: tuple[str, ...]) -> di
     out: dict[str, Any] = {"mean": f"{several} means, by {' and '.join(by)}" if several > 1 else "all questions"}
     if counted.any():
         videos = rows["video"].to_numpy(str)[counted]
-        mean = group_mean(correct[counted], groups[counted], videos)
-        expected = group_mean(chance[counted], groups[counted], videos).mean
+        mean = stats.group_mean(correct[counted], groups[counted], videos)
+        expected = stats.group_mean(chance[counted], groups[counted], videos).mean
         out |= {"accuracy": 100 * mean.mean, "low": 100 * mean.low, "high": 100 * mean.high, "expected": 100 * expected}
     else:
         out |= dict.fromkeys(("accuracy", "low", "high", "expected"), np.nan)
@@ -76,25 +76,6 @@ def _accuracy(rows: pd.DataFrame, read: pd.DataFrame, by: tuple[str, ...]) -> di
     counts |= {"unread_wrong": unread & counted & ~guessed & ~right, "guessed": guessed, "left_out": ~counted}
     counts |= {"unread_right": right}
     return out | {name: int(flags.sum()) for name, flags in counts.items()} | {"videos": rows["video"].nunique()}
-
-
-def group_mean(right: np.ndarray, groups: np.ndarray, videos: np.ndarray) -> stats.Estimate:
-    """Compute the mean of the groups' accuracies, with its interval.
-
-    Each value is weighted by its influence on the mean of the groups, as for the average of VCGBench's rubrics.
-
-    Args:
-        right: (N) 1 for right and 0 for wrong.
-        groups: (N) the group of each.
-        videos: (N) the video of each.
-    """
-    owner = np.unique(groups, return_inverse=True)[1]
-    sizes = np.bincount(owner)
-    if len(sizes) == 1:
-        return stats.proportion(right, videos)
-    means = np.bincount(owner, right) / sizes
-    weights = len(right) / len(sizes) / sizes[owner]
-    return stats.mean(means.mean() + (right - means[owner]) * weights, videos, 0.0, 1.0)
 
 
 def protocol_pairs(readings: Readings) -> pd.DataFrame:

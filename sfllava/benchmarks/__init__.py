@@ -1,8 +1,9 @@
 """Benchmarks, one module each: its `SPEC` says where questions and videos are and how many there must be.
 
-A module with a `SPEC` is a benchmark of that name. The others: spec.py (what is fixed about a benchmark), base.py (loading one), rows.py
-(reading CSV, JSON and parquet), question_files.py (questions from rows), choices.py (options as benchmarks write them),
-video_files.py (finding videos by name), subtitles.py.
+A module with a `SPEC` is a benchmark of that name. The others: spec.py (what is fixed about a benchmark), base.py
+(loading one), rows.py (reading CSV, JSON and parquet), question_files.py (questions from rows), choices.py (options as
+benchmarks write them), video_files.py (finding videos by name), subtitles.py, groups.py (groups of a headline),
+remote_files.py and ig_vlm.py (where files can be downloaded).
 """
 
 from __future__ import annotations
