@@ -34,7 +34,8 @@ def score_rows(
         whose answer cannot be parsed, is not correct. Where the questions have several tasks, each rule has the number
         of its `questions`, and `unscored` counts those that only a judge can score. Where the benchmark has a headline
         and every question an evaluator, `headline` has its `name`, its `accuracy` by the strict rules, that of all
-        questions `together`, its `groups` in words, and what is `missing` from them.
+        questions `together`, its `groups` in words, and what is `missing` from them. In a run with subtitles,
+        `without_subtitles` counts the questions whose subtitles are missing or cannot be read.
 
     Raises:
         SfllavaError: A row is for a question or setting that is not part of the run.
@@ -71,6 +72,7 @@ class _Tally:
             self.reasons[row["error"] or "no prediction"] += 1
             return
         self.counts["answered"] += 1
+        self.counts["without_subtitles"] += bool(row.get("subtitle_error"))
         if evaluator is None:
             return
         for rule, verdict in evaluator.grade(question, row["prediction"]).items():
@@ -124,6 +126,7 @@ def _summary(
         "reasons": dict(tally.reasons.most_common()),
         "rules": rules,
         **({"unscored": unscored} if unscored and rules else {}),
+        **({"without_subtitles": missing} if (missing := count["without_subtitles"]) else {}),
     }
 
 
@@ -144,6 +147,8 @@ def format_scores(scores: dict[str, Any]) -> str:
             lines.append("  no offline score: these predictions need a judge")
         if s.get("unscored"):
             lines.append(f"  no offline score for {s['unscored']} of the questions: these predictions need a judge")
+        if s.get("without_subtitles"):
+            lines.append(f"  {s['without_subtitles']} asked without subtitles, which are missing or cannot be read")
         if h := s.get("headline"):
             lines.append(
                 f"  {h['name']:<17} {100 * h['accuracy']:5.1f} % (mean over {h['groups']}), all questions together "

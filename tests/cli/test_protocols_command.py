@@ -10,8 +10,9 @@ from messy_runs import MESSY, make_messy
 from PIL import Image
 from written_runs import write_run
 
-from sfllava.analysis.protocol_tables import group_mean, protocol_accuracy, protocol_pairs, read_differently
+from sfllava.analysis.protocol_tables import protocol_accuracy, protocol_pairs, read_differently
 from sfllava.analysis.protocols import read_by_protocols
+from sfllava.analysis.stats import group_mean
 from sfllava.cli import main
 from sfllava.types import SfllavaError
 

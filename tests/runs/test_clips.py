@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ from sfllava.benchmarks.subtitles import read_subtitles
 from sfllava.models.base import ModelInfo
 from sfllava.models.load import load_model
 from sfllava.runs import worker
+from sfllava.runs.ask import ask
 from sfllava.runs.check import check
 from sfllava.runs.evaluate import evaluate
+from sfllava.runs.identity import job_name, job_of, question_of
+from sfllava.runs.jobs import make_row
 from sfllava.runs.run_folder import read_rows, read_run
+from sfllava.sampler.reading import read_video
 from sfllava.settings import Setting
-from sfllava.types import Clip
+from sfllava.types import Clip, Question, SfllavaError
 
 RAFT, GYM, PANDA = "QzulzuWr0Zw_20_45", "rlQ2kW-FvMk_66_79", "ysTmUTQ5wZE_17_45"
 SECONDS = {RAFT: 25.07, GYM: 13.01, PANDA: 27.6}
@@ -171,3 +176,93 @@ def test_a_run_says_which_questions_are_flawed(shared, tiny, tmp_path):
     assert scores["questions"] == 2 and scores["answered"] == 2
     (flaw,) = read_run(tmp_path / "run")["sessions"][0]["question_flaws"]
     assert flaw.endswith("every reply is wrong: 1 (nextgqa/1)")
+
+
+def test_clips_with_close_bounds_are_jobs_of_their_own():
+    names = {job_name("v", Clip(start, 1300.0)) for start in (1234.561, 1234.562)}
+    names |= {job_name("v", clip) for clip in (None, Clip(fps=3.0), Clip(0.5, 2, 3.0), Clip(0.5, 2))}
+    assert len(names) == 6 and job_name("v", Clip()) == "v"
+    question = Question("what?", "k", "v", clip=Clip(0.5, 2, 3.0))
+    row = make_row(question, "s")
+    assert job_of(row) == job_name("v", question.clip) and question_of(row) == replace(question, task="open")
+
+
+def test_each_question_has_the_subtitles_that_it_names(shared, tiny, tmp_path):
+    files = tmp_path / "subtitles"
+    files.mkdir()
+    for language, text in (("en", "hello"), ("de", "hallo")):
+        (files / f"{language}.srt").write_text(f"1\n00:00:00,000 --> 00:01:00,000\n{text}\n")
+    with (tmp_path / "mine.csv").open("w", newline="") as file:
+        write = csv.writer(file)
+        write.writerow(["question_id", "video_name", "question", "answer", "subtitles"])
+        write.writerows([[n or "none", RAFT, f"what {n}?", "x", n and f"{n}.srt"] for n in ("", "en", "de", "fr")])
+    benchmark = load_benchmark("open", tmp_path / "mine.csv", shared / "clips", subtitles=files)
+    asked = []
+    answer_batch = type(tiny).answer_batch
+
+    def spy(self, batch, **more):
+        asked.extend((q.id, q.subtitles) for _, questions in batch for q in questions)
+        return answer_batch(self, batch, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(tiny), "answer_batch", spy)
+        run = evaluate(tiny, benchmark, SMALL, tmp_path / "run", max_new_tokens=2, progress=False, subtitles=True)
+    assert dict(asked) == {"none": "", "en": "hello", "de": "hallo", "fr": ""}
+    assert run.scores[SMALL.name]["without_subtitles"] == 1 and "1 asked without subtitles" in str(run)
+    # the missing file is there now: its question is asked again, and no other
+    (files / "fr.srt").write_text("1\n00:00:00,000 --> 00:01:00,000\nsalut\n")
+    before = {row["id"]: row for row in read_rows(tmp_path / "run")}
+    again = evaluate(
+        tiny, benchmark, SMALL, tmp_path / "run", max_new_tokens=2, progress=False, subtitles=True, retry_failed=True
+    )
+    rows = {row["id"]: row for row in read_rows(tmp_path / "run")}
+    assert rows["fr"]["subtitles"] == 1 and "without_subtitles" not in again.scores[SMALL.name]
+    assert [rows[key] == before[key] for key in ("none", "en", "de", "fr")] == [True, True, True, False]
+
+
+def test_a_run_with_subtitles_needs_some(shared, tiny, questions, tmp_path):
+    (tmp_path / "empty").mkdir()
+    benchmark = load_benchmark("choice", questions, shared / "clips", subtitles=tmp_path / "empty")
+    with pytest.raises(SfllavaError, match="empty: has none of the 3 subtitles of choice"):
+        evaluate(tiny, benchmark, SMALL, tmp_path / "run", subtitles=True)
+    assert not (tmp_path / "run").exists()
+    for name in ("a\0b.srt", "x" * 300 + ".srt", "../mine.csv"):
+        with pytest.raises(SfllavaError, match="no such subtitles"):
+            benchmark.find_subtitles(name)
+
+
+def test_ask_takes_the_frames_of_the_clip(shared, tiny):
+    clip = shared / "clips" / f"{RAFT}.mp4"
+    result = ask(tiny, clip, [Question("what?", clip=Clip(5, 9))], SMALL, max_new_tokens=2)
+    assert result.video.pts_seconds.min() >= 5 and result.video.pts_seconds.max() <= 9
+    with pytest.raises(
+        SfllavaError, match="different parts of the video: 5 s to 9 s, all of it; ask them one at a time"
+    ):
+        ask(tiny, clip, [Question("what?", clip=Clip(5, 9)), Question("who?")], SMALL)
+
+
+def test_settings_with_different_frame_rules_share_one_run(shared, tiny, questions, tmp_path):
+    rules = ("published", "lmms-eval", "vlmevalkit", "mvbench", "fps:1,max:500")
+    settings = [Setting(8, SMALL.aggregation, frame_rule=rule) for rule in rules]
+    benchmark = load_benchmark("choice", questions, shared / "clips")
+    evaluate(tiny, benchmark, settings, tmp_path / "run", max_new_tokens=4, progress=False)
+    rows = {(row["id"], row["setting"]): row for row in read_rows(tmp_path / "run")}
+    assert rows["c6", settings[4].name]["frames"] == 28 and rows["c1", settings[4].name]["frames"] == 5
+    for setting in settings:  # as each setting alone answers, each question on its own
+        for question in benchmark.questions:
+            row = rows[question.id, setting.name]
+            if question.id == "c4":
+                assert "is outside the video" in row["error"]
+                continue
+            video = read_video(
+                benchmark.find_video(question.video), setting.sample, size=(336, 336), clip=question.clip
+            )
+            grid = tiny.encode(video.frames)
+            (alone,) = tiny.answer(tiny.tokens(setting, grid, video.pts_seconds), [question], max_new_tokens=4)
+            assert (row["token_ids"], row["frames"]) == (list(alone.token_ids), len(video.frames)), row
+
+
+def test_frames_per_second_that_may_fit_are_not_refused_before_decoding(shared, tiny):
+    setting = Setting(8, "concat", frame_rule="fps:0.1,max:500")  # 3 frames here, and 500 would not fit
+    result = ask(tiny, shared / "clips" / f"{RAFT}.mp4", "what?", setting, max_new_tokens=2)
+    assert len(result.video.frames) == 3 and result.visual_tokens == 3 * tiny.info.grid[0] * tiny.info.grid[1]
