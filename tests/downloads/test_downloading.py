@@ -333,9 +333,8 @@ def test_videos_that_cannot_be_had_are_named(videos, tmp_path, capsys):
 
 def test_one_archive_for_two_benchmarks_is_fetched_once():
     found = benchmarks_with_downloads()
-    if "nextgqa" in found:
-        both = {name: found[name] for name in ("nextqa", "nextgqa")}
-        assert len(find_targets(both, ["videos"])) == 1
+    both = {name: found[name] for name in ("nextqa", "nextgqa")}
+    assert len(find_targets(both, ["videos"])) == 1
 
 
 def test_a_folder_of_the_root_may_be_a_link(server, tmp_path, capsys):
