@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfllava.benchmarks.downloads.addresses import Address, DownloadError
-from sfllava.benchmarks.downloads.part import Part, file_sha256
-from sfllava.files import format_bytes
+from sfllava.benchmarks.downloads.part import Part
+from sfllava.files import file_sha256, format_bytes
 from sfllava.progress import progress_bar
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be another one in a moment

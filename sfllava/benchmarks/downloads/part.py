@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 from typing import BinaryIO
 
 from sfllava.benchmarks.downloads.addresses import DownloadError
-from sfllava.files import read_object, write_json
+from sfllava.files import file_sha256, read_object, write_json
 from sfllava.types import SfllavaError
 
 
@@ -65,12 +64,6 @@ class Part:
             raise DownloadError(f"{self.whole}: appeared during the download; it is left as it is")
         self.path.replace(self.whole)
         self.clear()
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_there(path: Path, size: int | None, sha256: str) -> bool:
