@@ -25,6 +25,8 @@ class Behaviour:
     block: int = 16_384
     length: bool = True  # say Content-Length
     redirect: str = ""
+    if_range: bool = True  # False: send a range of another version, too
+    refuse_ranges: bool = False  # 416 to each range
     shift: int = 0  # answer with a range that begins so many bytes later
     encode: bool = False  # gzip, where the client allows it
     headers: dict[str, str] = field(default_factory=dict)
@@ -98,7 +100,10 @@ class FileServer:
         headers = {"Content-Type": behaviour.kind, "ETag": etag, "Last-Modified": behaviour.date, **behaviour.headers}
         start, status = 0, 200
         asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
-        if asked and behaviour.ranges and request.headers.get("if-range", etag) in (etag, behaviour.date or etag):
+        fits = request.headers.get("if-range", etag) in (etag, behaviour.date or etag) or not behaviour.if_range
+        if asked and behaviour.refuse_ranges:
+            return self._plain(handler, request, 416, {})
+        if asked and behaviour.ranges and fits:
             start, status = int(asked[1]) + behaviour.shift, 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
             if start >= len(data):

@@ -29,7 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source", metavar="URL", help="mirror: this instead of https://HOST of each file (hub only: HF_ENDPOINT)"
     )
     parser.add_argument("--dry-run", action="store_true", help="list files, sizes and licences; fetch nothing")
-    parser.add_argument("--tries", type=int, default=5, metavar="N", help="attempts in vain for one file (default: 5)")
+    parser.add_argument(
+        "--tries",
+        type=int,
+        default=5,
+        metavar="N",
+        help="give up a file after N attempts in a row without new data, or N starts from its beginning (default: 5)",
+    )
     parser.add_argument(
         "--timeout", type=float, default=60, metavar="S", help="longest silence of a server, in seconds"
     )

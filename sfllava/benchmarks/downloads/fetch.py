@@ -24,7 +24,8 @@ class FetchOptions:
     """How a file is fetched.
 
     Args:
-        tries: attempts that bring nothing new before the file has failed.
+        tries: the file has failed after so many attempts in a row that bring nothing new, or after so many starts from
+            the beginning.
         timeout_seconds: the longest silence of the server.
         first_wait_seconds: the wait before the second attempt, doubled each time, where the server names none.
         progress: show a progress bar.
@@ -73,10 +74,13 @@ def fetch(address: Address, part: Part, size: int | None, sha256: str, options: 
             break
         except _TryAgainError as problem:
             # an attempt that brought something new is no failure: servers cut long transfers off, again and again
-            failures = 1 if part.size > before else failures + 1
-            if failures >= options.tries:
-                raise DownloadError(f"{address.url}: {problem} (tried {failures} times)") from problem
-            _wait(address, problem, failures, options)
+            failures = 0 if part.size > before else failures + 1
+            # but each start from the beginning counts: with it, bytes may be new for ever
+            if max(failures, part.restarts) >= options.tries:
+                how, count = ("tried", failures) if failures >= options.tries else ("started over", part.restarts)
+                times = "once" if count == 1 else f"{count} times"
+                raise DownloadError(f"{address.url}: {problem} ({how} {times})") from problem
+            _wait(address, problem, max(failures, part.restarts), options)
         finally:
             received += attempt.received
     part.finish()
@@ -84,7 +88,8 @@ def fetch(address: Address, part: Part, size: int | None, sha256: str, options: 
 
 
 def _wait(address: Address, problem: _TryAgainError, failures: int, options: FetchOptions) -> None:
-    wait = options.first_wait_seconds * 2 ** (failures - 1) if problem.wait_seconds is None else problem.wait_seconds
+    doubled = options.first_wait_seconds * 2 ** min(max(failures - 1, 0), 20)
+    wait = doubled if problem.wait_seconds is None else problem.wait_seconds
     if problem.wait_seconds is not None and wait > _LONGEST_WAIT_SECONDS:
         raise DownloadError(f"{address.url}: {problem}, and asks to wait {wait:,.0f} s: try again later")
     options.sleep(min(wait, _LONGEST_WAIT_SECONDS))
@@ -188,6 +193,9 @@ class _Attempt:
         if start != offset and status == 206:
             self.part.clear()
             raise _TryAgainError("the server sent another range than was asked for; starting over")
+        if status == 206 and self._is_other_version(headers):
+            self.part.clear()
+            raise _TryAgainError("the server has another version of the file; starting over")
         if self.size is not None and total is not None and total != self.size:
             raise DownloadError(f"{self.address.url}: needed {self.size:,} bytes, the server has {total:,}")
         if total is None and self.size is None and not self.sha256 and "transfer-encoding" not in headers:
@@ -195,6 +203,12 @@ class _Attempt:
                 f"{self.address.url}: nothing says how long the file is, so no one can tell if it is whole"
             )
         return total, start
+
+    def _is_other_version(self, headers: Any) -> bool:
+        """Return whether a range is of another version than the part: servers may ignore If-Range."""
+        ours = self.part.validator
+        theirs = headers.get("etag" if ours.startswith('"') else "last-modified", "")
+        return bool(ours and theirs) and not theirs.startswith("W/") and ours != theirs
 
     def _refusal(self, status: int) -> str:
         if status in (401, 403) and self.address.page:

@@ -17,10 +17,14 @@ class Part:
 
     Args:
         path: where the whole file will be.
+
+    Attributes:
+        restarts: how often bytes that had arrived were removed, so that the download starts over.
     """
 
     def __init__(self, path: Path) -> None:
         self.whole = path
+        self.restarts = 0
         self.path = path.with_name(f"{path.name}.part")
         self._about = path.with_name(f"{path.name}.part.json")
 
@@ -53,6 +57,7 @@ class Part:
 
     def clear(self) -> None:
         """Remove the part."""
+        self.restarts += self.size > 0
         for path in (self.path, self._about):
             path.unlink(missing_ok=True)
 
