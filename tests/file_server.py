@@ -97,7 +97,7 @@ class FileServer:
 
     def _send(self, handler: BaseHTTPRequestHandler, request: Request, behaviour: Behaviour, data: bytes) -> None:
         etag = f'"{hashlib.md5(data).hexdigest()}"' if behaviour.etag is None else behaviour.etag
-        headers = {"Content-Type": behaviour.kind, "ETag": etag, "Last-Modified": behaviour.date, **behaviour.headers}
+        headers = {"Content-Type": behaviour.kind, "ETag": etag, "Last-Modified": behaviour.date}
         start, status = 0, 200
         asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
         fits = request.headers.get("if-range", etag) in (etag, behaviour.date or etag) or not behaviour.if_range
@@ -116,7 +116,7 @@ class FileServer:
             headers["Content-Length"] = str(len(data) - start)
         else:
             headers["Connection"] = "close"
-        for name, value in headers.items():
+        for name, value in {**headers, **behaviour.headers}.items():
             if value:
                 handler.send_header(name, value)
         handler.end_headers()

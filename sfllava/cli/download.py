@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,9 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     kinds: list[Kind] = [arguments.what]
     if arguments.videos and arguments.what == "questions":
         kinds.append("videos")
-    if arguments.tries < 1 or not arguments.timeout > 0:
+    if arguments.tries < 1 or not 0 < arguments.timeout < math.inf:
         raise SfllavaError(
-            f"needed --tries of 1 or more and --timeout above 0, got {arguments.tries} and {arguments.timeout}"
+            "needed --tries of 1 or more and --timeout above 0 and finite, "
+            f"got {arguments.tries} and {arguments.timeout}"
         )
     if "videos" in kinds and not (arguments.benchmarks or arguments.dry_run):
         raise SfllavaError(

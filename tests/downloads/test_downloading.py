@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -196,7 +197,9 @@ def test_a_dry_run_lists_and_fetches_nothing(server, tmp_path, capsys):
         (("questions", "--root", "FILE"), "cannot be the folder to download into"),
         (("videos", "--root", "r"), "name the benchmarks (--dry-run lists all with their sizes)"),
         (("questions", "--root", "r", "--source", "mirror"), "--source mirror: needed an address such as"),
-        (("questions", "--root", "r", "--tries", 0), "needed --tries of 1 or more and --timeout above 0, got 0 and 60"),
+        (("questions", "--root", "r", "--tries", 0), "--tries of 1 or more and --timeout above 0 and finite, got 0"),
+        (("questions", "--root", "r", "--timeout", "inf"), "and --timeout above 0 and finite, got 5 and inf"),
+        (("questions", "--root", "r", "--timeout", "nan"), "and --timeout above 0 and finite, got 5 and nan"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, words, message):
@@ -211,6 +214,53 @@ def test_a_second_download_into_one_folder_is_refused(server, tmp_path, capsys):
     with FileLock(tmp_path / ".sfllava-download.lock"):
         status, _, err = run(capsys, "questions", "msvd", "--root", tmp_path, "--source", server.url)
     assert status == 1 and f"{tmp_path}: another download is writing there" in err and server.requests == []
+
+
+# what no request can be made of
+
+
+def download_two(tmp_path, capsys, *words):
+    """Two files, so that the first is seen not to stop the second."""
+    status, out, err = run(capsys, "questions", "msvd", "tgif", "--root", tmp_path, *words)
+    check_both_failed(status, out, err)
+    return err
+
+
+def check_both_failed(status, out, err):
+    lines = err.splitlines()
+    assert status == 1 and len(lines) == 2 and "0 fetched (0 bytes), 0 there already, 2 failed: " in out
+    assert lines[0].startswith("sfllava: open_ended_qa/MSVD_QA.csv failed: http")
+    assert lines[1].startswith("sfllava: open_ended_qa/TGIF_FrameQA.csv failed: http")
+
+
+@pytest.mark.parametrize("host", ["münchen..de", "a" * 64 + ".invalid", "a..invalid"])
+def test_a_host_that_no_request_can_be_made_of(server, tmp_path, capsys, host):
+    err = download_two(tmp_path, capsys, "--source", f"http://{host}")
+    assert "cannot be asked for, check its host and the proxy: " in err
+
+
+def test_a_timeout_beyond_what_the_system_takes(server, tmp_path, capsys):
+    assert "OverflowError" in download_two(tmp_path, capsys, "--source", server.url, "--timeout", "1e300")
+
+
+def test_a_proxy_that_no_request_can_be_made_of(server, tmp_path):
+    words = ("questions", "msvd", "tgif", "--root", tmp_path, "--source", "http://mirror.invalid")
+    process = in_process(*words, HTTP_PROXY="http://proxy:80a", http_proxy="http://proxy:80a", NO_PROXY="", no_proxy="")
+    out, err = process.communicate(timeout=60)
+    check_both_failed(process.returncode, out, err)
+    assert "check its host and the proxy: InvalidURL" in err
+
+
+@pytest.mark.parametrize("token", ["hf_ü", "hf_\x7fsecret", "hf_one\ttwo"])
+def test_a_token_that_no_header_can_have(server, tmp_path, capsys, monkeypatch, token):
+    """It is said without the token; files of another host come."""
+    monkeypatch.setenv("HF_TOKEN", token)
+    files = [benchmarks_with_downloads()[name].questions[0] for name in ("mvbench", "msvd")]
+    here = replace(files[1], url=f"{server.url}{served_at(files[1].url, server)}")
+    targets = [Target("mvbench", "questions", files[0]), Target("msvd", "questions", here)]
+    outcomes = download(targets, tmp_path, options=FetchOptions(tries=1, progress=False))
+    assert [outcome.state for outcome in outcomes] == ["failed", "fetched"]
+    assert outcomes[0].note.endswith(": needed a token of ASCII characters in HF_TOKEN or `hf auth login`")
 
 
 # real processes

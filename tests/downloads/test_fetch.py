@@ -240,6 +240,13 @@ def test_a_whole_part_without_a_sha256_is_the_servers_to_confirm(files, tmp_path
     assert [request.status for request in files.requests] == [416]
 
 
+def test_a_length_that_is_no_number_is_none(files, tmp_path, waits):
+    """Python reads no number of so many digits."""
+    files.behaviour[PATH] = Behaviour(headers={"Content-Range": f"bytes 50000-199999/{'9' * 5000}"})
+    (tmp_path / "questions.csv.part").write_bytes(DATA[:50_000])
+    assert get(files, tmp_path, waits)[1] == DATA
+
+
 def test_not_found_is_said_at_once(files, tmp_path, waits):
     del files.files[PATH]
     with pytest.raises(DownloadError, match=rf"{files.url}{PATH}: not found \(status 404\)$"):

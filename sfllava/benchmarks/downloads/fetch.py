@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,24 +112,43 @@ class _Attempt:
             return
         # Hub files and others alike go through the hub's session: it is there with transformers, honours
         # HTTP(S)_PROXY and NO_PROXY, and keeps the token from other hosts that it is redirected to.
-        from huggingface_hub import get_session
-        from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+        from huggingface_hub.errors import HTTPError
 
         headers = {"Accept-Encoding": "identity", **self.address.headers}
+        if not all(map(_can_be_sent, headers.values())):  # the value itself is secret
+            raise DownloadError(
+                f"{self.address.url}: needed a token of ASCII characters in HF_TOKEN or `hf auth login`"
+            )
         if offset:
             headers["Range"] = f"bytes={offset}-"
             if self.part.validator:
                 headers["If-Range"] = self.part.validator
-        timeout = self.options.timeout_seconds
         try:
-            with get_session().stream("GET", self.address.url, headers=headers, timeout=timeout) as response:
-                self._read(response, offset)
-        except OfflineModeIsEnabled as error:
-            raise DownloadError(f"{self.address.url}: HF_HUB_OFFLINE is set: unset it to download") from error
+            with ExitStack() as stack:
+                self._read(self._ask(headers, stack), offset)
         except HTTPError as error:  # of httpx or httpx2, whichever the hub's library uses
             raise _TryAgainError(_in_words(error)) from error
         except OSError as error:
             raise DownloadError(f"{self.part.path}: cannot write: {error.strerror or error}") from error
+
+    def _ask(self, headers: dict[str, str], stack: ExitStack) -> Any:
+        """Return the response, which the stack closes; it has no body yet."""
+        from huggingface_hub import get_session
+        from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+
+        url = self.address.url
+        try:
+            return stack.enter_context(
+                get_session().stream("GET", url, headers=headers, timeout=self.options.timeout_seconds)
+            )
+        except OfflineModeIsEnabled as error:
+            raise DownloadError(f"{url}: HF_HUB_OFFLINE is set: unset it to download") from error
+        except HTTPError:
+            raise
+        except Exception as error:  # a host, proxy or certificate file that cannot be used raises errors of many kinds
+            raise DownloadError(
+                f"{url}: cannot be asked for, check its host and the proxy: {_in_words(error)}"
+            ) from error
 
     def check_whole(self) -> None:
         """Check the SHA-256 of the whole file. One that was put together of parts gets another attempt."""
@@ -239,18 +259,24 @@ class _Attempt:
 def _extent(response: Any, offset: int) -> tuple[int | None, int]:
     headers = response.headers
     if response.status_code == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("content-range", ""))
+        match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", headers.get("content-range", ""))
         if not match:
             return None, -1
         return (int(match[2]) if match[2] != "*" else None), int(match[1])
     length = headers.get("content-length", "")
-    return (int(length) if length.isdecimal() else None), 0
+    return (int(length) if re.fullmatch(r"\d{1,18}", length) else None), 0
 
 
 def _validator(response: Any) -> str:
     """A strong ETag, else the date of the last change: what If-Range may be asked with."""
     etag = response.headers.get("etag", "")
-    return etag if etag and not etag.startswith("W/") else response.headers.get("last-modified", "")
+    found = etag if etag and not etag.startswith("W/") else response.headers.get("last-modified", "")
+    return found if _can_be_sent(found) else ""
+
+
+def _can_be_sent(value: str) -> bool:
+    """Return whether a header can have a value."""
+    return value.isascii() and value.isprintable()
 
 
 def _retry_after(text: str) -> float | None:
@@ -259,7 +285,7 @@ def _retry_after(text: str) -> float | None:
         return float(text)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
