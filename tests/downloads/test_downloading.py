@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
@@ -153,7 +154,20 @@ def test_a_file_whose_sha256_is_not_known_says_so(server, tmp_path):
     server.files[served_at(target.file.url, server)] = b"[]"
     for state in ("fetched", "there"):
         (outcome,) = download([target], tmp_path, source=server.url, options=FetchOptions(progress=False))
-        assert (outcome.state, outcome.note) == (state, "its SHA-256 is not known here")
+        assert (outcome.state, outcome.note) == (state, "not checked: its SHA-256 is not known")
+
+
+def test_a_file_that_was_checked_against_what_the_hub_states_says_so(server, tmp_path):
+    target = Target("mvbench", "questions", benchmarks_with_downloads()["mvbench"].questions[0])
+    url = served_at(target.file.url, server)
+    server.files[url] = b"[]"
+    server.behaviour[url] = Behaviour(headers={"X-Linked-Etag": f'"{hashlib.sha256(b"[]").hexdigest()}"'})
+    for state, note in (
+        ("fetched", "checked against the SHA-256 that the server states"),
+        ("there", "not checked: its SHA-256 is not known"),
+    ):
+        (outcome,) = download([target], tmp_path, source=server.url, options=FetchOptions(progress=False))
+        assert (outcome.state, outcome.note) == (state, note)
 
 
 def test_one_that_fails_does_not_stop_the_others(server, tmp_path, capsys):
@@ -295,7 +309,7 @@ def test_killed_twice_and_resumed(server, tmp_path, shared):
     assert "1 fetched" in out
 
 
-def test_the_endpoint_of_the_environment_and_its_token(server, tmp_path, clip):
+def test_the_endpoint_of_the_environment_gets_no_token(server, tmp_path, clip):
     """HF_ENDPOINT, as mirrors of the hub ask for it; the zip is one of NExT-QA's videos in its layout."""
     file = load_spec("nextqa").downloads.videos.files[0]
     data = io.BytesIO()
@@ -305,9 +319,9 @@ def test_the_endpoint_of_the_environment_and_its_token(server, tmp_path, clip):
     process = in_process("videos", "nextqa", "--root", tmp_path, HF_ENDPOINT=server.url, HF_TOKEN="hf_mine")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "1 fetched" in out and "its SHA-256 is not known here" in out
+    assert "1 fetched" in out and "not checked: its SHA-256 is not known" in out
     assert server.requests[0].path.startswith("/datasets/lmms-lab/NExTQA/resolve/0d019debcbf8")
-    assert server.requests[0].headers["authorization"] == "Bearer hf_mine"
+    assert len(server.requests) == 1 and "authorization" not in server.requests[0].headers
     assert (tmp_path / "multiple_choice_qa/NExTQA/video/NExTVideo/4010069381.mp4").read_bytes() == clip.read_bytes()
 
 

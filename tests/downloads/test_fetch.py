@@ -45,8 +45,8 @@ def waits():
 
 def get(files, tmp_path, waits, size=SIZE, sha256=SHA, page="", **more):
     part = Part(tmp_path / "questions.csv")
-    received = fetch(Address(files.url + PATH, page=page), part, size, sha256, waits.options(**more))
-    return received, part.whole.read_bytes()
+    fetched = fetch(Address(files.url + PATH, page=page), part, size, sha256, waits.options(**more))
+    return fetched.received, part.whole.read_bytes()
 
 
 def left(tmp_path):
@@ -396,8 +396,20 @@ def test_a_data_set_that_needs_a_login_says_where(files, tmp_path, waits, status
         get(files, tmp_path, waits, page="https://hub/d")
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_mirror_that_needs_a_login_gets_no_token(files, tmp_path, status, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    address = resolve("hf://datasets/o/n@abc/x.csv", files.url)
+    files.behaviour["/datasets/o/n/resolve/abc/x.csv"] = Behaviour(statuses=[(status, {})])
+    with pytest.raises(
+        DownloadError, match=rf"status {status}: needs a login, and this mirror gets no token: download"
+    ):
+        fetch(address, Part(tmp_path / "q"), None, "", FetchOptions(progress=False))
+    assert "authorization" not in files.requests[0].headers
+
+
 def test_the_token_goes_to_the_hub_alone(files, tmp_path, monkeypatch):
-    """Neither to a mirror nor to the host that a large file is on."""
+    """Neither to a mirror (HF_ENDPOINT names one in test_downloading.py) nor to the host that a large file is on."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     url = "hf://datasets/owner/name@abc/folder/a b.parquet"
     address = resolve(url)

@@ -138,13 +138,15 @@ def _download_one(target: Target, root: Path, source: str | None, options: Fetch
     path = root / file.path
     if file.unpack and _is_unpacked(file, root):
         return Outcome(target, "there")
-    note = "" if file.sha256 else "its SHA-256 is not known here"
+    note = "" if file.sha256 else "not checked: its SHA-256 is not known"
     if is_there(path, file.size, file.sha256):
         state, received = "there", 0
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        received = fetch(resolve(file.url, source), Part(path), file.size, file.sha256, options)
-        state = "fetched"
+        fetched = fetch(resolve(file.url, source), Part(path), file.size, file.sha256, options)
+        state, received = "fetched", fetched.received
+        if fetched.sha256 and not file.sha256:
+            note = "checked against the SHA-256 that the server states"
     if file.unpack is not None:
         unpacked = unpack(path, root / file.unpack, progress=options.progress)
         # the note takes the archive's place: it tells the next call that all of it is there

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import re
 import shutil
 import time
@@ -12,6 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfllava.benchmarks.downloads.addresses import Address, DownloadError
+from sfllava.benchmarks.downloads.answers import (
+    can_be_sent,
+    is_other_version,
+    read_extent,
+    read_retry_after,
+    read_validator,
+)
 from sfllava.benchmarks.downloads.part import Part
 from sfllava.files import file_sha256, format_bytes
 from sfllava.progress import progress_bar
@@ -40,6 +46,19 @@ class FetchOptions:
     sleep: Callable[[float], None] = time.sleep
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A file that was fetched.
+
+    Args:
+        received: the bytes that were received for it.
+        sha256: its SHA-256, if it was checked: the one that was known, or the one that the hub states; else empty.
+    """
+
+    received: int
+    sha256: str
+
+
 class _TryAgainError(Exception):
     """An attempt failed in a way that may pass. `wait_seconds` is what the server asked for."""
 
@@ -48,7 +67,7 @@ class _TryAgainError(Exception):
         self.wait_seconds = wait_seconds
 
 
-def fetch(address: Address, part: Part, size: int | None, sha256: str, options: FetchOptions) -> int:
+def fetch(address: Address, part: Part, size: int | None, sha256: str, options: FetchOptions) -> Fetched:
     """Download a file to its place; what an earlier call has left of it is not asked for again.
 
     Args:
@@ -59,7 +78,7 @@ def fetch(address: Address, part: Part, size: int | None, sha256: str, options: 
         options: how it is fetched.
 
     Returns:
-        The bytes that this call received.
+        What this call received.
 
     Raises:
         DownloadError: the file cannot be had, or is not what it must be. What has arrived stays for the next call,
@@ -85,7 +104,7 @@ def fetch(address: Address, part: Part, size: int | None, sha256: str, options: 
         finally:
             received += attempt.received
     part.finish()
-    return received
+    return Fetched(received, attempt.sha256)
 
 
 def _wait(address: Address, problem: _TryAgainError, failures: int, options: FetchOptions) -> None:
@@ -115,7 +134,7 @@ class _Attempt:
         from huggingface_hub.errors import HTTPError
 
         headers = {"Accept-Encoding": "identity", **self.address.headers}
-        if not all(map(_can_be_sent, headers.values())):  # the value itself is secret
+        if not all(map(can_be_sent, headers.values())):  # the value itself is secret
             raise DownloadError(
                 f"{self.address.url}: needed a token of ASCII characters in HF_TOKEN or `hf auth login`"
             )
@@ -174,7 +193,7 @@ class _Attempt:
             self.resumed = True
             return
         if not start:
-            self.part.begin(_validator(response))
+            self.part.begin(read_validator(response.headers))
         self.resumed = bool(start)
         if self.size is None:
             self.size = total
@@ -200,7 +219,7 @@ class _Attempt:
             self.part.clear()
             raise _TryAgainError("the part does not fit the file; starting over")
         if status in _BUSY:
-            raise _TryAgainError(f"status {status}", _retry_after(headers.get("retry-after", "")))
+            raise _TryAgainError(f"status {status}", read_retry_after(headers))
         if status not in (200, 206):
             raise DownloadError(f"{self.address.url}: {self._refusal(status)}")
         if headers.get("content-type", "").startswith("text/html"):
@@ -209,11 +228,11 @@ class _Attempt:
             raise DownloadError(
                 f"{self.address.url}: needed it as it is, got it encoded ({headers['content-encoding']})"
             )
-        total, start = _extent(response, offset)
+        total, start = read_extent(status, headers)
         if start != offset and status == 206:
             self.part.clear()
             raise _TryAgainError("the server sent another range than was asked for; starting over")
-        if status == 206 and self._is_other_version(headers):
+        if status == 206 and is_other_version(headers, self.part.validator):
             self.part.clear()
             raise _TryAgainError("the server has another version of the file; starting over")
         if self.size is not None and total is not None and total != self.size:
@@ -224,13 +243,12 @@ class _Attempt:
             )
         return total, start
 
-    def _is_other_version(self, headers: Any) -> bool:
-        """Return whether a range is of another version than the part: servers may ignore If-Range."""
-        ours = self.part.validator
-        theirs = headers.get("etag" if ours.startswith('"') else "last-modified", "")
-        return bool(ours and theirs) and not theirs.startswith("W/") and ours != theirs
-
     def _refusal(self, status: int) -> str:
+        if status in (401, 403) and self.address.is_mirror:
+            return (
+                f"status {status}: needs a login, and this mirror gets no token: download from the hub, "
+                "without --source and HF_ENDPOINT"
+            )
         if status in (401, 403) and self.address.page:
             return (
                 f"status {status}: needs a login: accept the terms at {self.address.page}, then run `hf auth login` or "
@@ -254,39 +272,6 @@ class _Attempt:
         if self.size is not None and self.size - start > free:
             needed = format_bytes(self.size - start)
             raise DownloadError(f"{self.part.whole}: needs {needed} more, the disk has {format_bytes(free)} free")
-
-
-def _extent(response: Any, offset: int) -> tuple[int | None, int]:
-    headers = response.headers
-    if response.status_code == 206:
-        match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", headers.get("content-range", ""))
-        if not match:
-            return None, -1
-        return (int(match[2]) if match[2] != "*" else None), int(match[1])
-    length = headers.get("content-length", "")
-    return (int(length) if re.fullmatch(r"\d{1,18}", length) else None), 0
-
-
-def _validator(response: Any) -> str:
-    """A strong ETag, else the date of the last change: what If-Range may be asked with."""
-    etag = response.headers.get("etag", "")
-    found = etag if etag and not etag.startswith("W/") else response.headers.get("last-modified", "")
-    return found if _can_be_sent(found) else ""
-
-
-def _can_be_sent(value: str) -> bool:
-    """Return whether a header can have a value."""
-    return value.isascii() and value.isprintable()
-
-
-def _retry_after(text: str) -> float | None:
-    """Seconds of a Retry-After header, which has a number or a date; None if it has neither."""
-    if text.strip().isdecimal():
-        return float(text)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
 
 
 def _in_words(error: Exception) -> str:
