@@ -22,7 +22,7 @@ from file_server import Behaviour, FileServer
 from filelock import FileLock
 
 from sfllava.benchmarks import load_benchmark
-from sfllava.benchmarks.base import load_spec
+from sfllava.benchmarks.base import benchmark_names, load_spec
 from sfllava.benchmarks.downloads.addresses import resolve
 from sfllava.benchmarks.downloads.downloading import Target, benchmarks_with_downloads, download, find_targets
 from sfllava.benchmarks.downloads.fetch import FetchOptions
@@ -112,6 +112,11 @@ def test_the_page_in_the_docs_has_every_benchmark():
         fetched = rows[name].split(" | ")[2]
         assert fetched.startswith("yes" if each.videos.files else "no")
         assert each.videos.place in rows[name] or "see " in rows[name]
+    published = {name for name in benchmark_names() if load_spec(name).question_count}
+    assert (missing := published - {*benchmarks_with_downloads()} - {"shapesqa"})
+    assert (
+        f"except {' and '.join(f'`{name}`' for name in sorted(missing))}: you have to get their question files" in page
+    )
 
 
 # questions
@@ -374,6 +379,41 @@ def test_a_video_of_ones_own_is_not_overwritten(videos, tmp_path, capsys):
     asked = len(videos.requests)
     status, out, _ = run(capsys, *words)  # the archive is there: it is unpacked without being fetched again
     assert status == 0 and len(videos.requests) == asked and own.exists() and "1 fetched (0 bytes)" in out
+
+
+@pytest.mark.parametrize("record", [None, '{"size": 5}', "not JSON"])
+def test_an_archive_of_ones_own_is_neither_unpacked_nor_deleted(videos, tmp_path, capsys, record):
+    """No SHA-256 of MSVD's archive is known: a file of that name may be anything. A record is of a file of its size."""
+    own = tmp_path / "video_qa/MSVD_Zero_Shot_QA/YouTubeClips.tar"
+    own.parent.mkdir(parents=True)
+    with tarfile.open(own, "w") as archive:
+        archive.addfile(tarfile.TarInfo("my own notes.txt"))
+    data = own.read_bytes()
+    if record:
+        own.with_name("YouTubeClips.tar.fetched.json").write_text(record)
+    words = ("videos", "msvd", "--root", tmp_path, "--source", videos.url)
+    for more, lines in ((("--dry-run",), 0), ((), 1)):
+        status, out, err = run(capsys, *words, *more)
+        assert status == 1 and len(err.splitlines()) == lines
+        assert f"{own}: this command did not download this file, and its SHA-256 is not known, so it is neither" in (
+            out + err
+        )
+    assert own.read_bytes() == data and not list(tmp_path.rglob("*.txt")) and videos.requests == []
+    own.unlink()
+    status, out, _ = run(capsys, *words)
+    assert status == 0 and "1 fetched" in out and len(list(tmp_path.rglob("*.avi"))) == 2
+    assert not list(tmp_path.rglob("*.fetched.json"))
+
+
+def test_an_archive_of_a_known_sha256_may_come_from_elsewhere(videos, tmp_path):
+    data = videos.files["/users/ml/clamp/videoDescription/YouTubeClips.tar"]
+    (file,) = load_spec("msvd").downloads.videos.files
+    (tmp_path / file.path).parent.mkdir(parents=True)
+    (tmp_path / file.path).write_bytes(data)
+    target = Target("msvd", "videos", replace(file, sha256=hashlib.sha256(data).hexdigest()))
+    (outcome,) = download([target], tmp_path, source=videos.url, options=FetchOptions(progress=False))
+    assert (outcome.state, outcome.received, outcome.note) == ("fetched", 0, "") and videos.requests == []
+    assert len(list(tmp_path.rglob("*.avi"))) == 2 and not (tmp_path / file.path).exists()
 
 
 def test_an_archive_that_leads_out_of_the_root_writes_nothing(videos, tmp_path, capsys):
