@@ -25,6 +25,8 @@ class Behaviour:
     block: int = 16_384
     length: bool = True  # say Content-Length
     redirect: str = ""
+    if_range: bool = True  # False: send a range of another version, too
+    refuse_ranges: bool = False  # 416 to each range
     shift: int = 0  # answer with a range that begins so many bytes later
     encode: bool = False  # gzip, where the client allows it
     headers: dict[str, str] = field(default_factory=dict)
@@ -95,10 +97,13 @@ class FileServer:
 
     def _send(self, handler: BaseHTTPRequestHandler, request: Request, behaviour: Behaviour, data: bytes) -> None:
         etag = f'"{hashlib.md5(data).hexdigest()}"' if behaviour.etag is None else behaviour.etag
-        headers = {"Content-Type": behaviour.kind, "ETag": etag, "Last-Modified": behaviour.date, **behaviour.headers}
+        headers = {"Content-Type": behaviour.kind, "ETag": etag, "Last-Modified": behaviour.date}
         start, status = 0, 200
         asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
-        if asked and behaviour.ranges and request.headers.get("if-range", etag) in (etag, behaviour.date or etag):
+        fits = request.headers.get("if-range", etag) in (etag, behaviour.date or etag) or not behaviour.if_range
+        if asked and behaviour.refuse_ranges:
+            return self._plain(handler, request, 416, {})
+        if asked and behaviour.ranges and fits:
             start, status = int(asked[1]) + behaviour.shift, 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
             if start >= len(data):
@@ -111,7 +116,7 @@ class FileServer:
             headers["Content-Length"] = str(len(data) - start)
         else:
             headers["Connection"] = "close"
-        for name, value in headers.items():
+        for name, value in {**headers, **behaviour.headers}.items():
             if value:
                 handler.send_header(name, value)
         handler.end_headers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source", metavar="URL", help="mirror: this instead of https://HOST of each file (hub only: HF_ENDPOINT)"
     )
     parser.add_argument("--dry-run", action="store_true", help="list files, sizes and licences; fetch nothing")
-    parser.add_argument("--tries", type=int, default=5, metavar="N", help="attempts in vain for one file (default: 5)")
+    parser.add_argument(
+        "--tries",
+        type=int,
+        default=5,
+        metavar="N",
+        help="give up a file after N attempts in a row without new data, or N starts from its beginning (default: 5)",
+    )
     parser.add_argument(
         "--timeout", type=float, default=60, metavar="S", help="longest silence of a server, in seconds"
     )
@@ -43,9 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     kinds: list[Kind] = [arguments.what]
     if arguments.videos and arguments.what == "questions":
         kinds.append("videos")
-    if arguments.tries < 1 or not arguments.timeout > 0:
+    if arguments.tries < 1 or not 0 < arguments.timeout < math.inf:
         raise SfllavaError(
-            f"needed --tries of 1 or more and --timeout above 0, got {arguments.tries} and {arguments.timeout}"
+            "needed --tries of 1 or more and --timeout above 0 and finite, "
+            f"got {arguments.tries} and {arguments.timeout}"
         )
     if "videos" in kinds and not (arguments.benchmarks or arguments.dry_run):
         raise SfllavaError(

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from sfllava.aggregators.base import name_of
 from sfllava.benchmarks.question_files import read_rows
-from sfllava.files import Row
+from sfllava.files import Row, file_sha256
 from sfllava.lmms_bridge.documents import add_documents, find_benchmark_of, make_questions
 from sfllava.lmms_bridge.samples import Sample, SampleLog, read_log
-from sfllava.published.outputs import sha256
 from sfllava.runs.identity import make_identity
 from sfllava.runs.jobs import make_row
 from sfllava.runs.run_folder import RunFolder
@@ -136,7 +135,7 @@ def _identity(found: SampleLog, benchmark: str, asked: list[Question], described
         "task": found.task,
         "model": found.config.get("model"),
         "model_args": found.config.get("model_args"),
-        "sha256": {name: sha256(path) for name, path in files.items()},
+        "sha256": {name: file_sha256(path) for name, path in files.items()},
     }
     return make_identity(
         benchmark, asked, [described], model=None, prompt=None, max_new_tokens=None, read="generate", imported=imported

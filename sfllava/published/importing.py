@@ -11,9 +11,9 @@ from pathlib import Path
 
 from sfllava.aggregators.base import name_of
 from sfllava.benchmarks import Benchmark
-from sfllava.files import Row
+from sfllava.files import Row, file_sha256
 from sfllava.published.judged import PublishedVerdicts, find_judged, read_judged
-from sfllava.published.outputs import FOLDERS, OutputError, Outputs, QuestionIndex, find_outputs, read_outputs, sha256
+from sfllava.published.outputs import FOLDERS, OutputError, Outputs, QuestionIndex, find_outputs, read_outputs
 from sfllava.runs.identity import make_identity, upgrade
 from sfllava.runs.jobs import make_row
 from sfllava.runs.run_folder import RunFolder
@@ -122,7 +122,7 @@ def _identity(benchmark: Benchmark, name: str, setting: Setting | None, files: d
         "frames": setting.frames if setting else None,
         "aggregation": name_of(setting.aggregation) if setting else None,
     }
-    hashes = {part or "all": sha256(path) for part, path in files.items()}
+    hashes = {part or "all": file_sha256(path) for part, path in files.items()}
     return make_identity(
         benchmark.name, benchmark.questions, [described], model=None, prompt=None, max_new_tokens=None,
         read="generate", imported={"from": "published code", "sha256": hashes},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -133,12 +132,6 @@ def read_outputs(files: dict[str, Path], index: QuestionIndex) -> Outputs:
                 outputs.predictions[question.key] = text
                 outputs.places[question.key] = where
     return outputs
-
-
-def sha256(path: Path) -> str:
-    """Return the hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def scalar(row: dict[str, Any], name: str) -> str:

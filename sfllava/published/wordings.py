@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfllava.evaluators.judges.rubric import USER
+from sfllava.files import file_sha256
 from sfllava.published.inference_wordings import INFERENCE_FILE, read_inference
 from sfllava.published.judge_wordings import (
     FIELDS_FILE,
@@ -21,7 +22,6 @@ from sfllava.published.judge_wordings import (
     read_messages,
     read_rubrics,
 )
-from sfllava.published.outputs import sha256
 from sfllava.published.templates import Unreadable, Wording
 from sfllava.types import SfllavaError
 
@@ -104,7 +104,9 @@ def write_pack(pack: PromptPack, folder: str | Path) -> None:
     about = {
         "checkout": str(pack.checkout.absolute()),
         "sha256": {
-            name: sha256(pack.checkout / name) for name in (*_READERS, FIELDS_FILE) if (pack.checkout / name).exists()
+            name: file_sha256(pack.checkout / name)
+            for name in (*_READERS, FIELDS_FILE)
+            if (pack.checkout / name).exists()
         },
         "wordings": {wording.file: wording.source for wording in pack.wordings},
         "not_found": list(pack.missing),

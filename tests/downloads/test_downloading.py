@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +22,7 @@ from file_server import Behaviour, FileServer
 from filelock import FileLock
 
 from sfllava.benchmarks import load_benchmark
-from sfllava.benchmarks.base import load_spec
+from sfllava.benchmarks.base import benchmark_names, load_spec
 from sfllava.benchmarks.downloads.addresses import resolve
 from sfllava.benchmarks.downloads.downloading import Target, benchmarks_with_downloads, download, find_targets
 from sfllava.benchmarks.downloads.fetch import FetchOptions
@@ -110,6 +112,11 @@ def test_the_page_in_the_docs_has_every_benchmark():
         fetched = rows[name].split(" | ")[2]
         assert fetched.startswith("yes" if each.videos.files else "no")
         assert each.videos.place in rows[name] or "see " in rows[name]
+    published = {name for name in benchmark_names() if load_spec(name).question_count}
+    assert (missing := published - {*benchmarks_with_downloads()} - {"shapesqa"})
+    assert (
+        f"except {' and '.join(f'`{name}`' for name in sorted(missing))}: you have to get their question files" in page
+    )
 
 
 # questions
@@ -152,7 +159,20 @@ def test_a_file_whose_sha256_is_not_known_says_so(server, tmp_path):
     server.files[served_at(target.file.url, server)] = b"[]"
     for state in ("fetched", "there"):
         (outcome,) = download([target], tmp_path, source=server.url, options=FetchOptions(progress=False))
-        assert (outcome.state, outcome.note) == (state, "its SHA-256 is not known here")
+        assert (outcome.state, outcome.note) == (state, "not checked: its SHA-256 is not known")
+
+
+def test_a_file_that_was_checked_against_what_the_hub_states_says_so(server, tmp_path):
+    target = Target("mvbench", "questions", benchmarks_with_downloads()["mvbench"].questions[0])
+    url = served_at(target.file.url, server)
+    server.files[url] = b"[]"
+    server.behaviour[url] = Behaviour(headers={"X-Linked-Etag": f'"{hashlib.sha256(b"[]").hexdigest()}"'})
+    for state, note in (
+        ("fetched", "checked against the SHA-256 that the server states"),
+        ("there", "not checked: its SHA-256 is not known"),
+    ):
+        (outcome,) = download([target], tmp_path, source=server.url, options=FetchOptions(progress=False))
+        assert (outcome.state, outcome.note) == (state, note)
 
 
 def test_one_that_fails_does_not_stop_the_others(server, tmp_path, capsys):
@@ -196,7 +216,9 @@ def test_a_dry_run_lists_and_fetches_nothing(server, tmp_path, capsys):
         (("questions", "--root", "FILE"), "cannot be the folder to download into"),
         (("videos", "--root", "r"), "name the benchmarks (--dry-run lists all with their sizes)"),
         (("questions", "--root", "r", "--source", "mirror"), "--source mirror: needed an address such as"),
-        (("questions", "--root", "r", "--tries", 0), "needed --tries of 1 or more and --timeout above 0, got 0 and 60"),
+        (("questions", "--root", "r", "--tries", 0), "--tries of 1 or more and --timeout above 0 and finite, got 0"),
+        (("questions", "--root", "r", "--timeout", "inf"), "and --timeout above 0 and finite, got 5 and inf"),
+        (("questions", "--root", "r", "--timeout", "nan"), "and --timeout above 0 and finite, got 5 and nan"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, words, message):
@@ -211,6 +233,53 @@ def test_a_second_download_into_one_folder_is_refused(server, tmp_path, capsys):
     with FileLock(tmp_path / ".sfllava-download.lock"):
         status, _, err = run(capsys, "questions", "msvd", "--root", tmp_path, "--source", server.url)
     assert status == 1 and f"{tmp_path}: another download is writing there" in err and server.requests == []
+
+
+# what no request can be made of
+
+
+def download_two(tmp_path, capsys, *words):
+    """Two files, so that the first is seen not to stop the second."""
+    status, out, err = run(capsys, "questions", "msvd", "tgif", "--root", tmp_path, *words)
+    check_both_failed(status, out, err)
+    return err
+
+
+def check_both_failed(status, out, err):
+    lines = err.splitlines()
+    assert status == 1 and len(lines) == 2 and "0 fetched (0 bytes), 0 there already, 2 failed: " in out
+    assert lines[0].startswith("sfllava: open_ended_qa/MSVD_QA.csv failed: http")
+    assert lines[1].startswith("sfllava: open_ended_qa/TGIF_FrameQA.csv failed: http")
+
+
+@pytest.mark.parametrize("host", ["münchen..de", "a" * 64 + ".invalid", "a..invalid"])
+def test_a_host_that_no_request_can_be_made_of(server, tmp_path, capsys, host):
+    err = download_two(tmp_path, capsys, "--source", f"http://{host}")
+    assert "cannot be asked for, check its host and the proxy: " in err
+
+
+def test_a_timeout_beyond_what_the_system_takes(server, tmp_path, capsys):
+    assert "OverflowError" in download_two(tmp_path, capsys, "--source", server.url, "--timeout", "1e300")
+
+
+def test_a_proxy_that_no_request_can_be_made_of(server, tmp_path):
+    words = ("questions", "msvd", "tgif", "--root", tmp_path, "--source", "http://mirror.invalid")
+    process = in_process(*words, HTTP_PROXY="http://proxy:80a", http_proxy="http://proxy:80a", NO_PROXY="", no_proxy="")
+    out, err = process.communicate(timeout=60)
+    check_both_failed(process.returncode, out, err)
+    assert "check its host and the proxy: InvalidURL" in err
+
+
+@pytest.mark.parametrize("token", ["hf_ü", "hf_\x7fsecret", "hf_one\ttwo"])
+def test_a_token_that_no_header_can_have(server, tmp_path, capsys, monkeypatch, token):
+    """It is said without the token; files of another host come."""
+    monkeypatch.setenv("HF_TOKEN", token)
+    files = [benchmarks_with_downloads()[name].questions[0] for name in ("mvbench", "msvd")]
+    here = replace(files[1], url=f"{server.url}{served_at(files[1].url, server)}")
+    targets = [Target("mvbench", "questions", files[0]), Target("msvd", "questions", here)]
+    outcomes = download(targets, tmp_path, options=FetchOptions(tries=1, progress=False))
+    assert [outcome.state for outcome in outcomes] == ["failed", "fetched"]
+    assert outcomes[0].note.endswith(": needed a token of ASCII characters in HF_TOKEN or `hf auth login`")
 
 
 # real processes
@@ -245,7 +314,7 @@ def test_killed_twice_and_resumed(server, tmp_path, shared):
     assert "1 fetched" in out
 
 
-def test_the_endpoint_of_the_environment_and_its_token(server, tmp_path, clip):
+def test_the_endpoint_of_the_environment_gets_no_token(server, tmp_path, clip):
     """HF_ENDPOINT, as mirrors of the hub ask for it; the zip is one of NExT-QA's videos in its layout."""
     file = load_spec("nextqa").downloads.videos.files[0]
     data = io.BytesIO()
@@ -255,9 +324,9 @@ def test_the_endpoint_of_the_environment_and_its_token(server, tmp_path, clip):
     process = in_process("videos", "nextqa", "--root", tmp_path, HF_ENDPOINT=server.url, HF_TOKEN="hf_mine")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "1 fetched" in out and "its SHA-256 is not known here" in out
+    assert "1 fetched" in out and "not checked: its SHA-256 is not known" in out
     assert server.requests[0].path.startswith("/datasets/lmms-lab/NExTQA/resolve/0d019debcbf8")
-    assert server.requests[0].headers["authorization"] == "Bearer hf_mine"
+    assert len(server.requests) == 1 and "authorization" not in server.requests[0].headers
     assert (tmp_path / "multiple_choice_qa/NExTQA/video/NExTVideo/4010069381.mp4").read_bytes() == clip.read_bytes()
 
 
@@ -312,6 +381,41 @@ def test_a_video_of_ones_own_is_not_overwritten(videos, tmp_path, capsys):
     assert status == 0 and len(videos.requests) == asked and own.exists() and "1 fetched (0 bytes)" in out
 
 
+@pytest.mark.parametrize("record", [None, '{"size": 5}', "not JSON"])
+def test_an_archive_of_ones_own_is_neither_unpacked_nor_deleted(videos, tmp_path, capsys, record):
+    """No SHA-256 of MSVD's archive is known: a file of that name may be anything. A record is of a file of its size."""
+    own = tmp_path / "video_qa/MSVD_Zero_Shot_QA/YouTubeClips.tar"
+    own.parent.mkdir(parents=True)
+    with tarfile.open(own, "w") as archive:
+        archive.addfile(tarfile.TarInfo("my own notes.txt"))
+    data = own.read_bytes()
+    if record:
+        own.with_name("YouTubeClips.tar.fetched.json").write_text(record)
+    words = ("videos", "msvd", "--root", tmp_path, "--source", videos.url)
+    for more, lines in ((("--dry-run",), 0), ((), 1)):
+        status, out, err = run(capsys, *words, *more)
+        assert status == 1 and len(err.splitlines()) == lines
+        assert f"{own}: this command did not download this file, and its SHA-256 is not known, so it is neither" in (
+            out + err
+        )
+    assert own.read_bytes() == data and not list(tmp_path.rglob("*.txt")) and videos.requests == []
+    own.unlink()
+    status, out, _ = run(capsys, *words)
+    assert status == 0 and "1 fetched" in out and len(list(tmp_path.rglob("*.avi"))) == 2
+    assert not list(tmp_path.rglob("*.fetched.json"))
+
+
+def test_an_archive_of_a_known_sha256_may_come_from_elsewhere(videos, tmp_path):
+    data = videos.files["/users/ml/clamp/videoDescription/YouTubeClips.tar"]
+    (file,) = load_spec("msvd").downloads.videos.files
+    (tmp_path / file.path).parent.mkdir(parents=True)
+    (tmp_path / file.path).write_bytes(data)
+    target = Target("msvd", "videos", replace(file, sha256=hashlib.sha256(data).hexdigest()))
+    (outcome,) = download([target], tmp_path, source=videos.url, options=FetchOptions(progress=False))
+    assert (outcome.state, outcome.received, outcome.note) == ("fetched", 0, "") and videos.requests == []
+    assert len(list(tmp_path.rglob("*.avi"))) == 2 and not (tmp_path / file.path).exists()
+
+
 def test_an_archive_that_leads_out_of_the_root_writes_nothing(videos, tmp_path, capsys):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
@@ -333,9 +437,8 @@ def test_videos_that_cannot_be_had_are_named(videos, tmp_path, capsys):
 
 def test_one_archive_for_two_benchmarks_is_fetched_once():
     found = benchmarks_with_downloads()
-    if "nextgqa" in found:
-        both = {name: found[name] for name in ("nextqa", "nextgqa")}
-        assert len(find_targets(both, ["videos"])) == 1
+    both = {name: found[name] for name in ("nextqa", "nextgqa")}
+    assert len(find_targets(both, ["videos"])) == 1
 
 
 def test_a_folder_of_the_root_may_be_a_link(server, tmp_path, capsys):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import time
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -43,8 +45,8 @@ def waits():
 
 def get(files, tmp_path, waits, size=SIZE, sha256=SHA, page="", **more):
     part = Part(tmp_path / "questions.csv")
-    received = fetch(Address(files.url + PATH, page=page), part, size, sha256, waits.options(**more))
-    return received, part.whole.read_bytes()
+    fetched = fetch(Address(files.url + PATH, page=page), part, size, sha256, waits.options(**more))
+    return fetched.received, part.whole.read_bytes()
 
 
 def left(tmp_path):
@@ -53,7 +55,7 @@ def left(tmp_path):
 
 def leave_part(files, tmp_path, waits, size=50_000):
     """Leave a part of the file, as a download whose server went away does."""
-    behaviour = files.behaviour[PATH] = Behaviour(cuts=[size], statuses=[])
+    behaviour = files.behaviour[PATH] = Behaviour(cuts=[size, 0], statuses=[])
     part = Part(tmp_path / "questions.csv")
     with pytest.raises(DownloadError):
         fetch(
@@ -98,7 +100,36 @@ def test_a_server_without_ranges_that_always_cuts_fails(files, tmp_path, waits):
     files.behaviour[PATH] = Behaviour(cuts=[50_000] * 9, ranges=False)
     with pytest.raises(DownloadError, match=r"questions.csv: .*\(tried 3 times\)"):
         get(files, tmp_path, waits)
-    assert len(files.requests) == 3 and left(tmp_path) == ["questions.csv.part", "questions.csv.part.json"]
+    # the first attempt brought something
+    assert len(files.requests) == 4 and left(tmp_path) == ["questions.csv.part", "questions.csv.part.json"]
+
+
+ENDLESS = {
+    "the SHA-256 of what was joined is wrong": Behaviour(cuts=[50_000, SIZE] * 20),
+    "other ranges than were asked for": Behaviour(cuts=[50_000] * 40, shift=10),
+    "ranges are refused": Behaviour(cuts=[50_000] * 40, refuse_ranges=True),
+    "no ranges, and longer parts each second time": Behaviour(cuts=[50_000, 60_000] * 20, ranges=False),
+}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_starting_over_again_and_again_ends(files, tmp_path, waits, case):
+    """Each start from the beginning makes room for bytes that are new again: tries count these starts."""
+    files.files[PATH] = b"!" + DATA[1:]
+    files.behaviour[PATH] = replace(ENDLESS[case], cuts=[*ENDLESS[case].cuts])
+    with pytest.raises(DownloadError, match=rf"^{files.url}{PATH}: .*\(started over 3 times\)$"):
+        get(files, tmp_path, waits)
+    assert 4 <= len(files.requests) <= 6
+    assert waits == sorted(waits) and max(waits) <= 4
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_tries_are_attempts_in_vain(files, tmp_path, waits, tries):
+    files.behaviour[PATH] = Behaviour(cuts=[30_000, 40_000, *[0] * tries])
+    part = Part(tmp_path / "questions.csv")
+    with pytest.raises(DownloadError, match=r"\(tried once\)" if tries == 1 else r"\(tried 2 times\)"):
+        fetch(Address(files.url + PATH), part, SIZE, SHA, replace(waits.options(), tries=tries))
+    assert part.size == 70_000 and len(files.requests) == 2 + tries
 
 
 def test_another_version_of_the_file_is_not_joined_to_the_part(files, tmp_path, waits):
@@ -107,6 +138,44 @@ def test_another_version_of_the_file_is_not_joined_to_the_part(files, tmp_path, 
     files.files[PATH] = new = DATA[::-1]
     assert get(files, tmp_path, waits, None, "") == (len(DATA), new)
     assert files.requests[0].headers["range"] and files.requests[0].status == 200
+
+
+@pytest.mark.parametrize("date", ["", formatdate(1e9, usegmt=True)])
+def test_versions_are_not_joined_where_the_server_ignores_if_range(files, tmp_path, waits, date):
+    behaviour = leave_part(files, tmp_path, waits)
+    if date:
+        (tmp_path / "questions.csv.part.json").write_text(json.dumps({"validator": date}))
+        behaviour.etag, behaviour.date = "", formatdate(2e9, usegmt=True)
+    behaviour.if_range = False
+    files.files[PATH] = new = DATA[::-1]
+    assert get(files, tmp_path, waits, None, "")[1] == new
+    assert [(request.status, request.headers.get("range")) for request in files.requests] == [
+        (206, "bytes=50000-"),
+        (200, None),
+    ]
+
+
+def test_a_range_without_a_validator_is_the_servers_word(files, tmp_path, waits):
+    """It was asked with If-Range."""
+    behaviour = leave_part(files, tmp_path, waits)
+    behaviour.etag, behaviour.if_range = "", False
+    assert get(files, tmp_path, waits, None, "") == (150_000, DATA)
+
+
+def test_a_server_with_a_new_version_each_time_is_given_up(files, tmp_path, waits):
+    tags = iter(range(99))
+    behaviour = leave_part(files, tmp_path, waits)
+    behaviour.if_range, behaviour.cuts = False, [50_000] * 40
+    real = files.answer
+
+    def answer(handler):
+        behaviour.etag = f'"{next(tags)}"'
+        real(handler)
+
+    files.answer = answer
+    with pytest.raises(DownloadError, match=r"another version of the file; starting over \(started over 3 times\)"):
+        get(files, tmp_path, waits, None, "")
+    assert len(files.requests) == 5
 
 
 def test_the_date_tells_versions_apart_where_there_is_no_etag(files, tmp_path, waits):
@@ -169,6 +238,13 @@ def test_a_whole_part_without_a_sha256_is_the_servers_to_confirm(files, tmp_path
     (tmp_path / "questions.csv.part").write_bytes(DATA)
     assert get(files, tmp_path, waits, size, "") == (0, DATA)
     assert [request.status for request in files.requests] == [416]
+
+
+def test_a_length_that_is_no_number_is_none(files, tmp_path, waits):
+    """Python reads no number of so many digits."""
+    files.behaviour[PATH] = Behaviour(headers={"Content-Range": f"bytes 50000-199999/{'9' * 5000}"})
+    (tmp_path / "questions.csv.part").write_bytes(DATA[:50_000])
+    assert get(files, tmp_path, waits)[1] == DATA
 
 
 def test_not_found_is_said_at_once(files, tmp_path, waits):
@@ -266,6 +342,14 @@ def test_nobody_listens(files, tmp_path, waits):
 def test_a_server_that_falls_silent(files, tmp_path, waits):
     files.behaviour[PATH] = Behaviour(pause_seconds=1.5, block=100_000)
     part = Part(tmp_path / "q")
+    real = files.answer
+
+    def answer(handler):
+        if files.requests:  # the second one gets nothing
+            time.sleep(1)
+        real(handler)
+
+    files.answer = answer
     with pytest.raises(DownloadError, match="ReadTimeout"):
         fetch(Address(files.url + PATH), part, len(DATA), SHA, FetchOptions(1, 0.2, progress=False))
     assert part.size == 100_000
@@ -312,8 +396,20 @@ def test_a_data_set_that_needs_a_login_says_where(files, tmp_path, waits, status
         get(files, tmp_path, waits, page="https://hub/d")
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_mirror_that_needs_a_login_gets_no_token(files, tmp_path, status, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    address = resolve("hf://datasets/o/n@abc/x.csv", files.url)
+    files.behaviour["/datasets/o/n/resolve/abc/x.csv"] = Behaviour(statuses=[(status, {})])
+    with pytest.raises(
+        DownloadError, match=rf"status {status}: needs a login, and this mirror gets no token: download"
+    ):
+        fetch(address, Part(tmp_path / "q"), None, "", FetchOptions(progress=False))
+    assert "authorization" not in files.requests[0].headers
+
+
 def test_the_token_goes_to_the_hub_alone(files, tmp_path, monkeypatch):
-    """Neither to a mirror nor to the host that a large file is on."""
+    """Neither to a mirror (HF_ENDPOINT names one in test_downloading.py) nor to the host that a large file is on."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     url = "hf://datasets/owner/name@abc/folder/a b.parquet"
     address = resolve(url)

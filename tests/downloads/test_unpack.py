@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
 import random
 import stat
 import tarfile
@@ -201,6 +203,59 @@ def test_damaged_archives_are_one_line_and_no_half_file(tmp_path, folder):
         ) as it:
             unpack(tmp_path / name, folder, progress=False)
         assert "\n" not in str(it.value) and contents(folder) == {}
+
+
+def tar_of_two(tmp_path):
+    """The bytes of a tar, and where its second header begins."""
+    path = make_tar(tmp_path / "whole.tar", [("a.mp4", b"a" * 3_000), ("b.mp4", b"b" * 3_000)])
+    second = 512 + 3_072
+    data = path.read_bytes()
+    assert data[second:].startswith(b"b.mp4\0")
+    return data, second
+
+
+@pytest.mark.parametrize("squeeze", [bytes, gzip.compress, lzma.compress])
+@pytest.mark.parametrize("damage", ["header", "cut in a header", "cut between files", "cut at the end"])
+def test_a_tar_that_does_not_end_as_a_whole_one_is_refused(tmp_path, folder, damage, squeeze):
+    """Python's reader takes each of these for the end of the archive."""
+    data, second = tar_of_two(tmp_path)
+    at = second
+    if damage == "header":
+        data = data[: second + 3] + b"!" + data[second + 4 :]
+    elif damage == "cut in a header":
+        data = data[: second + 100]
+    elif damage == "cut between files":
+        data = data[:second]
+    else:
+        at = second + 512 + 3_072
+        data = data[:at]
+    path = tmp_path / "v.tar"
+    path.write_bytes(squeeze(data))
+    with pytest.raises(DownloadError) as caught:
+        unpack(path, folder, progress=False)
+    assert str(caught.value) == (
+        f"{path}: cut off or damaged: needed the end of the archive or a file at byte {at:,}; nothing was unpacked"
+    )
+    assert not folder.exists() and path.exists()
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-8] + b"!" + data[-7:], lambda data: data[:-6]])
+def test_the_checksum_at_the_end_of_a_compressed_tar_counts(tmp_path, folder, damage):
+    path = tmp_path / "v.tar.gz"
+    path.write_bytes(damage(gzip.compress(tar_of_two(tmp_path)[0])))
+    with pytest.raises(DownloadError, match=r"v.tar.gz: cannot be unpacked"):
+        unpack(path, folder, progress=False)
+    assert not folder.exists()
+
+
+def test_one_block_of_zeros_ends_a_tar(tmp_path, folder):
+    """Some writers end with one block, or write something of their own after it."""
+    data, second = tar_of_two(tmp_path)
+    path = tmp_path / "v.tar"
+    path.write_bytes(data[:second] + bytes(512))
+    assert unpack(path, folder, progress=False) == {"a.mp4": 3_000}
+    path.write_bytes(data[:second] + bytes(1024) + b"padding")
+    assert unpack(path, folder, progress=False) == {"a.mp4": 3_000}
 
 
 def test_an_encrypted_zip_is_refused(tmp_path, folder):

@@ -10,6 +10,8 @@ from sfllava.types import SfllavaError
 
 _HUB = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)@(?P<revision>[^/]+)/(?P<path>.+)")
 
+_TOKEN_GOES_TO = "https://huggingface.co/"
+
 
 class DownloadError(SfllavaError):
     """A file cannot be downloaded, checked or unpacked; the message names it."""
@@ -23,11 +25,13 @@ class Address:
         url: the http or https URL.
         headers: what is sent with the request.
         page: for a file of the hub: the page of its data set, on which terms are accepted.
+        is_mirror: for a file of the hub: it is asked of another server, which gets no token.
     """
 
     url: str
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     page: str = ""
+    is_mirror: bool = False
 
 
 def resolve(url: str, source: str | None = None) -> Address:
@@ -38,13 +42,13 @@ def resolve(url: str, source: str | None = None) -> Address:
         source: an http or https URL that takes the place of scheme and host, for a mirror; the path stays.
 
     Returns:
-        Its address. A file of the hub has the endpoint of HF_ENDPOINT, and the user's token unless there is a `source`:
-        a token is the hub's business, not a mirror's.
+        Its address. A file of the hub has the endpoint of HF_ENDPOINT. Only https://huggingface.co gets the user's
+        token: a token is the hub's business, not a mirror's, whether HF_ENDPOINT or `source` names it.
 
     Raises:
         DownloadError: `source` is not an http or https URL.
     """
-    page, headers = "", {}
+    page, headers, is_mirror = "", {}, False
     if hub := _HUB.fullmatch(url):
         # Plain HTTP instead of `hf_hub_download`: that has no `--source`, checks no SHA-256 of ours and keeps a cache.
         # So the files of GitHub and of the hub are fetched, resumed and checked in one way.
@@ -52,9 +56,10 @@ def resolve(url: str, source: str | None = None) -> Address:
 
         url = hf_hub_url(hub["repo"], hub["path"], repo_type="dataset", revision=hub["revision"])
         page = f"{constants.ENDPOINT}/datasets/{hub['repo']}"
-        if not source and (token := get_token()):
+        is_mirror = bool(source) or not url.startswith(_TOKEN_GOES_TO)
+        if not is_mirror and (token := get_token()):
             headers["Authorization"] = f"Bearer {token}"
-    return Address(_replace_host(url, source) if source else url, headers, page)
+    return Address(_replace_host(url, source) if source else url, headers, page, is_mirror)
 
 
 def _replace_host(url: str, source: str) -> str:

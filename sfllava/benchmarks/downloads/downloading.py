@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from sfllava.benchmarks.base import benchmark_names, load_spec
 from sfllava.benchmarks.downloads.addresses import DownloadError, resolve
 from sfllava.benchmarks.downloads.fetch import FetchOptions, fetch
-from sfllava.benchmarks.downloads.part import Part, is_there
+from sfllava.benchmarks.downloads.part import Part, is_there, record_path, was_fetched
 from sfllava.benchmarks.downloads.unpack import unpack
 from sfllava.benchmarks.remote_files import Downloads, RemoteFile
 from sfllava.files import is_url, read_object, write_json
@@ -127,7 +127,7 @@ def state_of(file: RemoteFile, root: Path) -> str:
         DownloadError: another file is there.
     """
     path = root / file.path
-    if (file.unpack and _is_unpacked(file, root)) or is_there(path, file.size, file.sha256):
+    if (file.unpack and _is_unpacked(file, root)) or _is_there(file, path):
         return "there already"
     size = Part(path).size
     return f"{size:,} bytes of it are there" if size else "to fetch"
@@ -138,20 +138,39 @@ def _download_one(target: Target, root: Path, source: str | None, options: Fetch
     path = root / file.path
     if file.unpack and _is_unpacked(file, root):
         return Outcome(target, "there")
-    note = "" if file.sha256 else "its SHA-256 is not known here"
-    if is_there(path, file.size, file.sha256):
+    note = "" if file.sha256 else "not checked: its SHA-256 is not known"
+    if _is_there(file, path):
         state, received = "there", 0
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        received = fetch(resolve(file.url, source), Part(path), file.size, file.sha256, options)
-        state = "fetched"
+        fetched = fetch(
+            resolve(file.url, source), Part(path, keep_record=file.unpack is not None), file.size, file.sha256, options
+        )
+        state, received = "fetched", fetched.received
+        if fetched.sha256 and not file.sha256:
+            note = "checked against the SHA-256 that the server states"
     if file.unpack is not None:
         unpacked = unpack(path, root / file.unpack, progress=options.progress)
         # the note takes the archive's place: it tells the next call that all of it is there
         write_json(_note_path(file, root), {"files": unpacked})
         path.unlink()
+        record_path(path).unlink(missing_ok=True)
         state = "fetched"
     return Outcome(target, state, received, note)
+
+
+def _is_there(file: RemoteFile, path: Path) -> bool:
+    """Return whether a file is at its place; raise DownloadError at another one, or at an archive that may be another.
+
+    An archive is deleted at the end, so that it must be known to be the one that was declared.
+    """
+    there = is_there(path, file.size, file.sha256)
+    if there and file.unpack is not None and not (file.sha256 or was_fetched(path)):
+        raise DownloadError(
+            f"{path}: this command did not download this file, and its SHA-256 is not known, so it is neither unpacked "
+            "nor deleted: move it away"
+        )
+    return there
 
 
 def _note_path(file: RemoteFile, root: Path) -> Path:

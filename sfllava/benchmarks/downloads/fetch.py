@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import email.utils
 import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from sfllava.benchmarks.downloads.addresses import Address, DownloadError
-from sfllava.benchmarks.downloads.part import Part, file_sha256
-from sfllava.files import format_bytes
+from sfllava.benchmarks.downloads.answers import (
+    can_be_sent,
+    is_other_version,
+    read_extent,
+    read_retry_after,
+    read_validator,
+)
+from sfllava.benchmarks.downloads.part import Part
+from sfllava.files import file_sha256, format_bytes
 from sfllava.progress import progress_bar
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be another one in a moment
@@ -24,7 +31,8 @@ class FetchOptions:
     """How a file is fetched.
 
     Args:
-        tries: attempts that bring nothing new before the file has failed.
+        tries: the file has failed after so many attempts in a row that bring nothing new, or after so many starts from
+            the beginning.
         timeout_seconds: the longest silence of the server.
         first_wait_seconds: the wait before the second attempt, doubled each time, where the server names none.
         progress: show a progress bar.
@@ -38,6 +46,19 @@ class FetchOptions:
     sleep: Callable[[float], None] = time.sleep
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A file that was fetched.
+
+    Args:
+        received: the bytes that were received for it.
+        sha256: its SHA-256, if it was checked: the one that was known, or the one that the hub states; else empty.
+    """
+
+    received: int
+    sha256: str
+
+
 class _TryAgainError(Exception):
     """An attempt failed in a way that may pass. `wait_seconds` is what the server asked for."""
 
@@ -46,7 +67,7 @@ class _TryAgainError(Exception):
         self.wait_seconds = wait_seconds
 
 
-def fetch(address: Address, part: Part, size: int | None, sha256: str, options: FetchOptions) -> int:
+def fetch(address: Address, part: Part, size: int | None, sha256: str, options: FetchOptions) -> Fetched:
     """Download a file to its place; what an earlier call has left of it is not asked for again.
 
     Args:
@@ -57,7 +78,7 @@ def fetch(address: Address, part: Part, size: int | None, sha256: str, options: 
         options: how it is fetched.
 
     Returns:
-        The bytes that this call received.
+        What this call received.
 
     Raises:
         DownloadError: the file cannot be had, or is not what it must be. What has arrived stays for the next call,
@@ -73,18 +94,22 @@ def fetch(address: Address, part: Part, size: int | None, sha256: str, options: 
             break
         except _TryAgainError as problem:
             # an attempt that brought something new is no failure: servers cut long transfers off, again and again
-            failures = 1 if part.size > before else failures + 1
-            if failures >= options.tries:
-                raise DownloadError(f"{address.url}: {problem} (tried {failures} times)") from problem
-            _wait(address, problem, failures, options)
+            failures = 0 if part.size > before else failures + 1
+            # but each start from the beginning counts: with it, bytes may be new for ever
+            if max(failures, part.restarts) >= options.tries:
+                how, count = ("tried", failures) if failures >= options.tries else ("started over", part.restarts)
+                times = "once" if count == 1 else f"{count} times"
+                raise DownloadError(f"{address.url}: {problem} ({how} {times})") from problem
+            _wait(address, problem, max(failures, part.restarts), options)
         finally:
             received += attempt.received
     part.finish()
-    return received
+    return Fetched(received, attempt.sha256)
 
 
 def _wait(address: Address, problem: _TryAgainError, failures: int, options: FetchOptions) -> None:
-    wait = options.first_wait_seconds * 2 ** (failures - 1) if problem.wait_seconds is None else problem.wait_seconds
+    doubled = options.first_wait_seconds * 2 ** min(max(failures - 1, 0), 20)
+    wait = doubled if problem.wait_seconds is None else problem.wait_seconds
     if problem.wait_seconds is not None and wait > _LONGEST_WAIT_SECONDS:
         raise DownloadError(f"{address.url}: {problem}, and asks to wait {wait:,.0f} s: try again later")
     options.sleep(min(wait, _LONGEST_WAIT_SECONDS))
@@ -106,24 +131,43 @@ class _Attempt:
             return
         # Hub files and others alike go through the hub's session: it is there with transformers, honours
         # HTTP(S)_PROXY and NO_PROXY, and keeps the token from other hosts that it is redirected to.
-        from huggingface_hub import get_session
-        from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+        from huggingface_hub.errors import HTTPError
 
         headers = {"Accept-Encoding": "identity", **self.address.headers}
+        if not all(map(can_be_sent, headers.values())):  # the value itself is secret
+            raise DownloadError(
+                f"{self.address.url}: needed a token of ASCII characters in HF_TOKEN or `hf auth login`"
+            )
         if offset:
             headers["Range"] = f"bytes={offset}-"
             if self.part.validator:
                 headers["If-Range"] = self.part.validator
-        timeout = self.options.timeout_seconds
         try:
-            with get_session().stream("GET", self.address.url, headers=headers, timeout=timeout) as response:
-                self._read(response, offset)
-        except OfflineModeIsEnabled as error:
-            raise DownloadError(f"{self.address.url}: HF_HUB_OFFLINE is set: unset it to download") from error
+            with ExitStack() as stack:
+                self._read(self._ask(headers, stack), offset)
         except HTTPError as error:  # of httpx or httpx2, whichever the hub's library uses
             raise _TryAgainError(_in_words(error)) from error
         except OSError as error:
             raise DownloadError(f"{self.part.path}: cannot write: {error.strerror or error}") from error
+
+    def _ask(self, headers: dict[str, str], stack: ExitStack) -> Any:
+        """Return the response, which the stack closes; it has no body yet."""
+        from huggingface_hub import get_session
+        from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+
+        url = self.address.url
+        try:
+            return stack.enter_context(
+                get_session().stream("GET", url, headers=headers, timeout=self.options.timeout_seconds)
+            )
+        except OfflineModeIsEnabled as error:
+            raise DownloadError(f"{url}: HF_HUB_OFFLINE is set: unset it to download") from error
+        except HTTPError:
+            raise
+        except Exception as error:  # a host, proxy or certificate file that cannot be used raises errors of many kinds
+            raise DownloadError(
+                f"{url}: cannot be asked for, check its host and the proxy: {_in_words(error)}"
+            ) from error
 
     def check_whole(self) -> None:
         """Check the SHA-256 of the whole file. One that was put together of parts gets another attempt."""
@@ -149,7 +193,7 @@ class _Attempt:
             self.resumed = True
             return
         if not start:
-            self.part.begin(_validator(response))
+            self.part.begin(read_validator(response.headers))
         self.resumed = bool(start)
         if self.size is None:
             self.size = total
@@ -175,7 +219,7 @@ class _Attempt:
             self.part.clear()
             raise _TryAgainError("the part does not fit the file; starting over")
         if status in _BUSY:
-            raise _TryAgainError(f"status {status}", _retry_after(headers.get("retry-after", "")))
+            raise _TryAgainError(f"status {status}", read_retry_after(headers))
         if status not in (200, 206):
             raise DownloadError(f"{self.address.url}: {self._refusal(status)}")
         if headers.get("content-type", "").startswith("text/html"):
@@ -184,10 +228,13 @@ class _Attempt:
             raise DownloadError(
                 f"{self.address.url}: needed it as it is, got it encoded ({headers['content-encoding']})"
             )
-        total, start = _extent(response, offset)
+        total, start = read_extent(status, headers)
         if start != offset and status == 206:
             self.part.clear()
             raise _TryAgainError("the server sent another range than was asked for; starting over")
+        if status == 206 and is_other_version(headers, self.part.validator):
+            self.part.clear()
+            raise _TryAgainError("the server has another version of the file; starting over")
         if self.size is not None and total is not None and total != self.size:
             raise DownloadError(f"{self.address.url}: needed {self.size:,} bytes, the server has {total:,}")
         if total is None and self.size is None and not self.sha256 and "transfer-encoding" not in headers:
@@ -197,6 +244,11 @@ class _Attempt:
         return total, start
 
     def _refusal(self, status: int) -> str:
+        if status in (401, 403) and self.address.is_mirror:
+            return (
+                f"status {status}: needs a login, and this mirror gets no token: download from the hub, "
+                "without --source and HF_ENDPOINT"
+            )
         if status in (401, 403) and self.address.page:
             return (
                 f"status {status}: needs a login: accept the terms at {self.address.page}, then run `hf auth login` or "
@@ -220,33 +272,6 @@ class _Attempt:
         if self.size is not None and self.size - start > free:
             needed = format_bytes(self.size - start)
             raise DownloadError(f"{self.part.whole}: needs {needed} more, the disk has {format_bytes(free)} free")
-
-
-def _extent(response: Any, offset: int) -> tuple[int | None, int]:
-    headers = response.headers
-    if response.status_code == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("content-range", ""))
-        if not match:
-            return None, -1
-        return (int(match[2]) if match[2] != "*" else None), int(match[1])
-    length = headers.get("content-length", "")
-    return (int(length) if length.isdecimal() else None), 0
-
-
-def _validator(response: Any) -> str:
-    """A strong ETag, else the date of the last change: what If-Range may be asked with."""
-    etag = response.headers.get("etag", "")
-    return etag if etag and not etag.startswith("W/") else response.headers.get("last-modified", "")
-
-
-def _retry_after(text: str) -> float | None:
-    """Seconds of a Retry-After header, which has a number or a date; None if it has neither."""
-    if text.strip().isdecimal():
-        return float(text)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _in_words(error: Exception) -> str:

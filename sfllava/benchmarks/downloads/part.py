@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 from typing import BinaryIO
 
 from sfllava.benchmarks.downloads.addresses import DownloadError
-from sfllava.files import read_object, write_json
+from sfllava.files import file_sha256, read_object, write_json
 from sfllava.types import SfllavaError
 
 
@@ -18,10 +17,16 @@ class Part:
 
     Args:
         path: where the whole file will be.
+        keep_record: note beside the whole file that it was fetched (NAME.fetched.json), for `was_fetched`.
+
+    Attributes:
+        restarts: how often bytes that had arrived were removed, so that the download starts over.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep_record: bool = False) -> None:
         self.whole = path
+        self._keep_record = keep_record
+        self.restarts = 0
         self.path = path.with_name(f"{path.name}.part")
         self._about = path.with_name(f"{path.name}.part.json")
 
@@ -54,6 +59,7 @@ class Part:
 
     def clear(self) -> None:
         """Remove the part."""
+        self.restarts += self.size > 0
         for path in (self.path, self._about):
             path.unlink(missing_ok=True)
 
@@ -63,14 +69,23 @@ class Part:
             os.fsync(file.fileno())
         if os.path.lexists(self.whole):
             raise DownloadError(f"{self.whole}: appeared during the download; it is left as it is")
+        if self._keep_record:
+            write_json(record_path(self.whole), {"size": self.size})
         self.path.replace(self.whole)
         self.clear()
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def record_path(path: Path) -> Path:
+    """Return the path of the note that a file was fetched."""
+    return path.with_name(f"{path.name}.fetched.json")
+
+
+def was_fetched(path: Path) -> bool:
+    """Return whether a file is one that was fetched with `keep_record`, and no other that took its place."""
+    with contextlib.suppress(SfllavaError):
+        size = read_object(record_path(path), "a note about a file that was fetched", {"size": int})["size"]
+        return path.stat().st_size == size
+    return False
 
 
 def is_there(path: Path, size: int | None, sha256: str) -> bool:

@@ -117,6 +117,20 @@ def _members(archive: Path, opened: zipfile.ZipFile | tarfile.TarFile) -> Iterat
             to = f" to {entry.linkname!r}" if entry.linkname else ""
             raise DownloadError(f"{archive}: {entry.name!r} is a link{to} or a device; needed files and folders")
         yield _Member(entry.name, entry.isdir(), 0 if entry.isdir() else entry.size, entry)
+    _check_end(archive, opened)
+
+
+def _check_end(archive: Path, opened: tarfile.TarFile) -> None:
+    """Raise DownloadError unless a tar ends as a whole one does: the reader takes any bad header for the end."""
+    assert opened.fileobj is not None  # it is open
+    opened.fileobj.seek(opened.offset)
+    if opened.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise DownloadError(
+            f"{archive}: cut off or damaged: needed the end of the archive or a file at byte {opened.offset:,}; "
+            "nothing was unpacked"
+        )
+    while opened.fileobj.read(_BLOCK):  # a compressed file has its checksum at its end
+        pass
 
 
 def _check(archive: Path, members: list[_Member], limits: Limits) -> dict[str, int]:
