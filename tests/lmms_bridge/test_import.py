@@ -56,7 +56,7 @@ def test_two_models_of_lmms_eval_are_compared_with_clusters_by_video(tmp_path):
     for name in ("one", "two"):
         out = sfllava("import", tmp_path / name, "--from", "lmms-eval", "--out", tmp_path / "runs" / name)
         assert out.returncode == 0, out.stderr
-        assert "24 samples of task videomme_ about 8 videos" in out.stdout and "own" not in out.stdout
+        assert "24 samples of task videomme_ about 8 videos" in out.stdout and "separate" not in out.stdout
     results = load_results([tmp_path / "runs" / "one", tmp_path / "runs" / "two"])
     table = accuracy(results).set_index("name")
     assert table.loc["llava-ov-7b", "accuracy"] == pytest.approx(100 * 4 / 6)
@@ -121,7 +121,7 @@ def test_an_answer_that_is_no_option_counts_as_wrong(tmp_path):
     found = import_log(write(tmp_path, rows), tmp_path / "run")
     (scores,) = found.scores.values()
     assert scores["rules"]["choice-strict"]["accuracy"] == 19 / 20
-    assert any("line 1: target 'a cat' is none of its options" in line for line in found.warnings)
+    assert any("line 1: target 'a cat' is not among its options" in line for line in found.warnings)
 
 
 def test_open_questions_and_missing_answers(tmp_path):
@@ -165,10 +165,10 @@ def test_the_tasks_own_data_name_videos(tmp_path):
     assert found.videos == 2 and not found.warnings and [row["video"] for row in rows] == ["v0", "v0", "v1", "v1"]
     assert [row["question"] for row in rows][:1] == ["what 0?"] and rows[3]["type"] == "t3"
     csv.write_text("video_name,question\nv,what 1?\nv,what 0?\n")
-    with pytest.raises(RunError, match=r"line 1: the prompt does not have the question of row 1, 'what 1\?'"):
+    with pytest.raises(RunError, match=r"line 1: the prompt does not contain the question of row 1, 'what 1\?'"):
         import_log(log, tmp_path / "other", questions=csv)
     csv.write_text("video_name,question\nv,what 0?\n")
-    with pytest.raises(RunError, match="line 2: doc_id 1 is none of the 1 rows"):
+    with pytest.raises(RunError, match="line 2: doc_id 1 is not among the 1 rows"):
         import_log(log, tmp_path / "other", questions=csv)
 
 
@@ -185,7 +185,7 @@ def test_a_log_of_our_own_model_has_its_setting(tmp_path):
 
 def test_a_log_without_its_results_and_one_with_lost_lines(tmp_path):
     log = write(tmp_path / "lost", [videomme(0, "C")], **{"n-samples": {"some_task": {"effective": 4}}})
-    assert "4 samples were asked, 1 are in the log" in str(import_log(log, tmp_path / "lost-run"))
+    assert "reports 4 samples, but 1 are in the log" in str(import_log(log, tmp_path / "lost-run"))
     bare = tmp_path / "their-model" / "samples.jsonl"
     bare.parent.mkdir()
     bare.write_bytes(log.read_bytes().rstrip(b"\n"))
@@ -207,8 +207,8 @@ def test_a_log_without_its_results_and_one_with_lost_lines(tmp_path):
         ([sample(0, ["A", "B"])], "line 1: filtered_resps must be one answer, got several"),
         ([sample(0, [["-1.2", "False"], ["-3.0", "True"]])], "line 1: filtered_resps must be one answer, got likelih"),
         ([sample(0, 3)], "line 1: filtered_resps must be one answer, got 3"),
-        ([sample(0, "A"), sample(1, "x", "x", "What?")], "line 2: no options in its prompt, which "),
-        ([sample(0, "A", "None")], "line 1: target 'None' is none of its options"),
+        ([sample(0, "A"), sample(1, "x", "x", "What?")], "line 2: no options in the prompt, unlike "),
+        ([sample(0, "A", "None")], "line 1: target 'None' is not among its options"),
         ([sample(0, "A", "1", "How many?\nA. 1\nB. 2")], "line 1: target '1' may be the text or the number of an opt"),
         ([], "no samples in it"),
     ],

@@ -207,6 +207,6 @@ def test_its_tasks_run_with_our_model_and_come_back(lmms_eval, documents, tmp_pa
 def test_images_are_refused_in_a_line(lmms_eval, documents, tmp_path):
     write_task(tmp_path, "clips_images", documents[0][:1], length=3, visuals="images")
     done = lmms_eval(tmp_path, "clips_images", tmp_path / "out")
-    line = "task clips_images, document 0: sfllava answers questions about one video: needed the path of its file, got "
+    line = "task clips_images, document 0: sfllava answers questions about one video: needed one path of a video, got "
     assert f"{line}Image, Image" in done.stdout + done.stderr
     assert not list((tmp_path / "out").rglob("*_results.json")) and not (tmp_path / "out" / "encoded").exists()

@@ -130,7 +130,10 @@ def test_the_options_of_a_request():
     assert not notes
     read(notes=notes, temperature=0.7, num_beams=3)
     (line,) = notes
-    assert line.startswith("task task: answers are greedy") and "temperature=0.7, num_beams=3 has no effect" in line
+    assert (
+        line.startswith("task task: sfllava always decodes greedily")
+        and "temperature=0.7, num_beams=3 has no effect" in line
+    )
     with pytest.raises(SfllavaError, match=r"task task, document 0: max_new_tokens must be .* got 0"):
         read(max_new_tokens=0)
 
@@ -152,7 +155,7 @@ class Image:
     ],
 )
 def test_what_is_not_one_video_is_refused(visuals, got):
-    with pytest.raises(SfllavaError, match=r"^task t, document 3: .* needed the path of its file, got ") as error:
+    with pytest.raises(SfllavaError, match=r"^task t, document 3: .* needed one path of a video, got ") as error:
         one_video(visuals, "task t, document 3")
     assert str(error.value).endswith(got)
     assert one_video("a.mp4", "") == one_video(["a.mp4"], "") == "a.mp4"
@@ -170,7 +173,7 @@ def test_arguments():
     ("given", "message"),
     [
         ({}, "needed pretrained=PATH"),
-        ({"pretrained": "tiny", "frame": 4}, "there is no frame; known are pretrained, frames, aggregation, device, "),
+        ({"pretrained": "tiny", "frame": 4}, "unknown frame; choose from pretrained, frames, aggregation, device, "),
         ({"pretrained": "tiny", "frames": "many"}, "frames must be a whole number, got 'many'"),
         ({"pretrained": "tiny", "frames": True}, "frames must be a whole number, got True"),
         ({"pretrained": "tiny", "frames": 0}, "frames must be a whole number of at least 1, got 0"),
