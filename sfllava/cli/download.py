@@ -1,4 +1,4 @@
-"""Fetch question files and, where that is allowed, videos; started again, it goes on."""
+"""Download question files and, where possible, videos; the same command resumes an interrupted download."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ ORDER = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["questions", "videos"])
     benchmarks = parser.add_argument(
-        "benchmarks", nargs="*", metavar="BENCHMARK", help="default: the questions of all that have any"
+        "benchmarks", nargs="*", metavar="BENCHMARK", help="default: the questions of all benchmarks"
     )
     options.complete_with(benchmarks, options.benchmark_names)
-    parser.add_argument("--root", required=True, metavar="DIR", help="folder below which the files go")
-    parser.add_argument("--videos", action="store_true", help="with questions: the videos, too")
+    parser.add_argument("--root", required=True, metavar="DIR", help="root folder for the files")
+    parser.add_argument("--videos", action="store_true", help="with questions: also download the videos")
     parser.add_argument(
-        "--source", metavar="URL", help="mirror: this instead of https://HOST of each file (hub only: HF_ENDPOINT)"
+        "--source", metavar="URL", help="mirror that replaces https://HOST of each file (Hub only: HF_ENDPOINT)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="list files, sizes and licences; fetch nothing")
-    parser.add_argument("--tries", type=int, default=5, metavar="N", help="attempts in vain for one file (default: 5)")
+    parser.add_argument("--dry-run", action="store_true", help="list files, sizes and licences; download nothing")
     parser.add_argument(
-        "--timeout", type=float, default=60, metavar="S", help="longest silence of a server, in seconds"
+        "--tries", type=int, default=5, metavar="N", help="give up after N attempts without data (default: 5)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=60, metavar="S", help="longest time without data from a server"
     )
 
 
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if "videos" in kinds and not (arguments.benchmarks or arguments.dry_run):
         raise SfllavaError(
-            "videos take hundreds of gigabytes: name the benchmarks (--dry-run lists all with their sizes)"
+            "videos take hundreds of gigabytes: name the benchmarks (--dry-run lists them with their sizes)"
         )
     if arguments.source:
         check_source(arguments.source)
@@ -89,26 +91,27 @@ def _report(outcome: Outcome) -> None:
     if outcome.state == "failed":
         print(f"sfllava: {path} failed: {outcome.note}", file=sys.stderr, flush=True)
         return
-    done = "there already" if outcome.state == "there" else f"fetched ({_size(outcome.received)} received)"
+    done = "already there" if outcome.state == "present" else f"downloaded ({_size(outcome.received)} received)"
     print(f"{path}: {done}" + (f"; {outcome.note}" if outcome.note else ""), flush=True)
 
 
 def _summary(outcomes: list[Outcome], missing: list[str]) -> str:
-    counts = {state: sum(outcome.state == state for outcome in outcomes) for state in ("fetched", "there", "failed")}
+    counts = {
+        state: sum(outcome.state == state for outcome in outcomes) for state in ("downloaded", "present", "failed")
+    }
     received = sum(outcome.received for outcome in outcomes)
-    text = (
-        f"{counts['fetched']} fetched ({_size(received)}), {counts['there']} there already, {counts['failed']} failed"
-    )
+    text = f"{counts['downloaded']} downloaded ({_size(received)}), {counts['present']} already there, "
+    text += f"{counts['failed']} failed"
     if failed := [outcome.target.file.path for outcome in outcomes if outcome.state == "failed"]:
-        text += f": {', '.join(failed)}\nstarted again, the same command fetches what is missing"
+        text += f": {', '.join(failed)}\nrun the same command again to download what is missing"
     if missing:
-        text += f"\nnot fetched, since these videos need a login, a form or another site: {', '.join(missing)}"
+        text += f"\nnot downloaded, since these videos need a login, a form or another site: {', '.join(missing)}"
     return text
 
 
 def _about_videos(name: str, downloads: Downloads) -> str:
     videos = downloads.videos
-    how = f"`sfllava download videos {name}` fetches them" if videos.files else "not fetched by this command"
+    how = f"`sfllava download videos {name}` downloads them" if videos.files else "not downloaded by this command"
     return f"{name}: videos: {videos.size}, {videos.place} ({how}); {videos.licence}"
 
 

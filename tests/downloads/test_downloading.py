@@ -37,7 +37,7 @@ def served_at(url, server):
 
 @pytest.fixture
 def server(shared, monkeypatch):
-    """A server with every published question file that is at hand, at the path where its host has it."""
+    """A server with every published question file in ../shared, at the path of its real host."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with FileServer() as running:
         for target in find_targets(benchmarks_with_downloads(), ["questions"]):
@@ -119,15 +119,19 @@ def test_all_questions_in_one_command_are_what_the_benchmarks_read(server, tmp_p
     root = tmp_path / "new" / "root"
     status, out, err = run(capsys, "questions", *EIGHT, "--root", root, "--source", server.url)
     assert (status, err) == (0, "")
-    assert "11 fetched (6.5 MiB), 0 there already, 0 failed" in out and f"{TGIF}: fetched (1.4 MiB received)" in out
+    assert (
+        "11 downloaded (6.5 MiB), 0 already there, 0 failed" in out and f"{TGIF}: downloaded (1.4 MiB received)" in out
+    )
     for name in EIGHT:
         assert len(load_benchmark(name, root=root).questions) == load_spec(name).question_count
     # each benchmark's videos: where they are, how large, whether this command fetches them, what their licence allows
     assert "msvd: videos: 1.7 GB, 1,970 clips, https://www.cs.utexas.edu/" in out
-    assert "tgif: videos: " in out and "(not fetched by this command); approved non-commercial research" in out
+    assert "tgif: videos: " in out and "(not downloaded by this command); approved non-commercial research" in out
     before = len(server.requests)
     status, out, _ = run(capsys, "questions", *EIGHT, "--root", root, "--source", server.url)
-    assert status == 0 and "0 fetched (0 bytes), 11 there already, 0 failed" in out and f"{TGIF}: there already" in out
+    assert (
+        status == 0 and "0 downloaded (0 bytes), 11 already there, 0 failed" in out and f"{TGIF}: already there" in out
+    )
     assert len(server.requests) == before
     assert not list(root.rglob("*.part*"))
 
@@ -150,9 +154,9 @@ def test_the_new_benchmarks_from_their_hubs(server, tmp_path):
 def test_a_file_whose_sha256_is_not_known_says_so(server, tmp_path):
     target = Target("mvbench", "questions", benchmarks_with_downloads()["mvbench"].questions[0])
     server.files[served_at(target.file.url, server)] = b"[]"
-    for state in ("fetched", "there"):
+    for state in ("downloaded", "present"):
         (outcome,) = download([target], tmp_path, source=server.url, options=FetchOptions(progress=False))
-        assert (outcome.state, outcome.note) == (state, "its SHA-256 is not known here")
+        assert (outcome.state, outcome.note) == (state, "not checked: its SHA-256 is unknown")
 
 
 def test_one_that_fails_does_not_stop_the_others(server, tmp_path, capsys):
@@ -163,11 +167,11 @@ def test_one_that_fails_does_not_stop_the_others(server, tmp_path, capsys):
     own.parent.mkdir()
     own.write_text("my own questions")
     status, out, err = run(capsys, "questions", *EIGHT, "--root", tmp_path, "--source", server.url)
-    assert status == 1 and "8 fetched" in out and "3 failed: " in out
-    assert "started again, the same command fetches what is missing" in out
+    assert status == 1 and "8 downloaded" in out and "3 failed: " in out
+    assert "run the same command again to download what is missing" in out
     lines = err.splitlines()
     assert len(lines) == 3 and all(line.startswith("sfllava: ") for line in lines)
-    assert f"{TGIF}: another file is there: needed 1,474,941 bytes, it has 16: move it away" in err
+    assert f"{TGIF}: is a different file: needed 1,474,941 bytes, it has 16: move it away" in err
     assert "MSVD_QA.csv: needed 518,766 bytes, the server has 12" in err
     assert "Temporal_QA.csv: not found (status 404)" in err
     assert own.read_text() == "my own questions" and not (tmp_path / "open_ended_qa/MSVD_QA.csv").exists()
@@ -177,14 +181,16 @@ def test_a_dry_run_lists_and_fetches_nothing(server, tmp_path, capsys):
     root = tmp_path / "root"
     status, out, _ = run(capsys, "questions", "msvd", "nextqa", "--videos", "--root", root, "--dry-run")
     assert status == 0 and server.requests == [] and not root.exists()
-    assert "msvd  open_ended_qa/MSVD_QA.csv  0.5 MiB  to fetch\n  from https://raw.githubusercontent.com/imag" in out
-    assert "nextqa  multiple_choice_qa/NExTQA/videos.zip  size unknown  to fetch\n  from https://huggingface.co/" in out
+    assert "msvd  open_ended_qa/MSVD_QA.csv  0.5 MiB  to download\n  from https://raw.githubusercontent.com/imag" in out
+    assert (
+        "nextqa  multiple_choice_qa/NExTQA/videos.zip  size unknown  to download\n  from https://huggingface.co/" in out
+    )
     assert "4 files, 1.4 MiB and 2 of unknown size" in out and "msvd: questions: BSD 3-Clause" in out
     (root / "open_ended_qa").mkdir(parents=True)
     (root / "open_ended_qa/MSVD_QA.csv").write_text("own")
     (root / "open_ended_qa/TGIF_FrameQA.csv.part").write_bytes(b"x" * 1234)
     status, out, _ = run(capsys, "questions", "msvd", "tgif", "--root", root, "--dry-run")
-    assert status == 1 and "another file is there" in out and "1,234 bytes of it are there" in out
+    assert status == 1 and "is a different file" in out and "1,234 bytes downloaded so far" in out
 
 
 @pytest.mark.parametrize(
@@ -193,8 +199,8 @@ def test_a_dry_run_lists_and_fetches_nothing(server, tmp_path, capsys):
         (("questions", "msvdd", "--root", "r"), "no benchmark is called 'msvdd'"),
         (("questions", "open", "--root", "r"), "open: has nothing to download"),
         (("questions", "--root", "https://host/r"), "https://host/r: needed a folder on this machine, got a URL"),
-        (("questions", "--root", "FILE"), "cannot be the folder to download into"),
-        (("videos", "--root", "r"), "name the benchmarks (--dry-run lists all with their sizes)"),
+        (("questions", "--root", "FILE"), "cannot download into this folder"),
+        (("videos", "--root", "r"), "name the benchmarks (--dry-run lists them with their sizes)"),
         (("questions", "--root", "r", "--source", "mirror"), "--source mirror: needed an address such as"),
         (("questions", "--root", "r", "--tries", 0), "needed --tries of 1 or more and --timeout above 0, got 0 and 60"),
     ],
@@ -210,7 +216,7 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, words, message):
 def test_a_second_download_into_one_folder_is_refused(server, tmp_path, capsys):
     with FileLock(tmp_path / ".sfllava-download.lock"):
         status, _, err = run(capsys, "questions", "msvd", "--root", tmp_path, "--source", server.url)
-    assert status == 1 and f"{tmp_path}: another download is writing there" in err and server.requests == []
+    assert status == 1 and f"{tmp_path}: another download is writing to this folder" in err and server.requests == []
 
 
 # real processes
@@ -242,7 +248,7 @@ def test_killed_twice_and_resumed(server, tmp_path, shared):
     asked = [request.headers.get("range") for request in server.requests]
     assert asked == [None, f"bytes={kept[1]}-", f"bytes={kept[2]}-"] and 300_000 < kept[1] < kept[2] < size
     assert server.requests[2].sent == size - kept[2]
-    assert "1 fetched" in out
+    assert "1 downloaded" in out
 
 
 def test_the_endpoint_of_the_environment_and_its_token(server, tmp_path, clip):
@@ -255,7 +261,7 @@ def test_the_endpoint_of_the_environment_and_its_token(server, tmp_path, clip):
     process = in_process("videos", "nextqa", "--root", tmp_path, HF_ENDPOINT=server.url, HF_TOKEN="hf_mine")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "1 fetched" in out and "its SHA-256 is not known here" in out
+    assert "1 downloaded" in out and "not checked: its SHA-256 is unknown" in out
     assert server.requests[0].path.startswith("/datasets/lmms-lab/NExTQA/resolve/0d019debcbf8")
     assert server.requests[0].headers["authorization"] == "Bearer hf_mine"
     assert (tmp_path / "multiple_choice_qa/NExTQA/video/NExTVideo/4010069381.mp4").read_bytes() == clip.read_bytes()
@@ -286,17 +292,17 @@ def videos(server, clip):
 def test_videos_are_fetched_unpacked_and_found(videos, tmp_path, capsys, clip):
     words = ("questions", "msvd", "--videos", "--root", tmp_path, "--source", videos.url)
     status, out, _ = run(capsys, *words)
-    assert status == 0 and "2 fetched" in out
+    assert status == 0 and "2 downloaded" in out
     found = load_benchmark("msvd", root=tmp_path).find_video("bQJQGoJF7_k_162_169")
     assert found.read_bytes() == clip.read_bytes()
     assert not list(tmp_path.rglob("*.tar"))
     # the archive is gone, and still known to be complete: until a video is
     before = len(videos.requests)
     status, out, _ = run(capsys, *words)
-    assert status == 0 and "YouTubeClips.tar: there already" in out and len(videos.requests) == before
+    assert status == 0 and "YouTubeClips.tar: already there" in out and len(videos.requests) == before
     found.unlink()
     status, out, _ = run(capsys, "videos", "msvd", "--root", tmp_path, "--source", videos.url)
-    assert status == 0 and "1 fetched" in out and found.exists()
+    assert status == 0 and "1 downloaded" in out and found.exists()
 
 
 def test_a_video_of_ones_own_is_not_overwritten(videos, tmp_path, capsys):
@@ -305,11 +311,11 @@ def test_a_video_of_ones_own_is_not_overwritten(videos, tmp_path, capsys):
     own.write_text("own")
     words = ("videos", "msvd", "--root", tmp_path, "--source", videos.url)
     status, _, err = run(capsys, *words)
-    assert status == 1 and f"{own}: another file is there: move it away" in err and own.read_text() == "own"
+    assert status == 1 and f"{own}: a different file is there: move it away" in err and own.read_text() == "own"
     own.unlink()
     asked = len(videos.requests)
     status, out, _ = run(capsys, *words)  # the archive is there: it is unpacked without being fetched again
-    assert status == 0 and len(videos.requests) == asked and own.exists() and "1 fetched (0 bytes)" in out
+    assert status == 0 and len(videos.requests) == asked and own.exists() and "1 downloaded (0 bytes)" in out
 
 
 def test_an_archive_that_leads_out_of_the_root_writes_nothing(videos, tmp_path, capsys):
@@ -327,7 +333,7 @@ def test_an_archive_that_leads_out_of_the_root_writes_nothing(videos, tmp_path, 
 
 def test_videos_that_cannot_be_had_are_named(videos, tmp_path, capsys):
     status, out, _ = run(capsys, "videos", "tgif", "msvd", "--root", tmp_path, "--source", videos.url)
-    assert status == 1 and "1 fetched" in out and "not fetched, since these videos need a login, a form or" in out
+    assert status == 1 and "1 downloaded" in out and "not downloaded, since these videos need a login, a form or" in out
     assert "tgif: videos: addresses of 100,000 GIFs on Tumblr, https://github.com/raingo/TGIF-Release" in out
 
 

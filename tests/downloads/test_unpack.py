@@ -144,7 +144,7 @@ def test_unpacking_goes_on_and_overwrites_nothing(tmp_path, folder):
     assert contents(folder) == VIDEOS and (folder / "data/a.mp4").stat().st_mtime_ns == made
     for other in (b"own", b"!" + VIDEOS["data/a.mp4"][1:]):  # of another size, and of the same
         (folder / "data/a.mp4").write_bytes(other)
-        with pytest.raises(DownloadError, match=r"data/a.mp4: another file is there: move it away"):
+        with pytest.raises(DownloadError, match=r"data/a.mp4: a different file is there: move it away"):
             unpack(path, folder, progress=False)
         assert (folder / "data/a.mp4").read_bytes() == other
 
@@ -152,10 +152,10 @@ def test_unpacking_goes_on_and_overwrites_nothing(tmp_path, folder):
 def test_more_than_an_archive_of_videos_can_have_is_refused(tmp_path, folder):
     bomb = make_zip(tmp_path / "bomb.zip", [("zeros", bytes(10_000_000))])
     limits = Limits(free_bytes=1000)
-    with pytest.raises(DownloadError, match=r"bomb.zip: would unpack to 9.5 MiB; allowed are 0.5 MiB"):
+    with pytest.raises(DownloadError, match=r"bomb.zip: would unpack to 9.5 MiB; at most 0.5 MiB are allowed"):
         unpack(bomb, folder, limits, progress=False)
     many = make_zip(tmp_path / "many.zip", [(str(i), b"") for i in range(11)])
-    with pytest.raises(DownloadError, match="has 11 files and folders; allowed are 10"):
+    with pytest.raises(DownloadError, match="has 11 files and folders; at most 10 are allowed"):
         unpack(many, folder, Limits(files=10), progress=False)
     assert not folder.exists()
     assert unpack(bomb, folder, progress=False) == {"zeros": 10_000_000}
@@ -163,7 +163,7 @@ def test_more_than_an_archive_of_videos_can_have_is_refused(tmp_path, folder):
 
 def test_one_name_twice(tmp_path, folder):
     path = make_tar(tmp_path / "v.tar", [("a", b"1"), ("./a", b"2")])
-    with pytest.raises(DownloadError, match=r"'./a' is there twice; nothing was unpacked"):
+    with pytest.raises(DownloadError, match=r"'./a' occurs twice; nothing was unpacked"):
         unpack(path, folder, progress=False)
 
 

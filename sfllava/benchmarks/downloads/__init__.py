@@ -1,7 +1,7 @@
-"""Downloading question files and videos.
+"""Download question files and videos.
 
-addresses.py turns the URL that a benchmark declares into what is asked of a server; fetch.py downloads one file and
-goes on with a part of it; unpack.py unpacks archives; downloading.py does this for the files of several benchmarks.
+addresses.py turns the URL that a benchmark declares into an HTTP request; fetch.py downloads one file and resumes an
+interrupted download; unpack.py unpacks archives; downloading.py does this for the files of several benchmarks.
 """
 
 from __future__ import annotations

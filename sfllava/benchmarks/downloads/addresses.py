@@ -1,4 +1,4 @@
-"""The URL that a benchmark declares -> the address that is asked: the hub's endpoint, a mirror, a token."""
+"""The URL that a benchmark declares -> the address to request: Hub endpoint, mirror, token."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class DownloadError(SfllavaError):
 
 @dataclass(frozen=True)
 class Address:
-    """What is asked of a server.
+    """What to request from a server.
 
     Args:
         url: the http or https URL.
-        headers: what is sent with the request.
-        page: for a file of the hub: the page of its data set, on which terms are accepted.
+        headers: the headers of the request.
+        page: for a file on the Hub: the page of its data set, where users accept its terms.
     """
 
     url: str
@@ -34,20 +34,20 @@ def resolve(url: str, source: str | None = None) -> Address:
     """Return the address of a file.
 
     Args:
-        url: its URL, as `RemoteFile` has it.
-        source: an http or https URL that takes the place of scheme and host, for a mirror; the path stays.
+        url: its URL in `RemoteFile`.
+        source: an http or https URL that replaces scheme and host, for a mirror; the path stays the same.
 
     Returns:
-        Its address. A file of the hub has the endpoint of HF_ENDPOINT, and the user's token unless there is a `source`:
-        a token is the hub's business, not a mirror's.
+        Its address. A file on the Hub uses the endpoint in HF_ENDPOINT, and the user's token unless there is a
+        `source`: the token is only for the Hub, not for a mirror.
 
     Raises:
         DownloadError: `source` is not an http or https URL.
     """
     page, headers = "", {}
     if hub := _HUB.fullmatch(url):
-        # Plain HTTP instead of `hf_hub_download`: that has no `--source`, checks no SHA-256 of ours and keeps a cache.
-        # So the files of GitHub and of the hub are fetched, resumed and checked in one way.
+        # Plain HTTP instead of `hf_hub_download`, which has no `--source`, does not check our SHA-256, and keeps a
+        # cache. This way, files from GitHub and from the Hub are downloaded, resumed and checked by the same code.
         from huggingface_hub import constants, get_token, hf_hub_url
 
         url = hf_hub_url(hub["repo"], hub["path"], repo_type="dataset", revision=hub["revision"])
@@ -64,7 +64,7 @@ def _replace_host(url: str, source: str) -> str:
 
 
 def check_source(source: str) -> None:
-    """Raise DownloadError unless a mirror's URL is an http or https URL with a host."""
+    """Raise DownloadError unless the URL of a mirror is an http or https URL with a host."""
     try:
         parts = urlsplit(source)
         good = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)

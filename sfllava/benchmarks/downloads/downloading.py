@@ -1,4 +1,4 @@
-"""The files of several benchmarks: which there are, which are there already, and fetching the others one by one."""
+"""Download the files of several benchmarks: list them, skip those that are complete, download the others one by one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sfllava.files import is_url, read_object, write_json
 from sfllava.types import SfllavaError
 
 Kind = Literal["questions", "videos"]
-State = Literal["fetched", "there", "failed"]
+State = Literal["downloaded", "present", "failed"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a file.
+    """The result for one file.
 
     Args:
         target: the file.
-        state: whether it was fetched, was there already, or failed.
-        received: the bytes that were received for it.
-        note: why it failed, or what could not be checked; empty if there is nothing to say.
+        state: whether it was downloaded, was already present, or failed.
+        received: the number of bytes received for it.
+        note: why it failed, or what could not be checked; empty otherwise.
     """
 
     target: Target
@@ -50,14 +50,14 @@ class Outcome:
 
 
 def benchmarks_with_downloads(names: Sequence[str] = ()) -> dict[str, Downloads]:
-    """Return what benchmarks declare about downloads.
+    """Return the downloads that benchmarks declare.
 
     Args:
-        names: the benchmarks; by default all that declare something.
+        names: the benchmarks; by default all that declare downloads.
 
     Raises:
-        DownloadError: a named benchmark declares nothing.
-        SfllavaError: there is no benchmark of that name; the message lists all.
+        DownloadError: a named benchmark declares no downloads.
+        SfllavaError: there is no benchmark with that name; the message lists all.
     """
     found: dict[str, Downloads] = {}
     for name in names or benchmark_names():
@@ -69,10 +69,10 @@ def benchmarks_with_downloads(names: Sequence[str] = ()) -> dict[str, Downloads]
 
 
 def find_targets(declared: dict[str, Downloads], kinds: Sequence[Kind]) -> list[Target]:
-    """Return the files of benchmarks, each place once.
+    """Return the files of benchmarks, each path once.
 
     Args:
-        declared: what the benchmarks declare, by name.
+        declared: the downloads that the benchmarks declare, by name.
         kinds: question files, videos, or both.
     """
     places: dict[str, Target] = {}
@@ -91,20 +91,20 @@ def download(
     options: FetchOptions | None = None,
     report: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Fetch, check and unpack files. One that fails does not stop the others.
+    """Download, check and unpack files. A file that fails does not stop the others.
 
     Args:
         targets: the files.
-        root: the folder below which they go; it is created if there is none.
-        source: an http or https URL that takes the place of scheme and host, for a mirror.
-        options: how they are fetched.
-        report: called with the outcome of each file, as soon as it is known.
+        root: the root folder of the files; it is created if it does not exist.
+        source: an http or https URL that replaces scheme and host, for a mirror.
+        options: how to download them.
+        report: called with the outcome of each file as soon as it is known.
 
     Returns:
         The outcomes, in the order of `targets`.
 
     Raises:
-        DownloadError: `root` cannot be a folder, or another download is writing there.
+        DownloadError: `root` cannot be a folder, or another download is writing to it.
     """
     outcomes = []
     with _hold(_make_root(root)) as folder:
@@ -121,36 +121,36 @@ def download(
 
 
 def state_of(file: RemoteFile, root: Path) -> str:
-    """Return in words what is at a file's place: there already, a part of it, or nothing.
+    """Return the state of a file as text: already there, partly downloaded, or missing.
 
     Raises:
-        DownloadError: another file is there.
+        DownloadError: there is a different file at its path.
     """
     path = root / file.path
     if (file.unpack and _is_unpacked(file, root)) or is_there(path, file.size, file.sha256):
-        return "there already"
+        return "already there"
     size = Part(path).size
-    return f"{size:,} bytes of it are there" if size else "to fetch"
+    return f"{size:,} bytes downloaded so far" if size else "to download"
 
 
 def _download_one(target: Target, root: Path, source: str | None, options: FetchOptions) -> Outcome:
     file = target.file
     path = root / file.path
     if file.unpack and _is_unpacked(file, root):
-        return Outcome(target, "there")
-    note = "" if file.sha256 else "its SHA-256 is not known here"
+        return Outcome(target, "present")
+    note = "" if file.sha256 else "not checked: its SHA-256 is unknown"
     if is_there(path, file.size, file.sha256):
-        state, received = "there", 0
+        state, received = "present", 0
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         received = fetch(resolve(file.url, source), Part(path), file.size, file.sha256, options)
-        state = "fetched"
+        state = "downloaded"
     if file.unpack is not None:
         unpacked = unpack(path, root / file.unpack, progress=options.progress)
-        # the note takes the archive's place: it tells the next call that all of it is there
+        # this note replaces the archive: the next call uses it to check that all files are there
         write_json(_note_path(file, root), {"files": unpacked})
         path.unlink()
-        state = "fetched"
+        state = "downloaded"
     return Outcome(target, state, received, note)
 
 
@@ -160,7 +160,7 @@ def _note_path(file: RemoteFile, root: Path) -> Path:
 
 
 def _is_unpacked(file: RemoteFile, root: Path) -> bool:
-    """Return whether an earlier call unpacked an archive and each of its files still has its size."""
+    """Return whether an earlier call unpacked an archive and all of its files still have the right size."""
     note = _note_path(file, root)
     if not note.exists():
         return False
@@ -175,18 +175,18 @@ def _make_root(root: str | Path) -> Path:
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DownloadError(f"{root}: cannot be the folder to download into: {error.strerror or error}") from error
+        raise DownloadError(f"{root}: cannot download into this folder: {error.strerror or error}") from error
     return Path(root)
 
 
 @contextmanager
 def _hold(root: Path) -> Iterator[Path]:
-    """Keep a second download out of a folder: two processes would write to one part."""
+    """Lock a folder, so that two downloads never write to the same partial file."""
     lock = FileLock(root / ".sfllava-download.lock", timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise DownloadError(f"{root}: another download is writing there; wait for it to end") from error
+        raise DownloadError(f"{root}: another download is writing to this folder; wait until it ends") from error
     except OSError as error:
         raise DownloadError(f"{root}: cannot be written: {error.strerror or error}") from error
     try:

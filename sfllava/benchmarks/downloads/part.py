@@ -1,4 +1,4 @@
-"""The part of a file that has arrived, which stays when a download stops: NAME.part, and what it is a part of."""
+"""Partially downloaded files: NAME.part, which is kept when a download stops, and NAME.part.json with its version."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sfllava.types import SfllavaError
 
 
 class Part:
-    """The part of a file that has arrived.
+    """A partially downloaded file.
 
     Args:
-        path: where the whole file will be.
+        path: the path of the complete file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +27,7 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Bytes that have arrived."""
+        """The number of bytes downloaded so far."""
         try:
             return self.path.stat().st_size
         except OSError:
@@ -35,34 +35,34 @@ class Part:
 
     @property
     def validator(self) -> str:
-        """What the server called this version of the file (a strong ETag, or its date); empty if unknown."""
+        """The server's identifier for this version of the file (a strong ETag, or its date); empty if unknown."""
         with contextlib.suppress(SfllavaError):
-            return read_object(self._about, "a note about a part", {"validator": str})["validator"]
+            return read_object(self._about, "a note about a partial file", {"validator": str})["validator"]
         return ""
 
     def begin(self, validator: str) -> None:
-        """Forget what has arrived, and note what the server calls the version of the file that follows."""
+        """Delete the downloaded bytes, and record the server's identifier for the version that follows."""
         self.clear()
         if validator:
             write_json(self._about, {"validator": validator})
 
     def open(self) -> BinaryIO:
-        """Open for appending. Nothing stays in this process's memory, so that a killed download keeps every byte."""
+        """Open for appending, without a buffer, so that a killed download loses no bytes."""
         if self.path.is_symlink():
-            raise DownloadError(f"{self.path}: is a link; needed a file of an earlier download, or none")
+            raise DownloadError(f"{self.path}: is a link; needed the file of an earlier download, or no file")
         return self.path.open("ab", buffering=0)
 
     def clear(self) -> None:
-        """Remove the part."""
+        """Delete the partial file."""
         for path in (self.path, self._about):
             path.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Make the part the whole file; a file that is there by now is not replaced."""
+        """Rename the partial file to the final name; never replace an existing file."""
         with self.path.open("r+b") as file:
             os.fsync(file.fileno())
         if os.path.lexists(self.whole):
-            raise DownloadError(f"{self.whole}: appeared during the download; it is left as it is")
+            raise DownloadError(f"{self.whole}: appeared during the download; it was not replaced")
         self.path.replace(self.whole)
         self.clear()
 
@@ -74,23 +74,23 @@ def file_sha256(path: Path) -> str:
 
 
 def is_there(path: Path, size: int | None, sha256: str) -> bool:
-    """Return whether a file is at its place already.
+    """Return whether a file is complete.
 
     Args:
-        path: its place.
-        size: its size in bytes, None if unknown.
+        path: its path.
+        size: its size in bytes; None if unknown.
         sha256: its SHA-256, empty if unknown.
 
     Raises:
-        DownloadError: another file, a folder or a broken link is there.
+        DownloadError: there is a different file, a folder or a broken link at its path.
     """
     if not os.path.lexists(path):
         return False
     if not path.is_file():
-        raise DownloadError(f"{path}: needed a file or nothing, there is a folder or a broken link: move it away")
+        raise DownloadError(f"{path}: is a folder or a broken link; needed a file or nothing: move it away")
     found = path.stat().st_size
     if size is not None and found != size:
-        raise DownloadError(f"{path}: another file is there: needed {size:,} bytes, it has {found:,}: move it away")
+        raise DownloadError(f"{path}: is a different file: needed {size:,} bytes, it has {found:,}: move it away")
     if sha256 and (digest := file_sha256(path)) != sha256:
-        raise DownloadError(f"{path}: another file is there: needed SHA-256 {sha256}, it has {digest}: move it away")
+        raise DownloadError(f"{path}: is a different file: needed SHA-256 {sha256}, it has {digest}: move it away")
     return True

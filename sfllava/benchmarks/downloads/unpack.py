@@ -1,7 +1,7 @@
-"""Unpacking an archive of videos: files and folders inside one folder, and nothing else.
+"""Unpack an archive of videos: files and folders inside one folder, and nothing else.
 
-Names are checked before the first file is written. An archive with a path that leads out of the folder, or with a link
-or a device, is refused as a whole: data sets of videos need none of them, and links are how archives get out.
+All names are checked before the first file is written. An archive with a path outside the folder, a link or a device is
+rejected as a whole: data sets of videos do not need them, and a link can make an archive write outside its folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sfllava.files import format_bytes, partial_path
 from sfllava.progress import progress_bar
 
 _BLOCK = 2**20
-# what the readers raise at damaged, encrypted or exotic archives
+# what the libraries raise for damaged, encrypted or unsupported archives
 _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
     ValueError,
@@ -36,9 +36,9 @@ class Limits:
     """What an archive may contain.
 
     Args:
-        files: the most files and folders.
-        ratio: how many times the archive's size its contents may have; videos hardly shrink.
-        free_bytes: contents up to this size are not held to the ratio.
+        files: the maximum number of files and folders.
+        ratio: the maximum ratio of unpacked to packed size; videos hardly compress.
+        free_bytes: contents up to this size are exempt from the ratio.
     """
 
     files: int = 1_000_000
@@ -48,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Member:
-    """A file or folder in an archive: its name as it is there, whether it is a folder, its size in bytes."""
+    """A file or folder in an archive: its original name, whether it is a folder, its size in bytes."""
 
     name: str
     is_folder: bool
@@ -59,12 +59,12 @@ class _Member:
 def unpack(archive: Path, folder: Path, limits: Limits | None = None, *, progress: bool = True) -> dict[str, int]:
     """Unpack a zip or tar archive (plain, gz, bz2, xz).
 
-    A file that is there already with the same contents is left as it is; each new one appears whole or not at all. So
-    an unpacking that was stopped goes on when it is called again.
+    Existing files with the same contents stay unchanged, and new files are written atomically. A second call therefore
+    resumes an interrupted one.
 
     Args:
         archive: the archive.
-        folder: where its contents go; it may be a link, but nothing below it that a link leads out of is written.
+        folder: where its contents go; it may be a link, but links inside it that lead out of it are not followed.
         limits: what the archive may contain.
         progress: show a progress bar.
 
@@ -72,8 +72,8 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None, *, progres
         The files by their paths below the folder, with their sizes in bytes.
 
     Raises:
-        DownloadError: the archive is damaged or refused, another file is in the way, or the disk is full; the message
-            names the archive and the path in it.
+        DownloadError: the archive is damaged or rejected, a different file is in the way, or the disk is full; the
+            message names the archive and the path in it.
     """
     try:
         with _open(archive) as opened:
@@ -93,7 +93,7 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None, *, progres
 
 @contextmanager
 def _open(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
-    if tarfile.is_tarfile(archive):  # first: a tar that ends with a zip in it would pass as a zip
+    if tarfile.is_tarfile(archive):  # first, because a tar that ends with a zip also looks like a zip
         with tarfile.open(archive) as opened:
             yield opened
     elif zipfile.is_zipfile(archive):
@@ -104,7 +104,7 @@ def _open(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
 
 
 def _members(archive: Path, opened: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:
-    """Yield what is in an archive; raise DownloadError at what is neither a file nor a folder."""
+    """Yield the members of an archive; raise DownloadError at a member that is neither a file nor a folder."""
     if isinstance(opened, zipfile.ZipFile):
         for info in opened.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
@@ -120,7 +120,7 @@ def _members(archive: Path, opened: zipfile.ZipFile | tarfile.TarFile) -> Iterat
 
 
 def _check(archive: Path, members: list[_Member], limits: Limits) -> dict[str, int]:
-    """Return the files by their clean paths; raise DownloadError at a path that leads out, or beyond a limit."""
+    """Return the files by normalized path; raise DownloadError at a path outside the folder or beyond a limit."""
     files: dict[str, int] = {}
     for member in members:
         path = _clean(member.name)
@@ -129,13 +129,15 @@ def _check(archive: Path, members: list[_Member], limits: Limits) -> dict[str, i
         if member.is_folder:
             continue
         if path in files:
-            raise DownloadError(f"{archive}: {member.name!r} is there twice; nothing was unpacked")
+            raise DownloadError(f"{archive}: {member.name!r} occurs twice; nothing was unpacked")
         files[path] = member.size
     total, most = sum(files.values()), max(limits.free_bytes, limits.ratio * archive.stat().st_size)
     if len(members) > limits.files:
-        raise DownloadError(f"{archive}: has {len(members):,} files and folders; allowed are {limits.files:,}")
+        raise DownloadError(f"{archive}: has {len(members):,} files and folders; at most {limits.files:,} are allowed")
     if total > most:
-        raise DownloadError(f"{archive}: would unpack to {format_bytes(total)}; allowed are {format_bytes(most)}")
+        raise DownloadError(
+            f"{archive}: would unpack to {format_bytes(total)}; at most {format_bytes(most)} are allowed"
+        )
     return files
 
 
@@ -161,7 +163,7 @@ def _write(archive: Path, opened: zipfile.ZipFile | tarfile.TarFile, member: _Me
     if not path:  # the folder itself
         return
     target = folder / path
-    # links that were in the folder before must not lead out either
+    # existing links in the folder must not lead out of it either
     if not target.parent.resolve().is_relative_to(folder.resolve()) or target.is_symlink():
         raise DownloadError(f"{archive}: {member.name!r} would be written through a link out of {folder}")
     if member.is_folder:
@@ -171,7 +173,7 @@ def _write(archive: Path, opened: zipfile.ZipFile | tarfile.TarFile, member: _Me
     if target.exists():
         with _read(opened, member) as source:
             if not _equals(source, target, member.size):
-                raise DownloadError(f"{archive}: {target}: another file is there: move it away")
+                raise DownloadError(f"{archive}: {target}: a different file is there: move it away")
         return
     part = partial_path(target)
     part.unlink(missing_ok=True)
@@ -194,7 +196,7 @@ def _read(opened: zipfile.ZipFile | tarfile.TarFile, member: _Member) -> IO[byte
 
 
 def _equals(source: IO[bytes], target: Path, size: int) -> bool:
-    """Return whether a file has the contents of a stream; a difference in size is told without reading."""
+    """Return whether a file has the contents of a stream; a different size is detected without reading."""
     if not target.is_file() or target.stat().st_size != size:
         return False
     with target.open("rb") as file:
