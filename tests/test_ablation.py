@@ -171,7 +171,7 @@ def test_a_benchmark_by_its_name(models, videos, tmp_path):
         ablate("frames", models(), "nextqa", tmp_path / "run")
     options["videos"] = videos
     benchmark = load_benchmark("open", options["questions"], videos)
-    with pytest.raises(BenchmarkError, match="open: root, questions and videos are for a benchmark by name"):
+    with pytest.raises(BenchmarkError, match="open: root, questions and videos cannot be given"):
         evaluate(models(), benchmark, Setting(4), tmp_path / "run", **options)
     small = Setting(4, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2")
     assert evaluate(models(), "open", small, tmp_path / "run", **options).scores[small.name]["answered"] == 3

@@ -1,8 +1,8 @@
-"""Benchmarks, one module each: its `SPEC` says where questions and videos are and how many there must be.
+"""Benchmarks, one module each: its `SPEC` says where questions and videos are and how many there should be.
 
-A module with a `SPEC` is a benchmark of that name. The others: base.py (what a benchmark is, loading one), rows.py
-(reading CSV, JSON and parquet), question_files.py (questions from rows), choices.py (options as benchmarks write them),
-video_files.py (finding videos by name), subtitles.py.
+A module with a `SPEC` is a benchmark of that name. The other modules: base.py (definition and loading of a benchmark),
+rows.py (reading CSV, JSON and parquet), question_files.py (rows -> questions), choices.py (formats of options),
+video_files.py (finding videos by name), subtitles.py, remote_files.py (download addresses), ig_vlm.py (IG-VLM's files).
 """
 
 from __future__ import annotations

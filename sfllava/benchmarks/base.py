@@ -20,11 +20,11 @@ from sfllava.types import Question, SfllavaError, Task
 
 @dataclass(frozen=True)
 class Headline:
-    """A benchmark's official number: the mean of the accuracies of its groups.
+    """The headline number of a benchmark: the mean over the accuracies of its groups.
 
     Attributes:
-        name: what papers call it, such as "M-Avg".
-        groups: the columns that define a group: "type", or a name in `Question.groups`.
+        name: its name in papers, such as "M-Avg".
+        groups: the fields that define a group: "type", or a key of `Question.groups`.
     """
 
     name: str
@@ -42,16 +42,15 @@ class Spec:
         videos: where its folder of videos may be below a root; the first that exists counts.
         question_count: the number of questions as published.
         video_count: the number of videos as published.
-        read: (file or folder, name, task) -> the questions, the files that they were read from, and flaws of the
-            files, if there are any.
-        types: what the codes for types of question in its file mean.
+        read: (file or folder, name, task) -> the questions, the files that they were read from, and the flaws of these
+            files, if any.
+        types: code of a question type in the question file -> its meaning.
         subtitles: where its folder of subtitles may be below a root; the first that exists counts.
-        headline: the number that papers report, where it is not the accuracy over all questions.
-        downloads: where its files can be downloaded, None if nowhere.
-        counts: the numbers of questions and videos in a published question file, by its name, where the benchmark has
-            several of them.
-        movable_videos: the folders in its videos' names are those of one published layout; a video may be in a folder
-            that no name has, if none of the folders has it.
+        headline: the number that papers report, if it is not the accuracy over all questions.
+        downloads: where its files can be downloaded; None if nowhere.
+        counts: name of a published question file -> its numbers of questions and videos, if there are several files.
+        movable_videos: the videos' names contain the folders of one published layout. If a video is in none of these
+            folders, it may be in a folder that no name contains.
     """
 
     name: str
@@ -78,10 +77,10 @@ class Benchmark:
         questions: its questions, in the order of the file.
         videos_dir: the folder of videos, None if there is none.
         files: the question files.
-        looked_at: the places below a root where the folder of videos could have been.
-        follow_links: links that lead out of the folder of videos are followed.
+        looked_at: the paths below a root where the folder of videos was searched.
+        follow_links: whether links that lead out of the folder of videos are followed.
         subtitles_dir: the folder of subtitles, None if there is none.
-        flaws: what is wrong with the question files, one line each; the questions can be asked all the same.
+        flaws: flaws of the question files that do not prevent asking the questions, one line each.
     """
 
     spec: Spec
@@ -141,7 +140,7 @@ class Benchmark:
         """Find the subtitles of a video.
 
         Args:
-            name: the file's name or path below the folder of subtitles.
+            name: its file name, or its path below the folder of subtitles.
 
         Returns:
             Its path.
@@ -153,11 +152,11 @@ class Benchmark:
         assert self.subtitles_dir is not None
         path = self.subtitles_dir / name
         if not path.resolve().is_relative_to(self.subtitles_dir.resolve()) or not path.is_file():
-            raise BenchmarkError(f"{name}: no such subtitles in {self.subtitles_dir}")
+            raise BenchmarkError(f"{name}: no such subtitle file in {self.subtitles_dir}")
         return path
 
     def require_subtitles(self) -> None:
-        """Raise BenchmarkError if there is no folder of subtitles, or no question has any."""
+        """Raise BenchmarkError if there is no folder of subtitles, or no question has subtitles."""
         if self.subtitles_dir is None or not any(question.subtitle_file for question in self.questions):
             raise BenchmarkError(f"{self.name}: needed a folder of subtitles, found none")
 
@@ -187,7 +186,7 @@ def load_benchmark(
         root: a folder with the published layout.
         follow_links: also follow links inside the folder of videos that lead out of it; that folder itself may always
             be a link.
-        subtitles: its folder of subtitles; by default it is looked for below `root`, then next to the videos.
+        subtitles: its folder of subtitles; by default it is searched below `root`, then next to the videos.
 
     Returns:
         The benchmark; its `videos_dir` is None if there is no folder of videos.
@@ -206,7 +205,7 @@ def load_benchmark(
     found = spec.read(question_file, name, spec.task)
     read = found if isinstance(found, QuestionsRead) else QuestionsRead(*found)
     places = [] if videos else _places(root, spec.videos, "data")
-    # a folder that has the question file may have the name of a folder of videos
+    # the folder of the question file may have the name of a folder of videos
     elsewhere = [place for place in places if place not in {file.parent for file in read.files}]
     videos_dir = Path(videos) if videos else _first_existing(elsewhere)
     if subtitles and not Path(subtitles).is_dir():
@@ -226,17 +225,17 @@ def find_benchmark(
     follow_links: bool = False,
     subtitles: str | Path | None = None,
 ) -> Benchmark:
-    """Return a benchmark that has its videos.
+    """Return a benchmark and check that its folder of videos exists.
 
     Args:
-        benchmark: a loaded one, or the name of one that `load_benchmark` loads with the other arguments.
+        benchmark: a loaded benchmark, or the name of one to load with the other arguments.
         questions, videos, root, follow_links, subtitles: as in `load_benchmark`, for a benchmark by name.
 
     Returns:
         The benchmark.
 
     Raises:
-        BenchmarkError: as in `load_benchmark`; there is no folder of videos; or arguments for a loaded benchmark.
+        BenchmarkError: as in `load_benchmark`; or there is no folder of videos; or a loaded benchmark has arguments.
     """
     if isinstance(benchmark, str):
         benchmark = load_benchmark(
@@ -244,7 +243,7 @@ def find_benchmark(
         )
     elif questions or videos or root:
         raise BenchmarkError(
-            f"{benchmark.name}: root, questions and videos are for a benchmark by name; this one is loaded"
+            f"{benchmark.name}: root, questions and videos cannot be given for a benchmark that is already loaded"
         )
     benchmark.require_videos()
     return benchmark

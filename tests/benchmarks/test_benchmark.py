@@ -78,7 +78,7 @@ def test_a_loaded_benchmark_needs_its_videos_and_nothing_else(tmp_path):
     loaded = load_benchmark("open", tmp_path / "q.csv", tmp_path)
     assert find_benchmark(loaded) is loaded
     for more in ({"questions": "q.csv"}, {"videos": "v"}, {"root": "r"}):
-        with pytest.raises(BenchmarkError, match="open: root, questions and videos are for a benchmark by name"):
+        with pytest.raises(BenchmarkError, match="open: root, questions and videos cannot be given"):
             find_benchmark(loaded, **more)
     with pytest.raises(BenchmarkError, match=r"open: no folder of videos was given or found$"):
         find_benchmark("open", tmp_path / "q.csv")

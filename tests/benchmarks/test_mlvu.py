@@ -105,7 +105,7 @@ def test_flaws_of_the_original_files_are_counted_and_named(folder):
     text = str(check(benchmark))
     assert check(benchmark).ok and "questions  2,174, as published" in text and "videos     1,242, as published" in text
     assert "blank row, left out: 1 (7_topic_reasoning.json, row 27)" in text
-    assert "so that every reply is wrong: 2 (mlvu/needle/34, mlvu/needle/338)" in text
+    assert "so every reply is wrong: 2 (mlvu/needle/34, mlvu/needle/338)" in text
     by_key = {q.key: q for q in benchmark.questions}
     assert "mlvu/topic_reasoning/26" not in by_key and by_key["mlvu/topic_reasoning/263"].type == "topic_reasoning"
     flawed = by_key["mlvu/needle/34"]

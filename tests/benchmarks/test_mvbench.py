@@ -163,7 +163,7 @@ def test_bounds_that_no_video_can_have_are_kept_and_named(folder):
     benchmark = load_benchmark("mvbench", folder)
     first, second = [q.clip for q in benchmark.questions if q.type == "action_sequence"]
     assert first == Clip(9.0, 4.0) and second is None
-    assert "the clip ends before it starts, so that the question fails: 1 (mvbench/action_sequence/0)" in (
+    assert "the clip ends before it starts, so the question fails: 1 (mvbench/action_sequence/0)" in (
         str(check(benchmark))
     )
 

@@ -30,7 +30,7 @@ CHOICE = "video_name,question,answer,a0,a1\n"
         ("open", OPEN + "/etc/a,q,x,1\n", "row 1: video_name '/etc/a' does not name"),
         ("open", OPEN + "a\\..\\b,q,x,1\n", "does not name a video inside"),
         ("open", OPEN + "a,,x,1\n", "row 1: question is empty"),
-        ("open", OPEN + "a,q,x\n", "row 1: needed 4 fields as in the header, got another number"),
+        ("open", OPEN + "a,q,x\n", "row 1: needed 4 fields as in the header, got more or fewer"),
         ("open", OPEN + "a,q,x,1,2\n", "row 1: needed 4 fields"),
         ("open", "answer,answer\n", "column 'answer' occurs twice in the header"),
         ("choice", CHOICE + "a,q,z,x,y\n", "row 1: answer 'z' is none of the options 'x', 'y'"),

@@ -107,7 +107,7 @@ def test_the_parquet_files_of_lmms_eval(folder, tmp_path):
         ("yes_no", {"1": {"speed": [{"question": "x"}]}}, "speed, question 1: missing answer; there are question"),
         ("yes_no", {"1": {"speed": [{"question": "x", "answer": "maybe"}]}}, "answer must be yes or no, got 'maybe'"),
         ("yes_no", {"../1": {"speed": [{"question": "x", "answer": "no"}]}}, "does not name a video inside"),
-        ("multi-choice", {"1": {"speed": [{"question": "x?", "answer": "A. y"}]}}, "needed a question with its options"),
+        ("multi-choice", {"1": {"speed": [{"question": "x?", "answer": "A. y"}]}}, "needed a question with options"),
         (
             "multi-choice",
             {"1": {"speed": [{"question": "x?\nA. y\nC. z", "answer": "A. y"}]}},

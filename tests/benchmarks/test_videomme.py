@@ -140,4 +140,4 @@ def test_an_answer_outside_the_options_is_kept_and_named(rows, tmp_path):
     assert [q.answer_index for q in benchmark.questions] == [2, None, None] and len(benchmark.questions) == 3
     assert benchmark.questions[1].answer == "E"
     (flaw,) = benchmark.flaws
-    assert flaw.endswith("so that every reply is wrong: 2 (videomme/1, videomme/2)") and flaw in str(check(benchmark))
+    assert flaw.endswith("so every reply is wrong: 2 (videomme/1, videomme/2)") and flaw in str(check(benchmark))

@@ -154,7 +154,7 @@ def test_the_prompt_has_the_subtitles_that_cover_sampled_frames(
     rows = {row["id"]: row for row in read_rows(tmp_path / "run")}
     assert rows["c1"]["subtitles"] == 2 and rows["c2"]["subtitles"] == 1 and "subtitle_error" not in rows["c1"]
     # without subtitles the question is asked all the same, and the row says why
-    assert f"{GYM}.srt: no such subtitles in {subtitles}" in rows["c5"]["subtitle_error"]
+    assert f"{GYM}.srt: no such subtitle file in {subtitles}" in rows["c5"]["subtitle_error"]
     assert f"{PANDA}.srt: has no subtitles" in rows["c6"]["subtitle_error"]
     assert all(rows[key]["prediction"] is not None and not rows[key]["error"] for key in ("c5", "c6"))
     found = check(benchmark, progress=False)
