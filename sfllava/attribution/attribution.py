@@ -137,12 +137,12 @@ def attribute_all(
     prompt: Prompt | None = None,
     prefix: Prefix | None = None,
 ) -> list[Attribution]:
-    """Compute what the model attends to in several answers about one video.
+    """Compute the attention of several answers about one video.
 
     Args:
         model: a loaded model.
         video: the sampled frames.
-        setting: how they become visual tokens, for this model (`setting.for_model`).
+        setting: how the frames become visual tokens, for this model (`setting.for_model`).
         answers: each question with the tokens of its answer.
         grid: (T h w D) the patch grid of the frames.
         prompt: in place of the setting's or the model family's own.

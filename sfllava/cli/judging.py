@@ -1,4 +1,4 @@
-"""Options of a judge that several commands share, and the judge made of them."""
+"""Judge options that several commands share, and the judge made from them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sfllava.types import SfllavaError
 
 
 def add_judge(parser: argparse._ActionsContainer, prefix: str = "", required: bool = True) -> None:
-    """Add who judges, how, and at what cost.
+    """Add the options that select a judge, its model and its limits.
 
     Args:
         parser: The parser of the command, or a group in it.
-        prefix: Comes before the options that the command has for something else: model, name, seconds and device.
-        required: Whether a judge must be named.
+        prefix: The prefix of options whose names the command uses otherwise: model, name, seconds and device.
+        required: Whether --judge is required.
     """
     kinds = "; ".join(kind.help for kind in judge_kinds())
     parser.add_argument("--judge", required=required, choices=judge_names(), help=kinds)
@@ -40,14 +40,14 @@ def add_judge(parser: argparse._ActionsContainer, prefix: str = "", required: bo
 
 
 def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
-    """Return the judge of a command line.
+    """Return the judge that a command line selects.
 
     Args:
-        arguments: The arguments of `add_judge`.
+        arguments: The parsed arguments of `add_judge`.
         prefix: As in `add_judge`.
 
     Raises:
-        SfllavaError: The options do not suit the judge.
+        SfllavaError: The options do not fit the judge.
     """
     kind = find_judge(arguments.judge)
     if arguments.batch and not kind.has_batch_api:
@@ -68,5 +68,5 @@ def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
             ),
         )
     except SfllavaError as error:
-        # a judge does not know what the command calls its options
+        # a judge does not know the prefix of the options
         raise type(error)(str(error).replace("needs --model", f"needs --{prefix}model")) from error

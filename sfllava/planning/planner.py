@@ -30,7 +30,7 @@ from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
 PLANNED_FPS = 30.0
-"""Frames per second of the planned video, for frame rules that need them."""
+"""The assumed frame rate of a planned video, for frame rules that need one."""
 
 
 def plan(

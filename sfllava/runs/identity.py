@@ -20,7 +20,7 @@ Version 1 (sfllava 0.1.0) has no version number; it has the hash of the question
 1 and 2 have the RoPE parameters under their names in transformers, which differ between its versions.
 """
 _USUAL_TASKS = ("open", "choice", "describe")
-"""The tasks that a benchmark's name tells; rows repeat the others."""
+"""Tasks that follow from the other fields of a row; a row only has a field for another task."""
 _CHOICE = ("questions_sha256", "limit", "seed")
 """How the questions were chosen. Each session records this; it is not part of the identity, since different choices may
 give the same questions."""
@@ -53,12 +53,12 @@ def asked_sha256(questions: Iterable[Question]) -> str:
 
 def _contents(question: Question) -> list[Any]:
     q, more = question, question_facts(question)
-    more.pop("groups", None)  # these change how accuracy is broken down, not what is asked
+    more.pop("groups", None)  # groups only affect how accuracy is broken down
     return [q.key, q.video, q.id, q.type, q.text, q.answer, list(q.options), *([more] if more else [])]
 
 
 def question_facts(question: Question) -> Row:
-    """Return those fields of a question that only some questions have, as a row of predictions repeats them."""
+    """Return the optional fields of a question, as a row of predictions repeats them."""
     clip = question.clip
     found = {
         "task": question.task if question.task not in _USUAL_TASKS else None,
@@ -90,7 +90,7 @@ def question_of(row: Row) -> Question:
 
 
 def job_name(video: str, clip: Clip | None) -> str:
-    """Return the name of what is decoded and answered together: the video, and the clip if there is one."""
+    """Return the name of the video, followed by the clip if there is one; both are decoded and answered as one job."""
     return f"{video}, {clip}" if clip else video
 
 

@@ -30,12 +30,12 @@ class Job:
 
     Attributes:
         video: The video's name in the benchmark, followed by the clip if the questions are about a part of it.
-        path: Its file; None if there is none.
-        missing: Why there is no file; empty if there is one.
+        path: The video file; None if there is none.
+        missing: Why there is no video file; empty if there is one.
         by_setting: Each setting with its remaining questions; settings with a common prefix follow one another.
-        clip: The part of the video that the questions are about; None for all of it.
-        subtitles: The file of its subtitles; None if there is none, or if the run uses none.
-        subtitles_missing: Why there is no file of subtitles, in a run that uses them; else empty.
+        clip: The part of the video that the questions are about; None for the whole video.
+        subtitles: The subtitle file; None if there is none or the run does not use subtitles.
+        subtitles_missing: Why there is no subtitle file in a run that uses subtitles; otherwise empty.
     """
 
     video: str
@@ -48,7 +48,7 @@ class Job:
 
     @property
     def samples(self) -> list[Sample]:
-        """The different samples of frames that the settings take, in a fixed order."""
+        """The different samples of frames that the settings need, in a fixed order."""
         found = {setting.sample for setting, _ in self.by_setting}
         return sorted(found, key=lambda sample: (sample.frames, sample.rule))
 
@@ -77,7 +77,7 @@ class GenerationOptions:
         answer_mode: "generate", or "logits" for the most probable letter after one forward; see `VideoLM.answer`.
         decoders: Number of processes that decode videos, for each model.
         decode_seconds: The longest time in seconds that one video may take to decode.
-        subtitles: Whether prompts have the subtitles that cover the sampled frames.
+        subtitles: Whether prompts have the subtitles that are visible at the sampled frames.
     """
 
     prompts: dict[str, dict[Task, Prompt]]
@@ -88,7 +88,7 @@ class GenerationOptions:
     subtitles: bool = False
 
     def prompt(self, setting: str, question: Question) -> Prompt:
-        """Return the prompt of a question at the setting of this name."""
+        """Return the prompt of a question at the setting with this name."""
         return self.prompts[setting][question.task]
 
 

@@ -87,7 +87,7 @@ def test_videos_and_subtitles_of_the_hub_and_of_lmms_eval(shared, rows, videos, 
     assert [benchmark.find_video(name).suffix for name in names] == list(suffixes)
     found = check(benchmark, progress=False)
     assert found.missing == [rows[12]["videoID"]] and not found.unreadable
-    assert "subtitles  2 of 5 files; questions without any are asked all the same" in str(found)
+    assert "subtitles  2 of 5 files found; questions without a file are asked without" in str(found)
     assert f"unreadable subtitles: {tmp_path}/videomme/subtitle/{names[1]}.srt: has no subtitles" in str(found)
 
 
