@@ -114,7 +114,7 @@ def test_multiple_choice_is_by_the_published_rule_over_all_questions(tmp_path):
     assert result.inside is (round(100 * wanted.low, 1) <= 47.2)
     assert result.difference == pytest.approx((70 - 47.2, 100 * wanted.low - 47.2, 100 * wanted.high - 47.2))
     assert result.notes == (
-        "egoschema: 20 questions, and the paper's are 500",
+        "egoschema: 20 questions, but 500 in the paper",
         "1 of 20 questions failed and count as wrong, most often: no such video",
     )
 
@@ -124,19 +124,19 @@ def test_a_number_without_a_note_is_comparable(tmp_path):
     result = by_row(read_results(tmp_path, []))["main", "", "accuracy", "7b"]
     assert result.notes == () and result.n == 500 and result.inside is True
     write_report(read_results(tmp_path, []), tmp_path)
-    assert "<b>1</b>comparable without a note" in (tmp_path / "reproduction.html").read_text()
+    assert "<b>1</b>comparable (no note)" in (tmp_path / "reproduction.html").read_text()
 
 
 @pytest.mark.parametrize(
     ("change", "note"),
     [
         ({"prompt": pack_prompt("vicuna", "choice").text}, "the prompt is this package's own wording"),
-        ({"questions": 520}, "20 of 520 questions are not asked yet, and not in the number"),
-        ({"max_new_tokens": 16}, "answers of at most 16 tokens; the published code has 128"),
+        ({"questions": 520}, "20 of 520 questions not asked yet, so not in the number"),
+        ({"max_new_tokens": 16}, "answers of at most 16 tokens; the published code allows 128"),
         ({"read": "logits"}, "option letters read from the logits"),
         (
             {"model": {"shape": sizes_of("34b").shape.to_dict()}},
-            "another language model than the paper's 7b: 60 layers of width 7168",
+            "the language model is not the paper's 7b: it has 60 layers of width 7168",
         ),
         ({"model": {"shape": sizes_of("7b").shape.to_dict(), "dtype": "torch.bfloat16"}}, "weights in bfloat16"),
         (
@@ -167,7 +167,7 @@ def test_a_judge_gives_the_five_scores_of_vcgbench(tmp_path, server):
     run = write_run(tmp_path / "7b/vcgbench", "vcgbench", rows)
     before = by_row(read_results(tmp_path, []))
     assert {r.state for r in before.values()} == {"not judged"} and len(before) == 6
-    assert all(r.notes[0] == "no judge was asked" for r in before.values())
+    assert all(r.notes[0] == "no judge was selected" for r in before.values())
     judge(run, quick(), progress=False)
     found = by_row(read_results(tmp_path, []))
     # 4.8 where the reference is in the answer, 0.3 where not, 0 where there is none; 2.55 for half a pair
@@ -177,10 +177,10 @@ def test_a_judge_gives_the_five_scores_of_vcgbench(tmp_path, server):
         result = found["main", "", name, "7b"]
         assert result.ours == pytest.approx(mean) and result.low <= mean <= result.high
         assert "the judge is judge-2026-01-01; the paper's, gpt-3.5-turbo-0125, is retired" in result.notes
-        assert "the judge is asked in this package's own wording" in result.notes
+        assert "the judge's prompt is this package's own wording" in result.notes
     assert found["main", "", "CI", "7b"].failed == 1 and found["main", "", "CI", "7b"].n == 7
     # the published evaluation cuts scores to whole numbers and leaves out what failed
-    assert any(note.startswith("4.00 with scores cut") for note in found["main", "", "CI", "7b"].notes)
+    assert any(note.startswith("4.00 with scores truncated") for note in found["main", "", "CI", "7b"].notes)
 
 
 def test_two_judges_are_two_rows_and_one_can_be_chosen(tmp_path, server):
@@ -206,7 +206,7 @@ def test_the_page_escapes_and_loads_nothing(tmp_path):
     page = path.read_text()
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#x27;x&#x27;" in page
     assert "src=" not in page and "http" not in page and "@import" not in page and "prefers-color-scheme: dark" in page
-    assert ">47.2</td>" in page and "The paper gives its numbers without intervals" in page
+    assert ">47.2</td>" in page and "The paper reports no intervals" in page
     table = pd.read_csv(path.with_suffix(".csv"))
     assert list(table["paper"]) == [47.2] and list(table["table"]) == ["main"]
     assert list(table["ours"]) == [50.0] and len(to_frame(results.results)) == 1
