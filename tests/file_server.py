@@ -1,4 +1,4 @@
-"""A web server of files on loopback that misbehaves as told, in a thread of the test, and logs what it was asked."""
+"""A local web server in a thread of the test. It misbehaves as configured and records the requests."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Behaviour:
     """How one file is served."""
 
-    statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # answers of the first requests
-    cuts: list[int] = field(default_factory=list)  # of the next requests: close after so many bytes of the body
+    statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # responses to the first requests
+    cuts: list[int] = field(default_factory=list)  # for the next requests: close after this many bytes of the body
     ranges: bool = True
-    etag: str | None = None  # None: made of the contents; "": none
+    etag: str | None = None  # None: computed from the contents; "": no ETag
     date: str = ""
     kind: str = "application/octet-stream"
     pause_seconds: float = 0.0  # after each block
     block: int = 16_384
-    length: bool = True  # say Content-Length
+    length: bool = True  # send Content-Length
     redirect: str = ""
-    shift: int = 0  # answer with a range that begins so many bytes later
+    shift: int = 0  # respond with a range that begins this many bytes later
     encode: bool = False  # gzip, where the client allows it
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -73,7 +73,7 @@ class FileServer:
         return [request for request in self.requests if request.path.endswith(path)]
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        path = re.sub(r"^http://[^/]+", "", handler.path)  # a proxy is asked with the whole URL
+        path = re.sub(r"^http://[^/]+", "", handler.path)  # a proxy receives the whole URL
         request = Request(handler.path, {name.lower(): value for name, value in handler.headers.items()})
         self.requests.append(request)
         behaviour = self.behaviour.get(path, self.default)

@@ -54,7 +54,7 @@ def run(capsys, *words):
 
 
 def in_process(*words, **environment):
-    """Start a real, cold process: what the hub's library reads from the environment it reads at its import."""
+    """Start a new process: huggingface_hub reads the environment when it is imported."""
     own = {k: v for k, v in os.environ.items() if k.lower() not in ("http_proxy", "https_proxy", "hf_token")}
     return subprocess.Popen(
         [sys.executable, "-m", "sfllava.cli", "download", *map(str, words)],
@@ -65,7 +65,7 @@ def in_process(*words, **environment):
     )
 
 
-# what is declared
+# declarations
 
 
 def test_the_eight_declare_the_published_files(shared):
@@ -74,7 +74,7 @@ def test_the_eight_declare_the_published_files(shared):
     assert set(EIGHT) <= set(found)
     for target in find_targets(found, ["questions"]):
         path = Path(target.file.path)
-        # NExT-GQA's second split and spans are beside its question file
+        # NExT-GQA's second split and spans are next to its question file
         places = [Path(place) for place in load_spec(target.benchmark).questions]
         assert any(path.is_relative_to(place) or path.parent == place.parent for place in places)
         if target.file.sha256:
@@ -96,7 +96,7 @@ def test_every_declared_file_has_a_safe_place_and_a_pinned_address():
             assert not Path(path).is_absolute() and ".." not in Path(path).parts
         assert resolve(file.url).url.startswith("https://")
         assert len(file.sha256) in (0, 64)
-        # a branch may be named only where the contents are known
+        # a branch is only allowed if the contents are known
         if "@main/" in file.url:
             assert file.sha256 and file.size, file.url
     for name, each in benchmarks_with_downloads().items():
@@ -124,7 +124,7 @@ def test_all_questions_in_one_command_are_what_the_benchmarks_read(server, tmp_p
     )
     for name in EIGHT:
         assert len(load_benchmark(name, root=root).questions) == load_spec(name).question_count
-    # each benchmark's videos: where they are, how large, whether this command fetches them, what their licence allows
+    # the videos of each benchmark: address, size, whether this command downloads them, licence
     assert "msvd: videos: 1.7 GB, 1,970 clips, https://www.cs.utexas.edu/" in out
     assert "tgif: videos: " in out and "(not downloaded by this command); approved non-commercial research" in out
     before = len(server.requests)
@@ -142,7 +142,7 @@ def test_without_names_all_benchmarks_that_have_downloads(server, tmp_path, caps
     assert not any(f"\n{name}: " in out for name in ("open", "choice", "shapesqa"))
 
 
-def test_the_new_benchmarks_from_their_hubs(server, tmp_path):
+def test_the_question_files_of_the_new_benchmarks(server, tmp_path):
     new = {name: each for name, each in benchmarks_with_downloads().items() if name not in EIGHT and name != "mvbench"}
     targets = find_targets(new, ["questions"])
     outcomes = download(targets, tmp_path, source=server.url, options=FetchOptions(progress=False))
@@ -151,7 +151,7 @@ def test_the_new_benchmarks_from_their_hubs(server, tmp_path):
         assert is_there(tmp_path / target.file.path, target.file.size, target.file.sha256)
 
 
-def test_a_file_whose_sha256_is_not_known_says_so(server, tmp_path):
+def test_a_file_without_a_known_sha256_has_a_note(server, tmp_path):
     target = Target("mvbench", "questions", benchmarks_with_downloads()["mvbench"].questions[0])
     server.files[served_at(target.file.url, server)] = b"[]"
     for state in ("downloaded", "present"):
@@ -177,7 +177,7 @@ def test_one_that_fails_does_not_stop_the_others(server, tmp_path, capsys):
     assert own.read_text() == "my own questions" and not (tmp_path / "open_ended_qa/MSVD_QA.csv").exists()
 
 
-def test_a_dry_run_lists_and_fetches_nothing(server, tmp_path, capsys):
+def test_a_dry_run_lists_files_and_downloads_nothing(server, tmp_path, capsys):
     root = tmp_path / "root"
     status, out, _ = run(capsys, "questions", "msvd", "nextqa", "--videos", "--root", root, "--dry-run")
     assert status == 0 and server.requests == [] and not root.exists()
@@ -223,7 +223,7 @@ def test_a_second_download_into_one_folder_is_refused(server, tmp_path, capsys):
 
 
 def test_killed_twice_and_resumed(server, tmp_path, shared):
-    """SIGKILL in the middle of a slow download, two times: no byte that had arrived is asked for again."""
+    """SIGKILL twice during a slow download: no downloaded byte is requested again."""
     url = next(path for path in server.files if path.endswith("TGIF_FrameQA.csv"))
     size = len(server.files[url])
     server.behaviour[url] = Behaviour(pause_seconds=0.02)
@@ -252,7 +252,7 @@ def test_killed_twice_and_resumed(server, tmp_path, shared):
 
 
 def test_the_endpoint_of_the_environment_and_its_token(server, tmp_path, clip):
-    """HF_ENDPOINT, as mirrors of the hub ask for it; the zip is one of NExT-QA's videos in its layout."""
+    """HF_ENDPOINT, as for a mirror of the Hub; the zip has one video in the layout of NExT-QA's archive."""
     file = load_spec("nextqa").downloads.videos.files[0]
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
@@ -289,14 +289,14 @@ def videos(server, clip):
     return server
 
 
-def test_videos_are_fetched_unpacked_and_found(videos, tmp_path, capsys, clip):
+def test_videos_are_downloaded_unpacked_and_found(videos, tmp_path, capsys, clip):
     words = ("questions", "msvd", "--videos", "--root", tmp_path, "--source", videos.url)
     status, out, _ = run(capsys, *words)
     assert status == 0 and "2 downloaded" in out
     found = load_benchmark("msvd", root=tmp_path).find_video("bQJQGoJF7_k_162_169")
     assert found.read_bytes() == clip.read_bytes()
     assert not list(tmp_path.rglob("*.tar"))
-    # the archive is gone, and still known to be complete: until a video is
+    # the archive was deleted, but counts as complete until a video is missing
     before = len(videos.requests)
     status, out, _ = run(capsys, *words)
     assert status == 0 and "YouTubeClips.tar: already there" in out and len(videos.requests) == before
@@ -314,7 +314,7 @@ def test_a_video_of_ones_own_is_not_overwritten(videos, tmp_path, capsys):
     assert status == 1 and f"{own}: a different file is there: move it away" in err and own.read_text() == "own"
     own.unlink()
     asked = len(videos.requests)
-    status, out, _ = run(capsys, *words)  # the archive is there: it is unpacked without being fetched again
+    status, out, _ = run(capsys, *words)  # the archive is still there: it is unpacked without another download
     assert status == 0 and len(videos.requests) == asked and own.exists() and "1 downloaded (0 bytes)" in out
 
 
@@ -328,16 +328,16 @@ def test_an_archive_that_leads_out_of_the_root_writes_nothing(videos, tmp_path, 
     status, _, err = run(capsys, "videos", "msrvtt", "msvd", "--root", root, "--source", videos.url)
     assert status == 1 and "MSRVTT.zip: '../../../../../evil.mp4' leads out of the folder; nothing was unpacked" in err
     assert not list(tmp_path.rglob("evil.mp4")) and not list(root.rglob("video6513.mp4"))
-    assert len(list(root.rglob("*.avi"))) == 2  # the other benchmark's came
+    assert len(list(root.rglob("*.avi"))) == 2  # the other benchmark's videos were unpacked
 
 
-def test_videos_that_cannot_be_had_are_named(videos, tmp_path, capsys):
+def test_videos_that_cannot_be_downloaded_are_named(videos, tmp_path, capsys):
     status, out, _ = run(capsys, "videos", "tgif", "msvd", "--root", tmp_path, "--source", videos.url)
     assert status == 1 and "1 downloaded" in out and "not downloaded, since these videos need a login, a form or" in out
     assert "tgif: videos: URLs of 100,000 GIFs on Tumblr, https://github.com/raingo/TGIF-Release" in out
 
 
-def test_one_archive_for_two_benchmarks_is_fetched_once():
+def test_one_archive_for_two_benchmarks_is_downloaded_once():
     found = benchmarks_with_downloads()
     if "nextgqa" in found:
         both = {name: found[name] for name in ("nextqa", "nextgqa")}

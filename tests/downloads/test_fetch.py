@@ -1,4 +1,4 @@
-"""One file over HTTP, from a real server on loopback that misbehaves."""
+"""Download one file over HTTP from a real local server that misbehaves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATH = "/data/questions.csv"
 
 @pytest.fixture
 def files(monkeypatch):
-    """A running server with one file. The hub's session may ask it, although tests are offline."""
+    """A running server with one file; offline mode is turned off for it."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with FileServer() as server:
         server.files[PATH] = DATA
@@ -30,7 +30,7 @@ def files(monkeypatch):
 
 
 class Waits(list):
-    """The waits between attempts, in seconds; none of them takes any time."""
+    """Records the waits between attempts, in seconds, without waiting."""
 
     def options(self, **more):
         return FetchOptions(tries=3, timeout_seconds=5, progress=False, sleep=self.append, **more)
@@ -52,7 +52,7 @@ def left(tmp_path):
 
 
 def leave_part(files, tmp_path, waits, size=50_000):
-    """Leave a part of the file, as a download whose server went away does."""
+    """Leave a partial file, as after a lost connection."""
     behaviour = files.behaviour[PATH] = Behaviour(cuts=[size], statuses=[])
     part = Part(tmp_path / "questions.csv")
     with pytest.raises(DownloadError):
@@ -81,7 +81,7 @@ def test_a_part_is_continued_where_it_ends(files, tmp_path, waits):
 
 @pytest.mark.parametrize("sha256", [SHA, ""])
 def test_a_body_that_is_cut_off_again_and_again(files, tmp_path, waits, sha256):
-    """More cuts than tries: what brings something new is no failure."""
+    """More interruptions than tries: an attempt with new data is not a failure."""
     files.behaviour[PATH] = Behaviour(cuts=[30_000, 40_000, 1, 20_000, 50_000, 10])
     assert get(files, tmp_path, waits, None, sha256) == (len(DATA), DATA)
     assert [request.sent for request in files.requests] == [30_000, 40_000, 1, 20_000, 50_000, 10, 59_989]
@@ -102,14 +102,14 @@ def test_a_server_without_ranges_that_always_cuts_fails(files, tmp_path, waits):
 
 
 def test_another_version_of_the_file_is_not_joined_to_the_part(files, tmp_path, waits):
-    """By its ETag, where no SHA-256 is known."""
+    """Detected by its ETag, without a SHA-256."""
     leave_part(files, tmp_path, waits)
     files.files[PATH] = new = DATA[::-1]
     assert get(files, tmp_path, waits, None, "") == (len(DATA), new)
     assert files.requests[0].headers["range"] and files.requests[0].status == 200
 
 
-def test_the_date_tells_versions_apart_where_there_is_no_etag(files, tmp_path, waits):
+def test_without_an_etag_the_date_distinguishes_versions(files, tmp_path, waits):
     date = formatdate(1e9, usegmt=True)
     files.behaviour[PATH] = Behaviour(etag="", date=date, cuts=[70_000])
     assert get(files, tmp_path, waits, None, "") == (len(DATA), DATA)
@@ -118,31 +118,31 @@ def test_the_date_tells_versions_apart_where_there_is_no_etag(files, tmp_path, w
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"weak"'])
-def test_a_part_that_nothing_can_tell_apart_is_not_used(files, tmp_path, waits, etag):
+def test_a_partial_file_of_unknown_version_is_not_used(files, tmp_path, waits, etag):
     files.behaviour[PATH] = Behaviour(etag=etag, cuts=[70_000])
     assert get(files, tmp_path, waits, None, "") == (70_000 + len(DATA), DATA)
     assert "range" not in files.requests[1].headers
 
 
 def test_a_part_of_something_else_is_replaced(files, tmp_path, waits):
-    """The SHA-256 finds it out, and the next attempt has nothing of it."""
+    """The SHA-256 reveals it, and the next attempt starts over."""
     (tmp_path / "questions.csv.part").write_bytes(b"x" * 60_000)
     assert get(files, tmp_path, waits) == (140_000 + len(DATA), DATA)
     assert [request.status for request in files.requests] == [206, 200]
 
 
-def test_another_range_than_was_asked_for_is_not_appended(files, tmp_path, waits):
+def test_a_range_other_than_the_requested_one_is_not_appended(files, tmp_path, waits):
     behaviour = leave_part(files, tmp_path, waits)
     behaviour.shift = 10
     assert get(files, tmp_path, waits, None, "") == (SIZE, DATA)
     assert [request.headers.get("range") for request in files.requests] == ["bytes=50000-", None]
 
 
-def test_a_file_is_asked_for_as_it_is(files, tmp_path, waits):
-    """Not compressed on the way, where sizes and ranges would be those of something else."""
+def test_a_file_is_requested_without_encoding(files, tmp_path, waits):
+    """A compressed transfer would have other sizes and ranges."""
     files.behaviour[PATH] = Behaviour(encode=True)
     assert get(files, tmp_path, waits) == (SIZE, DATA)
-    files.behaviour[PATH] = Behaviour(headers={"Content-Encoding": "gzip"})  # a server that does so unasked
+    files.behaviour[PATH] = Behaviour(headers={"Content-Encoding": "gzip"})  # a server that compresses anyway
     (tmp_path / "questions.csv").unlink()
     with pytest.raises(DownloadError, match=r"needed the raw file, got an encoding \(gzip\)"):
         get(files, tmp_path, waits)
@@ -164,14 +164,14 @@ def test_a_part_that_is_as_long_as_the_file_or_longer(files, tmp_path, waits, si
 
 
 @pytest.mark.parametrize("size", [None, SIZE])
-def test_a_whole_part_without_a_sha256_is_the_servers_to_confirm(files, tmp_path, waits, size):
+def test_the_server_confirms_a_complete_part_without_a_sha256(files, tmp_path, waits, size):
     leave_part(files, tmp_path, waits)
     (tmp_path / "questions.csv.part").write_bytes(DATA)
     assert get(files, tmp_path, waits, size, "") == (0, DATA)
     assert [request.status for request in files.requests] == [416]
 
 
-def test_not_found_is_said_at_once(files, tmp_path, waits):
+def test_not_found_is_not_retried(files, tmp_path, waits):
     del files.files[PATH]
     with pytest.raises(DownloadError, match=rf"{files.url}{PATH}: not found \(status 404\)$"):
         get(files, tmp_path, waits)
@@ -193,7 +193,7 @@ def test_too_many_requests_without_a_time_waits_longer_each_time(files, tmp_path
     assert waits == [1.0, 2.0]
 
 
-def test_a_server_that_wants_to_wait_for_an_hour_is_not_waited_for(files, tmp_path, waits):
+def test_a_wait_of_an_hour_is_an_error(files, tmp_path, waits):
     files.behaviour[PATH] = Behaviour(statuses=[(429, {"Retry-After": "3600"})])
     with pytest.raises(DownloadError, match=r"status 429, and the server asks to wait 3,600 s: try again later"):
         get(files, tmp_path, waits)
@@ -214,7 +214,7 @@ def test_another_size_is_refused_before_it_is_downloaded(files, tmp_path, waits)
     assert left(tmp_path) == []
 
 
-def test_more_than_the_size_is_refused_where_the_server_names_none(files, tmp_path, waits):
+def test_more_bytes_than_the_size_are_refused_without_a_content_length(files, tmp_path, waits):
     files.files[PATH] = DATA * 2
     files.behaviour[PATH] = Behaviour(length=False)
     with pytest.raises(DownloadError, match=r"needed 200,000 bytes, got more"):
@@ -232,7 +232,7 @@ def test_another_sha256_is_refused_and_not_kept(files, tmp_path, waits):
 
 @pytest.mark.parametrize("size", [len(DATA), None])
 def test_a_web_page_instead_of_the_file(files, tmp_path, waits, size):
-    """As a login page or a proxy sends it: with status 200."""
+    """As from a login page or a proxy, with status 200."""
     files.files[PATH] = b"<html>Please log in</html>"
     files.behaviour[PATH] = Behaviour(kind="text/html; charset=utf-8")
     with pytest.raises(DownloadError, match="needed a file, got a web page, perhaps of a login or a proxy"):
@@ -249,14 +249,14 @@ def test_a_page_does_not_destroy_the_part(files, tmp_path, waits):
     assert get(files, tmp_path, waits) == (150_000, DATA)
 
 
-def test_a_file_whose_end_nothing_tells(files, tmp_path, waits):
+def test_a_file_of_unknown_length(files, tmp_path, waits):
     files.behaviour[PATH] = Behaviour(length=False)
     with pytest.raises(DownloadError, match="the size of the file is unknown"):
         get(files, tmp_path, waits, None, "")
     assert get(files, tmp_path, waits, None, SHA) == (len(DATA), DATA)
 
 
-def test_nobody_listens(files, tmp_path, waits):
+def test_no_server(files, tmp_path, waits):
     files.__exit__()
     with pytest.raises(DownloadError, match=r"questions.csv: ConnectError: .*\(tried 3 times\)"):
         get(files, tmp_path, waits)
@@ -271,14 +271,14 @@ def test_a_server_that_falls_silent(files, tmp_path, waits):
     assert part.size == 100_000
 
 
-def test_offline_is_said(files, tmp_path, waits, monkeypatch):
+def test_offline_mode_is_named(files, tmp_path, waits, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DownloadError, match="HF_HUB_OFFLINE is set: unset it to download"):
         get(files, tmp_path, waits)
     assert files.requests == []
 
 
-def test_a_full_disk_is_told_before_the_download(files, tmp_path, waits, monkeypatch):
+def test_a_full_disk_is_an_error_before_the_download(files, tmp_path, waits, monkeypatch):
     from shutil import _ntuple_diskusage  # type: ignore[attr-defined]
 
     monkeypatch.setattr("shutil.disk_usage", lambda path: _ntuple_diskusage(10**6, 10**6, 100_000))
@@ -286,11 +286,11 @@ def test_a_full_disk_is_told_before_the_download(files, tmp_path, waits, monkeyp
         get(files, tmp_path, waits)
 
 
-# files of the hub
+# files on the Hub
 
 
-def test_the_sha256_that_the_hub_states_counts(files, tmp_path, waits):
-    """On the redirect to where large files are."""
+def test_the_sha256_that_the_hub_reports_is_checked(files, tmp_path, waits):
+    """In the header of the redirect to large files."""
     files.files["/elsewhere"] = DATA
     files.behaviour[PATH] = Behaviour(redirect="/elsewhere", headers={"X-Linked-Etag": f'"{SHA}"'})
     page = f"{files.url}/datasets/o/n"
@@ -311,7 +311,7 @@ def test_a_data_set_that_needs_a_login_says_where(files, tmp_path, waits, status
 
 
 def test_the_token_goes_to_the_hub_alone(files, tmp_path, monkeypatch):
-    """Neither to a mirror nor to the host that a large file is on."""
+    """Neither to a mirror nor to the host of a large file."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     url = "hf://datasets/owner/name@abc/folder/a b.parquet"
     address = resolve(url)
@@ -329,7 +329,7 @@ def test_the_token_goes_to_the_hub_alone(files, tmp_path, monkeypatch):
         assert "authorization" not in elsewhere.requests[0].headers
 
 
-def test_a_mirror_takes_the_place_of_the_host():
+def test_a_mirror_replaces_the_host():
     url = "https://raw.githubusercontent.com/a/b/c/d.csv"
     assert resolve(url, "http://127.0.0.1:80/mirror/").url == "http://127.0.0.1:80/mirror/a/b/c/d.csv"
     hub = resolve("hf://datasets/o/n@main/x.json", "https://mirror.example")
@@ -339,7 +339,7 @@ def test_a_mirror_takes_the_place_of_the_host():
             resolve(url, bad)
 
 
-# what is there before
+# existing files
 
 
 def test_another_file_at_the_place_is_an_error_that_names_it(tmp_path):

@@ -134,12 +134,12 @@ def test_the_folder_itself_may_be_a_link(tmp_path, folder):
     assert contents(tmp_path / "disk") == VIDEOS
 
 
-def test_unpacking_goes_on_and_overwrites_nothing(tmp_path, folder):
+def test_unpacking_resumes_and_overwrites_nothing(tmp_path, folder):
     path = make_tar(tmp_path / "v.tar", VIDEOS.items())
     unpack(path, folder, progress=False)
     made = (folder / "data/a.mp4").stat().st_mtime_ns
     (folder / "data/deep/b.mp4").unlink()
-    (folder / "data/deep/.part-b.mp4").write_bytes(b"half")  # what a killed unpacking leaves
+    (folder / "data/deep/.part-b.mp4").write_bytes(b"half")  # left by a killed process
     unpack(path, folder, progress=False)
     assert contents(folder) == VIDEOS and (folder / "data/a.mp4").stat().st_mtime_ns == made
     for other in (b"own", b"!" + VIDEOS["data/a.mp4"][1:]):  # of another size, and of the same
@@ -149,7 +149,7 @@ def test_unpacking_goes_on_and_overwrites_nothing(tmp_path, folder):
         assert (folder / "data/a.mp4").read_bytes() == other
 
 
-def test_more_than_an_archive_of_videos_can_have_is_refused(tmp_path, folder):
+def test_an_archive_beyond_the_limits_is_refused(tmp_path, folder):
     bomb = make_zip(tmp_path / "bomb.zip", [("zeros", bytes(10_000_000))])
     limits = Limits(free_bytes=1000)
     with pytest.raises(DownloadError, match=r"bomb.zip: would unpack to 9.5 MiB; at most 0.5 MiB are allowed"):
@@ -167,7 +167,7 @@ def test_one_name_twice(tmp_path, folder):
         unpack(path, folder, progress=False)
 
 
-def test_a_full_disk_is_told_before_unpacking(tmp_path, folder, monkeypatch):
+def test_a_full_disk_is_an_error_before_unpacking(tmp_path, folder, monkeypatch):
     from shutil import _ntuple_diskusage  # type: ignore[attr-defined]
 
     path = make_zip(tmp_path / "v.zip", [("a", random.Random(2).randbytes(2**20))])

@@ -1,4 +1,4 @@
-"""Sample logs of lmms-eval, written here as it writes them, as run folders that can be compared."""
+"""Import sample logs in the format of lmms-eval as run folders, and compare them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VIDEOMME = (
 
 
 def sample(doc_id, answer, target="C", prompt=None, **more):
-    """A line as lmms-eval 0.7.3 writes it: without the document, with what the metrics say."""
+    """A line in the format of lmms-eval 0.7.3: without the document, with the output of the metrics."""
     row = {"doc_id": doc_id, "target": target, "filtered_resps": answer, "token_counts": [None], "doc_hash": "74234e"}
     return row | {"input": VIDEOMME.format(f"What is shown in part {doc_id}?") if prompt is None else prompt} | more
 
@@ -70,7 +70,7 @@ def test_two_models_of_lmms_eval_are_compared_with_clusters_by_video(tmp_path):
     assert out.returncode == 0 and list((tmp_path / "figures").glob("types.*")), out.stderr + out.stdout
 
 
-def test_what_a_run_says(tmp_path):
+def test_the_contents_of_a_run_folder(tmp_path):
     log = write(tmp_path, [videomme(i, "C") for i in range(3)])
     found = import_log(log, tmp_path / "run")
     identity = read_run(tmp_path / "run")["identity"]
@@ -116,7 +116,7 @@ def test_reference_answers_as_tasks_write_them(tmp_path, targets, prompt):
     assert found.videos == 3 and "3 of 3 samples do not name their video" in str(found)
 
 
-def test_an_answer_that_is_no_option_counts_as_wrong(tmp_path):
+def test_a_reference_answer_that_is_no_option_counts_as_wrong(tmp_path):
     rows = [sample(i, "A", "A" if i else "a cat", PARENTHESES) for i in range(20)]
     found = import_log(write(tmp_path, rows), tmp_path / "run")
     (scores,) = found.scores.values()
@@ -147,7 +147,7 @@ def test_open_questions_and_missing_answers(tmp_path):
     assert accuracy(load_results(tmp_path / "run"))["accuracy"].tolist() == [20.0]
 
 
-def test_a_benchmark_of_the_name_of_the_task(tmp_path):
+def test_the_benchmark_is_chosen_by_the_name_of_the_task(tmp_path):
     rows = [sample(i, "A", "0", "What?\nA. x\nB. y") for i in range(3)]
     assert import_log(write(tmp_path, rows, "nextqa_mc_test"), tmp_path / "choice").benchmark == "nextqa"
     open_rows = [sample(i, "x", "x", "What?") for i in range(3)]
@@ -156,7 +156,7 @@ def test_a_benchmark_of_the_name_of_the_task(tmp_path):
     assert import_log(log, tmp_path / "named", benchmark="activitynet").benchmark == "activitynet"
 
 
-def test_the_tasks_own_data_name_videos(tmp_path):
+def test_the_tasks_own_data_supply_the_videos(tmp_path):
     log = write(tmp_path / "log", [sample(i, "A", "A", f"Say: what {i}?\nA. x{i}\nB. y") for i in range(4)])
     csv = tmp_path / "data.csv"
     csv.write_text("video_name,question,task_type\n" + "".join(f"v{i // 2},what {i}?,t{i}\n" for i in range(4)))
