@@ -155,7 +155,7 @@ def attribute_all(
         SfllavaError: the visual tokens cannot be mapped back to frames.
     """
     prompt, prefix = prompt or setting.prompt_or(None), prefix or model.new_prefixes(1)[0]
-    # a grid may have further feature sets behind the first
+    # a grid may have more feature sets after the first
     sources = token_sources(setting.aggregation, grid[..., : model.language_model.width], len(video.frames))
     tokens, shape = model.tokens(setting, grid, video.pts_seconds), sources[0].patches.shape
     found = []
