@@ -1,4 +1,4 @@
-"""How much does the rule by which frames are sampled change the score?
+"""How much does the rule that selects the frames change the score?
 
 The rules are those of the published SlowFast-LLaVA code, lmms-eval, VLMEvalKit and MVBench, and one frame every four
 seconds, which are 45 frames of EgoSchema's three minutes.

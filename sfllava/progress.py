@@ -9,7 +9,7 @@ from typing import Any
 def progress_bar(total: int | None, unit: str, done: int = 0, shown: bool = True, name: str = "") -> Any:
     """A tqdm bar of `total` units, of which `done` were done before; a context manager with `update(n)`.
 
-    Bytes ("B") are shown in KiB, MiB and so on, and their bar goes away when it is done.
+    A bar of bytes (unit "B") shows KiB, MiB and so on, and disappears at the end.
     """
     from tqdm.auto import tqdm
 

@@ -21,8 +21,8 @@ class Setting:
         frames: frames to sample; a shorter video gives all that it has.
         aggregation: an aggregator, or the name of one, such as `slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4`.
         label: its name in rows and figures; by default made of frames and aggregation.
-        frame_rule: which frames are sampled: `published`, `lmms-eval`, `vlmevalkit`, `mvbench`, or `fps:1,max:64` for
-            one frame per second and at most 64. The number after `max` replaces `frames`.
+        frame_rule: the rule that selects the frames: `published`, `lmms-eval`, `vlmevalkit`, `mvbench`, or
+            `fps:1,max:64` for one frame per second but at most 64. The number after `max` replaces `frames`.
         prompt: text with <video>, {question} and {options}, used in this setting in place of the model family's own.
 
     Raises:
@@ -39,7 +39,7 @@ class Setting:
         rule, most = parse_rule(self.frame_rule)
         object.__setattr__(self, "frame_rule", rule)
         object.__setattr__(self, "frames", most or self.frames)
-        Sample(self.frames, rule)  # raises if the number is impossible
+        Sample(self.frames, rule)  # raises if the number is invalid
         if self.prompt:
             check_placeholders(self.prompt, self.label or "prompt")
         if isinstance(self.aggregation, str):
@@ -82,7 +82,7 @@ class Setting:
 
     @property
     def sample(self) -> Sample:
-        """How many frames are sampled, and by which rule."""
+        """The number of frames to sample, and the rule that selects them."""
         return Sample(self.frames, self.frame_rule)
 
     @property

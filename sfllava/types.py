@@ -20,7 +20,7 @@ class Clip:
     Attributes:
         start: seconds from the start of the video; None for the start of the video.
         end: seconds from the start of the video; None for the end of the video.
-        fps: frames per second of a folder of frame images, which has no clock of its own; None for a video file.
+        fps: the frame rate to assume for a folder of frame images; None for a video file.
     """
 
     start: float | None = None
@@ -38,7 +38,7 @@ class Question:
 
     `key` is unique in a benchmark (its name and the row's position), `id` is what the file calls it and
     may repeat. `answer` is the reference; for a choice question it is `options[answer_index]`. The options of caption
-    matching have their labels in them, such as "Caption A: ...".
+    matching include their labels, such as "Caption A: ...".
     """
 
     text: str
@@ -51,15 +51,15 @@ class Question:
     type: str = ""
     task: Task = "open"
     groups: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Further groups by which accuracy is broken down, such as {"duration": "short"}."""
+    """Additional groups for breaking down accuracy, such as {"duration": "short"}."""
     clip: Clip | None = None
     """The part of the video that the question is about; None for the whole video."""
     subtitle_file: str = ""
-    """The name of the video's subtitles in the benchmark; empty if there are none."""
+    """The name of the video's subtitle file; empty if there is none."""
     subtitle_start: float = 0.0
-    """The time in the subtitles at which the video starts, in seconds."""
+    """The time in the subtitles that corresponds to the start of the video, in seconds."""
     subtitles: str = ""
-    """The subtitles that the prompt shows, one per line."""
+    """The subtitles in the prompt, one per line."""
 
 
 @dataclass(frozen=True)

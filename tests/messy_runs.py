@@ -1,4 +1,4 @@
-"""Runs of multiple-choice questions whose replies are made messy by rule, for `sfllava protocols`."""
+"""Runs of multiple-choice questions whose replies are made messy by known rules, for `sfllava protocols`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MESSY = (
     lambda letter, other, option: "",
     lambda letter, other, option: f"Either ({other}) or ({letter})",
 )
-"""(letter of the option that is meant, another letter, the option's text) -> the reply; row i has rule i % 10"""
+"""(letter of the intended option, another letter, text of the option) -> reply; row i uses rule i % 10"""
 
 
 def make_messy(rows: list[dict], failed: tuple[int, ...] = ()) -> list[dict]:
-    """Rewrite the replies of rows, which are single letters, in turn by each rule; rows of some numbers fail."""
+    """Rewrite the replies of rows, which are single letters, with each rule in turn; rows with the given numbers fail."""
     made = []
     for i, row in enumerate(rows):
         letter = row["prediction"]
@@ -34,7 +34,7 @@ def make_messy(rows: list[dict], failed: tuple[int, ...] = ()) -> list[dict]:
 
 
 def copy_messy(run: Path, out: Path, failed: tuple[int, ...] = ()) -> Path:
-    """Copy a run folder whose replies are single letters, with messy ones."""
+    """Copy a run folder whose replies are single letters, with messy replies instead."""
     out.mkdir(parents=True)
     (out / "run.json").write_bytes((run / "run.json").read_bytes())
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""Every reader with every protocol's request, from the published question files to the tables, on real clips."""
+"""Every reader with the prompts of every protocol, from the published question files to the tables, on real clips."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def root(shared, tmp_path_factory):
-    """Question files in the original layouts: the published ones, and small ones where none is at hand."""
+    """Question files in the original layouts: the published ones if available, otherwise small ones."""
     root = tmp_path_factory.mktemp("root")
     for folder in ("videomme", "longvideobench", "mlvu", "tempcompass", "nextgqa"):
         shutil.copytree(shared / "qa" / folder, root / folder)
@@ -58,7 +58,7 @@ def write(path, rows):
 
 
 def few(name, root, shared, folder):
-    """The benchmark with few questions, whose videos are copies of the three clips."""
+    """The benchmark with a few questions; its videos are copies of the three clips."""
     whole = load_benchmark(name, root=root)
     kinds: dict[tuple[str, str], list] = {}
     for question in whole.questions:
@@ -85,7 +85,7 @@ def test_every_reader_prompt_and_protocol(name, root, shared, tmp_path, tiny, ca
         assert scores["questions"] == scores["answered"] == len(benchmark.questions) == len(rows), scores["reasons"]
         assert read_run(out)["sessions"][0]["protocol"] == protocol
         prompts[protocol] = read_run(out)["identity"]["prompt"]
-        for question in benchmark.questions:  # what the model was asked has the question and all its options
+        for question in benchmark.questions:  # the prompt contains the question and all its options
             task = question.task
             wording = load_protocol(protocol).wording(name, task) if protocol else None
             prompt = wording.prompt(tiny.info.family, "test") if wording else pack_prompt("tiny", task)

@@ -137,12 +137,12 @@ def attribute_all(
     prompt: Prompt | None = None,
     prefix: Prefix | None = None,
 ) -> list[Attribution]:
-    """Compute what the model attends to in several answers about one video.
+    """Compute the attention of several answers about one video.
 
     Args:
         model: a loaded model.
         video: the sampled frames.
-        setting: how they become visual tokens, for this model (`setting.for_model`).
+        setting: how the frames become visual tokens, for this model (`setting.for_model`).
         answers: each question with the tokens of its answer.
         grid: (T h w D) the patch grid of the frames.
         prompt: in place of the setting's or the model family's own.
@@ -155,7 +155,7 @@ def attribute_all(
         SfllavaError: the visual tokens cannot be mapped back to frames.
     """
     prompt, prefix = prompt or setting.prompt_or(None), prefix or model.new_prefixes(1)[0]
-    # a grid may have further feature sets behind the first
+    # a grid may have more feature sets after the first
     sources = token_sources(setting.aggregation, grid[..., : model.language_model.width], len(video.frames))
     tokens, shape = model.tokens(setting, grid, video.pts_seconds), sources[0].patches.shape
     found = []

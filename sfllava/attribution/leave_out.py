@@ -43,7 +43,7 @@ def removable_parts(attribution: Attribution) -> dict[str, Tensor]:
 
 
 def mix_frames(sources: Sequence[TokenSource]) -> bool:
-    """Return whether some visual token comes from several frames, so that no frame can be left out."""
+    """Return whether any visual token comes from several frames, so that no frame can be left out."""
     return not all((source.frames.max(1).values == 1).all() for source in sources)
 
 
@@ -90,16 +90,16 @@ def leave_out_all(
     prefix: Prefix | None = None,
     going: Callable[[], bool] = lambda: True,
 ) -> Iterator[tuple[str, list[float]]]:
-    """Measure the same for several answers about one video at one setting.
+    """Measure the same for several answers about one video at the same setting.
 
-    The visual tokens that remain without a part go through the language model once for all answers.
+    The remaining visual tokens go through the language model once for all answers.
 
     Args:
         model, grid, parts, prompt, prefix, going: as in `leave_out`.
-        attributions: at least one answer; `left_out` of each collects its results.
+        attributions: one or more answers; the results are also added to the `left_out` of each.
 
     Yields:
-        Part, and the change of each answer in nats.
+        The part, and the change of the log-likelihood of each answer in nats.
 
     Raises:
         SfllavaError: a part cannot be left out.

@@ -1,4 +1,4 @@
-"""Benchmarks, one module each: its `SPEC` says where questions and videos are and how many there must be.
+"""Benchmarks, one module each: its `SPEC` says where questions and videos are and how many there should be.
 
 A module with a `SPEC` is a benchmark of that name. The others: spec.py (what is fixed about a benchmark), base.py
 (loading one), rows.py (reading CSV, JSON and parquet), question_files.py (questions from rows), choices.py (options as

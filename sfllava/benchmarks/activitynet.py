@@ -38,7 +38,7 @@ SPEC = Spec(
         ),
         licence=LICENCE,
         videos=Videos(
-            licence="YouTube videos, which belong to their owners; the authors give them out on request (unchecked)",
+            licence="YouTube videos, which belong to their owners; available from the authors on request (unchecked)",
             place="http://activity-net.org/download.html",
             size="size unknown, 800 videos",
         ),

@@ -26,10 +26,10 @@ class Benchmark:
         questions: its questions, in the order of the file.
         videos_dir: the folder of videos, None if there is none.
         files: the question files.
-        looked_at: the places below a root where the folder of videos could have been.
-        follow_links: links that lead out of the folder of videos are followed.
+        looked_at: the paths below a root where the folder of videos was searched.
+        follow_links: whether links that lead out of the folder of videos are followed.
         subtitles_dir: the folder of subtitles, None if there is none.
-        flaws: what is wrong with the question files, one line each; the questions can be asked all the same.
+        flaws: flaws of the question files that do not prevent asking the questions, one line each.
     """
 
     spec: Spec
@@ -89,7 +89,7 @@ class Benchmark:
         """Find the subtitles of a video.
 
         Args:
-            name: the file's name or path below the folder of subtitles.
+            name: its file name, or its path below the folder of subtitles.
 
         Returns:
             Its path.
@@ -139,7 +139,7 @@ def load_benchmark(
         root: a folder with the published layout.
         follow_links: also follow links inside the folder of videos that lead out of it; that folder itself may always
             be a link.
-        subtitles: its folder of subtitles; by default it is looked for below `root`, then next to the videos.
+        subtitles: its folder of subtitles; by default it is searched below `root`, then next to the videos.
 
     Returns:
         The benchmark; its `videos_dir` is None if there is no folder of videos.
@@ -158,7 +158,7 @@ def load_benchmark(
     found = spec.read(question_file, name, spec.task)
     read = found if isinstance(found, QuestionsRead) else QuestionsRead(*found)
     places = [] if videos else _places(root, spec.videos, "data")
-    # a folder that has the question file may have the name of a folder of videos
+    # the folder of the question file may have the name of a folder of videos
     elsewhere = [place for place in places if place not in {file.parent for file in read.files}]
     videos_dir = Path(videos) if videos else _first_existing(elsewhere)
     if subtitles and not Path(subtitles).is_dir():
@@ -178,17 +178,17 @@ def find_benchmark(
     follow_links: bool = False,
     subtitles: str | Path | None = None,
 ) -> Benchmark:
-    """Return a benchmark that has its videos.
+    """Return a benchmark and check that its folder of videos exists.
 
     Args:
-        benchmark: a loaded one, or the name of one that `load_benchmark` loads with the other arguments.
+        benchmark: a loaded benchmark, or the name of one to load with the other arguments.
         questions, videos, root, follow_links, subtitles: as in `load_benchmark`, for a benchmark by name.
 
     Returns:
         The benchmark.
 
     Raises:
-        BenchmarkError: as in `load_benchmark`; there is no folder of videos; or arguments for a loaded benchmark.
+        BenchmarkError: as in `load_benchmark`; or there is no folder of videos; or a loaded benchmark has arguments.
     """
     if isinstance(benchmark, str):
         benchmark = load_benchmark(

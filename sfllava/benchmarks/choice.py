@@ -1,6 +1,6 @@
 """Your own multiple-choice questions: a CSV with video_name, question, answer and options a0, a1, ...
 
-Columns that may be missing: question_id, question_type, start and end in seconds, subtitles (a file name).
+Optional columns: question_id, question_type, start and end in seconds, subtitles (a file name).
 """
 
 from __future__ import annotations

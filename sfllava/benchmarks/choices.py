@@ -1,4 +1,4 @@
-"""Options of multiple-choice questions as benchmarks write them: lists, JSON, lines with letters."""
+"""Parse the options of multiple-choice questions: lists, JSON, lines with letters."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _FIRST = re.compile(r"\s*\(?A[.):]")
 
 
 def text_list(value: Any, field: str, where: str) -> list[str]:
-    """Return a field's list of texts, which may be written as JSON.
+    """Return a field that is a list of texts or a JSON string of one.
 
     Args:
         value: a list, or a JSON string of a list of strings.
-        field: the field's name, for errors.
-        where: the file and the row, for errors.
+        field: the field's name, for error messages.
+        where: the file and the row, for error messages.
 
     Raises:
-        BenchmarkError: it is neither.
+        BenchmarkError: the value is neither.
     """
     found = value
     if isinstance(value, str):
@@ -42,11 +42,11 @@ def strip_letters(options: Sequence[str], where: str) -> list[str]:
     """Return options such as "A. Apples." without their letters.
 
     Args:
-        options: the options; their letters must run A, B, C, ...
-        where: the file and the row, for errors.
+        options: the options; their letters must be A, B, C, ...
+        where: the file and the row, for error messages.
 
     Raises:
-        BenchmarkError: an option has another letter or none.
+        BenchmarkError: an option has the wrong letter or none.
     """
     found = []
     for letter, option in zip(_LETTERS, options):
@@ -58,33 +58,33 @@ def strip_letters(options: Sequence[str], where: str) -> list[str]:
 
 
 def split_lettered(text: str, where: str) -> tuple[str, list[str]]:
-    """Split a question from its options, which are lines with letters.
+    """Split a text into the question and its options.
 
     Args:
-        text: the question, then one line for each option, the first with the letter A.
-        where: the file and the row, for errors.
+        text: the question, followed by one line per option; the lines begin with letters from A.
+        where: the file and the row, for error messages.
 
     Returns:
         The question, and the options without letters.
 
     Raises:
-        BenchmarkError: there are no such lines, or their letters do not run A, B, C, ...
+        BenchmarkError: there are no such lines, or their letters are not A, B, C, ...
     """
     lines = text.strip().split("\n")
     first = next((i for i, line in enumerate(lines) if _FIRST.match(line)), 0)
     if first == 0:
-        raise BenchmarkError(f"{where}: needed a question with its options in lines A., B., ..., got {text!r:.80}")
+        raise BenchmarkError(f"{where}: needed a question with options in lines A., B., ..., got {text!r:.80}")
     return "\n".join(lines[:first]), strip_letters(lines[first:], where)
 
 
 def without_options(text: str, options: Sequence[str]) -> str:
-    """Return a question without the lines "(A) first", "(B) second", ... at its end, if it has them."""
+    """Return a question without its final lines "(A) first", "(B) second", ..., if it has them."""
     lines = "".join(f"\n({letter}) {option}" for letter, option in zip(_LETTERS, options)).rstrip()
     return text.rstrip().removesuffix(lines) if text.rstrip().endswith(lines) else text
 
 
 def find_letter(answer: str, options: Sequence[str]) -> int | None:
-    """Return the index of the option that a letter names; None if it names none."""
+    """Return the index of the option with this letter; None if there is none."""
     letters = list(_LETTERS[: len(options)])
     return letters.index(answer.strip()) if answer.strip() in letters else None
 

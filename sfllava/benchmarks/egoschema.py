@@ -1,6 +1,6 @@
 """EgoSchema (Mangalam et al., 2023), the 500 questions with public answers: three-minute first-person videos.
 
-The authors' repository has a script for Google Drive, whose files cannot be fetched by plain HTTP.
+The authors' repository has a script for Google Drive, whose files cannot be downloaded by plain HTTP.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SPEC = Spec(
         ),
         licence=LICENCE,
         videos=Videos(
-            licence="that of Ego4D, which wants an agreement signed (unchecked)",
+            licence="that of Ego4D, which requires a signed agreement (unchecked)",
             place="https://github.com/egoschema/EgoSchema",
-            size="106 GB for all 5,000 and more videos (on the hub, lmms-lab/egoschema)",
+            size="106 GB for all of the more than 5,000 videos (on the Hub: lmms-lab/egoschema)",
         ),
     ),
 )

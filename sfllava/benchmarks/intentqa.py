@@ -1,6 +1,6 @@
 """IntentQA (Li et al., 2023): why people do what they do, on videos of NExT-QA.
 
-Its authors' repository offers no videos. Which of them are in the archive that `nextqa` downloads was not checked.
+The authors' repository has no videos. We did not check which of them are in the archive that `nextqa` downloads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPEC = Spec(
         videos=Videos(
             licence="that of NExT-QA's videos",
             place="https://github.com/doc-doc/NExT-QA",
-            size="a part of NExT-QA's videos",
+            size="a subset of NExT-QA's videos",
         ),
     ),
 )

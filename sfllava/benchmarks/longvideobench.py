@@ -1,4 +1,4 @@
-"""LongVideoBench (Wu et al., 2024), the validation set: questions that refer to a moment, videos up to an hour long."""
+"""LongVideoBench (Wu et al., 2024), the validation set: questions about moments of videos up to an hour long."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sfllava.types import Question, Task
 
 _COLUMNS = ("id", "video_path", "question", "correct_choice", "duration_group", "question_category")
 _FILLER = "N/A"
-"""Fills the columns of options that a question does not have"""
+"""The value of option columns that a question does not use"""
 
 
 def read_longvideobench(path: Path, name: str, task: Task) -> tuple[list[Question], list[Path]]:
-    """Read the questions of lvb_val.json, or of the hub's parquet file."""
+    """Read the questions of lvb_val.json, or of the Hub's parquet file."""
     return read_table(path, name, _COLUMNS, _question, unique="id")
 
 
@@ -53,8 +53,8 @@ def _options(row: Row, where: str) -> list[str]:
     return [str(option) for option in columns]
 
 
-# Its data set wants a login and accepted terms, so a full revision could not be read: "main", where the SHA-256 pins
-# the contents.
+# Its data set needs a login and accepted terms, so we could not read a full revision. The branch is "main", and the
+# SHA-256 pins the contents.
 _DOWNLOADS = Downloads(
     questions=(
         RemoteFile(
@@ -64,9 +64,9 @@ _DOWNLOADS = Downloads(
             "5f370287edbfb9875562b116686d50208d0d40615f5b407f970448868b6bc108",
         ),
     ),
-    licence="CC BY-NC-SA 4.0; accept the terms on the hub's page, then `hf auth login`",
+    licence="CC BY-NC-SA 4.0; accept the terms on the Hub page, then run `hf auth login`",
     videos=Videos(
-        licence="CC BY-NC-SA 4.0, not for commercial use; the videos belong to their owners; terms to accept",
+        licence="CC BY-NC-SA 4.0, not for commercial use; the videos belong to their owners; you must accept terms",
         place="https://huggingface.co/datasets/longvideobench/LongVideoBench",
         size="162 GB, one tar in 31 pieces (videos.tar.part.*), and 117 MB of subtitles",
     ),

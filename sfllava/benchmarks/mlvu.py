@@ -1,7 +1,7 @@
 """MLVU (Zhou et al., 2024), the multiple-choice questions of the dev set: seven tasks on long videos.
 
-The original files have one row more, which is blank. Each task has its own folder of videos; where two tasks ask about
-one video, each folder has it.
+The original files have an additional blank row. Each task has its own folder of videos; a video of two tasks is in both
+folders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sfllava.benchmarks.rows import BenchmarkError, Row, read_rows, require
 from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.types import Question, Task
 
-# file and folder of each task -> its questions and videos
+# name of the file and folder of a task -> its numbers of questions and videos
 _COUNTS = {
     "1_plotQA": (539, 160),
     "2_needle": (355, 129),
@@ -32,7 +32,7 @@ _FLAT_COLUMNS = ("video_name", "question", "candidates", "answer", "task_type", 
 
 
 def read_mlvu(path: Path, name: str, task: Task) -> QuestionsRead:
-    """Read the original JSON files, which are in one folder, or one of them; or the one parquet file of lmms-eval."""
+    """Read a folder with the original JSON files, one of these files, or the parquet file of lmms-eval."""
     if path.stem in _COUNTS or any((path / f"{stem}.json").exists() for stem in _COUNTS):
         return read_tasks(path, name, list(_COUNTS), _COLUMNS, _question)
     folders = {task_of(stem): stem for stem in _COUNTS}
@@ -49,14 +49,14 @@ def read_tasks(
     """Read the original JSON files of several tasks.
 
     Args:
-        path: the folder that has them, or one of them.
-        name: the benchmark's name, with which each key begins.
-        stems: the names of the files, without suffix.
+        path: the folder of the files, or one of them.
+        name: the benchmark's name; each key begins with it.
+        stems: the file names without suffix.
         columns: the fields that each row must have.
-        make: (row, name of the file, key, where) -> the question.
+        make: (row, file name without suffix, key, where) -> the question.
 
     Returns:
-        The questions, except blank rows, which are flaws; and the files.
+        The questions and the files. Blank rows are left out and reported as flaws.
 
     Raises:
         BenchmarkError: a file is missing or malformed.
@@ -92,11 +92,11 @@ def task_of(stem: str) -> str:
 
 
 def flat_question(folders: dict[str, str], row: Row, key: str, where: str) -> Question:
-    """Make a question of a row of lmms-eval's files, whose text repeats the options and whose answer is a letter.
+    """Make a question from a row of lmms-eval's files; its text repeats the options, and its answer is a letter.
 
     Args:
-        folders: the folder of videos of each task that has its own.
-        row, key, where: as `read_table` gives them.
+        folders: task -> its folder of videos, if it has one.
+        row, key, where: see `read_table`.
     """
     options, kind = text_list(row["candidates"], "candidates", where), str(row["task_type"])
     return choice_question(
@@ -121,8 +121,8 @@ def _question(row: Row, stem: str, key: str, where: str) -> Question:
     )
 
 
-# The hub's page of main lists mlvu/test-00000-of-00001.parquet with the size of this file; its last commit is known
-# by the short name 96207eb only, so "main", where the SHA-256 pins the contents.
+# The Hub page of the main branch lists mlvu/test-00000-of-00001.parquet with the size of this file. We only know the
+# short hash of its last commit, 96207eb, so the branch is "main", and the SHA-256 pins the contents.
 _DOWNLOADS = Downloads(
     questions=(
         RemoteFile(
@@ -134,7 +134,7 @@ _DOWNLOADS = Downloads(
     ),
     licence="CC BY-NC-SA 4.0 (the authors' MLVU/MVLU)",
     videos=Videos(
-        licence="CC BY-NC-SA 4.0, academic research only; the videos belong to their owners; terms to accept",
+        licence="CC BY-NC-SA 4.0, academic research only; the videos belong to their owners; you must accept terms",
         place="https://huggingface.co/datasets/MLVU/MVLU",
         size="hundreds of GB (unchecked)",
     ),

@@ -1,4 +1,4 @@
-"""MLVU (Zhou et al., 2024), the open tasks of the dev set, for a judge: describe a scene, summarize a video."""
+"""MLVU (Zhou et al., 2024), the open-ended tasks of the dev set: describe a scene, summarize a video. Needs a judge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sfllava.benchmarks.rows import Row
 from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.types import Question, Task
 
-# file and folder of each task -> its questions and videos
+# name of the file and folder of a task -> its numbers of questions and videos
 _COUNTS = {"8_sub_scene": (201, 201), "9_summary": (217, 216)}
 
 

@@ -1,7 +1,7 @@
 """MSRVTT-QA (Xu et al., 2017): 10 to 30 s of web video, one-word answers.
 
-The address of the videos, a copy that the authors of Frozen in Time offer, is that in public download scripts; it was
-not tried. In the archive the videos are below MSRVTT/videos/all.
+The videos are a copy by the authors of Frozen in Time. Their address is from public download scripts and was not
+tested. In the archive, the videos are in MSRVTT/videos/all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """MSVD-QA (Xu et al., 2017): 2 to 60 s of web video, one-word answers.
 
-The address of the videos and their size are those in public download scripts; neither was tried.
+The address and the size of the videos are from public download scripts and were not tested.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """MVBench (Li et al., 2023): 20 tasks of 200 questions on videos of eleven data sets.
 
-Each task has its own folder of videos. Five tasks ask about a clip, whose bounds are in the question files. lmms-eval's
-copy of the videos has those clips already cut; its question files name them by their bounds, such as ABCDE_1.5_9.2.mp4.
+Each task has its own folder of videos. Five tasks ask about clips; the question files have their start and end. In
+lmms-eval's copy of the videos, these clips are already cut and named by start and end, such as ABCDE_1.5_9.2.mp4.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class _Folder(NamedTuple):
 
     Attributes:
         name: the folder.
-        copy: the folder of lmms-eval's copy, where it has another name.
-        copied: the names of videos that are in it.
+        copy: the folder in lmms-eval's copy, if it has another name.
+        copied: regular expression for the names of the videos in `copy`.
         clips: whether the questions are about clips.
-        fps: the frame rate, where each video is a folder of frame images.
+        fps: the frame rate, if each video is a folder of frame images.
     """
 
     name: str
@@ -68,7 +68,7 @@ _TASKS = {
 
 
 def read_mvbench(path: Path, name: str, task: Task) -> tuple[list[Question], list[Path]]:
-    """Read the folder with the files of all tasks, JSON or the hub's parquet; or the file of one task."""
+    """Read a folder with the files of all tasks (JSON, or the Hub's parquet), or the file of one task."""
     if path.is_file():
         if path.stem not in _TASKS:
             raise BenchmarkError(f"{path}: needed the file of a task, such as {next(iter(_TASKS))}.json")
@@ -94,7 +94,7 @@ def _question(kind: str, folder: _Folder, row: Row, key: str, where: str) -> Que
     options, answer, video = text_list(row["candidates"], "candidates", where), str(row["answer"]), str(row["video"])
     in_copy = bool(folder.copy) and re.fullmatch(folder.copied, PurePosixPath(video).name) is not None
     clip = Clip(fps=folder.fps)
-    if folder.clips and not in_copy:  # bounds that no video can have, as in some rows, fail when it is decoded
+    if folder.clips and not in_copy:  # some rows have impossible bounds; they fail when the video is decoded
         clip = Clip(read_number(row, "start", where), read_number(row, "end", where), folder.fps)
     return choice_question(
         where,
@@ -109,9 +109,9 @@ def _question(kind: str, folder: _Folder, row: Row, key: str, where: str) -> Que
     )
 
 
-# Sizes and SHA-256 of the question files are not known here, so the revision pins them.
+# The sizes and SHA-256 of the question files are unknown, so the revision pins them.
 _REVISION = "230a2d4fac8900333c61754641c7a13e069ac9c6"
-_SHA256 = {  # of video/NAME.zip; tvqa's is not known here, the hub states it
+_SHA256 = {  # of video/NAME.zip; that of tvqa is unknown, but the Hub reports it
     "FunQA_test": "d6ef954652c2a1b48fb772d52c97da35dc7f8b54e5bdf4b43ba4f773ed726723",
     "Moments_in_Time_Raw": "16add0d03cbb7c6b76974551879f7dc8a7ce985b89699a2231136b81d3ba9967",
     "clevrer": "9040ad663440611bd8580fc0fc3da31bd1a4bfef877631db7b570a7d7d41de1c",
@@ -129,9 +129,9 @@ _DOWNLOADS = Downloads(
         RemoteFile(f"mvbench/json/{task}.json", hub_url("OpenGVLab/MVBench", _REVISION, f"json/{task}.json"))
         for task in _TASKS
     ),
-    licence="MIT (the hub's page)",
+    licence="MIT (according to the Hub page)",
     videos=Videos(
-        licence="of several data sets, each with its own licence; NTU RGB+D's are not in them: ask its authors",
+        licence="several data sets, each with its own licence; without NTU RGB+D's videos: ask its authors for them",
         place="https://huggingface.co/datasets/OpenGVLab/MVBench",
         size="17 GB in 11 archives",
         files=tuple(

@@ -1,6 +1,6 @@
 """NExT-GQA (Xiao et al., 2024): questions of NExT-QA that can be answered from a moment of the video.
 
-The test set by default; pass val.csv as question file for the validation set.
+This is the test set; for the validation set, pass val.csv as the question file.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _DOWNLOADS = Downloads(
     ),
     licence="MIT",
     videos=Videos(
-        licence="videos of Flickr (by VidOR and YFCC100M) under Creative Commons licences (unchecked)",
+        licence="Flickr videos (from VidOR and YFCC100M) under Creative Commons licences (unchecked)",
         place="https://huggingface.co/datasets/lmms-lab/NExTQA",
         size="6.5 GB",
         files=(VIDEOS_FILE,),

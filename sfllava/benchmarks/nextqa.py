@@ -1,7 +1,7 @@
 """NExT-QA, multiple choice (Xiao et al., 2021): cause, order and description.
 
-The authors offer the videos on Google Drive. The archive here is the copy on the hub that lmms-eval uses, at a revision
-whose list of files was seen; that it has all 570 videos was not checked: `sfllava check` does.
+The authors' videos are on Google Drive. The archive here is the copy on the Hub that lmms-eval uses, at a revision
+whose file list we read. We did not check that it has all 570 videos: `sfllava check` does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ VIDEOS_FILE = RemoteFile(
     hub_url("lmms-lab/NExTQA", "0d019debcbf84a3d91ee608ab9ef9ab2a9e7dec5", "videos.zip"),
     unpack="multiple_choice_qa/NExTQA/video",
 )
-"""6.49 GB. Its SHA-256 is not known here; the hub states it."""
+"""6.49 GB. Its SHA-256 is unknown, but the Hub reports it."""
 
 SPEC = Spec(
     name="nextqa",
@@ -43,7 +43,7 @@ SPEC = Spec(
         ),
         licence=LICENCE,
         videos=Videos(
-            licence="videos of Flickr (by VidOR and YFCC100M) under Creative Commons licences (unchecked)",
+            licence="Flickr videos (from VidOR and YFCC100M) under Creative Commons licences (unchecked)",
             place="https://huggingface.co/datasets/lmms-lab/NExTQA",
             size="6.5 GB",
             files=(VIDEOS_FILE,),

@@ -1,4 +1,4 @@
-"""Rows of question files -> questions."""
+"""Convert rows of question files to questions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sfllava.types import Clip, Question, Task
 
 
 class QuestionsRead(NamedTuple):
-    """What a reader returns where a file has flaws that it works around; otherwise a pair is enough.
+    """The result of a reader that works around flaws of a file; other readers return only questions and files.
 
     Attributes:
         questions: the questions.
         files: the files that they were read from.
-        flaws: what is wrong with the files, one line each.
+        flaws: the flaws of the files, one line each.
     """
 
     questions: list[Question]
@@ -28,12 +28,12 @@ class QuestionsRead(NamedTuple):
 
 
 def read_questions(path: Path, name: str, task: Task) -> tuple[list[Question], list[Path]]:
-    """Read the questions of one CSV, JSON or parquet file with the columns of a user's own.
+    """Read the questions of a CSV, JSON or parquet file with the columns of your own question files.
 
     Args:
         path: the file, or a folder that has one question file. `*_q.json` needs its `*_a.json` next to it.
-        name: the benchmark's name, with which each key begins.
-        task: the questions' task.
+        name: the benchmark's name; each key begins with it.
+        task: the task of the questions.
 
     Returns:
         The questions, one per row, and the files that were read.
@@ -46,7 +46,7 @@ def read_questions(path: Path, name: str, task: Task) -> tuple[list[Question], l
     if not questions:
         raise BenchmarkError(f"{path}: no questions in it")
     first: dict[tuple[Any, ...], int] = {}
-    for i, q in enumerate(questions, 1):  # ids alone may repeat: TGIF has one for each video
+    for i, q in enumerate(questions, 1):  # ids may repeat: TGIF has one id per video
         if (row := first.setdefault((q.video, q.clip, q.id, q.text), i)) != i:
             raise BenchmarkError(f"{path}, row {i}: the same video_name, question_id and question as row {row}")
     return questions, files
@@ -55,14 +55,14 @@ def read_questions(path: Path, name: str, task: Task) -> tuple[list[Question], l
 def read_table(
     path: Path, prefix: str, columns: Sequence[str], make: Callable[[Row, str, str], Question], unique: str = ""
 ) -> tuple[list[Question], list[Path]]:
-    """Read the questions of one file whose columns are those of a published benchmark.
+    """Read the questions of a file with the columns of a published benchmark.
 
     Args:
         path: the file, or a folder that has one question file.
-        prefix: what the questions' keys begin with.
+        prefix: each key begins with it.
         columns: the columns that each row must have.
-        make: (row, key, where) -> the question; `where` names the file and the row, for errors.
-        unique: the column whose values must differ, if there is one.
+        make: (row, key, where) -> the question; `where` names the file and the row for error messages.
+        unique: a column without duplicate values, if there is one.
 
     Returns:
         The questions, one per row, and the files that were read.
@@ -91,13 +91,13 @@ def to_question(row: Row, key: str, task: Task, where: str) -> Question:
         row: its fields, as the file has them.
         key: the question's key.
         task: the question's task; `choice` needs options.
-        where: the file and the row, for errors.
+        where: the file and the row, for error messages.
 
     Returns:
         The question.
 
     Raises:
-        BenchmarkError: a field is missing or malformed, or the answer is none of the options.
+        BenchmarkError: a field is missing or malformed, or the answer is not among the options.
     """
     options = _options(row, where) if task == "choice" else []
     needed = ["video_name", "question", "answer"]
@@ -120,10 +120,10 @@ def to_question(row: Row, key: str, task: Task, where: str) -> Question:
 
 
 def make_question(where: str, *, text: Any, video: Any, **fields: Any) -> Question:
-    """Make a question, and check its text and the name of its video.
+    """Make a question after checking its text and the name of its video.
 
     Args:
-        where: the file and the row, for errors.
+        where: the file and the row, for error messages.
         text: its text.
         video: the name of its video.
         **fields: the other fields of `Question`.
@@ -144,14 +144,14 @@ def choice_question(where: str, options: Sequence[str], index: int | None, answe
     """Make a multiple-choice question of a published benchmark.
 
     Args:
-        where: the file and the row, for errors.
+        where: the file and the row, for error messages.
         options: its options, without letters.
-        index: the index of the right one; None if the file's answer is none of them, so that every reply is wrong.
-        answer: the answer as the file has it, which the question keeps if it is none of the options.
+        index: the index of the right option; None if the answer is not among the options, so every reply is wrong.
+        answer: the answer in the file; the question keeps it if it is not among the options.
         **fields: the other arguments of `make_question`.
 
     Raises:
-        BenchmarkError: as for `make_question`, or there are no options.
+        BenchmarkError: as in `make_question`, or there are no options.
     """
     if not options:
         raise BenchmarkError(f"{where}: needed options, got none")
@@ -160,14 +160,14 @@ def choice_question(where: str, options: Sequence[str], index: int | None, answe
 
 
 def read_clip(row: Row, where: str) -> Clip | None:
-    """Return the clip of a row's `start` and `end`, in seconds; None if both are empty.
+    """Return the clip from `start` to `end` of a row, in seconds; None if both are empty.
 
     Args:
         row: its fields; `fps` is the frame rate of a folder of frame images.
-        where: the file and the row, for errors.
+        where: the file and the row, for error messages.
 
     Raises:
-        BenchmarkError: a bound is no number of at least 0, or the end is not after the start.
+        BenchmarkError: a bound is not a number, the start is negative, or the end is not after the start.
     """
     start, end = read_number(row, "start", where), read_number(row, "end", where)
     if start is not None and start < 0:
@@ -182,10 +182,10 @@ def read_clip(row: Row, where: str) -> Clip | None:
 
 
 def read_number(row: Row, field: str, where: str) -> float | None:
-    """Return a field that is a number; None if it is empty.
+    """Return a numeric field; None if it is empty.
 
     Raises:
-        BenchmarkError: it is something else.
+        BenchmarkError: the field is not a number.
     """
     value = row.get(field)
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -202,19 +202,19 @@ def read_number(row: Row, field: str, where: str) -> float | None:
 
 
 def find_flaws(questions: Sequence[Question]) -> list[str]:
-    """Return what is wrong with questions that can be asked all the same, one line for each kind of flaw."""
+    """Return the flaws of questions that can still be asked, one line for each kind of flaw."""
     outside = [q.key for q in questions if q.options and q.answer_index is None]
     backwards = [
         q.key for q in questions
         if q.clip and q.clip.end is not None and (q.clip.end < 0 or q.clip.end < (q.clip.start or 0))
     ]  # fmt: skip
-    return describe_flaw("the answer is none of the options, so that every reply is wrong", outside) + describe_flaw(
-        "the clip ends before it starts, so that the question fails", backwards
+    return describe_flaw("the answer is not among the options, so every reply is wrong", outside) + describe_flaw(
+        "the clip ends before it starts, so the question fails", backwards
     )
 
 
 def describe_flaw(what: str, places: Sequence[str]) -> list[str]:
-    """Return one line with a flaw, how often it occurs, and the first places; none if it does not occur."""
+    """Return one line with a flaw, its number of occurrences and the first ones; an empty list if there are none."""
     more = ", ..." if len(places) > 5 else ""
     return [f"{what}: {len(places):,} ({', '.join(places[:5])}{more})"] if places else []
 

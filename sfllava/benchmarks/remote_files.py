@@ -1,4 +1,4 @@
-"""Where the files of a benchmark can be downloaded, as its own module declares it in `Spec.downloads`."""
+"""Where the files of a benchmark can be downloaded; its module declares this in `Spec.downloads`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class RemoteFile:
     """One file that can be downloaded.
 
     Args:
-        path: where it goes, below the root.
-        url: https://..., or hf://datasets/OWNER/NAME@REVISION/PATH for a file of a data set on the Hugging Face hub.
-        size: its size in bytes, None if unknown.
+        path: its path below the root.
+        url: https://..., or hf://datasets/OWNER/NAME@REVISION/PATH for a file of a data set on the Hugging Face Hub.
+        size: its size in bytes; None if unknown.
         sha256: its SHA-256 in hexadecimal, empty if unknown.
-        unpack: for an archive: the folder below the root into which it is unpacked. The archive is removed afterwards.
+        unpack: for an archive, the folder below the root to unpack it into. The archive is deleted afterwards.
     """
 
     path: str
@@ -29,10 +29,10 @@ class Videos:
     """What is known about downloading a benchmark's videos.
 
     Args:
-        licence: what their licence allows, in a few words.
-        place: URL of the page or file that offers them.
-        size: their size, in words.
-        files: those that anyone may download without a login or a form; none if there are no such files.
+        licence: a short description of their licence.
+        place: the URL of the page or file that offers them.
+        size: their size, as text.
+        files: the files that anyone can download without a login or a form; may be empty.
     """
 
     licence: str
@@ -47,7 +47,7 @@ class Downloads:
 
     Args:
         questions: its question files.
-        licence: the licence of the question files, in a few words.
+        licence: a short description of the licence of the question files.
         videos: what is known about its videos.
     """
 
@@ -62,5 +62,5 @@ def github_url(repo: str, commit: str, path: str) -> str:
 
 
 def hub_url(repo: str, revision: str, path: str) -> str:
-    """Return the URL of a file in a data set of the hub (OWNER/NAME) at a revision."""
+    """Return the URL of a file in a Hub data set (OWNER/NAME) at a revision."""
     return f"hf://datasets/{repo}@{revision}/{path}"

@@ -24,7 +24,7 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> tuple[list[Row], list[
 
     Args:
         path: the file, or a folder that has one question file.
-        columns: the columns that a parquet file must have; `require` checks the rows of other files.
+        columns: the columns that a parquet file must have; use `require` for the rows of other files.
 
     Returns:
         The rows as the file has them, and the files that were read.
@@ -50,10 +50,10 @@ def require(row: Row, fields: Sequence[str], where: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file in which no object has a key twice.
+    """Read a JSON file; duplicate keys in an object are an error.
 
     Raises:
-        BenchmarkError: it cannot be read.
+        BenchmarkError: the file cannot be read.
     """
     try:
         return json.loads(_read_text(path), object_pairs_hook=_unique_keys)
@@ -66,7 +66,7 @@ def _read_csv(path: Path) -> list[Row]:
     header = text.partition("\n")[0]
     if "," not in header and (found := next((s for s in (";", "\t", "|") if s in header), None)):
         raise BenchmarkError(f"{path}: needed a CSV file separated by commas, got one separated by {found!r}")
-    # strict, because an unbalanced quote would otherwise swallow the rows after it
+    # strict, because otherwise an unbalanced quote swallows the following rows
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns, rows = list(reader.fieldnames or []), list(reader)
@@ -76,7 +76,7 @@ def _read_csv(path: Path) -> list[Row]:
         raise BenchmarkError(f"{path}: column {repeated[0]!r} occurs twice in the header")
     for i, row in enumerate(rows, 1):
         if None in row or any(value is None for value in row.values()):
-            raise BenchmarkError(f"{path}, row {i}: needed {len(columns)} fields as in the header, got another number")
+            raise BenchmarkError(f"{path}, row {i}: needed {len(columns)} fields as in the header, got more or fewer")
     return rows
 
 
@@ -91,7 +91,7 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> list[Row]:
                 raise BenchmarkError(f"{path}: missing {', '.join(missing)}; there are {', '.join(schema.names)}")
             if repeated := [name for name in schema.names if schema.names.count(name) > 1]:
                 raise BenchmarkError(f"{path}: column {repeated[0]!r} occurs twice")
-            # some hubs keep the videos in the same file, as bytes
+            # some data sets keep the videos in the same file, as bytes
             bulky = (types.is_binary, types.is_large_binary, types.is_struct)
             kept = [field.name for field in schema if not any(is_bulky(field.type) for is_bulky in bulky)]
             return file.read(columns=kept).to_pylist()

@@ -26,7 +26,7 @@ class SubtitleError(BenchmarkError):
 
 @dataclass(frozen=True)
 class Subtitle:
-    """One subtitle: when it is shown, in seconds, and its text without tags, in one line."""
+    """One subtitle: start and end in seconds, and its text in one line without tags."""
 
     start: float
     end: float
@@ -40,14 +40,14 @@ def read_subtitles(path: Path) -> list[Subtitle]:
         path: a SubRip file, or a JSON file with a list of {start, end, line} or {timestamp: [start, end], text}.
 
     Returns:
-        The subtitles, in the order in which they start.
+        The subtitles, sorted by start.
 
     Raises:
         SubtitleError: the file cannot be read or has no subtitles.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise SubtitleError(f"{path}: needed subtitles of at most {_MAX_BYTES >> 20} MiB")
+            raise SubtitleError(f"{path}: needed a subtitle file of at most {_MAX_BYTES >> 20} MiB")
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise SubtitleError(f"{path}: cannot read the subtitles: {error.strerror}") from error
@@ -60,12 +60,12 @@ def read_subtitles(path: Path) -> list[Subtitle]:
 
 
 def lines_at(subtitles: Sequence[Subtitle], seconds: np.ndarray, start: float = 0.0) -> str:
-    """Return the subtitles that are shown at the times of the sampled frames, one per line, each once.
+    """Return the subtitles that are visible at the sampled frames, one per line, without duplicates.
 
     Args:
         subtitles: the subtitles of the video.
         seconds: (T) when each sampled frame is shown.
-        start: the time in the subtitles at which the video starts.
+        start: the time in the subtitles that corresponds to the start of the video, in seconds.
     """
     times = np.sort(seconds[np.isfinite(seconds)]) + start
     chosen = []
@@ -81,7 +81,7 @@ def _read_srt(text: str) -> list[Subtitle]:
     for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n").replace("\r", "\n")):
         if times := _TIMES.search(block):
             start, end = (_seconds(*times.groups()[i : i + 4]) for i in (0, 4))
-            # some files have a position behind the times
+            # some files have a position after the times
             found.append(Subtitle(start, end, _plain(block[times.end() :].partition("\n")[2])))
     return found
 
@@ -111,7 +111,7 @@ def _from_row(row: Any, where: str) -> Subtitle:
 
 
 def _number(value: Any, where: str) -> float:
-    """Return a time in seconds, which may be written as 00:01:02.500."""
+    """Return a time in seconds; the value may also have the form 00:01:02.500."""
     parts = str(value).split(":") if isinstance(value, str | int | float) and not isinstance(value, bool) else []
     try:
         seconds = sum(float(part) * 60**i for i, part in enumerate(reversed(parts)))
@@ -127,5 +127,5 @@ def _seconds(hours: str, minutes: str, seconds: str, fraction: str) -> float:
 
 
 def _plain(text: str) -> str:
-    """Return a text without tags, in one line."""
+    """Return a text in one line, without tags."""
     return " ".join(html.unescape(_TAG.sub("", text)).split())

@@ -1,7 +1,7 @@
-"""TempCompass (Liu et al., 2024): what changes over time, as multiple choice, yes or no, and matching captions.
+"""TempCompass (Liu et al., 2024): changes over time, as multiple-choice, yes/no and caption-matching questions.
 
 Each question is about one of five dimensions: action, speed, direction, order, and change of an attribute. The fourth
-form, captioning, is a benchmark of its own, since a judge scores it.
+form, captioning, is a separate benchmark, since it needs a judge.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _CAPTIONING: dict[str, Task] = {"captioning": "captioning"}
 
 
 def read_tempcompass(path: Path, name: str, task: Task) -> tuple[list[Question], list[Path]]:
-    """Read a folder with a file for each form of question, or the file of one form.
+    """Read a folder with one file per form of question, or the file of one form.
 
     Args:
         path: the folder, with FORM.json as published or FORM/test-00000-of-00001.parquet as for lmms-eval; or a file.
-        name: the benchmark's name, with which each key begins.
-        task: `captioning` for that form; otherwise the three others.
+        name: the benchmark's name; each key begins with it.
+        task: `captioning` for that form; any other task for the other three forms.
 
     Returns:
         The questions, and the files that were read.
@@ -48,7 +48,7 @@ def read_tempcompass(path: Path, name: str, task: Task) -> tuple[list[Question],
 
 
 def _find_files(path: Path, forms: list[str]) -> dict[str, Path]:
-    """Return the file of each form, or of the one form that a file has."""
+    """Return the file of each form in a folder, or the form of a single file."""
     if not path.is_dir():
         form = next((form for form in forms if form in (path.stem, path.parent.name)), None)
         if form is None:
@@ -64,7 +64,7 @@ def _find_files(path: Path, forms: list[str]) -> dict[str, Path]:
 
 
 def _rows(file: Path) -> Iterator[tuple[Row, str]]:
-    """Yield each question with its video and dimension, and its place for errors."""
+    """Yield each question as a row with video and dimension, and its location for error messages."""
     columns = ("video_id", "dim", "question", "answer")
     if file.suffix.lower() != ".json":
         for i, row in enumerate(read_rows(file, columns)[0], 1):
@@ -81,7 +81,7 @@ def _rows(file: Path) -> Iterator[tuple[Row, str]]:
 
 
 def _entries(value: Any, kind: type, where: str, needed: str) -> list[tuple[Any, Any]]:
-    """Return the items of an object, or those of a list with their numbers from 1."""
+    """Return the items of an object, or the elements of a list numbered from 1."""
     if not isinstance(value, kind):
         raise BenchmarkError(f"{where}: needed {needed}, got {type(value).__name__}")
     return list(value.items()) if isinstance(value, dict) else list(enumerate(value, 1))
@@ -97,7 +97,7 @@ def _question(row: Row, form: str, task: Task, key: str, where: str) -> Question
     elif task == "caption_matching":
         text, *options = text.strip().split("\n")
         if len(options) < 2:
-            raise BenchmarkError(f"{where}: needed a question and two captions in lines of their own, got {text!r:.80}")
+            raise BenchmarkError(f"{where}: needed a question and two captions on separate lines, got {text!r:.80}")
     elif task == "yes_no" and answer.strip().lower() not in ("yes", "no"):
         raise BenchmarkError(f"{where}: answer must be yes or no, got {answer!r:.80}")
     return make_question(
@@ -114,7 +114,7 @@ def _question(row: Row, form: str, task: Task, key: str, where: str) -> Question
     )
 
 
-# Questions at the head of the repository, videos at the head of the hub's data set.
+# The latest commit of the repository for the questions, the latest revision of the Hub data set for the videos.
 _REVISION = "e1b463166400633e6061962d890a9ae85db29f70"
 _DOWNLOADS = Downloads(
     questions=tuple(
@@ -150,7 +150,7 @@ _DOWNLOADS = Downloads(
                 hub_url("lmms-lab/TempCompass", "c8a67d88a3bc6fd4b2f9ae2f9e112668fbe05722", "tempcompass_videos.zip"),
                 418_421_516,
                 "fb7c8a2b742a3d10ae1bd1a6183fb602edb346a4c7fd91c631dba46b753e0f0b",
-                unpack="tempcompass",  # in the archive: videos/ID.mp4 (as others' code expects)
+                unpack="tempcompass",  # the archive contains videos/ID.mp4 (according to other tools)
             ),
         ),
     ),

@@ -1,6 +1,6 @@
 """TGIF-QA, the FrameQA part (Jang et al., 2017). Its question_id is one per video; rows are keyed by position.
 
-The licence and the place are those of the TGIF repository; it offers addresses of GIFs and no archive.
+The licence and the address are from the TGIF repository, which has URLs of GIFs but no archive.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPEC = Spec(
         videos=Videos(
             licence="approved non-commercial research",
             place="https://github.com/raingo/TGIF-Release",
-            size="addresses of 100,000 GIFs on Tumblr",
+            size="URLs of 100,000 GIFs on Tumblr",
         ),
     ),
 )

@@ -3,7 +3,7 @@
 It has generic questions, temporal questions and consistency pairs: two wordings of one question, whose predictions are
 judged together. A pair is two questions here, whose keys end in /1 and /2.
 
-The authors' page links to OneDrive, whose files cannot be fetched by plain HTTP.
+The authors' page links to OneDrive, whose files cannot be downloaded by plain HTTP.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ SPEC = Spec(
         videos=Videos(
             licence="that of ActivityNet's: YouTube videos, which belong to their owners (unchecked)",
             place="https://github.com/mbzuai-oryx/Video-ChatGPT/tree/main/quantitative_evaluation",
-            size="size unknown, 499 videos of ActivityNet",
+            size="size unknown, 499 of ActivityNet's videos",
         ),
     ),
 )

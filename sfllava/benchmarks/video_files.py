@@ -20,7 +20,7 @@ class LinkError(SfllavaError):
 
 
 class AmbiguousVideoError(BenchmarkError):
-    """Several videos have the name; the message lists some of them."""
+    """Several videos match a name; the message lists some of them."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class VideoIndex:
         folder: the folder of videos.
         videos: file name, stem and relative path, with and without suffix -> the video files or folders of frame
             images of that name.
-        links: the links to folders outside that were not searched.
-        follow_links: links that lead out of the folder are followed.
-        own_folders: the folders in the names of a benchmark's videos, if a video may be in another folder, too.
+        links: links to folders outside, which were not searched.
+        follow_links: whether links that lead out of the folder are followed.
+        own_folders: the folders in the video names of a benchmark whose videos may also be in other folders.
     """
 
     folder: Path
@@ -43,7 +43,7 @@ class VideoIndex:
     own_folders: frozenset[PurePosixPath] = frozenset()
 
     def find(self, name: str) -> Path:
-        """Find the video of a name, as `Benchmark.find_video` does."""
+        """Find a video by name; see `Benchmark.find_video`."""
         path = self._match(name) or self._match_loosely(name)
         links = self.links if path is None else self._outward_links(path)
         if links:
@@ -59,21 +59,21 @@ class VideoIndex:
         stem = _stem(name)
         for key in (name, stem, f"v_{stem}", stem.removeprefix("v_")):
             found = self.videos.get(key, [])
-            # a relative path names one file, even where another file has its last part as name
+            # a relative path names one file, even if another file is called like its last part
             found = [path for path in found if key in _relative_names(path, self.folder)] or found
             if found:
                 return _only(name, found)
         return None
 
     def _match_loosely(self, name: str) -> Path | None:
-        """Find a video further below, with another case, or in a folder that the benchmark does not know."""
+        """Find a video in a subfolder, with another case, or in a folder that the benchmark does not define."""
         path = PurePosixPath(_stem(name.lower()))
         stems = (path.name, f"v_{path.name}", path.name.removeprefix("v_"))
         found = next((found for stem in stems if (found := self._by_lower_stem.get(stem))), [])
         below = [each for each in found if _ends_with(self._parent(each), path.parent)]
         if below or not self.own_folders or any(_ends_with(folder, path.parent) for folder in self._folders):
             return _only(name, below) if below else None
-        # a file in another folder that the benchmark knows is another video: both may be called video_1.mp4
+        # a file in another folder of the benchmark is another video: both may be called video_1.mp4
         own = [PurePosixPath(str(folder).lower()) for folder in self.own_folders if folder.parts]
         free = [each for each in found if not any(_ends_with(self._parent(each), folder) for folder in own)]
         return _only(name, free) if free else None
@@ -90,11 +90,11 @@ class VideoIndex:
         return {self._parent(path) for paths in self._by_lower_stem.values() for path in paths}
 
     def _parent(self, path: Path) -> PurePosixPath:
-        """The folder of a video below the folder of videos, in lower case."""
+        """The folder of a video, relative to the folder of videos, in lower case."""
         return PurePosixPath(path.relative_to(self.folder).parent.as_posix().lower())
 
     def _outward_links(self, path: Path) -> list[Path]:
-        """The links by which a video, a file or a folder of frame images, leads out of the folder of videos."""
+        """The links that lead from a video (a file or a folder of frame images) out of the folder of videos."""
         if self.follow_links:
             return []
         parts = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -107,7 +107,7 @@ def index_videos(folder: Path, follow_links: bool, own_folders: Iterable[PurePos
     Args:
         folder: the folder of videos, which may itself be a link.
         follow_links: also search folders behind links that lead out of it.
-        own_folders: the folders in the names of a benchmark's videos, if a video may be in another folder, too.
+        own_folders: the folders in the video names of a benchmark whose videos may also be in other folders.
 
     Returns:
         Its videos by name. A file takes precedence over a folder of frame images of the same name.
@@ -138,7 +138,7 @@ def index_videos(folder: Path, follow_links: bool, own_folders: Iterable[PurePos
 
 
 def _only(name: str, found: list[Path]) -> Path:
-    """Return the one video of several files; raise AmbiguousVideoError if they are several videos."""
+    """Return the file to use for a video; raise AmbiguousVideoError if the files are different videos."""
     if len({(path.parent, _stem(path.name)) for path in found}) > 1:
         raise AmbiguousVideoError(f"{name}: more than one such video: {', '.join(map(str, found[:4]))}")
     # same folder, same stem: the first suffix in the list wins
@@ -150,7 +150,7 @@ def _ends_with(path: PurePosixPath, end: PurePosixPath) -> bool:
 
 
 def _stem(name: str) -> str:
-    """A name without the suffix of a video; other dots stay."""
+    """A name without a video suffix; other dots stay."""
     path = PurePosixPath(name)
     return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else str(path)
 

@@ -1,6 +1,6 @@
 """Video-MME (Fu et al., 2024): short, medium and long videos, without or with subtitles.
 
-744 of the 900 videos have subtitles; questions about the others are asked without.
+744 of the 900 videos have subtitles; questions about the others are asked without them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _COLUMNS = ("videoID", "question_id", "task_type", "question", "options", "answe
 
 
 def read_videomme(path: Path, name: str, task: Task) -> tuple[list[Question], list[Path]]:
-    """Read the questions of the published parquet file, or of JSON or CSV with its columns."""
+    """Read the questions of the published parquet file, or of a JSON or CSV file with the same columns."""
     return read_table(path, name, _COLUMNS, _question, unique="question_id")
 
 
@@ -43,9 +43,9 @@ def _question(row: Row, key: str, where: str) -> Question:
     )
 
 
-# The revision is the head of main as its list of commits had it, and the one with the last video archive.
+# The latest revision of main in its list of commits, and the one that added the last video archive.
 _REVISION = "ead1408f75b618502df9a1d8e0950166bf0a2a0b"
-_SHA256 = (  # of videos_chunked_01.zip to _20.zip; the 4th is not known here, the hub states it
+_SHA256 = (  # of videos_chunked_01.zip to _20.zip; the 4th is unknown, but the Hub reports it
     "3076173e26febbecd3c44eba36b6c3da883f16467812a913f0953e98298b50f6",
     "db6b99129aaf6c0b049a47178718cec03e819e2cbfc3083b7ad1402f58d7c36e",
     "6daab383dd797577b31eba72e90f05acc9956126a93840f7451ca01cb4d89641",
@@ -87,10 +87,10 @@ _DOWNLOADS = Downloads(
     ),
     licence="academic research only; no distribution without approval (the authors' README)",
     videos=Videos(
-        licence="academic research only; the videos belong to their owners, no distribution without approval",
+        licence="academic research only; the videos belong to their owners; no distribution without approval",
         place="https://huggingface.co/datasets/lmms-lab/Video-MME",
         size="about 101 GB in 20 archives, and 7.5 MB of subtitles",
-        # in the archives: data/ID.mp4 and subtitle/ID.srt (as others' instructions say)
+        # the archives contain data/ID.mp4 and subtitle/ID.srt (according to other tools)
         files=(
             _archive("subtitle.zip", _SUBTITLES_SHA256),
             *(_archive(f"videos_chunked_{i:02}.zip", sha) for i, sha in enumerate(_SHA256, 1)),

@@ -1,4 +1,4 @@
-"""Read an output folder of the published code, or a sample log of lmms-eval, into a run folder."""
+"""Import an output folder of the published code, or a sample log of lmms-eval, as a run folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ ORDER = 13
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", metavar="PATH",
-        help="the folder with merge.jsonl, or its OUTPUT_DIR; of lmms-eval: *_samples_*.jsonl, or a folder with one",
+        help="the folder with merge.jsonl, or its OUTPUT_DIR; for lmms-eval: *_samples_*.jsonl, or a folder with one",
     )  # fmt: skip
     parser.add_argument(
         "--from", dest="source", default="published", choices=["published", "lmms-eval"],
-        help="who wrote it: the published code (default), or lmms-eval with --log_samples",
+        help="where it is from: the published code (default), or lmms-eval with --log_samples",
     )  # fmt: skip
-    benchmark = parser.add_argument("--benchmark", metavar="NAME", help="lmms-eval: by default told from its samples")
+    benchmark = parser.add_argument("--benchmark", metavar="NAME", help="lmms-eval: by default chosen by its samples")
     options.complete_with(benchmark, options.benchmark_names)
-    parser.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder; lmms-eval: its data)")
+    parser.add_argument("--questions", metavar="FILE", help="question file (vcgbench: folder; lmms-eval: task data)")
     parser.add_argument("--root", metavar="DIR", help="folder in which it is found, instead")
     parser.add_argument("--out", required=True, metavar="DIR", help="run folder to write")
     parser.add_argument("--config-name", metavar="NAME", help="which CONFIG_NAME, where there are several")
@@ -50,7 +50,7 @@ def _import_published(a: argparse.Namespace, setting: Setting | None) -> int:
     from sfllava.published.importing import import_outputs
 
     if a.benchmark is None:
-        raise SfllavaError("needed --benchmark NAME, for outputs of the published code")
+        raise SfllavaError("needed --benchmark NAME for outputs of the published code")
     benchmark = load_benchmark(a.benchmark, a.questions, root=a.root)
     imported = import_outputs(
         a.folder, benchmark, a.out, setting=setting, config_name=a.config_name, judged=a.judged, judge=a.judge

@@ -1,4 +1,4 @@
-"""Options of a judge that several commands share, and the judge made of them."""
+"""Judge options that several commands share, and the judge made from them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sfllava.types import SfllavaError
 
 
 def add_judge(parser: argparse._ActionsContainer, prefix: str = "", required: bool = True) -> None:
-    """Add who judges, how, and at what cost.
+    """Add the options that select a judge, its model and its limits.
 
     Args:
         parser: The parser of the command, or a group in it.
-        prefix: Comes before the options that the command has for something else: model, name, seconds and device.
-        required: Whether a judge must be named.
+        prefix: The prefix of options whose names the command uses otherwise: model, name, seconds and device.
+        required: Whether --judge is required.
     """
     kinds = "; ".join(kind.help for kind in judge_kinds())
     parser.add_argument("--judge", required=required, choices=judge_names(), help=kinds)
@@ -24,30 +24,30 @@ def add_judge(parser: argparse._ActionsContainer, prefix: str = "", required: bo
         parser.add_argument(f"--{prefix}{name}", dest=f"judge_{name}", **more)
 
     add("model", default="", metavar="NAME", help="exact name (openai), or folder (local, llava)")
-    add("name", default="", metavar="NAME", help="name of the verdicts' file (default: made of judge and model)")
-    parser.add_argument("--rubrics", metavar="DIR", help="your own wordings: open.txt, CI.txt, ...")
-    parser.add_argument("--yes", action="store_true", help="go on without a limit on the cost")
+    add("name", default="", metavar="NAME", help="name of the verdicts (default: from judge and model)")
+    parser.add_argument("--rubrics", metavar="DIR", help="folder with your own wordings: open.txt, CI.txt, ...")
+    parser.add_argument("--yes", action="store_true", help="continue without a cost limit")
     parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
-    parser.add_argument("--limit-cost", type=float, metavar="DOLLARS", help="the most that this call may cost")
-    parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="requests at a time (default: 16)")
+    parser.add_argument("--limit-cost", type=float, metavar="DOLLARS", help="maximum cost of this call")
+    parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="parallel requests (default: 16)")
     add("seconds", type=float, default=60, metavar="S", help="time limit for one request")
-    parser.add_argument("--tries", type=int, default=8, metavar="N", help="requests for one verdict (default: 8)")
-    parser.add_argument("--max-reply-tokens", type=int, metavar="N", help="more for a model that thinks first")
-    parser.add_argument("--plain", action="store_true", help="do not ask for the reply's JSON schema")
-    parser.add_argument("--batch", action="store_true", help="the provider's Batch API: submit, later collect")
-    parser.add_argument("--wait", action="store_true", help="with --batch: wait until it has ended")
+    parser.add_argument("--tries", type=int, default=8, metavar="N", help="maximum requests per verdict (default: 8)")
+    parser.add_argument("--max-reply-tokens", type=int, metavar="N", help="raise it for a reasoning model")
+    parser.add_argument("--plain", action="store_true", help="do not request output by a JSON schema")
+    parser.add_argument("--batch", action="store_true", help="use the provider's Batch API: submit now, collect later")
+    parser.add_argument("--wait", action="store_true", help="with --batch: wait until the batch ends")
     add("device", default="auto", metavar="DEVICE", help="for local and llava: auto, cpu, cuda, cuda:1")
 
 
 def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
-    """Return the judge of a command line.
+    """Return the judge that a command line selects.
 
     Args:
-        arguments: The arguments of `add_judge`.
+        arguments: The parsed arguments of `add_judge`.
         prefix: As in `add_judge`.
 
     Raises:
-        SfllavaError: The options do not suit the judge.
+        SfllavaError: The options do not fit the judge.
     """
     kind = find_judge(arguments.judge)
     if arguments.batch and not kind.has_batch_api:
@@ -68,5 +68,5 @@ def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
             ),
         )
     except SfllavaError as error:
-        # a judge does not know what the command calls its options
+        # a judge does not know the prefix of the options
         raise type(error)(str(error).replace("needs --model", f"needs --{prefix}model")) from error

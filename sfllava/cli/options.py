@@ -72,11 +72,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def add_frame_rule(parser: argparse.ArgumentParser, **more: Any) -> None:
-    """Add the frame rule, or several with nargs."""
+    """Add the frame rule, or several of them with nargs."""
     rules = parser.add_argument(
         "--frame-rule", metavar="RULE", **more,
-        help="which frames are sampled: published (default), lmms-eval, vlmevalkit, mvbench, or fps:1,max:64 for one "
-        "per second and at most 64",
+        help="how frames are sampled: published (default), lmms-eval, vlmevalkit, mvbench, or fps:1,max:64 for one "
+        "per second but at most 64",
     )  # fmt: skip
     complete_with(rules, frame_rules)
 
@@ -139,7 +139,7 @@ def add_benchmark_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder)")
     parser.add_argument("--videos", metavar="DIR", help="folder of videos")
     parser.add_argument("--root", metavar="DIR", help="folder in which both are found, instead")
-    parser.add_argument("--subtitle-files", metavar="DIR", help="folder of subtitles (default: found below --root)")
+    parser.add_argument("--subtitle-files", metavar="DIR", help="folder of subtitles (default: below --root)")
     add_follow_links(parser)
     add_decoders(parser)
 
@@ -158,8 +158,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the run folder, what is asked into it, and the Ray workers that do it."""
     parser.add_argument("--out", required=True, metavar="DIR", help="run folder")
     add_selection(parser)
-    parser.add_argument("--subtitles", action="store_true", help="write the sampled frames' subtitles into the prompt")
-    protocol = parser.add_argument("--protocol", metavar="NAME", help="ask with this evaluation tool's wording")
+    parser.add_argument("--subtitles", action="store_true", help="add the sampled frames' subtitles to the prompt")
+    protocol = parser.add_argument("--protocol", metavar="NAME", help="use the prompts of this evaluation tool")
     complete_with(protocol, protocols)
     add_workers(parser)
 
@@ -241,15 +241,14 @@ def _placement(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def settings(arguments: argparse.Namespace) -> list[Setting]:
-    """Return a setting for each frame rule, number of frames and aggregation."""
+    """Return a setting for each combination of frame rule, number of frames and aggregation."""
     from sfllava.settings import Setting
 
-    found = [
+    found = (
         Setting(frames, name, frame_rule=rule)
         for rule in arguments.frame_rule for frames in arguments.frames for name in arguments.aggregation
-    ]  # fmt: skip
-    # a rule with a number of its own makes one setting, whatever --frames says
-    return list({setting.name: setting for setting in found}.values())
+    )  # fmt: skip
+    return list({setting.name: setting for setting in found}.values())  # a rule with a number of its own gives one
 
 
 def load_benchmarks(arguments: argparse.Namespace) -> list[Benchmark]:

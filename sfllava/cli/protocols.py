@@ -1,4 +1,4 @@
-"""Read the replies of a run as other evaluation tools do: accuracy under each, and where they differ."""
+"""Score the replies of a run as other evaluation tools do: accuracy under each tool, and where they differ."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ORDER = 7.5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN")
-    names = parser.add_argument("--protocol", nargs="+", default=[], metavar="NAME", help="these only (default: all)")
+    names = parser.add_argument("--protocol", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
     options.complete_with(names, options.protocols)
-    parser.add_argument("--setting", metavar="NAME", help="this setting of the run only (default: all)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of guesses (default: 0)")
-    parser.add_argument("--list", type=int, default=20, metavar="N", help="list so many differing replies (20)")
-    parser.add_argument("--csv", metavar="FILE", help="write all differing replies")
-    parser.add_argument("--out", metavar="DIR", help="write the figure and the tables here")
+    parser.add_argument("--setting", metavar="NAME", help="only this setting of the run (default: all)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random options (default: 0)")
+    parser.add_argument("--list", type=int, default=20, metavar="N", help="number of differing replies to list (20)")
+    parser.add_argument("--csv", metavar="FILE", help="write all differing replies to FILE")
+    parser.add_argument("--out", metavar="DIR", help="write the figure and the tables to DIR")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Measure the paper's main table and ablations, and report its numbers beside ours."""
+"""Reproduce the paper's main table and ablations, and report its numbers next to ours."""
 
 from __future__ import annotations
 
@@ -24,19 +24,17 @@ ORDER = 13
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", required=True, metavar="DIR", help="folder of the benchmarks, as published")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the runs and of the report")
-    parser.add_argument(
-        "--model", nargs="+", default=[], metavar="SIZE=PATH", help="7b=PATH and 34b=PATH, or one of them"
-    )
+    parser.add_argument("--root", required=True, metavar="DIR", help="folder of the benchmarks, published layout")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the runs and the report")
+    parser.add_argument("--model", nargs="+", default=[], metavar="SIZE=PATH", help="7b=PATH, 34b=PATH, or both")
     only = parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME",
-        help="main, ablations, an ablation, a benchmark; a table and a benchmark together mean the table on it",
+        help="main, ablations, an ablation, a benchmark; a table and a benchmark together select their intersection",
     )  # fmt: skip
     options.complete_with(only, _names)
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done at what cost, and stop")
-    parser.add_argument("--prompts", metavar="DIR", help="exact wordings, from `sfllava prompts import`")
-    options.add_limit(parser, "the first N questions of each benchmark, to try it")
+    parser.add_argument("--dry-run", action="store_true", help="print the runs and their cost, and stop")
+    parser.add_argument("--prompts", metavar="DIR", help="published wordings, from `sfllava prompts import`")
+    options.add_limit(parser, "the first N questions of each benchmark, for a trial")
     options.add_follow_links(parser)
     options.add_decoders(parser)
     options.add_workers(parser)
@@ -46,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", type=int, metavar="N", help="maximum tokens of a prompt and its answer together")
     parser.set_defaults(positions="time", timestamps=False)
     planning = parser.add_argument_group("dry run")
-    planning.add_argument("--roofline", metavar="FILE", help="of the device, from `sfllava plan --measure FILE`")
+    planning.add_argument("--roofline", metavar="FILE", help="device measurements, from `sfllava plan --measure FILE`")
     planning.add_argument("--new-tokens", type=int, metavar="N", help="expected length of an answer (default: 128)")
     judging = parser.add_argument_group("judge of open-ended answers (default: they are not judged)")
     add_judge(judging, "judge-", required=False)
@@ -90,7 +88,7 @@ def _names() -> list[str]:
 
 
 def _models(a: argparse.Namespace) -> tuple[dict[str, str], dict[str, Sizes]]:
-    """Return the checkpoint of each size, and the sizes of each, also of those that are planned only."""
+    """Return the checkpoint of each model size, and the dimensions of every model, including those only planned."""
     from sfllava.models.known import known_name
     from sfllava.models.sizes import sizes_of
     from sfllava.published.reproduction.paper import SIZES
@@ -107,7 +105,7 @@ def _models(a: argparse.Namespace) -> tuple[dict[str, str], dict[str, Sizes]]:
     sizes = {}
     for size in SIZES:
         path = models.get(size, size)
-        # a checkpoint that must be downloaded is planned with the sizes that it stands for
+        # a checkpoint that must be downloaded is planned with the published dimensions
         unknown = _is_hub_name(path) and not known_name(path)
         sizes[size] = sizes_of(size if unknown else path, context=a.context)
     return models, sizes
@@ -126,12 +124,12 @@ def _rubrics(a: argparse.Namespace) -> str | None:
 
 
 def _early_judge(a: argparse.Namespace) -> Any:
-    """Return the judge before the hours of inference, unless it loads a model, which needs the memory of another."""
+    """Return the judge before hours of inference, unless it loads a model, which needs the memory of the other one."""
     from sfllava.evaluators.judges import find_judge
 
     if not a.judge:
         if a.judge_model or a.limit_cost is not None:
-            raise SfllavaError("--judge-model and --limit-cost need --judge, which says what kind of judge it is")
+            raise SfllavaError("--judge-model and --limit-cost need --judge, the kind of judge")
         return None
     if find_judge(a.judge).loads_model and a.judge_model:
         if not (Path(a.judge_model).expanduser().is_dir() or _is_hub_name(a.judge_model) or a.judge_model == "tiny"):
@@ -141,7 +139,7 @@ def _early_judge(a: argparse.Namespace) -> Any:
 
 
 def _check_start(a: argparse.Namespace, models: dict[str, str]) -> None:
-    """Raise whatever would otherwise show only at the end."""
+    """Raise errors early that would otherwise only occur at the end."""
     from sfllava.evaluators.judges import find_judge
     from sfllava.models.known import KNOWN
 
@@ -149,10 +147,10 @@ def _check_start(a: argparse.Namespace, models: dict[str, str]) -> None:
         raise SfllavaError("--model: needed 7b=PATH, 34b=PATH or both (a dry run needs none)")
     for size, path in models.items():
         if path in KNOWN and not Path(path).is_dir():
-            raise SfllavaError(f"--model {size}={path}: a name to plan with; needed a checkpoint folder or a hub name")
+            raise SfllavaError(f"--model {size}={path}: only for planning; needed a checkpoint folder or a Hub name")
     if not (find_spec("pandas") and find_spec("scipy")):
         raise SfllavaError("the report needs pandas and scipy: pip install 'sfllava[judge]'")
-    if not a.judge or not find_judge(a.judge).has_batch_api:  # the others are here, and cost nothing
+    if not a.judge or not find_judge(a.judge).has_batch_api:  # other judges run locally and cost nothing
         return
     if not a.yes and a.limit_cost is None:
         raise SfllavaError(f"nothing started: --judge {a.judge} needs --yes, or --limit-cost DOLLARS with --price")
@@ -160,7 +158,7 @@ def _check_start(a: argparse.Namespace, models: dict[str, str]) -> None:
         raise SfllavaError("--limit-cost needs --price, the dollars per million prompt and reply tokens")
     if not os.environ.get("OPENAI_API_KEY") or not find_spec("openai"):
         raise SfllavaError(
-            f"nothing started: --judge {a.judge} needs OPENAI_API_KEY (any text for a server that wants none), and the "
+            f"nothing started: --judge {a.judge} needs OPENAI_API_KEY (any text for a server without keys), and the "
             "package openai: pip install 'sfllava[judge]'"
         )
 
@@ -191,7 +189,7 @@ def _do(
 
 
 def _dtype(a: argparse.Namespace) -> str:
-    """Return the number format: float16 on a GPU, as in the published code, whatever the checkpoint has."""
+    """Return the dtype: float16 on a GPU, as in the published code, regardless of the checkpoint."""
     import torch
 
     on_gpu = a.device_map or a.device.startswith("cuda") or (a.device == "auto" and torch.cuda.is_available())
@@ -211,10 +209,10 @@ def _print_plan(
             "hours and memory need a GPU here, or --roofline FILE from `sfllava plan --measure FILE` elsewhere"
         )
     if not a.prompts:
-        notes.append("prompts are this package's own; `sfllava prompts import` and --prompts take the published ones")
+        notes.append("prompts are this package's own; `sfllava prompts import` and --prompts give the published ones")
     if not a.judge:
         notes.append("open-ended answers are not judged without --judge")
-    unknown = "no checkpoint given, planned by its published sizes"
+    unknown = "no checkpoint given, planned with its published dimensions"
     shown = {size: models.get(size, unknown) for size in dict.fromkeys(one.experiment.size for one in runs)}
     planned = estimate_runs(runs, shown, sizes, roofline, grader, rubrics=rubrics, new_tokens=a.new_tokens, notes=notes)
     print(planned)
@@ -222,7 +220,7 @@ def _print_plan(
 
 
 def _find_roofline(a: argparse.Namespace) -> Roofline | None:
-    """Return the measurements of --roofline, or of the GPU here; None without one."""
+    """Return the measurements in --roofline, or those of the local GPU; None without either."""
     import torch
 
     from sfllava.planning.roofline import load_roofline, measure

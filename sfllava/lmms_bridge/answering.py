@@ -1,4 +1,4 @@
-"""Answer the requests of lmms-eval: those about one video together, so that it is decoded and encoded once."""
+"""Answer the requests of lmms-eval, grouped by video, so that each video is decoded and encoded once."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NO_ANSWER = "-"
-"""What lmms-eval gets in place of an answer that failed, or that is empty.
+"""The reply that lmms-eval gets if there is no answer, or an empty one.
 
-It has no notion of a failure, and MVBench's task drops empty answers from its denominator. A dash stays in, and no rule
-reads an option in it.
+lmms-eval has no notion of a failure, and its MVBench task drops empty answers from the denominator. A dash stays in the
+denominator, and no rule parses it as an option.
 """
 _DEFAULT_NEW_TOKENS = 1024
 _USED = ("max_new_tokens", "max_gen_toks", "until")
-# options that change nothing for greedy decoding of a video, at these values or at any (None)
+# options without effect on greedy decoding of a video: at these values, or at any value (None)
 _NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "do_sample": (False,),
     "temperature": (0,),
@@ -48,10 +48,10 @@ class Request:
     """One request of lmms-eval.
 
     Attributes:
-        text: The prompt of its task, without any chat format.
-        video: The file.
-        max_new_tokens: The largest number of new tokens of the answer.
-        until: Texts that end the answer.
+        text: The prompt of the task, without a chat format.
+        video: The video file.
+        max_new_tokens: The largest number of new tokens in the answer.
+        until: Stop strings of the answer.
     """
 
     text: str
@@ -65,8 +65,8 @@ class Reply:
     """The answer to a request.
 
     Attributes:
-        text: The answer; `NO_ANSWER` if there is none, or an empty one.
-        video: The file.
+        text: The answer; `NO_ANSWER` if there is none or it is empty.
+        video: The video file.
         output_tokens: Number of generated tokens.
         visual_tokens: Number of visual tokens in the prompt.
         error: Why there is no answer; empty if there is one.
@@ -79,16 +79,15 @@ class Reply:
     error: str = ""
 
     def to_dict(self) -> Row:
-        """Return what lmms-eval writes as the token counts of a sample, from which `sfllava import` reads it again."""
+        """Return the `token_counts` that lmms-eval writes for a sample; `sfllava import` reads them back."""
         counts = {"output_tokens": self.output_tokens, "visual_tokens": self.visual_tokens, "video": self.video}
         return counts | ({"error": self.error} if self.error else {})
 
 
 def task_prompt(family: str) -> Prompt:
-    """Return the prompt for the text of a task: the chat format of a family, around the video and nothing but the text.
+    """Return the prompt for a task: the chat format of a family around the video and the unchanged text of the task.
 
-    Everything up to the video is as in the family's own prompt for open questions, and what follows the text ends the
-    user's turn.
+    The part before the video is the same as in the family's own prompt for open questions.
     """
     return Wording("{question}").prompt(family, f"{family}/lmms-eval")
 
@@ -97,13 +96,13 @@ def read_request(arguments: Sequence[Any], documents: Mapping[str, Any], note: C
     """Read the arguments of a request.
 
     Args:
-        arguments: Its prompt, options of generation, function from a document to its visuals, document's number, task
-            and split.
+        arguments: The prompt, the generation options, the function that returns the visuals of a document, the number
+            of the document, the task and the split.
         documents: All documents, by task, split and number.
-        note: Gets a line about options that have no effect here.
+        note: Called with a line about options that have no effect here.
 
     Raises:
-        SfllavaError: It is not about one video, or an option is impossible.
+        SfllavaError: The request is not about one video, or an option has an invalid value.
     """
     context, options, doc_to_visual, number, task, split = arguments
     where = f"task {task}, document {number}"
@@ -115,19 +114,19 @@ def read_request(arguments: Sequence[Any], documents: Mapping[str, Any], note: C
     until = options.get("until") or []
     until = tuple(text for text in ([until] if isinstance(until, str) else until) if text)
     if ignored := _without_effect(options):
-        note(f"task {task}: answers are greedy, as always with sfllava: {', '.join(ignored)} has no effect")
+        note(f"task {task}: sfllava always decodes greedily, so {', '.join(ignored)} has no effect")
     return Request(context, video, length, until)
 
 
 def one_video(visuals: Any, where: str) -> str:
-    """Return the file of the one video that a document has.
+    """Return the file of the only video of a document.
 
     Args:
         visuals: What the task's `doc_to_visual` returned.
-        where: Task and document, for errors.
+        where: Task and document, for error messages.
 
     Raises:
-        SfllavaError: It is not one video's file; the message says what it is.
+        SfllavaError: The visuals are not one video file; the message says what they are.
     """
     found = list(visuals) if isinstance(visuals, list | tuple) else [] if visuals is None else [visuals]
     if len(found) == 1 and isinstance(found[0], str) and not found[0].lower().endswith(_IMAGES):
@@ -135,11 +134,11 @@ def one_video(visuals: Any, where: str) -> str:
     shown = [repr(each) if isinstance(each, str) else type(each).__name__ for each in found[:3]]
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     got = f"{', '.join(shown)}{more}" if found else "no visual"
-    raise SfllavaError(f"{where}: sfllava answers questions about one video: needed the path of its file, got {got}")
+    raise SfllavaError(f"{where}: sfllava answers questions about one video: needed one path of a video, got {got}")
 
 
 def _without_effect(options: Mapping[str, Any]) -> list[str]:
-    """Return the options, with their values, that greedy decoding of a video does not follow."""
+    """Return the options, with their values, that greedy decoding of a video ignores."""
     return [
         f"{name}={value!r}"
         for name, value in options.items()
@@ -151,14 +150,14 @@ def _without_effect(options: Mapping[str, Any]) -> list[str]:
 def answer_requests(
     model: VideoLM, requests: Sequence[Request], arguments: ModelArguments, progress: bool = True
 ) -> list[Reply]:
-    """Answer requests; each video is decoded and encoded once, however many requests are about it.
+    """Answer requests; each video is decoded and encoded once, regardless of the number of requests about it.
 
-    A request without an answer, such as one about a video that cannot be read, gets `NO_ANSWER`; its reason is logged
-    as an error, and so is the number of all of them at the end.
+    A request without an answer, for example about an unreadable video, gets `NO_ANSWER`. The reason is logged as an
+    error; at the end, the number of such requests is logged too.
 
     Args:
         model: The model.
-        requests: The requests, in any order. Equal ones are answered once, since answers are greedy.
+        requests: The requests, in any order. Identical ones are answered once, since decoding is greedy.
         arguments: The setting, and how videos are decoded.
         progress: Show a progress bar.
 
@@ -166,8 +165,8 @@ def answer_requests(
         The replies, in the order of the requests.
 
     Raises:
-        SfllavaError: The setting does not fit the context, or three videos in a row failed with one error that they
-            probably did not cause.
+        SfllavaError: The setting does not fit the context, or three videos in a row failed with the same error, which
+            they probably did not cause.
     """
     setting = arguments.setting.for_model(model.info)
     model.info.check_context(model.info.prompt_rows(setting), 1, setting.name)
@@ -192,9 +191,9 @@ def answer_requests(
 
 
 def _jobs_by_length(requests: Sequence[Request], setting: Setting) -> dict[int, list[Job]]:
-    """Make one job for each video, by the largest number of new tokens that a request about it may have.
+    """Make one job per video, grouped by the largest max_new_tokens of the requests about it.
 
-    Shorter answers are cut: greedy decoding gives the same first tokens.
+    Answers to the other requests are truncated later: greedy decoding gives the same first tokens.
     """
     texts: dict[str, dict[str, None]] = {}
     lengths: dict[str, int] = {}

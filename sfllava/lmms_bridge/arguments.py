@@ -1,4 +1,4 @@
-"""What `--model_args` of lmms-eval may say, checked before a checkpoint is loaded."""
+"""Check the `--model_args` of lmms-eval before a checkpoint is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sfllava.models.load import load_model
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
-# lmms-eval turns true, false and numbers into values and leaves the rest as text
+# lmms-eval converts true, false and numbers, and leaves everything else as text
 _KINDS: dict[str, tuple[type, ...]] = {
     "frames": (int,),
     "aggregation": (str,),
@@ -35,11 +35,11 @@ class ModelArguments:
     """The checked arguments of `--model_args`.
 
     Attributes:
-        pretrained: The checkpoint folder, hub name, or `tiny`.
+        pretrained: A checkpoint folder, a Hub name, or `tiny`.
         setting: Frames and aggregation.
-        loading: The further arguments of `load_model`.
+        loading: The other arguments of `load_model`.
         decoders: Number of processes that decode videos.
-        decode_seconds: The longest time in seconds that one video may take to decode.
+        decode_seconds: Time limit in seconds for decoding one video.
     """
 
     pretrained: str
@@ -55,22 +55,22 @@ def loading_names() -> list[str]:
 
 
 def check_arguments(given: Mapping[str, Any]) -> ModelArguments:
-    """Check the arguments of a model, as lmms-eval has split them at commas and equals signs.
+    """Check the arguments of a model, which lmms-eval has already split at commas and equals signs.
 
     Args:
-        given: Their values by name: true, false and numbers as such, everything else as text. `none` is None.
+        given: The values by name; true, false and numbers are converted, everything else is text. `none` means None.
 
     Returns:
         The arguments.
 
     Raises:
-        SfllavaError: A name is not known, or a value is of the wrong kind or impossible.
+        SfllavaError: A name is unknown, or a value has the wrong type or is invalid.
     """
     names = ["pretrained", "frames", "aggregation", *loading_names(), "decoders", "decode_seconds"]
     if unknown := [name for name in given if name not in names]:
-        raise SfllavaError(f"model_args: there is no {', '.join(unknown)}; known are {', '.join(names)}")
+        raise SfllavaError(f"model_args: unknown {', '.join(unknown)}; choose from {', '.join(names)}")
     if not given.get("pretrained"):
-        raise SfllavaError("model_args: needed pretrained=PATH, a checkpoint folder, hub name, or tiny")
+        raise SfllavaError("model_args: needed pretrained=PATH, a checkpoint folder, a Hub name, or tiny")
     values: dict[str, Any] = {n: None if isinstance(v, str) and v.lower() == "none" else v for n, v in given.items()}
     for name, value in values.items():
         _check_kind(name, value)

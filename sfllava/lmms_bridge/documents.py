@@ -1,7 +1,7 @@
-"""What a sample log of lmms-eval asked: its questions with options, reference answers and videos.
+"""Reconstruct the questions of an lmms-eval sample log, with options, reference answers and videos.
 
-The log repeats the prompt and the reference answer of each document, not the document. So options are read from the
-prompt, and the video from wherever a line names it, unless the task's own data are at hand.
+The log contains the prompt and the reference answer of each document, but not the document. Options are therefore read
+from the prompt, and the video from any field that names it, unless the user supplies the task's own data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _OPTION_FIELDS = ("options", "candidates", "choices", "option")
 _OPTION_LINE = re.compile(r"\s*\(?([A-Z])[.):]\s*(\S.*?)\s*")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.):]?")
 _MOST_UNKNOWN = 0.1
-"""The largest share of reference answers that may be none of their options, as in some published files."""
+"""The largest fraction of reference answers that may be missing from their options, as in some published files."""
 
 
 def add_documents(samples: Sequence[Sample], rows: Sequence[Row]) -> list[Sample]:
@@ -38,22 +38,22 @@ def add_documents(samples: Sequence[Sample], rows: Sequence[Row]) -> list[Sample
 
     Args:
         samples: The samples.
-        rows: The documents, of which number `doc_id` belongs to a sample.
+        rows: The documents; a sample belongs to row `doc_id`.
 
     Raises:
-        RunError: There is no such document, or the prompt does not have its question.
+        RunError: There is no such document, or its question is not in the prompt.
     """
     found = []
     for sample in samples:
         number = int(sample.doc_id) if sample.doc_id.isdecimal() else -1
         if not 0 <= number < len(rows):
-            raise RunError(f"{sample.where}: doc_id {sample.doc_id} is none of the {len(rows)} rows of the questions")
+            raise RunError(f"{sample.where}: doc_id {sample.doc_id} is not among the {len(rows)} rows of the questions")
         row = rows[number]
         question = str(row.get("question") or "")
         if question.strip() not in sample.prompt:
             raise RunError(
-                f"{sample.where}: the prompt does not have the question of row {number + 1}, {question[:80]!r}: needed "
-                "the task's own data, in their order"
+                f"{sample.where}: the prompt does not contain the question of row {number + 1}, {question[:80]!r}: "
+                "needed the task's own data, in the original order"
             )
         found.append(replace(sample, facts=(row, *sample.facts)))
     return found
@@ -65,11 +65,11 @@ def find_benchmark_of(task: str, samples: Sequence[Sample], name: str | None = N
     Args:
         task: The task.
         samples: Its samples.
-        name: A benchmark's name, to use instead.
+        name: The name of a benchmark to use instead.
 
     Returns:
-        The benchmark that the task is called after, if its questions are of the same kind; otherwise `choice` if all
-        samples have options, and `open` if none has.
+        The benchmark whose name is a prefix of the task's name, if its questions are of the same kind; otherwise
+        `choice` if all samples have options, and `open` if none has.
 
     Raises:
         RunError: Only some of the samples have options.
@@ -79,7 +79,9 @@ def find_benchmark_of(task: str, samples: Sequence[Sample], name: str | None = N
     options = [bool(read_options(sample)) for sample in samples]
     if any(options) and not all(options):
         have, lack = samples[options.index(True)].where, samples[options.index(False)].where
-        raise RunError(f"{lack}: no options in its prompt, which {have} has; --benchmark open takes all as open")
+        raise RunError(
+            f"{lack}: no options in the prompt, unlike {have}; --benchmark open treats all questions as open-ended"
+        )
     kind = "choice" if all(options) else "open"
     called = [name for name in benchmark_names() if task == name or task.startswith(f"{name}_")]
     fitting = [spec for spec in map(load_spec, sorted(called, key=len, reverse=True)) if spec.task == kind]
@@ -90,26 +92,26 @@ def make_questions(task: str, samples: Sequence[Sample], spec: Spec) -> tuple[li
     """Make the questions of a log.
 
     Args:
-        task: The task of lmms-eval, with which each key begins.
-        samples: Its samples.
+        task: The task of lmms-eval; each key begins with it.
+        samples: The samples of the task.
         spec: The benchmark that scores them.
 
     Returns:
-        One question per sample, and a line for each thing that the log does not say.
+        One question per sample, and warnings about information that the log does not have.
 
     Raises:
-        RunError: A question with options was needed, and a sample has none, or its reference answer is none of them.
+        RunError: The benchmark needs options and a sample has none, or its reference answer is not among them.
     """
     choice = spec.task == "choice"
     options = [read_options(sample) if choice else () for sample in samples]
     if choice and (without := [s for s, found in zip(samples, options) if not found]):
-        raise RunError(f"{without[0].where}: {spec.name} needs options, and its prompt has none")
+        raise RunError(f"{without[0].where}: {spec.name} needs options, but the prompt has none")
     indices, warnings = _answer_indices(samples, options) if choice else ([None] * len(samples), [])
     videos, unnamed = _videos(samples, [f"{task}/{sample.doc_id}" for sample in samples])
     if unnamed:
         warnings.append(
-            f"{unnamed:,} of {len(samples):,} samples do not name their video: each counts as a video of its own, so "
-            "intervals take their questions for independent; --questions with the task's data can name the videos"
+            f"{unnamed:,} of {len(samples):,} samples do not name their video: each counts as a separate video, so "
+            "intervals treat the questions as independent; --questions with the task's data supplies the names"
         )
     questions = [
         Question(
@@ -129,7 +131,7 @@ def make_questions(task: str, samples: Sequence[Sample], spec: Spec) -> tuple[li
 
 
 def read_options(sample: Sample) -> tuple[str, ...]:
-    """Return the options of a sample without their letters: of the document, or the last that its prompt lists."""
+    """Return the options of a sample without letters: from the document, or the last list in the prompt."""
     for facts in sample.facts:
         for name in _OPTION_FIELDS:
             value = facts.get(name)
@@ -146,7 +148,7 @@ def _without_letters(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def _options_in(prompt: str) -> tuple[str, tuple[str, ...]]:
-    """Return the text before the last lines "A. ...", "B. ..." of a prompt, and their texts; all of it without any."""
+    """Split a prompt into the text before its last lines "A. ...", "B. ...", and the options in these lines, if any."""
     lines = prompt.splitlines()
     best: tuple[int, list[str]] = (len(lines), [])
     start, found = 0, list[str]()
@@ -173,26 +175,28 @@ def _question_text(sample: Sample, has_options: bool) -> str:
 def _answer_indices(
     samples: Sequence[Sample], options: Sequence[tuple[str, ...]]
 ) -> tuple[list[int | None], list[str]]:
-    """Read all reference answers in the one way that most of them can be read in: letter, text or number from 0."""
+    """Read all reference answers as letters, texts or numbers from 0, whichever fits most of them."""
     read = {
         name: [reader(sample.target, found) for sample, found in zip(samples, options)]
         for name, reader in _READINGS.items()
     }
     known = {name: sum(index is not None for index in indices) for name, indices in read.items()}
-    best = max(known, key=lambda name: known[name])  # the first of those that read equally many
+    best = max(known, key=lambda name: known[name])  # in a tie, the first one
     if best == "text" and known["number"] == known["text"] and read["number"] != read["text"]:
         i = next(i for i, pair in enumerate(zip(read["text"], read["number"])) if pair[0] != pair[1])
         raise RunError(
-            f"{samples[i].where}: target {samples[i].target!r} may be the text or the number of an option of "
-            f"{', '.join(map(repr, options[i]))}: --questions with the task's data, or --benchmark open"
+            f"{samples[i].where}: target {samples[i].target!r} may be the text or the number of an option among "
+            f"{', '.join(map(repr, options[i]))}: use --questions with the task's data, or --benchmark open"
         )
     unknown = [sample for sample, index in zip(samples, read[best]) if index is None]
     if not unknown:
         return read[best], []
-    example = f"{unknown[0].where}: target {unknown[0].target!r} is none of its options"
+    example = f"{unknown[0].where}: target {unknown[0].target!r} is not among its options"
     if len(unknown) > _MOST_UNKNOWN * len(samples):
-        raise RunError(f"{example}; nor are {len(unknown) - 1} others; --benchmark open takes all as open")
-    return read[best], [f"{example}: no answer to it can be right ({len(unknown)} such samples)"]
+        raise RunError(
+            f"{example}, and so for {len(unknown) - 1} others; --benchmark open treats all questions as open-ended"
+        )
+    return read[best], [f"{example}, so every answer is wrong ({len(unknown)} such samples)"]
 
 
 def _by_letter(target: str, options: tuple[str, ...]) -> int | None:
@@ -222,9 +226,9 @@ _READINGS: Mapping[str, Callable[[str, tuple[str, ...]], int | None]] = {
 
 
 def _videos(samples: Sequence[Sample], keys: Sequence[str]) -> tuple[list[str], int]:
-    """Return the video of each sample, its key where none is named, and the number of those.
+    """Return the video of each sample, or its key if it names no video, and the number of the latter.
 
-    Paths are taken from the folder that all have in common, so that two machines' logs name the same videos.
+    Paths are relative to the common parent folder, so that logs of two machines have the same names.
     """
     names = [_first(sample, VIDEO_FIELDS) for sample in samples]
     folders = {str(PurePath(name).parent) for name in names if PurePath(name).is_absolute()}
@@ -234,7 +238,7 @@ def _videos(samples: Sequence[Sample], keys: Sequence[str]) -> tuple[list[str], 
 
 
 def _first(sample: Sample, fields: Sequence[str]) -> str:
-    """Return the first of these fields that a sample's facts have as text or a number, as text."""
+    """Return the first of these fields that is text or a number in the sample's facts, as text."""
     for facts in sample.facts:
         for name in fields:
             value: Any = facts.get(name)

@@ -21,12 +21,12 @@ from sfllava.types import Question, SfllavaError
 
 log = logging.getLogger(__name__)
 _UNKNOWN = (None, "", "unknown", "unknown@unknown")
-"""What lmms-eval writes as its version where it was installed as a package"""
+"""Values of lmms_eval_version if lmms-eval was installed as a package."""
 
 
 @dataclass(frozen=True)
 class ImportedLog:
-    """The result of an import: the run folder, its scores, and what the log did not say."""
+    """The result of an import: the run folder, its scores, and warnings about missing information."""
 
     path: Path
     log: SampleLog
@@ -54,23 +54,22 @@ def import_log(
     questions: str | Path | None = None,
     setting: Setting | None = None,
 ) -> ImportedLog:
-    """Read a sample log into a run folder. Called again, it changes nothing.
+    """Import a sample log as a run folder. A second call changes nothing.
 
     Args:
         path: `*_samples_*.jsonl`, or a folder with one such file.
         out: The run folder to write.
-        benchmark: The benchmark that scores the answers; by default the one that the task is called after, or `choice`
-            or `open`, by what the samples are.
-        questions: The task's own data, one row per document in its order (CSV or JSON): names videos, types and options
-            that the log does not have.
-        setting: The setting it was run with, where the results file does not say.
+        benchmark: The benchmark that scores the answers; see `documents.find_benchmark_of` for the default.
+        questions: The task's own data, one row per document in the original order (CSV or JSON). It supplies videos,
+            types and options that the log does not have.
+        setting: The setting of the run, if the results file does not have it.
 
     Returns:
-        The run folder, its scores, and what the log did not say.
+        The run folder, its scores, and warnings about missing information.
 
     Raises:
         RunError: A line of the log cannot be used, or the run folder cannot be written.
-        BenchmarkError: The file of the questions cannot be read.
+        BenchmarkError: The question file cannot be read.
     """
     found = read_log(path)
     samples = add_documents(found.samples, read_rows(Path(questions))[0]) if questions else found.samples
@@ -101,11 +100,11 @@ def _row(question: Question, sample: Sample, setting: str) -> Row:
 def _lost_samples(found: SampleLog) -> list[str]:
     if found.expected in (None, len(found.samples)):
         return []
-    return [f"{found.results_path}: {found.expected:,} samples were asked, {len(found.samples):,} are in the log"]
+    return [f"{found.results_path}: reports {found.expected:,} samples, but {len(found.samples):,} are in the log"]
 
 
 def _describe(found: SampleLog, setting: Setting | None) -> Row:
-    """Return the entry of the setting in run.json: frames and aggregation if known, else a name after the model."""
+    """Return the entry of the setting in run.json: frames and aggregation if known, else only the name of the model."""
     arguments = found.config.get("model_args")
     if setting is None and found.config.get("model") == "sfllava" and isinstance(arguments, str):
         setting = _setting_of(arguments)
@@ -117,7 +116,7 @@ def _describe(found: SampleLog, setting: Setting | None) -> Row:
 
 
 def _setting_of(arguments: str) -> Setting | None:
-    """Return the setting that `--model_args` of the model sfllava says; None if it cannot be told."""
+    """Return the setting in the `--model_args` of the model sfllava; None if they are malformed."""
     values = dict(pair.split("=", 1) for pair in arguments.split(",") if "=" in pair)
     frames = values.get("frames", str(Setting.frames))
     try:

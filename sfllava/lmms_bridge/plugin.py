@@ -1,7 +1,7 @@
-"""What lmms-eval loads through the entry point `lmms_eval.models`: the model `sfllava`.
+"""The model `sfllava` for lmms-eval, which loads it through the entry point `lmms_eval.models`.
 
-`lmms-eval --model sfllava --model_args pretrained=...,frames=50,aggregation=... --tasks ...` runs its video tasks.
-lmms-eval itself is imported only when it asks for the model.
+`lmms-eval --model sfllava --model_args pretrained=...,frames=50,aggregation=... --tasks ...` runs video tasks with it.
+This module imports lmms-eval only when lmms-eval requests the model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CLASS = "SfllavaModel"
 
 
 def manifest() -> Any:
-    """Return the `ModelManifest` that makes lmms-eval know the model `sfllava`."""
+    """Return the `ModelManifest` that registers the model `sfllava` with lmms-eval."""
     registry = importlib.import_module("lmms_eval.models.registry_v2")
     return registry.ModelManifest(model_id="sfllava", simple_class_path=f"{__name__}.{_CLASS}")
 
@@ -34,16 +34,16 @@ def __getattr__(name: str) -> Any:
 
 
 class VideoModel:
-    """A model of lmms-eval that answers the questions about one video together; lmms-eval's own base class joins it.
+    """A model for lmms-eval that answers all questions about a video together. lmms-eval's base class is added later.
 
-    Answers are greedy. A request that is not about the file of one video, such as one with images, ends the evaluation
-    with a line that says what arrived. A video that cannot be read does not: its requests get the answer "-", which
-    lmms-eval counts like any other, so that they stay in every denominator; each reason and the number of all of them
-    are logged as errors.
+    Decoding is greedy. A request that is not about a single video file, such as one with images, ends the evaluation
+    with an error that says what arrived. An unreadable video does not end it: its requests get the answer "-", which
+    lmms-eval counts like any other answer, so that they stay in every denominator. Each reason is logged as an error,
+    and so is the number of such requests.
 
     Args:
-        batch_size, max_batch_size: Of lmms-eval's command line; without effect.
-        **arguments: Those of `--model_args`, see `arguments.check_arguments`.
+        batch_size, max_batch_size: From the command line of lmms-eval; they have no effect.
+        **arguments: The arguments in `--model_args`; see `arguments.check_arguments`.
 
     Raises:
         SfllavaError: An argument is wrong, or the checkpoint cannot be loaded.
@@ -58,7 +58,9 @@ class VideoModel:
 
         super().__init__()
         if str(batch_size) != "1" or max_batch_size is not None:
-            log.warning("batch_size has no effect: the questions about a video are answered together, as memory allows")
+            log.warning(
+                "batch_size has no effect: the questions about a video are answered together, as far as memory allows"
+            )
         self._arguments = check_arguments(arguments)
         loading = self._arguments.loading
         if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not {"device", "device_map"} & loading.keys():
@@ -67,11 +69,11 @@ class VideoModel:
 
     @property
     def device(self) -> Any:
-        """The device on which lmms-eval gathers results of several processes."""
+        """The device on which lmms-eval gathers the results of several processes."""
         return self._model.info.device
 
     def generate_until(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer requests, in their order."""
+        """Answer requests in the given order."""
         from sfllava.lmms_bridge.answering import answer_requests, read_request
 
         notes: dict[str, None] = {}
@@ -80,21 +82,21 @@ class VideoModel:
             log.warning("%s", line)
         replies = answer_requests(self._model, read, self._arguments, progress=self.rank == 0)
         for each, reply in zip(requests, replies):
-            if reply.error:  # lmms-eval's cache of responses keeps greedy answers only: a repeated run asks this again
+            if reply.error:  # lmms-eval only caches responses without sampling, so a second run asks this again
                 each.args[1]["do_sample"] = True
         result = importlib.import_module("lmms_eval.api.instance").GenerationResult
         return [result(text=reply.text, token_counts=reply) for reply in replies]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
-        """Refuse a task that compares the likelihoods of its options."""
+        """Raise SfllavaError: tasks that compare the likelihoods of options are not supported."""
         raise _unsupported(requests, "the likelihood of given texts")
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[Any]:
-        """Refuse a task with several turns."""
-        raise _unsupported(requests, "answers in several turns")
+        """Raise SfllavaError: tasks with several turns are not supported."""
+        raise _unsupported(requests, "several turns")
 
     def clean(self) -> None:
-        """Free the memory of the model, which lmms-eval asks for once all requests are answered."""
+        """Free the memory of the model; lmms-eval calls this when all requests are answered."""
         del self._model
         super().clean()  # type: ignore[misc]
 
@@ -107,4 +109,4 @@ def _own_device(local_rank: int) -> str:
 
 def _unsupported(requests: Sequence[Any], what: str) -> SfllavaError:
     tasks = ", ".join(dict.fromkeys(str(each.task_name) for each in requests))
-    return SfllavaError(f"task {tasks}: wants {what}; sfllava answers tasks whose output_type is generate_until")
+    return SfllavaError(f"task {tasks}: needs {what}; sfllava only supports tasks whose output_type is generate_until")

@@ -14,7 +14,7 @@ from sfllava.files import Row, RunError, read_object
 NOT_ANSWERED = "no answer in the sample log"
 _NAME = re.compile(r"(?P<date>.+?)_samples_(?P<task>.+)\.jsonl")
 _NEEDED = ("doc_id", "target", "filtered_resps")
-# fields of a line that say nothing about the document
+# fields of a line that are not about the document
 _OWN_FIELDS = ("doc", "target", "input", "resps", "filtered_resps", "token_counts", "input_media")
 
 
@@ -23,15 +23,15 @@ class Sample:
     """One line of a sample log.
 
     Attributes:
-        where: The file and the line, for errors.
+        where: The file and the line, for error messages.
         doc_id: The document's number in the task's data.
-        target: The reference answer as the task has it: a letter, an option's text, its number, or any text.
-        prompt: The text of the question as the model got it; empty if the line has none.
+        target: The reference answer of the task: a letter, the text or number of an option, or any text.
+        prompt: The text of the question that the model received; empty if the line has none.
         answer: The answer after the filters of the task; None if there is none.
         error: Why there is no answer; empty if there is one.
-        visual_tokens: Number of visual tokens, where sfllava was the model.
-        facts: What the line says about the document: the document itself, then what the task's metrics repeat of it,
-            then what sfllava as the model added.
+        visual_tokens: Number of visual tokens, if sfllava was the model.
+        facts: Information about the document: the document itself if the line has it, the fields that the task's
+            metrics repeat, and the fields that sfllava added if it was the model.
     """
 
     where: str
@@ -46,12 +46,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleLog:
-    """A sample log, and the facts about its run.
+    """A sample log and the results file of its run.
 
     Attributes:
         path: The file.
         task: The task of lmms-eval.
-        samples: Its lines.
+        samples: The lines of the log.
         results_path: The results file next to it; None if there is none.
         results: The contents of that file; empty if there is none.
     """
@@ -70,7 +70,7 @@ class SampleLog:
 
     @property
     def expected(self) -> int | None:
-        """The number of documents that lmms-eval says it asked about; None if unknown."""
+        """The number of documents that lmms-eval reports; None if unknown."""
         counts = self.results.get("n-samples")
         of_task = counts.get(self.task) if isinstance(counts, dict) else None
         found = of_task.get("effective") if isinstance(of_task, dict) else None
@@ -98,8 +98,8 @@ def read_log(path: str | Path) -> SampleLog:
         sample = _sample(row, f"{path}, line {number}")
         if (before := lines.setdefault(sample.doc_id, number)) != number:
             raise RunError(
-                f"{sample.where}: doc_id {sample.doc_id} is on line {before} too: needed one line per document, as of "
-                "a task with one filter"
+                f"{sample.where}: doc_id {sample.doc_id} is on line {before} too: needed one line per document, from a "
+                "task with one filter"
             )
         samples.append(sample)
     if not samples:
@@ -112,10 +112,10 @@ def read_log(path: str | Path) -> SampleLog:
 
 
 def find_log(path: Path) -> Path:
-    """Return the sample log that a path means: a file, or the only one in a folder.
+    """Return the path of a sample log: a file, or the only sample log in a folder.
 
     Raises:
-        RunError: There is none, or there are several.
+        RunError: The folder has none or several.
     """
     if not path.is_dir():
         return path
@@ -139,7 +139,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
 def _object(line: bytes, where: str) -> Row:
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # also of UTF-8; a half-written last line is a lost sample
+    except (ValueError, RecursionError) as error:  # also invalid UTF-8; a truncated last line is a lost sample
         raise RunError(f"{where}: not readable as JSON: {error}") from error
     if not isinstance(row, dict):
         raise RunError(f"{where}: needed an object, got {type(row).__name__}")
@@ -172,14 +172,14 @@ def _sample(row: Row, where: str) -> Sample:
 
 
 def _answer(found: Any, where: str) -> str | None:
-    """Return the one answer of a line; None if there is none."""
+    """Return the only answer of a line; None if there is none."""
     if isinstance(found, list) and len(found) <= 1:
         found = found[0] if found else None
     if found is None or isinstance(found, str):
         return found
     what = "several" if isinstance(found, list) else _short(found)
     if isinstance(found, list) and any(isinstance(each, list) for each in found):
-        what = "likelihoods: a task that compares them has no answers to import"
+        what = "likelihoods: a task that compares likelihoods has no answers to import"
     raise RunError(f"{where}: filtered_resps must be one answer, got {what}")
 
 

@@ -1,4 +1,4 @@
-"""The figure of `analysis.protocol_tables`: accuracy under each protocol, and what becomes of unparsable replies."""
+"""The figure of `analysis.protocol_tables`: accuracy under each protocol, and how unparsable replies are treated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from sfllava.plots.static import MARKERS, STYLE, TEXT, legend_below
 
-# greys and hatching, which need no colours to be told apart
+# greys and hatching, which are distinct without colours
 _STYLES = {
     "unread_wrong": ("0.35", ""),
     "guessed": ("0.8", "////"),
@@ -29,13 +29,13 @@ _COUNTED = {
 
 
 def protocols_figure(accuracy: pd.DataFrame) -> Figure:
-    """Draw the accuracy of each setting under each protocol, and next to it the share of unparsable replies.
+    """Draw the accuracy of each setting under each protocol, next to the fraction of unparsable replies.
 
     Args:
         accuracy: From `protocol_tables.protocol_accuracy`.
 
     Returns:
-        The figure, closed, so that a notebook shows it once.
+        The figure. It is closed, so that a notebook does not show it twice.
     """
     protocols, settings = list(accuracy["protocol"].unique()), list(accuracy["setting"].unique())
     colours = sns.color_palette("colorblind", 10)
@@ -70,7 +70,7 @@ def protocols_figure(accuracy: pd.DataFrame) -> Figure:
 
 
 def _draw_fates(axis: Any, rows: pd.DataFrame, at: np.ndarray, lane: float, names: dict[str, str]) -> None:
-    """Draw the shares of questions without a readable reply as stacked bars, one part for what becomes of them."""
+    """Draw the fractions of questions without a parsable reply as stacked bars, divided by how they are treated."""
     start = np.zeros(len(rows))
     for fate, (grey, hatch) in _STYLES.items():
         share = 100 * rows[fate].to_numpy(float) / rows["questions"].to_numpy(float)

@@ -1,8 +1,8 @@
 """Prompts: text with `<video>`, `{question}`, `{options}` and `{subtitles}`.
 
-The package's own are made of two parts: wordings/TASK.txt says what a request asks, and templates/FAMILY/video.txt is
-the chat format of a family of language models. A new family is a new folder there; its own TASK.txt, where there is
-one, replaces the wording.
+The package's own prompts have two parts: wordings/TASK.txt is the instruction for a task, and
+templates/FAMILY/video.txt is the chat format of a family of language models. A new family is a new folder in
+templates/. If it has its own TASK.txt, that file replaces the whole prompt of the task.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROMPT_FIELDS = ("question", "options", "subtitles")
 _TEMPLATES = Path(__file__).parent / "templates"
 _WORDINGS = Path(__file__).parent / "wordings"
 _REPLY = "\n[reply]\n"
-"""The line between a request and the start of the reply in a wording's file"""
+"""The separator in a wording file between the request and the start of the reply"""
 OPTION = "({label}) {option}"
 _SUBTITLES = "Subtitles of the video:\n{subtitles}\n"
 _FIELDS = re.compile("|".join(rf"\{{{name}\}}" for name in PROMPT_FIELDS))
@@ -33,13 +33,13 @@ _PLACEHOLDER = re.compile(r"(?<![\w{$])\{([A-Za-z_]\w*)\}(?!\})")
 
 @dataclass(frozen=True)
 class Wording:
-    """What a request asks about a question, without the chat format of a language model.
+    """The wording of a prompt, without the chat format of a language model.
 
     Attributes:
-        request: The user's turn after the video, with `{question}` and for multiple choice `{options}`.
-        reply: How the reply starts; the model goes on from there.
-        option: One line of the options, with `{label}` and `{option}`.
-        subtitles: What comes before the request if there are subtitles, with `{subtitles}`.
+        request: The user's turn after the video, with `{question}` and, for multiple choice, `{options}`.
+        reply: The start of the reply, which the model continues.
+        option: The format of one option, with `{label}` and `{option}`.
+        subtitles: The text before the request if there are subtitles, with `{subtitles}`.
     """
 
     request: str
@@ -52,10 +52,10 @@ class Wording:
 
         Args:
             family: The family; one of `families()`.
-            source: What to call the prompt in error messages.
+            source: The name of the prompt in error messages.
         """
         turn = _read_template(family, "video")
-        # the assistant's turn begins after a line break in some formats, after a space in others
+        # in some formats, the assistant's turn begins after a line break; in others, after a space
         reply = self.reply if turn.endswith("\n{reply}") or not self.reply else f" {self.reply}"
         text = turn.replace("{request}", self.request).replace("{reply}", reply)
         return Prompt(text, source, self.option, self.subtitles)
@@ -66,11 +66,11 @@ class Prompt:
     """The text of a prompt, and where it comes from.
 
     Args:
-        text: The prompt, with `<video>` once, `{question}`, and for multiple choice `{options}`. Without
-            `{subtitles}`, those that a question has are written directly after the video.
+        text: The prompt, with `<video>` once, `{question}`, and, for multiple choice, `{options}`. Without
+            `{subtitles}`, the subtitles of a question come directly after the video.
         source: A file or a name, for error messages.
-        option: One line of the options, with `{label}` and `{option}`.
-        subtitles: What is written directly after the video, with `{subtitles}`.
+        option: The format of one option, with `{label}` and `{option}`.
+        subtitles: The text directly after the video if there are subtitles, with `{subtitles}`.
 
     Raises:
         SfllavaError: `<video>` does not occur exactly once, or `{question}` is missing.
@@ -112,7 +112,7 @@ class Prompt:
         return _FIELDS.sub(lambda m: values[m[0]], before), _FIELDS.sub(lambda m: values[m[0]], after)
 
     def identity(self) -> Any:
-        """Return what the prompt is in run.json: its text, and how it writes options and subtitles if it says so."""
+        """Return the prompt's entry in run.json: its text, and the formats of options and subtitles unless default."""
         own = {"option": self.option, "subtitles": self.subtitles}
         usual = {"option": OPTION, "subtitles": _SUBTITLES}
         return self.text if own == usual else {"text": self.text} | own
@@ -123,7 +123,7 @@ def options_text(options: tuple[str, ...], line: str = OPTION) -> str:
 
     Args:
         options: The options.
-        line: How a line is written, with `{label}` for the letter and `{option}`.
+        line: The format of a line, with `{label}` for the letter and `{option}`.
     """
     if len(options) > len(LETTERS):
         raise SfllavaError(f"needed at most {len(LETTERS)} options, got {len(options)}")

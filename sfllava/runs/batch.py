@@ -1,4 +1,4 @@
-"""What a worker answers together: decoded and encoded videos, and their questions at one setting."""
+"""Batches of a worker: decoded and encoded videos, and their questions at one setting."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class EncodedVideo:
         self._image_grids.clear()
 
     def with_subtitles(self, questions: Sequence[Question], seconds: np.ndarray) -> list[Question]:
-        """Add the subtitles that cover the sampled frames to the questions that have any.
+        """Return the questions with the subtitles that are visible at the sampled frames.
 
         Args:
             questions: The questions.
-            seconds: (T) When each sampled frame is shown.
+            seconds: (T) The time of each sampled frame, in seconds.
         """
         if not self.job.subtitles:
             return list(questions)
@@ -121,10 +121,10 @@ class BatchItem:
         remaining = [] if encoded.postponed else encoded.remaining
         asked = [question for s, questions in remaining if s.name == setting.name for question in questions]
         seconds = encoded.video.pts_seconds[encoded.video.positions(setting.sample)]
-        # 1) questions whose text leaves no room for the visual tokens fail before any is computed
+        # 1) questions without enough room for the visual tokens fail before any token is computed
         visual_tokens = token_count(setting.aggregation, len(seconds), *model.info.grid)
         self.questions = self._fitting(encoded.with_subtitles(asked, seconds), visual_tokens)
-        # 2) encode and aggregate; the tokens include the text that some families write between frames
+        # 2) encode and aggregate; the tokens include the text that some families put between frames
         start = time.perf_counter()
         self.tokens = model.tokens(setting, encoded.grid(setting), seconds) if self.questions else torch.zeros(0, 1)
         self.seconds = round((time.perf_counter() - start) / max(1, len(self.questions)), 6)

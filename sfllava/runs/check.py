@@ -18,12 +18,12 @@ from sfllava.sampler.video import Video, VideoError
 
 @dataclass(frozen=True)
 class SubtitleCheck:
-    """What `check` found of a benchmark's subtitles.
+    """What `check` found out about the subtitles of a benchmark.
 
     Attributes:
-        named: Number of files that the questions name.
-        found: Number of those that exist.
-        unreadable: One reason for each file that exists and cannot be read.
+        named: Number of subtitle files that the questions name.
+        found: Number of these files that exist.
+        unreadable: One reason for each file that exists but cannot be read.
     """
 
     named: int
@@ -31,7 +31,8 @@ class SubtitleCheck:
     unreadable: list[str]
 
     def __str__(self) -> str:
-        lines = [f"  subtitles  {self.found:,} of {self.named:,} files; questions without any are asked all the same"]
+        without = "questions without a file are asked without subtitles"
+        lines = [f"  subtitles  {self.found:,} of {self.named:,} files found; {without}"]
         return "\n".join(lines + [f"  unreadable subtitles: {reason}" for reason in self.unreadable])
 
 
@@ -49,10 +50,10 @@ class Check:
         looked_at: If there is none: the places where it could have been.
         missing: Names of videos that were not found.
         unreadable: One reason for each video that cannot be read.
-        flaws: What is wrong with the question files; the questions can be asked all the same.
-        clips_outside: One reason for each clip that is not in its video, with the number of questions about it.
-        clips_cut: Number of clips that end after their video, and are cut there.
-        subtitles: What was found of the subtitles; None if there is no folder of them.
+        flaws: Flaws of the question files that do not prevent asking the questions.
+        clips_outside: One reason for each clip that is outside its video, with the number of questions about it.
+        clips_cut: Number of clips that end after their video and are truncated.
+        subtitles: Results for the subtitles; None if there is no folder of subtitles.
     """
 
     benchmark: str
@@ -71,7 +72,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether all counts are as published, and each video and clip can be read."""
+        """Whether all counts match the published ones, and every video and clip can be read."""
         counts = ((self.questions, self.questions_expected), (self.videos, self.videos_expected))
         bad = self.missing or self.unreadable or self.looked_at or self.clips_outside
         return all(expected in (None, got) for got, expected in counts) and not bad
@@ -97,9 +98,7 @@ class Check:
             lines += [f"  missing: {' '.join(name.split())}" for name in self.missing]  # a name may contain line breaks
             lines += [f"  unreadable: {reason}" for reason in self.unreadable]
             lines += [f"  outside: {reason}" for reason in self.clips_outside]
-            lines += [f"  clips that end after their video, and are cut there: {self.clips_cut:,}"] * bool(
-                self.clips_cut
-            )
+            lines += [f"  truncated: {self.clips_cut:,} clips that end after their video"] * bool(self.clips_cut)
         elif self.looked_at:
             lines.append(f"  MISSING: the folder of videos; looked at {', '.join(map(str, self.looked_at))}")
         else:
@@ -152,7 +151,7 @@ def check(benchmark: Benchmark, *, decoders: int = 2, seconds: float = 60.0, pro
 def _find_videos(
     benchmark: Benchmark, names: Iterable[str], missing: list[str], unreadable: list[str]
 ) -> dict[str, Path]:
-    """Return the videos that are there; add the names of the others, or what is wrong with them, to the lists."""
+    """Return the videos that exist; add the names of missing ones and the reasons for unreadable ones to the lists."""
     found: dict[str, Path] = {}
     for name in names:
         try:
@@ -165,7 +164,7 @@ def _find_videos(
 
 
 def _check_clips(benchmark: Benchmark, videos: dict[str, Video]) -> tuple[list[str], int]:
-    """Return one reason for each clip outside its video, and the number of clips that end after it."""
+    """Return one reason for each clip outside its video, and the number of clips that end after their video."""
     asked = Counter((question.video, question.clip) for question in benchmark.questions if question.clip)
     outside, cut = [], 0
     for (name, clip), questions in asked.items():
@@ -177,13 +176,13 @@ def _check_clips(benchmark: Benchmark, videos: dict[str, Video]) -> tuple[list[s
         except SamplingError as error:
             outside.append(f"{' '.join(name.split())}: {error} ({questions:,} questions)")
         else:
-            # the end of the last frame is in the video
+            # an end at the end of the last frame is not after the video
             cut += clip.end is not None and rate is not None and round(clip.end * rate) > video.total
     return outside, cut
 
 
 def _check_subtitles(benchmark: Benchmark) -> SubtitleCheck | None:
-    """Look for the subtitles that the questions name, and read them."""
+    """Find and read the subtitles that the questions name."""
     names = list(dict.fromkeys(q.subtitle_file for q in benchmark.questions if q.subtitle_file))
     if benchmark.subtitles_dir is None or not names:
         return None

@@ -153,12 +153,12 @@ def prepare(
 
     Args:
         model: A loaded model, or a runner such as `ray_runner.RayRunner` for many GPUs.
-        benchmark, settings: A loaded benchmark, or the name of one; one or several settings with different names.
+        benchmark, settings: A loaded benchmark, or the name of one; and one or more settings with different names.
         out: The run folder.
         root, questions, videos: Where the files of a benchmark given by name are; see `load_benchmark`.
         limit, seed: Ask only `limit` questions: the first ones, or with a seed a random choice.
-        prompt, protocol: Your own prompt, or the evaluation tool whose wording is used (`evaluators.protocols`).
-        subtitles: Write the subtitles that cover the sampled frames into the prompt.
+        prompt, protocol: Your own prompt, or the evaluation tool whose prompts are used (`evaluators.protocols`).
+        subtitles: Add the subtitles that are visible at the sampled frames to the prompt.
         max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
         ablation: The name of the ablation that the run belongs to, recorded in run.json.
 
@@ -196,7 +196,7 @@ def _check(
     settings: Sequence[Setting],
     options: GenerationOptions,
 ) -> None:
-    """Raise if an option is impossible, a prompt does not suit a question, or a setting leaves no room for one."""
+    """Raise if an option is invalid, a prompt does not fit a question, or a setting leaves no room for a question."""
     check_generation(options.answer_mode, options.max_new_tokens, asked)
     if (decoders := options.decoders) < 1 or options.decode_seconds <= 0:
         raise SfllavaError(f"decoders and decode_seconds must be above 0, got {decoders} and {options.decode_seconds}")

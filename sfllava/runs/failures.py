@@ -14,7 +14,7 @@ from sfllava.types import SfllavaError
 IN_A_ROW = 3
 """When this many videos in a row fail with the same unexpected error, the videos are probably not the cause."""
 RESUMABLE = "; earlier rows are kept; the same command resumes the run and asks about these videos again"
-"""What an error of a run ends with, where its rows are in a run folder"""
+"""The end of an error message of a run that has a run folder"""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _contents(question: Question) -> list[Any]:
 
 
 def question_facts(question: Question) -> Row:
-    """Return those fields of a question that only some questions have, as a row of predictions repeats them."""
+    """Return the optional fields of a question, as a row of predictions repeats them."""
     clip = question.clip
     found = {
         "task": question.task if question.task not in USUAL_TASKS else None,

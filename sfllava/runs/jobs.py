@@ -30,8 +30,8 @@ class Job:
 
     Attributes:
         video: The video's name in the benchmark, followed by the clip if the questions are about a part of it.
-        path: Its file; None if there is none.
-        missing: Why there is no file; empty if there is one.
+        path: The video file; None if there is none.
+        missing: Why there is no video file; empty if there is one.
         by_setting: Each setting with its remaining questions; settings with a common prefix follow one another.
         clip: The part of the video that the questions are about; None for all of it.
         subtitles: The path of each file of subtitles that a question names, or None and why there is none; empty if the
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def samples(self) -> list[Sample]:
-        """The different samples of frames that the settings take, in a fixed order."""
+        """The different samples of frames that the settings need, in a fixed order."""
         found = {setting.sample for setting, _ in self.by_setting}
         return sorted(found, key=lambda sample: (sample.frames, sample.rule))
 
@@ -76,7 +76,7 @@ class GenerationOptions:
         answer_mode: "generate", or "logits" for the most probable letter after one forward; see `VideoLM.answer`.
         decoders: Number of processes that decode videos, for each model.
         decode_seconds: The longest time in seconds that one video may take to decode.
-        subtitles: Whether prompts have the subtitles that cover the sampled frames.
+        subtitles: Whether prompts have the subtitles that are visible at the sampled frames.
     """
 
     prompts: dict[str, dict[Task, Prompt]]
@@ -87,7 +87,7 @@ class GenerationOptions:
     subtitles: bool = False
 
     def prompt(self, setting: str, question: Question) -> Prompt:
-        """Return the prompt of a question at the setting of this name."""
+        """Return the prompt of a question at the setting with this name."""
         return self.prompts[setting][question.task]
 
 

@@ -1,4 +1,4 @@
-"""What run.json says about a run: the settings, the prompts, the model, the versions."""
+"""The contents of run.json: the settings, the prompts, the model and the versions of a run."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def choose_prompts(
     protocol: str | None,
     subtitles: bool = False,
 ) -> dict[Task, Prompt]:
-    """Return the prompt of each task that the questions have."""
+    """Return the prompt of each task in the questions."""
     if prompt is not None and protocol is not None:
-        raise SfllavaError("a prompt of your own and a protocol exclude each other")
+        raise SfllavaError("give either your own prompt or a protocol, not both")
     tasks: list[Task] = list(dict.fromkeys(question.task for question in asked))
     if prompt is not None:
         return dict.fromkeys(tasks, prompt)
@@ -47,7 +47,7 @@ def choose_prompts(
 
 
 def prompts_by_setting(settings: Sequence[Setting], defaults: Mapping[Task, Prompt]) -> dict[str, dict[Task, Prompt]]:
-    """Return the prompt of each task at each setting, by name; its own prompt takes precedence."""
+    """Return the prompt of each task at each setting, by name; a setting's own prompt takes precedence."""
     return {s.name: {task: s.prompt_or(default) for task, default in defaults.items()} for s in settings}
 
 

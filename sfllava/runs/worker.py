@@ -192,7 +192,7 @@ class VideoWorker:
         for item in items:
             yield from item.failed_rows
         prompts = {self._options.prompt(setting.name, q): None for item in items for q in item.questions}
-        for prompt in prompts:  # one, unless the benchmark has several tasks
+        for prompt in prompts:  # only one, unless the benchmark has several tasks
             asked = [[q for q in item.questions if self._options.prompt(setting.name, q) == prompt] for item in items]
             for prefix in prefixes:
                 prefix.reused = 0

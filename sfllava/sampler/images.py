@@ -28,7 +28,7 @@ def read_image_folder(path: Path, selection: Selection, size: tuple[int, int] | 
         size: (height, width) to resize the images to, None to keep them; then all must have the same size.
 
     Returns:
-        The sampled frames; they have times if the clip says the frame rate.
+        The sampled frames; they have times if the clip has a frame rate.
 
     Raises:
         VideoError: the folder has no image, or an image cannot be read, is too large or has another size.

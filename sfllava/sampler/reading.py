@@ -30,12 +30,12 @@ def read_video(
 
     Args:
         path: the file or folder.
-        frames: the number of frames to sample, or a sample with a rule. Of several, the frames of all samples are read
-            together, each once; `Video.positions` finds those of one sample.
+        frames: the number of frames to sample, or a sample with a rule. If there are several, each frame is read only
+            once; `Video.positions` finds the frames of one sample.
         size: (height, width) to resize each frame to, regardless of its aspect ratio; None to keep the frames.
         decoder: `decord`, `pyav`, or `auto`: decord, then PyAV for what decord cannot read (some rotated files, edit
             lists, damaged files).
-        clip: the part of the video to sample; None for all of it.
+        clip: the part of the video to sample; None for the whole video.
 
     Returns:
         The sampled frames, with their indices and times.

@@ -1,4 +1,4 @@
-"""Which frames of a video are sampled."""
+"""Select the frames to sample from a video."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _FPS = re.compile(r"fps:([0-9]+(?:\.[0-9]+)?)")
 
 
 class SamplingError(SfllavaError):
-    """A video has no frame rate, or a clip is outside it; the message lacks the video's name."""
+    """A video has no frame rate, or a clip is outside the video; the message does not name the video."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How many frames are sampled of a video, and by which rule.
+    """The number of frames to sample from a video, and the rule that selects them.
 
     Attributes:
-        frames: the number of frames; for an `fps` rule the largest number.
-        rule: one of the names in `RULES`, or `fps:N` for N frames per second.
+        frames: the number of frames; for an `fps` rule, the maximum.
+        rule: a name in `RULES`, or `fps:N` for N frames per second.
     """
 
     frames: int
@@ -44,7 +44,7 @@ class Sample:
             fps: frames per second; only an `fps` rule needs it.
 
         Returns:
-            (n) int64, in ascending order; indices may repeat where a video is short.
+            (n) int64, in ascending order; short videos may repeat an index.
 
         Raises:
             SfllavaError: `total` is below 1, or the rule needs a frame rate and there is none.
@@ -56,9 +56,9 @@ class Sample:
         return RULES[self.rule](total, self.frames)
 
     def count(self, total: int | None) -> int:
-        """Return how many frames are sampled of `total`, or of a video that has enough (None).
+        """Return how many frames are sampled from `total` frames, or from a video with enough frames (None).
 
-        For an `fps` rule this is the largest number, since the frame rate is unknown.
+        For an `fps` rule this is the maximum, since the frame rate is unknown.
         """
         repeats = self.rule in RULES and self.rule != PUBLISHED  # these rules repeat frames of short videos
         return self.frames if total is None or repeats else min(self.frames, total)
@@ -89,7 +89,7 @@ def check_rule(name: str) -> None:
 
 
 def parse_rule(text: str) -> tuple[str, int | None]:
-    """Split `fps:1,max:64` into the rule and the largest number of frames; other rules have no such number.
+    """Split `fps:1,max:64` into the rule and the maximum number of frames; other rules have no maximum.
 
     Raises:
         SfllavaError: no frame rule has this name.
@@ -106,16 +106,16 @@ def parse_rule(text: str) -> tuple[str, int | None]:
 def clip_range(total: int, fps: float | None, clip: Clip | None) -> tuple[int, int]:
     """Return the first and the last frame of a clip.
 
-    A bound in seconds becomes a frame by the frame rate, rounded half to even. An end past the last frame is the last
-    frame.
+    Bounds in seconds are converted to frames with the frame rate, rounded half to even. An end after the last frame
+    becomes the last frame.
 
     Args:
         total: the number of frames in the video.
-        fps: frames per second of the video; None if it has no clock.
+        fps: frames per second of the video; None for a folder of images.
         clip: the clip; None for the whole video.
 
     Returns:
-        Two indices; the last one belongs to the clip.
+        The first and the last index, both inclusive.
 
     Raises:
         SamplingError: the clip starts after the end of the video, or there is no frame rate.
@@ -136,11 +136,11 @@ def clip_range(total: int, fps: float | None, clip: Clip | None) -> tuple[int, i
 
 @dataclass(frozen=True)
 class Selection:
-    """The frames to read of a video: one sample or several together, of all of it or of a clip.
+    """The frames to read from a video or clip: those of one sample, or of several samples together.
 
     Attributes:
-        samples: the sample, or several.
-        clip: the part of the video that is sampled; None for all of it.
+        samples: one sample or several.
+        clip: the part of the video to sample; None for the whole video.
     """
 
     samples: Sample | Sequence[Sample]
@@ -151,10 +151,11 @@ class Selection:
 
         Args:
             total: the number of frames in the video.
-            fps: frames per second of the video; None if it has no clock.
+            fps: frames per second of the video; None for a folder of images.
 
         Returns:
-            int64 indices in ascending order, of several samples each index once; the first and last frame of the clip.
+            int64 indices in ascending order, without duplicates if there are several samples; and the first and last
+            frame of the clip.
 
         Raises:
             SamplingError: the clip is outside the video, or there is no frame rate.
@@ -168,13 +169,13 @@ def union_indices(samples: Sample | Sequence[Sample], first: int, last: int, fps
     """Return the indices of one sample of a clip, or of several samples together.
 
     Args:
-        samples: the sample, or several.
+        samples: one sample or several.
         first: the first frame of the clip.
         last: the last frame of the clip.
         fps: frames per second of the video.
 
     Returns:
-        int64, in ascending order; of several samples each index once.
+        int64, in ascending order, without duplicates if there are several samples.
     """
     total = last - first + 1
     if isinstance(samples, Sample):
@@ -183,7 +184,7 @@ def union_indices(samples: Sample | Sequence[Sample], first: int, last: int, fps
 
 
 def to_samples(frames: Any) -> Sample | list[Sample]:
-    """Return numbers of frames, or samples, as samples; one stays one."""
+    """Convert a number of frames to a sample, or a sequence of numbers to a list of samples."""
     if isinstance(frames, Sample):
         return frames
     if isinstance(frames, int):
@@ -201,24 +202,24 @@ def _published(total: int, frames: int) -> np.ndarray:
 
 
 def _lmms_eval(total: int, frames: int) -> np.ndarray:
-    """Equal steps from the first frame to the last one, truncated."""
+    """Equal steps from the first to the last frame, rounded down."""
     return np.linspace(0, total - 1, frames).astype(np.int64)
 
 
 def _vlmevalkit(total: int, frames: int) -> np.ndarray:
-    """Equal steps that leave out both ends, truncated."""
+    """Equal steps without both ends, rounded down."""
     step = total / (frames + 1)
     return np.array([int(step * i) for i in range(1, frames + 1)], np.int64)
 
 
 def _mvbench(total: int, frames: int) -> np.ndarray:
-    """The middle of equal segments, with each segment's start rounded half to even."""
+    """The middle of equal segments; the start of each segment is rounded half to even."""
     segment = (total - 1) / frames
     return np.array([int(segment / 2 + np.round(segment * i)) for i in range(frames)], np.int64)
 
 
 def _per_second(total: int, frames: int, rate: float, fps: float | None) -> np.ndarray:
-    """Every frame that is a whole number of steps from the first; `frames` equal steps if these are too many."""
+    """Frames at a fixed step from the first; `frames` equal steps if these are too many."""
     if not fps:
         raise SamplingError(f"has no frame rate, which the frame rule fps:{rate:g} needs")
     found = np.arange(0, total, max(1, round(fps / rate)))
@@ -231,4 +232,4 @@ RULES: dict[str, Callable[[int, int], np.ndarray]] = {
     "vlmevalkit": _vlmevalkit,
     "mvbench": _mvbench,
 }
-"""Rules that need no frame rate, by name: that of the published SlowFast-LLaVA code, and those of other tools."""
+"""Rules that need no frame rate, by name: the rule of the published SlowFast-LLaVA code and those of other tools."""

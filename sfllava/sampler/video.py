@@ -35,7 +35,7 @@ class Video:
         total: the number of frames in the source that can be decoded.
         decoder: what decoded it: `decord`, `pyav` or `images`.
         damage: what is wrong with the file, where only a part of it could be decoded; else empty.
-        span: the first and the last frame of the clip that was sampled; None for the whole video.
+        span: the first and the last frame of the sampled clip; None for the whole video.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Files of annotated spans: what is read, what is matched, and what is refused in one line."""
+"""Files of annotated spans: reading, matching with questions, and one-line errors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def changed(**fields):
         (changed(location={"7": [[-3, 4]]}), "inside the video, 0 to 30, got -3 to 4"),
     ],
 )
-def test_what_is_malformed_is_named(tmp_path, content, message):
+def test_malformed_entries_are_named(tmp_path, content, message):
     with pytest.raises(SfllavaError, match=message) as error:
         read_annotations(written(tmp_path / "s.json", content))
     assert "\n" not in str(error.value)
@@ -81,9 +81,7 @@ def test_questions_are_matched_by_video_and_id(tmp_path):
     assert [(item.question.key, item.qid, item.asked) for item in matched[:1]] == [("k0", "2", True)]
     assert [question.key for question in without] == ["k1", "k2", "k4"]
     (absent,) = matched[1:]
-    assert (absent.question.video, absent.qid, absent.asked) == ("a", "1", False), (
-        "a span that nobody asks about counts"
-    )
+    assert (absent.question.video, absent.qid, absent.asked) == ("a", "1", False), "a span without a question counts"
     for name in ("a2", "a_2"):
         assert annotations.match([Question("why?", "k", "a", id=name)])[0][0].qid == "2"
     with pytest.raises(SfllavaError, match="video 'a', question '2': needed one question with this id, got k0 and k3"):
@@ -99,7 +97,7 @@ def test_questions_are_matched_by_video_and_id(tmp_path):
 def test_the_published_files(shared, split, questions, videos, miou, iop_half):
     folder = shared / "qa" / "nextgqa"
     if not folder.is_dir():
-        pytest.skip("no question files of NExT-GQA beside the repository")
+        pytest.skip("no question files of NExT-GQA next to the repository")
     annotations = read_annotations(folder / f"gsub_{split}.json")
     with (folder / f"{split}.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -87,7 +87,7 @@ def test_leaving_out_is_a_plain_recomputation(model, tmp_path):
     assert max(map(abs, effects.values())) > 1e-3, "leaving out changes something"
 
 
-def test_several_answers_are_as_each_alone(model, video):
+def test_several_answers_together_match_each_answer_alone(model, video):
     setting, grid = Setting(6, SMALL).for_model(model.info), model.encode(video.frames)
     questions = [Question("Which colour flashed?"), Question("What colour is the small square?")]
     replies = [(a.question, a.token_ids) for a in model.answer(model.tokens(setting, grid), questions)]

@@ -1,4 +1,4 @@
-"""Grounding end to end: the small model on ShapesQA, whose flashes have known times."""
+"""Grounding end to end: the small model on ShapesQA, where the times of the flashes are known."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sfllava.sampler.reading import read_video
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
-# answers all moment questions (the model's card), and samples each flash of two frames once
+# answers all moment questions (see the model card), and samples each two-frame flash once
 FAST = Setting(32, "slowfast-slow_0frms_concat-fast_2x2")
 
 
@@ -71,7 +71,7 @@ def test_leaving_frames_out_finds_the_flashes_better_than_both_baselines(runs):
         for which in ("Acc@GQA", "mIoP", "mIoU"):
             gap = gaps.loc[("leave-out", baseline, which)]
             assert gap["low"] > 0 and gap["significant"], (baseline, which, gap)
-    # a finding about this model, which its attention does not have to show: the flash is what it attends to least
+    # a property of this model, not a requirement: it attends to the flash the least
     assert values["attention", "mIoU"] < values["leave-out", "mIoU"]
 
 
@@ -105,7 +105,7 @@ def test_scores_are_those_of_attribution(tiny, runs, splits):
     np.testing.assert_allclose(row["frame_scores"]["leave-out"], [-falls[f"frame {i}"] for i in range(32)], atol=1e-3)
 
 
-def test_parts_count_alike_and_a_frame_without_tokens_has_no_score(tiny, splits):
+def test_token_sources_count_equally_and_a_frame_without_tokens_has_no_score(tiny, splits):
     path = min((splits["test"] / "videos").glob("*.mp4"))
     video = read_video(path, 6, size=(112, 112))
     both = Setting(6, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2")
@@ -124,7 +124,7 @@ def test_parts_count_alike_and_a_frame_without_tokens_has_no_score(tiny, splits)
     assert not scores[hidden].any() and not attention_scores(found)[hidden].any() and scores[shown].all()
 
 
-def test_a_stopped_run_goes_on(runs, splits, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_resumes(runs, splits, tmp_path, monkeypatch, capsys):
     done = []
     original = ground_module.ground_video
 
@@ -182,7 +182,7 @@ def test_the_command_writes_tables_and_figures(runs, splits, tmp_path, capsys):
 
 
 def test_failures_and_missing_predictions_count(tiny, runs, splits, tmp_path, capsys):
-    """A video that is gone, one that is broken, a span that no question asks about: all count as 0."""
+    """A missing video, a broken video and a span without a question all count as 0."""
     folder = tmp_path / "broken"
     shutil.copytree(splits["train"], folder)
     first, second = sorted((folder / "videos").glob("*.mp4"))[:2]
@@ -260,14 +260,14 @@ def test_bad_input_is_one_line(tiny, runs, splits, tmp_path, monkeypatch, capsys
     assert not (tmp_path / "run").exists()
 
 
-def test_another_command_does_not_go_on_with_the_folder(tiny, runs, splits, tmp_path):
+def test_a_different_command_cannot_resume_the_folder(tiny, runs, splits, tmp_path):
     shutil.copytree(runs["train"], tmp_path / "run")
     with pytest.raises(SfllavaError, match="this folder holds another run") as error:
         prepared(tiny, splits["train"], tmp_path / "run", measures=("leave-out",))
     assert "measures" in str(error.value)
 
 
-def test_rows_that_do_not_fit_together(runs, tmp_path):
+def test_inconsistent_rows(runs, tmp_path):
     shutil.copytree(runs["train"], tmp_path / "run")
     path = tmp_path / "run" / "predictions.jsonl"
     lines = path.read_text().splitlines(keepends=True)
@@ -280,7 +280,7 @@ def test_rows_that_do_not_fit_together(runs, tmp_path):
         read_rows(tmp_path / "run")
 
 
-def test_measures_are_named(tiny):
+def test_unknown_measures_are_named(tiny):
     with pytest.raises(SfllavaError, match=r"needed one or more of the measures attention, leave-out, got \['guess'\]"):
         check_scores(FAST, tiny.info, ["guess"])
     check_scores(Setting(6, "merged-80").for_model(tiny.info), tiny.info, ["attention"])

@@ -38,7 +38,7 @@ from sfllava.attribution.grounding.metrics import (
         (None, [(2, 4)], 0, 0),
     ],
 )
-def test_overlaps_by_hand(predicted, spans, iou, iop):
+def test_overlaps_computed_by_hand(predicted, spans, iou, iop):
     assert best_iou(predicted, spans) == pytest.approx(iou)
     assert best_iop(predicted, spans) == pytest.approx(iop)
 
@@ -113,7 +113,7 @@ def test_a_missing_prediction_lowers_each_metric():
         assert part["own", which] == (100 if which == "Acc@QA" else 50), which
 
 
-def test_a_right_answer_at_the_wrong_time_is_no_grounded_one():
+def test_a_right_answer_at_the_wrong_time_is_not_grounded():
     found = compute_metrics([(0, 4), (0, 4), (0, 4)], [[(0, 2)], [(0, 1.9)], [(0, 4)]], [True, True, False])
     assert found["Acc@GQA"].tolist() == [1, 0, 0] and found["Acc@QA"].tolist() == [1, 1, 0]
 

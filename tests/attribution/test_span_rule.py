@@ -1,4 +1,4 @@
-"""From frame scores to spans: by hand on small examples."""
+"""Frame scores to spans: small examples computed by hand."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ EDGES = [0, 1, 2, 3, 4, 5, 6]
         (SpanRule(1, 0.5), [0, 1, 4, 3, 1, 0], (2, 4)),
         (SpanRule(1, 0.25), [0, 1, 4, 3, 1, 0], (1, 5)),
         (SpanRule(1, 0.8), [0, 1, 4, 3, 1, 0], (2, 3)),
-        # the run with the maximum, not the longest one
+        # the segment with the maximum, not the longest one
         (SpanRule(1, 0.5), [3, 3, 3, 0, 4, 0], (4, 5)),
-        # of two maxima the first
+        # the first of two maxima
         (SpanRule(1, 0.5), [0, 4, 0, 0, 4, 0], (1, 2)),
-        # smoothed: 2, 3, 2, ... the mean of neighbours, at the ends of those that there are
+        # smoothed: the mean of the neighbours; the window is cut off at the ends
         (SpanRule(3, 0.9), [0, 0, 6, 0, 0, 0], (1, 4)),
         (SpanRule(3, 0.9), [6, 0, 0, 0, 0, 0], (0, 1)),
-        # a window wider than the video: all means are over all frames
+        # a window wider than the video: every mean is over all frames
         (SpanRule(13, 1.0), [6, 0, 0, 0, 0, 3], (0, 6)),
-        # below 0 is as good as 0, and nothing above 0 is no evidence
+        # scores below 0 count as 0; without a score above 0, all frames are selected
         (SpanRule(1, 0.1), [-9, -9, 1, -9, -9, -9], (2, 3)),
         (SpanRule(1, 0.5), [-1, -2, -3, -1, 0, 0], (0, 6)),
         (SpanRule(1, 0.5), [0, 0, 0, 0, 0, 7], (5, 6)),
         (SpanRule(1, 1.0), [2, 2, 2, 2, 2, 2], (0, 6)),
     ],
 )
-def test_spans_by_hand(rule, scores, span):
+def test_spans_computed_by_hand(rule, scores, span):
     assert rule.span(scores, EDGES) == span
 
 
@@ -45,10 +45,10 @@ def test_smoothing_is_the_mean_of_the_window():
         np.testing.assert_allclose(SpanRule(window).smooth(scores), wanted, atol=1e-12)
 
 
-def test_a_frame_stands_for_the_video_up_to_the_midpoints():
+def test_the_interval_of_a_frame_ends_at_the_midpoints():
     # 8 fps: frames 1, 3, 5 are on screen from 1/8 to 2/8 and so on; their centres are 1.5/8, 3.5/8, 5.5/8
     np.testing.assert_allclose(frame_edges(np.array([1, 3, 5]) / 8, 8, 1.0), np.array([0, 2.5, 4.5, 8]) / 8)
-    # every frame of a video: each stands for the time that it is on screen
+    # every frame of a video: each interval is the time on screen
     np.testing.assert_allclose(frame_edges(np.arange(4) / 2, 2, 2.0), [0, 0.5, 1, 1.5, 2])
     # uneven times, instants, an annotated duration that is too short, and a single frame
     np.testing.assert_allclose(frame_edges(np.array([0, 1, 5]), None, 6), [0, 0.5, 3, 6])

@@ -50,7 +50,7 @@ def test_a_benchmark_is_one_file_with_a_spec(tmp_path):
     shutil.copytree(ROOT / "sfllava", tmp_path / "sfllava", ignore=shutil.ignore_patterns("weights", "__pycache__"))
     folder = tmp_path / "sfllava" / "benchmarks"
     (folder / "mine.py").write_text(
-        "from sfllava.benchmarks.base import Spec\n\nSPEC: Spec = Specname='mine', task='open', question_count=1\n"
+        "from sfllava.benchmarks.spec import Spec\n\nSPEC: Spec = Spec(name='mine', task='open', question_count=1)\n"
     )
     (folder / "helper.py").write_text("# what a SPEC needs\n")
     (tmp_path / "q.csv").write_text(OPEN + "a,q,x,1\n")

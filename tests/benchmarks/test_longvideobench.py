@@ -1,4 +1,4 @@
-"""LongVideoBench: the hub's parquet file, lvb_val.json, subtitles, and what can be wrong."""
+"""LongVideoBench: the Hub's parquet file, lvb_val.json, subtitles, and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rows(shared):
 
 
 def original(row):
-    """A row as lvb_val.json has it."""
+    """A row in the format of lvb_val.json."""
     options = [row[f"option{i}"] for i in range(5)]
     kept = {name: value for name, value in row.items() if not name.startswith("option")}
     return kept | {"candidates": [option for option in options if option != "N/A"], "level": "L1-Perception"}
@@ -40,7 +40,7 @@ def test_the_published_counts(shared):
     assert len({q.type for q in questions}) == 17 and len({q.groups["topic"] for q in questions}) == 10
 
 
-def test_every_question_is_that_of_its_row(shared, rows):
+def test_every_question_matches_its_row(shared, rows):
     for q, row in zip(load_benchmark("longvideobench", root=shared / "qa").questions, rows, strict=True):
         assert q.answer == row[f"option{row['correct_choice']}"] and q.answer_index == row["correct_choice"]
         assert (q.id, q.video, q.text) == (row["id"], row["video_path"], row["question"])
@@ -91,7 +91,7 @@ def test_a_gap_between_options_is_an_error(rows, tmp_path):
 
 
 def test_a_choice_outside_the_options_is_kept_and_named(rows, tmp_path):
-    """Option 4 of that question is a filler."""
+    """Option 4 of this question is a filler."""
     benchmark = load_benchmark("longvideobench", write(tmp_path / "q.json", [rows[0] | {"correct_choice": 4}, rows[1]]))
     assert [q.answer_index for q in benchmark.questions] == [None, 2]
     assert benchmark.questions[0].answer not in benchmark.questions[0].options

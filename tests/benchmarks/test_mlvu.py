@@ -1,4 +1,4 @@
-"""MLVU: the parquet file, the original JSON files made of it, the test set's form, the open tasks, and flaws."""
+"""MLVU: the parquet file, original JSON files made from it, the format of the test set, the open tasks, and flaws."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rows(shared):
 
 
 def original(row):
-    """A row as the original files have it: the question alone, and the answer's text."""
+    """A row in the format of the original files: only the question, and the text of the answer."""
     kind = row["task_type"]
     return {
         "video": row["video_name"],
@@ -44,7 +44,7 @@ BLANK = {"video": "v.mp4", "duration": 60, "question": "", "candidates": [""] * 
 
 @pytest.fixture(scope="module")
 def folder(rows, tmp_path_factory):
-    """The original files: two needle answers outside their candidates, and one blank row, as published."""
+    """The original files, with two needle answers that are not candidates and one blank row, as published."""
     folder = tmp_path_factory.mktemp("mlvu") / "MLVU" / "json"
     folder.mkdir(parents=True)
     for task, stem in STEMS.items():
@@ -64,11 +64,11 @@ def test_the_published_counts(shared):
     benchmark = load_benchmark("mlvu", root=shared / "qa")
     assert Counter(q.type for q in benchmark.questions) == COUNTS
     assert len({q.video.split("/")[1] for q in benchmark.questions}) == 1122  # some are in the folders of two tasks
-    # the folder that has the question file is not taken for that of the videos
+    # the folder of the question file is not taken as the folder of videos
     assert benchmark.videos_dir is None and "MISSING: the folder of videos" in str(check(benchmark))
 
 
-def test_every_question_is_that_of_its_row(shared, rows):
+def test_every_question_matches_its_row(shared, rows):
     for q, row in zip(load_benchmark("mlvu", root=shared / "qa").questions, rows, strict=True):
         lines = "".join(f"\n({letter}) {option}" for letter, option in zip("ABCD", q.options))
         assert (q.text + lines).rstrip() == row["question"].rstrip() and list(q.options) == row["candidates"]
@@ -105,7 +105,7 @@ def test_flaws_of_the_original_files_are_counted_and_named(folder):
     text = str(check(benchmark))
     assert check(benchmark).ok and "questions  2,174, as published" in text and "videos     1,242, as published" in text
     assert "blank row, left out: 1 (7_topic_reasoning.json, row 27)" in text
-    assert "so that every reply is wrong: 2 (mlvu/needle/34, mlvu/needle/338)" in text
+    assert "so every reply is wrong: 2 (mlvu/needle/34, mlvu/needle/338)" in text
     by_key = {q.key: q for q in benchmark.questions}
     assert "mlvu/topic_reasoning/26" not in by_key and by_key["mlvu/topic_reasoning/263"].type == "topic_reasoning"
     flawed = by_key["mlvu/needle/34"]

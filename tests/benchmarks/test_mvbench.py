@@ -1,4 +1,4 @@
-"""MVBench: 20 tasks, their folders of videos, clips, folders of frame images, and what can be wrong."""
+"""MVBench: 20 tasks, their folders of videos, clips, folders of frame images, and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sfllava.runs.check import check
 from sfllava.sampler.reading import read_video
 from sfllava.types import Clip
 
-# task -> the folder of its videos as published, and a name as its file has them
+# task -> the published folder of its videos, and an example of a name in its file
 TASKS = {
     "action_antonym": ("ssv2_video", "166583.webm"),
     "action_count": ("perception/videos", "video_8686.mp4"),
@@ -49,7 +49,7 @@ def make_row(task, i, **changes):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder like that of the hub, MVBench/json, with two questions for each task."""
+    """A folder like MVBench/json on the Hub, with two questions for each task."""
     folder = tmp_path / "MVBench" / "json"
     folder.mkdir(parents=True)
     for task in TASKS:
@@ -94,7 +94,7 @@ def test_the_hub_s_parquet_files_ask_the_same(folder, tmp_path):
 def test_videos_are_found_in_the_folder_of_their_task(folder, videos, tmp_path):
     root = tmp_path / "MVBench" / "video"
     put(videos, root / "perception/videos/video_1.mp4")
-    put(videos, root / "data0613/star/Charades_v1_480/zs9xr.MP4")  # an archive that came later, in a folder of its own
+    put(videos, root / "data0613/star/Charades_v1_480/zs9xr.MP4")  # a later archive, with a separate folder
     put(videos, root / "ssv2_video_mp4/166583.mp4")  # converted
     benchmark = load_benchmark("mvbench", root=tmp_path)
     assert benchmark.videos_dir == root
@@ -135,7 +135,7 @@ def test_clips_that_lmms_eval_s_copy_has_cut_are_not_cut_again(folder, tmp_path)
     assert all(q.clip == (Clip(fps=3.0) if task == "episodic_reasoning" else None) for task, q in found.items())
 
 
-def test_a_folder_of_frames_is_read_at_three_a_second(folder, tmp_path):
+def test_a_folder_of_frames_has_three_frames_per_second(folder, tmp_path):
     place = tmp_path / "MVBench/video/tvqa/frames_fps3_hq/friends_s03e10_seg02_clip_15"
     place.mkdir(parents=True)
     for i in range(30):
@@ -157,13 +157,13 @@ def test_a_folder_of_frames_is_read_at_three_a_second(folder, tmp_path):
     assert outside.clip == Clip(20, 30, 3.0)
 
 
-def test_bounds_that_no_video_can_have_are_kept_and_named(folder):
+def test_impossible_bounds_are_kept_and_named(folder):
     rows = [make_row("action_sequence", 0, start=9.0, end=4.0), make_row("action_sequence", 1, start=None, end=None)]
     (folder / "action_sequence.json").write_text(json.dumps(rows))
     benchmark = load_benchmark("mvbench", folder)
     first, second = [q.clip for q in benchmark.questions if q.type == "action_sequence"]
     assert first == Clip(9.0, 4.0) and second is None
-    assert "the clip ends before it starts, so that the question fails: 1 (mvbench/action_sequence/0)" in (
+    assert "the clip ends before it starts, so the question fails: 1 (mvbench/action_sequence/0)" in (
         str(check(benchmark))
     )
 

@@ -30,7 +30,7 @@ CHOICE = "video_name,question,answer,a0,a1\n"
         ("open", OPEN + "/etc/a,q,x,1\n", "row 1: video_name '/etc/a' does not name"),
         ("open", OPEN + "a\\..\\b,q,x,1\n", "does not name a video inside"),
         ("open", OPEN + "a,,x,1\n", "row 1: question is empty"),
-        ("open", OPEN + "a,q,x\n", "row 1: needed 4 fields as in the header, got another number"),
+        ("open", OPEN + "a,q,x\n", "row 1: needed 4 fields as in the header, got more or fewer"),
         ("open", OPEN + "a,q,x,1,2\n", "row 1: needed 4 fields"),
         ("open", "answer,answer\n", "column 'answer' occurs twice in the header"),
         ("choice", CHOICE + "a,q,z,x,y\n", "row 1: answer 'z' is none of the options 'x', 'y'"),
@@ -166,10 +166,10 @@ def test_bad_bounds_are_named(tmp_path, bounds, message):
         load_benchmark("open", tmp_path / "q.csv")
 
 
-def test_a_frame_rate_belongs_to_bounds(tmp_path):
+def test_a_frame_rate_is_part_of_the_clip(tmp_path):
     header = BOUNDS.replace("\n", ",fps\n")
     (tmp_path / "q.csv").write_text(f"{header}a,q,x,1,0,1,3\nb,q,x,2,,,3\n")
-    assert [q.clip for q in load_benchmark("open", tmp_path / "q.csv").questions] == [Clip(0, 1, 3), None]
+    assert [q.clip for q in load_benchmark("open", tmp_path / "q.csv").questions] == [Clip(0, 1, 3), Clip(fps=3)]
     (tmp_path / "q.csv").write_text(f"{header}a,q,x,1,0,1,0\n")
     with pytest.raises(BenchmarkError, match="row 1: fps must be above 0, got 0"):
         load_benchmark("open", tmp_path / "q.csv")

@@ -1,4 +1,4 @@
-"""Reading subtitles, and which of them cover the sampled frames."""
+"""Reading subtitles, and selecting those that are visible at the sampled frames."""
 
 from __future__ import annotations
 
@@ -90,16 +90,16 @@ LINES = [Subtitle(0, 2, "a"), Subtitle(2, 4, "b"), Subtitle(4, 4.5, "c"), Subtit
     ("seconds", "start", "lines"),
     [
         ([1.0, 3.0], 0, "a\nb"),
-        ([1.0, 6.0], 0, "a"),  # a text that is shown twice is written once
+        ([1.0, 6.0], 0, "a"),  # a subtitle that is visible twice is listed once
         ([4.6, 4.9], 0, ""),  # between two subtitles
         ([2.0], 0, "a\nb"),  # at the end of one and the start of the next
         ([9.5], 0, ""),  # a subtitle without text
-        ([4.2, 3.9], 0, "b\nc"),  # in the order of the subtitles, whatever that of the frames
+        ([4.2, 3.9], 0, "b\nc"),  # in the order of the subtitles, not of the frames
         ([1.0], 3, "b\nc"),  # the video starts 3 s into the subtitles: b and c end and begin there
         ([0.5], 3, "b"),
-        ([math.nan, math.nan], 0, ""),  # a folder of images without a clock
+        ([math.nan, math.nan], 0, ""),  # a folder of images without times
         ([], 0, ""),
     ],
 )
-def test_lines_that_cover_sampled_frames(seconds, start, lines):
+def test_subtitles_at_the_sampled_frames(seconds, start, lines):
     assert lines_at(LINES, np.array(seconds, float), start) == lines

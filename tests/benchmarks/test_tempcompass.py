@@ -1,4 +1,4 @@
-"""TempCompass: the published files of its four forms, lmms-eval's parquet files, and what can be wrong."""
+"""TempCompass: the published files of its four forms, lmms-eval's parquet files, and errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TASKS = {"multi-choice": "choice", "yes_no": "yes_no", "caption_matching": "capt
 
 
 def read(folder, form):
-    """The questions of a published file, flat: video, dimension, question, answer."""
+    """The questions of a published file as a flat list of video, dimension, question and answer."""
     videos = json.loads((folder / f"{form}.json").read_text())
     return [
         {"video_id": video, "dim": dimension} | asked
@@ -46,7 +46,7 @@ def test_the_published_counts(shared, folder):
 
 
 @pytest.mark.parametrize("form", COUNTS)
-def test_every_question_is_that_of_its_row(folder, form):
+def test_every_question_matches_its_row(folder, form):
     name = "tempcompass_captioning" if form == "captioning" else "tempcompass"
     benchmark = load_benchmark(name, folder / f"{form}.json")
     assert len(benchmark.questions) == COUNTS[form] and check(benchmark).ok
@@ -59,7 +59,7 @@ def test_every_question_is_that_of_its_row(folder, form):
         right = [line.strip() == row["answer"].strip() for line in lines]
         assert q.text == text and q.answer_index == right.index(True) and q.answer == q.options[q.answer_index]
         ours = [option.replace(" ", "") for option in q.options]
-        if form == "multi-choice":  # three of the lines have a space too many or too few
+        if form == "multi-choice":  # three of the lines have an extra or missing space
             ours = [f"{letter}.{option}" for letter, option in zip("ABCD", ours, strict=False)]
         assert ours == [line.replace(" ", "") for line in lines]
 
@@ -107,7 +107,7 @@ def test_the_parquet_files_of_lmms_eval(folder, tmp_path):
         ("yes_no", {"1": {"speed": [{"question": "x"}]}}, "speed, question 1: missing answer; there are question"),
         ("yes_no", {"1": {"speed": [{"question": "x", "answer": "maybe"}]}}, "answer must be yes or no, got 'maybe'"),
         ("yes_no", {"../1": {"speed": [{"question": "x", "answer": "no"}]}}, "does not name a video inside"),
-        ("multi-choice", {"1": {"speed": [{"question": "x?", "answer": "A. y"}]}}, "needed a question with its options"),
+        ("multi-choice", {"1": {"speed": [{"question": "x?", "answer": "A. y"}]}}, "needed a question with options"),
         (
             "multi-choice",
             {"1": {"speed": [{"question": "x?\nA. y\nC. z", "answer": "A. y"}]}},

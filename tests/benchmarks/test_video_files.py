@@ -175,13 +175,13 @@ def test_other_cases_and_nested_folders(videos, tmp_path, name, found):
     assert load_benchmark("open", tmp_path / "q.csv", folder).find_video(name) == folder / found
 
 
-def test_an_exact_name_counts_before_another_case_and_two_cases_are_ambiguous(videos, tmp_path):
+def test_an_exact_name_takes_precedence_and_two_other_cases_are_ambiguous(videos, tmp_path):
     folder = tmp_path / "videos"
     folder.mkdir()
     for name in ("a.mp4", "A.mp4"):
         shutil.copy(videos / "a.mp4", folder / name)
     if len(list(folder.iterdir())) < 2:
-        pytest.skip("a file system without case")
+        pytest.skip("a case-insensitive file system")
     shutil.copy(videos / "a.mp4", folder / "bB.mp4")
     shutil.copy(videos / "a.mp4", folder / "Bb.mkv")
     (tmp_path / "q.csv").write_text(OPEN + "A,q,x,1\nbb,q,x,2\n")
@@ -194,7 +194,7 @@ def test_an_exact_name_counts_before_another_case_and_two_cases_are_ambiguous(vi
 
 
 def test_a_folder_in_a_user_s_name_is_kept(videos, tmp_path):
-    """With two cameras, the other one's video is another video."""
+    """With two cameras, the other camera's video is another video."""
     (tmp_path / "videos" / "camera2").mkdir(parents=True)
     shutil.copy(videos / "a.mp4", tmp_path / "videos/camera2/clip.mp4")
     (tmp_path / "q.csv").write_text(OPEN + "camera1/clip,q,x,1\n")

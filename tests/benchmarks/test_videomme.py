@@ -1,4 +1,4 @@
-"""Video-MME: the published parquet file, the same as CSV and JSON, subtitles by name, and what can be wrong."""
+"""Video-MME: the published parquet file, the same data as CSV and JSON, subtitles, and errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_published_counts(shared):
     assert len({q.id for q in questions}) == len({q.key for q in questions}) == 2700
 
 
-def test_every_question_is_that_of_its_row(shared, rows):
+def test_every_question_matches_its_row(shared, rows):
     questions = load_benchmark("videomme", shared / "qa" / PLACE).questions
     for q, row in zip(questions, rows, strict=True):
         assert [f"{letter}. {option}" for letter, option in zip("ABCD", q.options, strict=True)] == row["options"]
@@ -51,8 +51,8 @@ def test_every_question_is_that_of_its_row(shared, rows):
     assert first.groups == {"duration": "short", "domain": "Knowledge", "sub_category": "Humanity & History"}
 
 
-def test_the_right_one_of_equal_options_is_told_by_its_letter(shared, rows):
-    """Ten questions have an option twice."""
+def test_the_letter_determines_the_right_one_of_equal_options(shared, rows):
+    """Ten questions list an option twice."""
     questions = load_benchmark("videomme", shared / "qa" / PLACE).questions
     twice = [(q, row) for q, row in zip(questions, rows) if len(set(q.options)) < 4]
     assert len(twice) == 10 and "119-1" in {q.id for q, _ in twice}
@@ -71,7 +71,7 @@ def test_csv_and_json_with_the_same_columns(shared, rows, tmp_path):
 
 
 def test_videos_and_subtitles_of_the_hub_and_of_lmms_eval(shared, rows, videos, tmp_path):
-    """Other suffixes and cases, and folders of chunks; a broken file of subtitles is named, a missing one counted."""
+    """Other suffixes and cases, and folders of chunks; a broken subtitle file is named, a missing one is counted."""
     for folder in ("data/videos_chunked_01", "subtitle"):
         (tmp_path / "videomme" / folder).mkdir(parents=True)
     names = list(dict.fromkeys(row["videoID"] for row in rows))[:4]
@@ -87,7 +87,7 @@ def test_videos_and_subtitles_of_the_hub_and_of_lmms_eval(shared, rows, videos, 
     assert [benchmark.find_video(name).suffix for name in names] == list(suffixes)
     found = check(benchmark, progress=False)
     assert found.missing == [rows[12]["videoID"]] and not found.unreadable
-    assert "subtitles  2 of 5 files; questions without any are asked all the same" in str(found)
+    assert "subtitles  2 of 5 files found; questions without a file are asked without" in str(found)
     assert f"unreadable subtitles: {tmp_path}/videomme/subtitle/{names[1]}.srt: has no subtitles" in str(found)
 
 
@@ -140,4 +140,4 @@ def test_an_answer_outside_the_options_is_kept_and_named(rows, tmp_path):
     assert [q.answer_index for q in benchmark.questions] == [2, None, None] and len(benchmark.questions) == 3
     assert benchmark.questions[1].answer == "E"
     (flaw,) = benchmark.flaws
-    assert flaw.endswith("so that every reply is wrong: 2 (videomme/1, videomme/2)") and flaw in str(check(benchmark))
+    assert flaw.endswith("so every reply is wrong: 2 (videomme/1, videomme/2)") and flaw in str(check(benchmark))

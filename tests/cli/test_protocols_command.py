@@ -1,4 +1,4 @@
-"""`sfllava protocols` on runs whose replies are messy by rule."""
+"""`sfllava protocols` on runs whose replies were made messy by known rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUESTIONS, VIDEOS = 100, 20
 
 
 def shapes_rows(setting="s", questions=QUESTIONS):
-    """Rows of a ShapesQA choice run in which every single letter is right."""
+    """Rows of a ShapesQA choice run in which every reply is the right letter."""
     return [
         {
             "key": f"choice/{i}", "setting": setting, "video": f"v{i % VIDEOS}", "type": f"t{i % 2}",
@@ -40,20 +40,21 @@ def table_of(run, **options):
     return protocol_accuracy(read_by_protocols(run, **options)).set_index("protocol")
 
 
-# Ten questions for each rule of MESSY, all meant to be right; letters A, B, C, D, A, B, C, D, A, B.
-# How many of the ten each protocol reads as right:
+# Ten questions for each rule of MESSY, all with the right letter: A, B, C, D, A, B, C, D, A, B.
+# How many of the ten are right under each protocol:
 #              plain (x) Answer best option think text article empty either
 RIGHT = {
     "strict": (10, 10, 0, 10, 0, 0, 0, 0, 0, 0),
-    # Answer: is A; The best, Best option: read nothing, B; blue begins with b; "A green" is A; of two letters the first of the alphabet
+    # "Answer:" is A; "The best" is unparsable; "Best option:" is B; blue begins with b; "A green" is A; of two letters,
+    # the first in the alphabet
     "official": (10, 0, 3, 0, 3, 0, 0, 3, 0, 8),
     "lmms-eval": (10, 0, 10, 10, 10, 10, 0, 3, 0, 10),
     "vlmevalkit": (10, 10, 10, 10, 10, 10, 10, 3, 0, 0),
 }
 
 
-def test_each_rule_and_each_protocol_by_hand(tmp_path):
-    """Which replies of each messy rule are right, counted per rule and summed to the accuracy of the run."""
+def test_each_rule_and_each_protocol_counted_by_hand(tmp_path):
+    """The number of right replies of each messy rule, and their sum, the accuracy of the run."""
     readings = read_by_protocols(messy_run(tmp_path / "run"))
     for protocol, counts in RIGHT.items():
         correct = readings.by_protocol[protocol]["correct"]
@@ -65,7 +66,7 @@ def test_each_rule_and_each_protocol_by_hand(tmp_path):
     assert table.loc["strict", "unparsable"] == table.loc["strict", "unread_wrong"] == 70
 
 
-def test_failed_questions_are_wrong_and_left_out_only_by_name(tmp_path):
+def test_failed_questions_are_wrong_unless_the_protocol_leaves_them_out(tmp_path):
     table = table_of(messy_run(tmp_path / "run", failed=(0, 10, 20)))
     assert (table["questions"] == 100).all() and (table["failed"] == 3).all()
     assert table.loc["strict", "counted"] == 100 and table.loc["strict", "accuracy"] == sum(RIGHT["strict"]) - 3
@@ -93,7 +94,7 @@ def test_guesses_are_those_of_the_seed(tmp_path):
     one, again, other = (table_of(run, seed=seed) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(one, again)
     assert one.loc["lmms-eval", "accuracy"] != other.loc["lmms-eval", "accuracy"]
-    # protocols with one rule guess the same, and alone as together with others
+    # protocols with the same rule guess the same, both alone and together with others
     assert one.loc["official", "accuracy"] == one.loc["lmms-eval", "accuracy"]
     assert table_of(run, seed=1, protocols=["official"]).loc["official", "accuracy"] == one.loc["official", "accuracy"]
     for table in (one, other):
@@ -171,8 +172,8 @@ def test_tempcompass_has_several_tasks_in_one_run(tmp_path, capsys):
 def test_pairs_and_what_differs(tmp_path):
     readings = read_by_protocols(messy_run(tmp_path / "run"), ["strict", "official"])
     (pair,) = protocol_pairs(readings).to_dict("records")
-    # read by official alone: 10 of Answer, Best option, article and either, and of the texts the 2 that are blue; by strict
-    # alone: 10 of (x) and of The best answer
+    # only official parses: all 10 of Answer, Best option, article and either, and the 2 blue ones of text; only strict
+    # parses: all 10 of (x) and of The best answer
     strict, official = (readings.by_protocol[name] for name in ("strict", "official"))
     assert pair["read_differently"] == int((strict["chosen"] != official["chosen"]).sum()) == 62
     assert (pair["only_one_right"], pair["only_other_right"]) == (20, 17)
@@ -243,7 +244,7 @@ def test_the_command_prints_tables_and_writes_files(tmp_path, capsys):
         (("BROKEN",), "line 1: not a row of predictions"),
     ],
 )
-def test_wrong_input_is_said_in_one_line(tmp_path, capsys, words, message):
+def test_bad_input_is_one_line(tmp_path, capsys, words, message):
     write_run(tmp_path / "RUN", shapes_rows(questions=4), "choice")
     write_run(tmp_path / "OPEN", [row | {"options": []} for row in shapes_rows(questions=4)], "open")
     write_run(tmp_path / "EMPTY", [], "choice")
@@ -254,13 +255,13 @@ def test_wrong_input_is_said_in_one_line(tmp_path, capsys, words, message):
     assert message in said.err and said.err.count("\n") == 1 and not said.out
 
 
-def test_an_unknown_seed_or_protocol_is_an_error_in_python_too(tmp_path):
+def test_a_negative_seed_is_an_error_in_python_too(tmp_path):
     run = write_run(tmp_path / "run", shapes_rows(questions=4), "choice")
     with pytest.raises(SfllavaError, match="seed must be at least 0"):
         read_by_protocols(run, seed=-3)
 
 
-def test_clean_replies_are_read_alike(tmp_path, capsys):
+def test_clean_replies_are_parsed_the_same(tmp_path, capsys):
     run = write_run(tmp_path / "run", shapes_rows(questions=40), "choice")
     assert main(["protocols", str(run)]) == 0
     said = capsys.readouterr().out

@@ -25,7 +25,7 @@ SLOW_12 = "50frms-slowfast-slow_12frms_spatial_1d_max_pool-fast_0x0"
 
 @pytest.fixture
 def root(videos, tmp_path):
-    """A root with two questions of MSVD and two of EgoSchema; all else of the paper is missing."""
+    """A root with two questions of MSVD and two of EgoSchema; the paper's other benchmarks are missing."""
     folder = tmp_path / "root"
     for place, file, text in (
         ("open_ended_qa", "MSVD_QA.csv", "video_name,question,answer,question_id\na,what?,x,1\nb,who?,y,2\n"),
@@ -83,7 +83,7 @@ def test_real_clips_from_two_benchmarks_to_the_report_after_a_kill(shared, tmp_p
         assert 0 <= low <= ours <= high <= 100 and row["n"] == 3
         assert float(row["difference"]) == pytest.approx(ours - row["paper"], abs=1e-3)
         assert row["paper_in_interval"] == ("yes" if round(low, 1) <= row["paper"] <= round(high, 1) else "no")
-        assert "another language model than the paper's 7b" in row["note"] and "package's own wording" in row["note"]
+        assert "the language model is not the paper's 7b" in row["note"] and "package's own wording" in row["note"]
     assert "gpt-3.5-turbo-0125, is retired" in report["note"][0] and "this judge gives no score" in report["note"][1]
     assert "Of 3 numbers of the paper, 2 are measured, 1 not judged and 0 not run." in done.stdout
     page = (out / "reproduction.html").read_text()
@@ -94,7 +94,7 @@ def test_real_clips_from_two_benchmarks_to_the_report_after_a_kill(shared, tmp_p
     assert (out / "reproduction.html").read_text() == page
 
 
-def test_stopped_by_hand_it_reports_what_there_is(root, tmp_path):
+def test_an_interrupted_call_reports_the_existing_results(root, tmp_path):
     out = tmp_path / "out"
     words = ["reproduce", "--root", root, "--out", out, "--model", "7b=tiny", "--only", "main", "msvd", "egoschema"]
     command = [sys.executable, "-m", "sfllava.cli", *map(str, words)]
@@ -128,7 +128,7 @@ def test_what_is_missing_is_skipped_and_counted(root, tmp_path):
     assert sum(state == "not run" for state in states.values()) == 14
     assert "1 are measured, 2 not judged and 14 not run" in done.stdout
     page = (out / "reproduction.html").read_text()
-    assert "<b>14</b>not run" in page and "no judge was asked" in page and "vcgbench: no question file" in page
+    assert "<b>14</b>not run" in page and "no judge was selected" in page and "vcgbench: no question file" in page
 
 
 def test_tables_share_a_run_and_a_later_call_adds_to_it(root, tmp_path):
@@ -143,7 +143,7 @@ def test_tables_share_a_run_and_a_later_call_adds_to_it(root, tmp_path):
     assert found[found["label"] == "slow 12"]["state"].tolist() == ["measured"]
 
 
-def test_a_setting_that_does_not_fit_and_a_run_that_fails_cost_nothing_else(root, tmp_path):
+def test_a_setting_that_does_not_fit_and_a_failed_run_do_not_affect_the_others(root, tmp_path):
     out = tmp_path / "out"
     (out / "34b").mkdir(parents=True)
     (out / "34b/egoschema").write_text("a file where the run folder should be")
@@ -177,7 +177,7 @@ def test_a_judge_on_a_server(root, server, tmp_path):
     assert all("the judge is judge-2026-01-01; the paper's, gpt-3.5-turbo-0125, is retired" in n for n in found["note"])
 
 
-def test_exact_wordings_are_used_and_said(root, tmp_path):
+def test_published_wordings_are_used_and_recorded(root, tmp_path):
     pack = tmp_path / "pack"
     for file, text in (
         ("multiple_choice_allvideo_v4/choice.txt", "<video>\n{question}\n{options}\nBest option:("),
@@ -205,7 +205,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(root, tmp_path, capsys):
     assert "7b/egoschema: 2 questions of 500 x 13 settings = 26 answers" in text
     assert "34b/tgif: 13,691 questions (the published number) x 1 setting = 13,691 answers" in text
     assert text.count("MISSING") == 12 and "MISSING  tgif: no question file under" in text
-    assert "GPU-hours, up to" in text and "at most 6,986 requests" in text and "answers to give; about" in text
+    assert "GPU-hours, up to" in text and "at most 6,986 requests" in text and "answers to generate; about" in text
     dollars = float(text.partition("to a judge, at most $")[2].split()[0].replace(",", ""))
     assert dollars > 10
     assert main([*common, "--only", "main", "egoschema", "msvd", "--model", "7b=tiny"]) == 0
@@ -215,7 +215,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(root, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
-def test_videos_that_are_missing_are_named_before(root, tmp_path, capsys):
+def test_missing_videos_are_named_before_the_run(root, tmp_path, capsys):
     with (root / "multiple_choice_qa/EgoSchema.csv").open("a") as file:
         file.write("gone,which?,x,x,y\n")
     common = ["reproduce", "--root", str(root), "--out", str(tmp_path / "out"), "--model", "7b=tiny", "--only", "main"]
@@ -234,7 +234,7 @@ def test_videos_that_are_missing_are_named_before(root, tmp_path, capsys):
         (["--model", "7b="], "--model 7b=: needed one checkpoint for 7b"),
         (["--model", "7b=tiny", "7B=tiny"], "--model 7B=tiny: needed one checkpoint for 7b"),
         (["--model", "7b=gone"], "no model is called 'gone'"),
-        (["--model", "7b=34b"], "--model 7b=34b: a name to plan with; needed a checkpoint folder or a hub name"),
+        (["--model", "7b=34b"], "--model 7b=34b: only for planning; needed a checkpoint folder or a Hub name"),
         ([], "--model: needed 7b=PATH, 34b=PATH or both (a dry run needs none)"),
         (["--model", "7b=tiny", "--only", "main", "typo"], "--only typo: choose from main, ablations, msvd"),
         (["--model", "7b=tiny", "--only", "fast_grid", "msvd"], "the paper has no such numbers"),
@@ -265,7 +265,7 @@ def test_bad_input_is_one_line_before_anything_is_written(root, tmp_path, monkey
     assert message in found.err and not (tmp_path / "out").exists()
 
 
-def test_a_judge_that_there_is_not_is_wrong_usage(root, tmp_path, capsys):
+def test_an_unknown_judge_is_a_usage_error(root, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["reproduce", "--root", str(root), "--out", "out", "--model", "7b=tiny", "--judge", "nobody"])
     assert "invalid choice: 'nobody'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""How each protocol reads replies that were written for its rules; the expected readings were written by hand."""
+"""How each protocol parses replies that test its rules; the expected results were written by hand."""
 
 from __future__ import annotations
 
@@ -119,12 +119,12 @@ def test_lmms_eval_does_not_know_mlvu_s_last_two_options():
     [
         ("A: no. B: yes. The answer is C", "A"),  # the start goes before the end
         ("it is A: no, B: yes, so C", "C"),  # the end goes before all the rest
-        ("the answer is C, as in D. Or not", "D"),  # behind a phrase, the last capital
+        ("the answer is C, as in D. Or not", "D"),  # after a phrase, the last capital
         ("it is (A) and B. and C: maybe", "A"),  # brackets go before stops
         ("it is B. and C: maybe", "B"),
         ("it is C: and D) maybe", "C"),
         ("it is D) and A maybe", "D"),
-        ("option A or option B ends", "B"),  # of equal places the last
+        ("option A or option B ends", "B"),  # in a tie, the last
         ("maybeCat", "C"),  # anywhere at all
         ("정답은 C 입니다", "C"),
         ("'B.'", "B"),
@@ -203,7 +203,7 @@ def test_mlvu(reply, official, kit):
         ("A man", "A"),  # a letter among the last four words
         ("A man is walking there", "B"),  # not among them: the option's text
         ("A dog or A cat is there now", "-"),
-        ("the answer is because he runs", "B"),  # behind "answer is", even as the start of a word
+        ("the answer is because he runs", "B"),  # after "answer is", even as the start of a word
         ("TWO DOGS run", "C"),
         ("two dogs and a man", "-"),
         ("two dogs " * 10, "-"),  # longer than twice all options
@@ -331,8 +331,8 @@ def every_benchmark():
     return sorted({*names, *OWN, "nextgqa", "intentqa"})
 
 
-def test_what_becomes_of_unreadable_replies_happens_under_no_other_name():
-    """Empty replies that count as right, guesses and questions left out: where each of them is allowed."""
+def test_how_unparsable_replies_are_treated_by_each_protocol():
+    """Where empty replies may count as right, be replaced by a random option, or be left out."""
     right, guessed, out, failed = set(), set(), set(), set()
     for protocol in NAMES:
         for benchmark in every_benchmark():

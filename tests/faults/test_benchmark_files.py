@@ -1,4 +1,4 @@
-"""Question files of published benchmarks with arbitrary content: every question is kept, or the file is refused."""
+"""Question files of published benchmarks with random content: every question is kept, or the file is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ VALUES = st.recursive(
 
 
 def test_rows_of_benchmarks(tmp_path):
-    """With one field of any kind: as many questions as rows, or an error in one line that names file and row."""
+    """One field with a random value: as many questions as rows, or a one-line error that names file and row."""
 
     def check(drawn) -> None:
         name, (field, value), field_too = drawn
@@ -71,7 +71,7 @@ def test_rows_of_benchmarks(tmp_path):
 
 
 def test_json_and_parquet_of_any_content(tmp_path):
-    """Any JSON, any bytes and any table: questions, or an error in one line that names the file."""
+    """Random JSON, bytes and tables: questions, or a one-line error that names the file."""
 
     def check(drawn) -> None:
         name, kind, content = drawn

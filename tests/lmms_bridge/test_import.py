@@ -1,4 +1,4 @@
-"""Sample logs of lmms-eval, written here as it writes them, as run folders that can be compared."""
+"""Import sample logs in the format of lmms-eval as run folders, and compare them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VIDEOMME = (
 
 
 def sample(doc_id, answer, target="C", prompt=None, **more):
-    """A line as lmms-eval 0.7.3 writes it: without the document, with what the metrics say."""
+    """A line in the format of lmms-eval 0.7.3: without the document, with the output of the metrics."""
     row = {"doc_id": doc_id, "target": target, "filtered_resps": answer, "token_counts": [None], "doc_hash": "74234e"}
     return row | {"input": VIDEOMME.format(f"What is shown in part {doc_id}?") if prompt is None else prompt} | more
 
@@ -56,7 +56,7 @@ def test_two_models_of_lmms_eval_are_compared_with_clusters_by_video(tmp_path):
     for name in ("one", "two"):
         out = sfllava("import", tmp_path / name, "--from", "lmms-eval", "--out", tmp_path / "runs" / name)
         assert out.returncode == 0, out.stderr
-        assert "24 samples of task videomme_ about 8 videos" in out.stdout and "own" not in out.stdout
+        assert "24 samples of task videomme_ about 8 videos" in out.stdout and "separate" not in out.stdout
     results = load_results([tmp_path / "runs" / "one", tmp_path / "runs" / "two"])
     table = accuracy(results).set_index("name")
     assert table.loc["llava-ov-7b", "accuracy"] == pytest.approx(100 * 4 / 6)
@@ -70,7 +70,7 @@ def test_two_models_of_lmms_eval_are_compared_with_clusters_by_video(tmp_path):
     assert out.returncode == 0 and list((tmp_path / "figures").glob("types.*")), out.stderr + out.stdout
 
 
-def test_what_a_run_says(tmp_path):
+def test_the_contents_of_a_run_folder(tmp_path):
     log = write(tmp_path, [videomme(i, "C") for i in range(3)])
     found = import_log(log, tmp_path / "run")
     identity = read_run(tmp_path / "run")["identity"]
@@ -116,12 +116,12 @@ def test_reference_answers_as_tasks_write_them(tmp_path, targets, prompt):
     assert found.videos == 3 and "3 of 3 samples do not name their video" in str(found)
 
 
-def test_an_answer_that_is_no_option_counts_as_wrong(tmp_path):
+def test_a_reference_answer_that_is_no_option_counts_as_wrong(tmp_path):
     rows = [sample(i, "A", "A" if i else "a cat", PARENTHESES) for i in range(20)]
     found = import_log(write(tmp_path, rows), tmp_path / "run")
     (scores,) = found.scores.values()
     assert scores["rules"]["choice-strict"]["accuracy"] == 19 / 20
-    assert any("line 1: target 'a cat' is none of its options" in line for line in found.warnings)
+    assert any("line 1: target 'a cat' is not among its options" in line for line in found.warnings)
 
 
 def test_open_questions_and_missing_answers(tmp_path):
@@ -147,7 +147,7 @@ def test_open_questions_and_missing_answers(tmp_path):
     assert accuracy(load_results(tmp_path / "run"))["accuracy"].tolist() == [20.0]
 
 
-def test_a_benchmark_of_the_name_of_the_task(tmp_path):
+def test_the_benchmark_is_chosen_by_the_name_of_the_task(tmp_path):
     rows = [sample(i, "A", "0", "What?\nA. x\nB. y") for i in range(3)]
     assert import_log(write(tmp_path, rows, "nextqa_mc_test"), tmp_path / "choice").benchmark == "nextqa"
     open_rows = [sample(i, "x", "x", "What?") for i in range(3)]
@@ -156,7 +156,7 @@ def test_a_benchmark_of_the_name_of_the_task(tmp_path):
     assert import_log(log, tmp_path / "named", benchmark="activitynet").benchmark == "activitynet"
 
 
-def test_the_tasks_own_data_name_videos(tmp_path):
+def test_the_tasks_own_data_supply_the_videos(tmp_path):
     log = write(tmp_path / "log", [sample(i, "A", "A", f"Say: what {i}?\nA. x{i}\nB. y") for i in range(4)])
     csv = tmp_path / "data.csv"
     csv.write_text("video_name,question,task_type\n" + "".join(f"v{i // 2},what {i}?,t{i}\n" for i in range(4)))
@@ -165,10 +165,10 @@ def test_the_tasks_own_data_name_videos(tmp_path):
     assert found.videos == 2 and not found.warnings and [row["video"] for row in rows] == ["v0", "v0", "v1", "v1"]
     assert [row["question"] for row in rows][:1] == ["what 0?"] and rows[3]["type"] == "t3"
     csv.write_text("video_name,question\nv,what 1?\nv,what 0?\n")
-    with pytest.raises(RunError, match=r"line 1: the prompt does not have the question of row 1, 'what 1\?'"):
+    with pytest.raises(RunError, match=r"line 1: the prompt does not contain the question of row 1, 'what 1\?'"):
         import_log(log, tmp_path / "other", questions=csv)
     csv.write_text("video_name,question\nv,what 0?\n")
-    with pytest.raises(RunError, match="line 2: doc_id 1 is none of the 1 rows"):
+    with pytest.raises(RunError, match="line 2: doc_id 1 is not among the 1 rows"):
         import_log(log, tmp_path / "other", questions=csv)
 
 
@@ -185,7 +185,7 @@ def test_a_log_of_our_own_model_has_its_setting(tmp_path):
 
 def test_a_log_without_its_results_and_one_with_lost_lines(tmp_path):
     log = write(tmp_path / "lost", [videomme(0, "C")], **{"n-samples": {"some_task": {"effective": 4}}})
-    assert "4 samples were asked, 1 are in the log" in str(import_log(log, tmp_path / "lost-run"))
+    assert "reports 4 samples, but 1 are in the log" in str(import_log(log, tmp_path / "lost-run"))
     bare = tmp_path / "their-model" / "samples.jsonl"
     bare.parent.mkdir()
     bare.write_bytes(log.read_bytes().rstrip(b"\n"))
@@ -207,8 +207,8 @@ def test_a_log_without_its_results_and_one_with_lost_lines(tmp_path):
         ([sample(0, ["A", "B"])], "line 1: filtered_resps must be one answer, got several"),
         ([sample(0, [["-1.2", "False"], ["-3.0", "True"]])], "line 1: filtered_resps must be one answer, got likelih"),
         ([sample(0, 3)], "line 1: filtered_resps must be one answer, got 3"),
-        ([sample(0, "A"), sample(1, "x", "x", "What?")], "line 2: no options in its prompt, which "),
-        ([sample(0, "A", "None")], "line 1: target 'None' is none of its options"),
+        ([sample(0, "A"), sample(1, "x", "x", "What?")], "line 2: no options in the prompt, unlike "),
+        ([sample(0, "A", "None")], "line 1: target 'None' is not among its options"),
         ([sample(0, "A", "1", "How many?\nA. 1\nB. 2")], "line 1: target '1' may be the text or the number of an opt"),
         ([], "no samples in it"),
     ],

@@ -1,4 +1,4 @@
-"""lmms-eval itself, in an environment of its own, runs local tasks on real clips with our model, offline.
+"""lmms-eval itself, in a separate environment, runs local tasks on real clips with our model, offline.
 
 The environment has lmms-eval and the few packages in requirements.txt. Everything else, such as torch, comes from the
 environment of the tests by a .pth file: the same versions give the same answers, and 1.5 GB and minutes are saved.
@@ -84,12 +84,12 @@ if TransformersVideoLM.encode.__name__ != "encode" or not hasattr(TransformersVi
 
 @pytest.fixture(scope="module")
 def lmms_eval(tmp_path_factory):
-    """lmms_eval(tasks, out, **environment) -> a finished process of it."""
+    """lmms_eval(tasks, out, **environment) -> a finished process of lmms-eval."""
     folder = tmp_path_factory.mktemp("lmms-eval")
     python = folder / "env" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
     (own,) = (folder / "env").glob("lib/*/site-packages")
-    # a folder named in a .pth file comes after the environment's own
+    # a folder in a .pth file comes after the folder of the environment
     (own / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
     needed = Path(__file__).with_name("requirements.txt")
@@ -100,7 +100,7 @@ def lmms_eval(tmp_path_factory):
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         last = (str(error.stderr or "").strip() or str(error)).splitlines()[-1]
         pytest.skip(f"lmms-eval cannot be installed here: {last}")
-    # the package as a user installs it, with its entry point
+    # the installed package, with its entry point
     subprocess.run([*pip, "--no-build-isolation", "-e", ROOT], check=True, capture_output=True, text=True)
 
     def run(tasks: Path, names: str, out: Path, **more: str):
@@ -123,7 +123,7 @@ def write_task(folder, task, documents, length, visuals="visuals"):
 
 @pytest.fixture(scope="module")
 def documents(shared):
-    """Documents about the three clips, with options, each clip's questions apart; and others without options."""
+    """Documents about the three clips with options, not grouped by clip; and others without options."""
     with (shared / "clips" / "clips_choice.csv").open() as file:
         rows = list(csv.DictReader(file))
     choice = []
@@ -138,7 +138,7 @@ def documents(shared):
 
 
 def ask_alone(documents, length):
-    """What `ask` answers to each document alone."""
+    """The answers of `ask` to each document alone."""
     model = load_model("tiny")
     prompt, setting = task_prompt(model.info.family), Setting(8, AGGREGATION)
     return [
@@ -152,7 +152,7 @@ def answers(out, task):
     return [json.loads(line) for line in log.read_text().splitlines()], log
 
 
-def test_its_tasks_run_with_our_model_and_come_back(lmms_eval, documents, tmp_path):
+def test_tasks_run_with_our_model_and_are_imported(lmms_eval, documents, tmp_path):
     choice, plain = documents
     wanted = {"clips_choice": ask_alone(choice, 12), "clips_plain": ask_alone(plain, 3)}
     for document, answer in zip(plain[::2], wanted["clips_plain"][::2]):  # the reference answers of three of the six
@@ -177,19 +177,19 @@ def test_its_tasks_run_with_our_model_and_come_back(lmms_eval, documents, tmp_pa
         assert [each["input"] for each in samples[:6]] == [answer.question.text for answer in found]
     assert len({answer.text for answer in wanted["clips_plain"]}) > 1
 
-    # the video that cannot be read is named and counted, and in no denominator less
+    # the unreadable video is named and counted, and stays in every denominator
     assert f"{broken}: 1 request without an answer: " in done.stderr
     assert "1 of 13 requests have no answer" in done.stderr
     samples, log = answers(out, "clips_plain")
     assert samples[-1]["filtered_resps"] == "-" and len(samples) == 7
-    with sqlite3.connect(out / "cache" / "cache.db") as cache:  # a repeated run asks it again, and only it
+    with sqlite3.connect(out / "cache" / "cache.db") as cache:  # a second run asks only this request again
         assert cache.execute("SELECT COUNT(*) FROM responses").fetchone() == (12,)
     right = [sample["right"] for sample in samples]
     (results,) = out.rglob("*_results.json")
     scores = json.loads(results.read_text())["results"]
     assert right == [1.0, 0.0] * 3 + [0.0] and scores["clips_plain"]["right,none"] == pytest.approx(3 / 7)
 
-    # and back: the same answers and scores as a run folder
+    # import: the run folder has the same answers and scores
     back = sfllava("import", log, "--from", "lmms-eval", "--out", tmp_path / "run")
     assert back.returncode == 0 and "7 samples of task clips_plain about 4 videos, as open" in back.stdout, back.stderr
     rows = list(read_rows(tmp_path / "run"))
@@ -204,9 +204,9 @@ def test_its_tasks_run_with_our_model_and_come_back(lmms_eval, documents, tmp_pa
     assert [row["answer"] for row in read_rows(tmp_path / "choice")][:2] == ["paddling a raft", "a leg exercise"]
 
 
-def test_images_are_refused_in_a_line(lmms_eval, documents, tmp_path):
+def test_images_are_refused_with_one_line(lmms_eval, documents, tmp_path):
     write_task(tmp_path, "clips_images", documents[0][:1], length=3, visuals="images")
     done = lmms_eval(tmp_path, "clips_images", tmp_path / "out")
-    line = "task clips_images, document 0: sfllava answers questions about one video: needed the path of its file, got "
+    line = "task clips_images, document 0: sfllava answers questions about one video: needed one path of a video, got "
     assert f"{line}Image, Image" in done.stdout + done.stderr
     assert not list((tmp_path / "out").rglob("*_results.json")) and not (tmp_path / "out" / "encoded").exists()

@@ -1,4 +1,4 @@
-"""The model that lmms-eval loads: its arguments, and its requests answered by video, without lmms-eval."""
+"""The model for lmms-eval, tested without lmms-eval: its arguments, and its answers by video."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ QUESTIONS = ("How many things move?", "Which colour is the square?\n(A) red\n(B)
 
 @pytest.fixture
 def model(models):
-    """A model with random weights: it answers to the last token."""
+    """A model with random weights, which always answers with the maximum number of tokens."""
     return models("vicuna")
 
 
 @pytest.fixture
 def encoded(model, monkeypatch):
-    """The shapes of the frames of each call of `model.encode`."""
+    """The shape of the frames in each call of `model.encode`."""
     calls, encode = [], model.encode
     monkeypatch.setattr(model, "encode", lambda frames, *rest: calls.append(frames.shape) or encode(frames, *rest))
     return calls
@@ -39,13 +39,13 @@ def request(video, text=QUESTIONS[0], **more):
 
 
 def alone(model, one):
-    """What `ask` answers to one request alone."""
+    """The answer of `ask` to one request alone."""
     setting, prompt = Setting(4, AGGREGATION), task_prompt(model.info.family)
     asked = [Question(one.text)]
     return ask(model, one.video, asked, setting, prompt=prompt, max_new_tokens=one.max_new_tokens).answers[0]
 
 
-def test_requests_of_a_video_are_answered_together_as_each_would_be_alone(model, videos, encoded):
+def test_requests_answered_together_match_each_request_alone(model, videos, encoded):
     requests = [
         request(videos / f"{name}.mp4", text, max_new_tokens=length)
         for text, length in ((QUESTIONS[0], 3), (QUESTIONS[1], 16))
@@ -61,7 +61,7 @@ def test_requests_of_a_video_are_answered_together_as_each_would_be_alone(model,
     assert replies[-1].text != replies[1].text and len({reply.text for reply in replies}) > 2
 
 
-def test_an_answer_ends_before_what_ends_it(model, videos):
+def test_an_answer_ends_before_a_stop_string(model, videos):
     whole = alone(model, request(videos / "a.mp4", QUESTIONS[1], max_new_tokens=16)).text
     end = whole[len(whole) // 2]
     one = request(videos / "a.mp4", QUESTIONS[1], max_new_tokens=16, until=("not in it", end))
@@ -130,13 +130,16 @@ def test_the_options_of_a_request():
     assert not notes
     read(notes=notes, temperature=0.7, num_beams=3)
     (line,) = notes
-    assert line.startswith("task task: answers are greedy") and "temperature=0.7, num_beams=3 has no effect" in line
+    assert (
+        line.startswith("task task: sfllava always decodes greedily")
+        and "temperature=0.7, num_beams=3 has no effect" in line
+    )
     with pytest.raises(SfllavaError, match=r"task task, document 0: max_new_tokens must be .* got 0"):
         read(max_new_tokens=0)
 
 
 class Image:
-    """Stands for one of PIL."""
+    """A stand-in for a PIL image."""
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,7 @@ class Image:
     ],
 )
 def test_what_is_not_one_video_is_refused(visuals, got):
-    with pytest.raises(SfllavaError, match=r"^task t, document 3: .* needed the path of its file, got ") as error:
+    with pytest.raises(SfllavaError, match=r"^task t, document 3: .* needed one path of a video, got ") as error:
         one_video(visuals, "task t, document 3")
     assert str(error.value).endswith(got)
     assert one_video("a.mp4", "") == one_video(["a.mp4"], "") == "a.mp4"
@@ -170,7 +173,7 @@ def test_arguments():
     ("given", "message"),
     [
         ({}, "needed pretrained=PATH"),
-        ({"pretrained": "tiny", "frame": 4}, "there is no frame; known are pretrained, frames, aggregation, device, "),
+        ({"pretrained": "tiny", "frame": 4}, "unknown frame; choose from pretrained, frames, aggregation, device, "),
         ({"pretrained": "tiny", "frames": "many"}, "frames must be a whole number, got 'many'"),
         ({"pretrained": "tiny", "frames": True}, "frames must be a whole number, got True"),
         ({"pretrained": "tiny", "frames": 0}, "frames must be a whole number of at least 1, got 0"),

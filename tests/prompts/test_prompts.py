@@ -86,7 +86,7 @@ def test_a_new_family_is_a_folder_of_templates(tmp_path, monkeypatch):
         pack_prompt("gemma", "choice")
 
 
-def test_a_new_family_needs_no_more_than_its_chat_format(tmp_path, monkeypatch):
+def test_a_new_family_only_needs_its_chat_format(tmp_path, monkeypatch):
     monkeypatch.setattr(prompts, "_TEMPLATES", tmp_path)
     (tmp_path / "gemini").mkdir()
     (tmp_path / "gemini" / "video.txt").write_text("<user><video>\n{request}<model>{reply}")
@@ -108,13 +108,13 @@ def test_subtitles_come_directly_after_the_video(family):
     assert after.lstrip("\n").startswith(block)
 
 
-def test_a_prompt_of_ones_own_may_say_where_subtitles_go():
+def test_a_custom_prompt_may_place_the_subtitles():
     prompt = Prompt("<video>{question}\n({subtitles})", "mine")
     assert prompt.pieces(Question("what?", subtitles="a\nb"))[1] == "what?\n(a\nb)"
     assert prompt.pieces(Question("what?"))[1] == "what?\n()"
 
 
-def test_a_wording_writes_options_in_its_own_way():
+def test_a_wording_may_change_the_format_of_options():
     wording = Wording("{question}\n{options}\nThe best answer is:", option="{label}. {option}")
     prompt = wording.prompt("vicuna", "test")
     after = prompt.pieces(Question("what?", options=("a {label}", "b")))[1]

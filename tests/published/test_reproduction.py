@@ -1,4 +1,4 @@
-"""The paper's numbers beside ours: what is asked for, what a run folder comes to, and the page."""
+"""The paper's numbers next to ours: selection, results of run folders, and the page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAST_8 = "50frms-slowfast-slow_10frms_spatial_1d_max_pool-fast_8x8"
 
 
 def write_run(folder, benchmark, rows, size="7b", **identity):
-    """A run folder as the paper's model would leave it, with rows by setting."""
+    """A run folder as from the paper's model, with rows by setting."""
     folder.mkdir(parents=True)
     model = {
         "shape": sizes_of(size).shape.to_dict(),
@@ -69,7 +69,7 @@ def by_row(results):
 
 
 def test_the_numbers_agree_with_one_another():
-    """The main setting is a row of each ablation too; a slip in one of the tables shows here."""
+    """The main setting is also a row of each ablation, so a typo in one of the tables shows here."""
     seen = {}
     for number in paper_numbers():
         key = (number.run, number.setting.name, number.measure)
@@ -93,7 +93,7 @@ def test_one_run_for_each_model_and_benchmark_with_all_its_settings():
     (one,) = choose_experiments(["34b"], ["fast_grid", "egoschema"])
     assert len(one.numbers) == 7 and {number.table for number in one.numbers} == {"fast_grid"}
     assert {"main", "ablations", "msvd", "fast_grid", "slow_frames", "slow_pooling"} <= set(choices())
-    assert "methods" not in choices()  # it has no numbers of the paper
+    assert "methods" not in choices()  # this ablation is not in the paper
     for wrong, text in (
         (["nextqa", "typo"], "--only typo: choose from main, ablations,"),
         (["fast_grid", "msvd"], "no such"),
@@ -103,7 +103,7 @@ def test_one_run_for_each_model_and_benchmark_with_all_its_settings():
 
 
 def test_multiple_choice_is_by_the_published_rule_over_all_questions(tmp_path):
-    # the published rule reads "because" as b; the strict rule does not. One fails, one names nothing
+    # the published rule parses "because" as b; the strict rule does not. One question fails, one reply is unparsable
     replies = ["B) two", "because", "A) one", None, "?", *["(b)"] * 3, *["B"] * 12]
     write_run(tmp_path / "7b/egoschema", "egoschema", choice_rows(replies, videos=10))
     result = by_row(read_results(tmp_path, []))["main", "", "accuracy", "7b"]
@@ -114,7 +114,7 @@ def test_multiple_choice_is_by_the_published_rule_over_all_questions(tmp_path):
     assert result.inside is (round(100 * wanted.low, 1) <= 47.2)
     assert result.difference == pytest.approx((70 - 47.2, 100 * wanted.low - 47.2, 100 * wanted.high - 47.2))
     assert result.notes == (
-        "egoschema: 20 questions, and the paper's are 500",
+        "egoschema: 20 questions, but 500 in the paper",
         "1 of 20 questions failed and count as wrong, most often: no such video",
     )
 
@@ -124,19 +124,19 @@ def test_a_number_without_a_note_is_comparable(tmp_path):
     result = by_row(read_results(tmp_path, []))["main", "", "accuracy", "7b"]
     assert result.notes == () and result.n == 500 and result.inside is True
     write_report(read_results(tmp_path, []), tmp_path)
-    assert "<b>1</b>comparable without a note" in (tmp_path / "reproduction.html").read_text()
+    assert "<b>1</b>comparable (no note)" in (tmp_path / "reproduction.html").read_text()
 
 
 @pytest.mark.parametrize(
     ("change", "note"),
     [
         ({"prompt": pack_prompt("vicuna", "choice").text}, "the prompt is this package's own wording"),
-        ({"questions": 520}, "20 of 520 questions are not asked yet, and not in the number"),
-        ({"max_new_tokens": 16}, "answers of at most 16 tokens; the published code has 128"),
+        ({"questions": 520}, "20 of 520 questions not asked yet, so not in the number"),
+        ({"max_new_tokens": 16}, "answers of at most 16 tokens; the published code allows 128"),
         ({"read": "logits"}, "option letters read from the logits"),
         (
             {"model": {"shape": sizes_of("34b").shape.to_dict()}},
-            "another language model than the paper's 7b: 60 layers of width 7168",
+            "the language model is not the paper's 7b: it has 60 layers of width 7168",
         ),
         ({"model": {"shape": sizes_of("7b").shape.to_dict(), "dtype": "torch.bfloat16"}}, "weights in bfloat16"),
         (
@@ -145,13 +145,13 @@ def test_a_number_without_a_note_is_comparable(tmp_path):
         ),
     ],
 )
-def test_what_was_done_otherwise_is_a_note(tmp_path, change, note):
+def test_differences_from_the_paper_are_notes(tmp_path, change, note):
     write_run(tmp_path / "7b/egoschema", "egoschema", choice_rows(["B", "A"] * 250), **change)
     notes = by_row(read_results(tmp_path, []))["main", "", "accuracy", "7b"].notes
     assert any(note in one for one in notes), notes
 
 
-def test_what_the_paper_had_no_memory_for_is_measured_and_said(tmp_path):
+def test_a_setting_that_ran_out_of_memory_in_the_paper_is_measured(tmp_path):
     rows = [*choice_rows(["B"] * 10), *choice_rows(["B"] * 10, FAST_8)]
     write_run(tmp_path / "34b/egoschema", "egoschema", rows, size="34b")
     result = by_row(read_results(tmp_path, []))["fast_grid", "fast 8x8", "accuracy", "34b"]
@@ -167,20 +167,20 @@ def test_a_judge_gives_the_five_scores_of_vcgbench(tmp_path, server):
     run = write_run(tmp_path / "7b/vcgbench", "vcgbench", rows)
     before = by_row(read_results(tmp_path, []))
     assert {r.state for r in before.values()} == {"not judged"} and len(before) == 6
-    assert all(r.notes[0] == "no judge was asked" for r in before.values())
+    assert all(r.notes[0] == "no judge was selected" for r in before.values())
     judge(run, quick(), progress=False)
     found = by_row(read_results(tmp_path, []))
-    # 4.8 where the reference is in the answer, 0.3 where not, 0 where there is none; 2.55 for half a pair
+    # 4.8 if the answer contains the reference, 0.3 if not, 0 without an answer; 2.55 for half a pair
     means = {"CI": 4.8 * 6 / 7, "DO": 4.8 * 6 / 7, "CU": 4.8 * 6 / 7, "TU": 0.3, "CO": 2.55}
     means["average"] = sum(means.values()) / 5
     for name, mean in means.items():
         result = found["main", "", name, "7b"]
         assert result.ours == pytest.approx(mean) and result.low <= mean <= result.high
         assert "the judge is judge-2026-01-01; the paper's, gpt-3.5-turbo-0125, is retired" in result.notes
-        assert "the judge is asked in this package's own wording" in result.notes
+        assert "the judge's prompt is this package's own wording" in result.notes
     assert found["main", "", "CI", "7b"].failed == 1 and found["main", "", "CI", "7b"].n == 7
-    # the published evaluation cuts scores to whole numbers and leaves out what failed
-    assert any(note.startswith("4.00 with scores cut") for note in found["main", "", "CI", "7b"].notes)
+    # the published evaluation truncates scores to whole numbers and leaves out failures
+    assert any(note.startswith("4.00 with scores truncated") for note in found["main", "", "CI", "7b"].notes)
 
 
 def test_two_judges_are_two_rows_and_one_can_be_chosen(tmp_path, server):
@@ -206,7 +206,7 @@ def test_the_page_escapes_and_loads_nothing(tmp_path):
     page = path.read_text()
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#x27;x&#x27;" in page
     assert "src=" not in page and "http" not in page and "@import" not in page and "prefers-color-scheme: dark" in page
-    assert ">47.2</td>" in page and "The paper gives its numbers without intervals" in page
+    assert ">47.2</td>" in page and "The paper reports no intervals" in page
     table = pd.read_csv(path.with_suffix(".csv"))
     assert list(table["paper"]) == [47.2] and list(table["table"]) == ["main"]
     assert list(table["ours"]) == [50.0] and len(to_frame(results.results)) == 1
@@ -218,7 +218,7 @@ def test_the_page_escapes_and_loads_nothing(tmp_path):
     ]
 
 
-def test_a_model_is_gone_before_the_next_is_loaded(tmp_path, videos):
+def test_a_model_is_freed_before_the_next_is_loaded(tmp_path, videos):
     root = tmp_path / "root"
     (root / "multiple_choice_qa/EgoSchema").mkdir(parents=True)
     (root / "multiple_choice_qa/EgoSchema.csv").write_text("video_name,question,answer,a0,a1\na,q,x,x,y\n")

@@ -44,7 +44,7 @@ def tiny():
 
 @pytest.fixture
 def questions(tmp_path):
-    """A user's file with bounds: four clips of one video, one of them outside it, and one that ends after its video."""
+    """A user's file with bounds: four clips of one video, one of them outside the video, and one that ends after it."""
     with (tmp_path / "mine.csv").open("w", newline="") as file:
         write = csv.writer(file)
         write.writerow(["question_id", "video_name", "question", "answer", "a0", "a1", "start", "end", "subtitles"])
@@ -72,7 +72,7 @@ def test_frames_are_those_of_the_clip(shared, tiny, questions, decoded, tmp_path
     benchmark = load_benchmark("choice", questions, shared / "clips")
     evaluate(tiny, benchmark, [SMALL, Setting(4, SMALL.aggregation, "four")], tmp_path / "run", max_new_tokens=2,
              progress=False)  # fmt: skip
-    assert len(decoded) == 5  # all but the clip outside its video
+    assert len(decoded) == 5  # all clips except the one outside its video
     seen = []
     for key, (name, start, end) in BOUNDS.items():
         if key == "c4":
@@ -84,7 +84,7 @@ def test_frames_are_those_of_the_clip(shared, tiny, questions, decoded, tmp_path
         assert video.pts_seconds.min() >= (start or 0) - half
         assert video.pts_seconds.max() <= min(end or 99, SECONDS[name]) + half
         seen.append(video.frames)
-    # the middle of the first clip is not that of the whole video: the pixels differ, too
+    # the middle of the first clip is not the middle of the whole video, so the pixels differ too
     assert not any(np.array_equal(seen[0], other) for other in seen[1:])
     rows = {(row["id"], row["setting"]): row for row in read_rows(tmp_path / "run")}
     assert len(rows) == 12 and {row["frames"] for row in rows.values() if not row["error"]} == {4, 8}
@@ -93,13 +93,13 @@ def test_frames_are_those_of_the_clip(shared, tiny, questions, decoded, tmp_path
     assert rows["c1", SMALL.name]["clip"] == {"start": 5.0, "end": 9.0} and "clip" not in rows["c6", SMALL.name]
 
 
-def test_from_the_command_line_a_clip_outside_its_video_fails_alone(shared, questions, tmp_path):
+def test_on_the_command_line_only_the_clip_outside_its_video_fails(shared, questions, tmp_path):
     where = ("choice", "--questions", questions, "--videos", shared / "clips")
     checked = sfllava("check", *where)
     assert checked.returncode == 1 and "found and readable 3, missing 0" in checked.stdout
     outside = f"outside: {RAFT}: the clip from 40 s to 50 s is outside the video, which has 25.0667 s (1 questions)"
     assert outside in checked.stdout
-    assert "clips that end after their video, and are cut there: 1" in checked.stdout
+    assert "truncated: 1 clips that end after their video" in checked.stdout
     options = ("--model", "tiny", "--frames", 8, "--aggregation", SMALL.aggregation, "--max-new-tokens", 2)
     done = sfllava("evaluate", *where, *options, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
@@ -126,9 +126,7 @@ too short to be seen
 """
 
 
-def test_the_prompt_has_the_subtitles_that_cover_sampled_frames(
-    shared, tiny, questions, decoded, tmp_path, monkeypatch
-):
+def test_the_prompt_has_the_subtitles_of_the_sampled_frames(shared, tiny, questions, decoded, tmp_path, monkeypatch):
     subtitles = tmp_path / "subtitles"
     subtitles.mkdir()
     (subtitles / f"{RAFT}.srt").write_text(SRT)
@@ -158,15 +156,15 @@ def test_the_prompt_has_the_subtitles_that_cover_sampled_frames(
     assert covered == ["we paddle {hard}", "the river bends"] and len(seconds) == 8
     rows = {row["id"]: row for row in read_rows(tmp_path / "run")}
     assert rows["c1"]["subtitles"] == 2 and rows["c2"]["subtitles"] == 1 and "subtitle_error" not in rows["c1"]
-    # without subtitles the question is asked all the same, and the row says why
-    assert f"{GYM}.srt: no such subtitles in {subtitles}" in rows["c5"]["subtitle_error"]
+    # a question whose subtitles are missing is asked without them, and its row has the reason
+    assert f"{GYM}.srt: no such subtitle file in {subtitles}" in rows["c5"]["subtitle_error"]
     assert f"{PANDA}.srt: has no subtitles" in rows["c6"]["subtitle_error"]
     assert all(rows[key]["prediction"] is not None and not rows[key]["error"] for key in ("c5", "c6"))
     found = check(benchmark, progress=False)
     assert "subtitles  2 of 3 files" in str(found) and f"unreadable subtitles: {subtitles}/{PANDA}.srt" in str(found)
 
 
-def test_a_run_says_which_questions_are_flawed(shared, tiny, tmp_path):
+def test_a_run_lists_flawed_questions(shared, tiny, tmp_path):
     header = "video_id,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n"
     rows = "".join(f"{PANDA},9,4,4,what is {i},{answer},{i},CW,a,b,c,d,e\n" for i, answer in enumerate(("a", "six")))
     (tmp_path / "test.csv").write_text(header + rows)

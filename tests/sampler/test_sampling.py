@@ -71,7 +71,7 @@ def test_each_of_several_samples_needs_a_frame(frames, videos):
     ("rule", "total", "frames", "wanted"),
     [  # by hand
         ("lmms-eval", 10, 4, [0, 3, 6, 9]),
-        ("lmms-eval", 11, 4, [0, 3, 6, 10]),  # 10/3 = 3.33, 6.67, truncated
+        ("lmms-eval", 11, 4, [0, 3, 6, 10]),  # 10/3 = 3.33, 6.67, rounded down
         ("lmms-eval", 2, 4, [0, 0, 0, 1]),  # a short video repeats frames
         ("vlmevalkit", 10, 4, [2, 4, 6, 8]),
         ("vlmevalkit", 3, 5, [0, 1, 1, 2, 2]),
@@ -79,7 +79,7 @@ def test_each_of_several_samples_needs_a_frame(frames, videos):
         ("mvbench", 10, 4, [1, 3, 5, 8]),  # segments of 2.25: starts 0 2 4 7, half a segment 1.125
     ],
 )
-def test_frame_rules_by_hand(rule, total, frames, wanted):
+def test_frame_rules_computed_by_hand(rule, total, frames, wanted):
     assert Sample(frames, rule).indices(total).tolist() == wanted
     assert Sample(frames, rule).count(total) == len(wanted)
 
@@ -93,7 +93,7 @@ def test_every_rule_gives_frames_of_the_video_in_order(rule):
             assert (np.diff(found) >= 0).all()
 
 
-def test_frames_per_second_up_to_a_number():
+def test_frames_per_second_up_to_a_maximum():
     assert Sample(64, "fps:1").indices(100, 29.97).tolist() == [0, 30, 60, 90]
     assert Sample(64, "fps:2").indices(100, 29.97).tolist() == [0, 15, 30, 45, 60, 75, 90]
     assert Sample(3, "fps:1").indices(100, 29.97).tolist() == [0, 49, 99]  # four are too many
@@ -126,7 +126,7 @@ def test_clips_become_frames_by_the_frame_rate():
     assert clip_range(100, 10.0, None) == clip_range(100, None, Clip(fps=3.0)) == (0, 99)
     assert clip_range(100, 10.0, Clip(2.0, 4.0)) == (20, 40)
     assert clip_range(100, 10.0, Clip(end=4.0)) == (0, 40)
-    assert clip_range(100, 10.0, Clip(9.0, 30.0)) == (90, 99)  # past the end is the end
+    assert clip_range(100, 10.0, Clip(9.0, 30.0)) == (90, 99)  # an end after the video is its end
     assert clip_range(100, None, Clip(2.0, 4.0, fps=3.0)) == (6, 12)  # a folder of images
     with pytest.raises(SfllavaError, match="clip from 30 s to 31 s is outside the video, which has 10 s"):
         clip_range(100, 10.0, Clip(30.0, 31.0))
@@ -136,8 +136,8 @@ def test_clips_become_frames_by_the_frame_rate():
 
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])
 @pytest.mark.parametrize("rule", ["published", "lmms-eval", "fps:4"])
-def test_the_frames_of_a_clip_lie_inside_it(rule, decoder, videos):
-    whole = read_video(videos / "a.mp4", Sample(20, "lmms-eval"))  # all 20 frames at 8 a second
+def test_the_frames_of_a_clip_are_inside_it(rule, decoder, videos):
+    whole = read_video(videos / "a.mp4", Sample(20, "lmms-eval"))  # all 20 frames at 8 fps
     clip = Clip(0.5, 1.5)
     samples = [Sample(3, rule), Sample(5, rule)]
     video = read_video(videos / "a.mp4", samples, decoder=decoder, clip=clip)

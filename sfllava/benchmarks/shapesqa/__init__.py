@@ -50,8 +50,8 @@ def write_shapesqa(folder: str | Path, videos: int = 40, seed: int = 0, split: s
     """Render videos, and write their questions as open-ended and as multiple-choice questions.
 
     The same arguments give the same videos and questions. Each video has two or three questions of each kind (detail
-    and moment). Right answers are distributed evenly: a guess is right in 20 to 25 % of cases. When each moment
-    question has its answer is written too, in the format of NExT-GQA's `gsub_{val,test}.json`.
+    and moment). Right answers are distributed evenly: a guess is right in 20 to 25 % of cases. The spans that
+    show the answer to each moment question are also written, in the format of NExT-GQA's `gsub_{val,test}.json`.
 
     Args:
         folder: where to write videos/, shapesqa_open.csv, shapesqa_choice.csv and shapesqa_spans.json.
@@ -97,7 +97,7 @@ def write_shapesqa(folder: str | Path, videos: int = 40, seed: int = 0, split: s
 
 
 def _spans_of(question: SceneQuestion, script: _Script) -> list[list[float]]:
-    """Return start and end, in seconds, of each flash that a moment question is about: all, for the count of them."""
+    """Return start and end, in seconds, of the flash that a moment question is about, or of all if it counts them."""
     flashes = script.scene.flashes
     asked = [flashes.index(question.answer)] if question.answer in flashes else range(len(flashes))
     return [[script.starts[k] / FPS, (script.starts[k] + FLASH) / FPS] for k in asked]

@@ -1,4 +1,4 @@
-"""What a reproduction would cost: hours and memory of a device, requests and dollars of a judge."""
+"""Estimate the cost of a reproduction: hours and memory of a device, requests and dollars of a judge."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from sfllava.runs.verdicts import rubrics_of
 from sfllava.types import Question
 
 _PREDICTION = "x" * 4 * NEW_TOKENS
-"""Stands for an answer of the greatest length: English has about four characters for each token."""
+"""A stand-in for an answer of maximum length: English has about four characters per token."""
 _TYPICAL = Question("x" * 50, answer="x" * 20, type="generic")
-"""Stands for a question of a file that is missing."""
+"""A stand-in for a question of a missing file."""
 _VERDICTS_PER_QUESTION = 2
-"""Of VCGBench: for each video four generic questions with three verdicts each, a temporal one with one, and two of a
-pair with one together."""
+"""For VCGBench, the average over a video's four generic questions with three verdicts each, one temporal question with
+one verdict, and a pair of questions with one verdict together."""
 
 
 @dataclass(frozen=True)
 class JudgingEstimate:
-    """The requests of judging a run, at most, with prompt and reply tokens and US dollars where they are known."""
+    """The maximum requests to judge a run, with prompt and reply tokens and US dollars if they are known."""
 
     requests: int
     tokens: tuple[int, int] | None = None
@@ -39,12 +39,12 @@ class JudgingEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one run would take, in addition to what is done already.
+    """The estimated cost of the remaining work of a run.
 
     Attributes:
         run: The run.
-        plan: Its hours and memory, for all answers; None without measurements of a device.
-        judging: None where no judge is needed.
+        plan: Its hours and memory for all answers; None without measurements of a device.
+        judging: The cost of judging; None if no judge is needed.
     """
 
     run: PlannedRun
@@ -53,7 +53,7 @@ class Estimate:
 
     @property
     def hours(self) -> float:
-        """Device hours of the answers that are not there yet."""
+        """Device hours of the remaining answers."""
         done = min(1.0, self.run.done / self.run.answers) if self.run.answers else 0.0
         return self.plan.device_hours * (1 - done) if self.plan else 0.0
 
@@ -65,14 +65,14 @@ class Estimate:
         source = source if run.benchmark else " (the published number)"
         settings = f"{len(run.settings)} setting{'s' * (len(run.settings) > 1)}"
         asked = f"{run.question_count:,} questions{source} x {settings} = {run.answers:,} answers"
-        found = [f"{run.name}: {asked}" + (f", {run.done:,} of them there" if run.done else "")]
+        found = [f"{run.name}: {asked}" + (f", {run.done:,} of them done" if run.done else "")]
         if run.problem:
             found.append(f"MISSING  {run.problem}")
         if run.missing_videos and not run.problem:
             names = ", ".join(run.missing_videos[:3]) + ("..." if len(run.missing_videos) > 3 else "")
             found.append(f"MISSING  {len(run.missing_videos):,} videos, whose questions would fail: {names}")
         if run.earlier:
-            found.append(f"settings {len(run.earlier)} of them are in the folder from an earlier call")
+            found.append(f"settings {len(run.earlier)} of them are from an earlier call")
         found += [f"device   {text}" for text in ([_describe(self.plan, self.hours)] if self.plan else [])]
         found += [f"judge    {_describe_judging(self.judging)}"] if self.judging else []
         return found
@@ -80,7 +80,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ReproductionPlan:
-    """All runs, and what they would take together; it prints as a list."""
+    """All runs and their total cost; `str` lists them."""
 
     estimates: tuple[Estimate, ...]
     models: Mapping[str, str]
@@ -89,7 +89,7 @@ class ReproductionPlan:
 
     @property
     def problems(self) -> list[str]:
-        """Why runs cannot start"""
+        """Why some runs cannot start."""
         return [f"{one.run.name}: {one.run.problem}" for one in self.estimates if one.run.problem]
 
     def __str__(self) -> str:
@@ -105,7 +105,7 @@ class ReproductionPlan:
 
     def _total(self) -> str:
         answers = sum(one.run.answers - one.run.done for one in self.estimates)
-        parts = [f"{answers:,} answers to give"]
+        parts = [f"{answers:,} answers to generate"]
         if self.device:
             peak = max((setting.peak_bytes for one in self.estimates for setting in _fitting(one.plan)), default=0)
             unit = "GPU-hours" if self.device.kind == "cuda" else "hours"
@@ -129,16 +129,16 @@ def estimate_runs(
     new_tokens: int | None = None,
     notes: Sequence[str] = (),
 ) -> ReproductionPlan:
-    """Estimate what planned runs would take.
+    """Estimate the cost of planned runs.
 
     Args:
         runs: The runs.
-        models: Model size -> the checkpoint, as given.
+        models: Model size -> the checkpoint, as the user gave it.
         sizes: Model size -> the sizes of the checkpoint.
-        device: Measurements of the device; None leaves hours and memory out.
-        judge: Who judges; None counts the requests alone.
+        device: Measurements of the device; None leaves out hours and memory.
+        judge: The judge; None only counts the requests.
         rubrics: As in `judge`.
-        new_tokens: The expected length of an answer; None for the most, 128.
+        new_tokens: The expected length of an answer; None for the maximum, 128.
         notes: Lines to print after the plan.
     """
     found = []
@@ -154,7 +154,7 @@ def estimate_runs(
 
 
 def _estimate_judging(run: PlannedRun, judge: Judge | None, rubrics: str | Path | None) -> JudgingEstimate:
-    if judge and run.done and run.done >= run.answers:  # all predictions are known, and perhaps some verdicts
+    if judge and run.done and run.done >= run.answers:  # all predictions exist, and perhaps some verdicts
         exact = plan_judging(run.folder, judge, rubrics=rubrics)
         return JudgingEstimate(exact.requests, exact.tokens, exact.cost)
     if run.benchmark:

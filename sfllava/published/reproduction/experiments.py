@@ -1,4 +1,4 @@
-"""Which of the paper's numbers to measure, and the runs that measure them: one for each model and benchmark."""
+"""Select numbers of the paper, and the runs that measure them: one for each model and benchmark."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ABLATIONS = "ablations"
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run: a model on a benchmark, at the settings of all tables together, which share its work.
+    """One run: a model on a benchmark, at the settings of all selected tables.
 
     Attributes:
         size: The model, a name in `paper.SIZES`.
         benchmark: The name of the benchmark.
-        numbers: The paper's numbers that it measures.
+        numbers: The numbers of the paper that the run measures.
     """
 
     size: str
@@ -28,33 +28,34 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """Its name, which is also its folder below that of the reproduction."""
+        """Its name, which is also its folder inside the folder of the reproduction."""
         return self.numbers[0].run
 
     @property
     def settings(self) -> list[Setting]:
-        """Its settings, each once."""
+        """Its settings, without duplicates."""
         return list({number.setting.name: number.setting for number in self.numbers}.values())
 
 
 def choices() -> list[str]:
-    """Return what can be asked for alone: main, ablations, a benchmark, or an ablation."""
+    """Return the names that --only accepts: main, ablations, the benchmarks and the ablations."""
     return [MAIN_TABLE, ABLATIONS, *benchmarks(), *(table for table in tables() if table != MAIN_TABLE)]
 
 
 def choose_experiments(sizes: Iterable[str] = SIZES, only: Sequence[str] = ()) -> list[Experiment]:
-    """Choose numbers of the paper, and group them by run.
+    """Select numbers of the paper, and group them by run.
 
     Args:
         sizes: The models, names in `paper.SIZES`.
-        only: Names in `choices()`. Tables (main, ablations, an ablation) keep the numbers in any of these tables,
-            benchmarks those on any of these benchmarks; both together keep what is in both. Empty keeps everything.
+        only: Names in `choices()`. Names of tables (main, ablations, an ablation) select the numbers in these tables,
+            names of benchmarks the numbers on these benchmarks; both together select their intersection. Empty selects
+            everything.
 
     Returns:
         The runs, model by model.
 
     Raises:
-        SfllavaError: A name is unknown, or nothing is left.
+        SfllavaError: A name is unknown, or no number is selected.
     """
     if unknown := [name for name in only if name not in choices()]:
         raise SfllavaError(f"--only {unknown[0]}: choose from {', '.join(choices())}")

@@ -1,4 +1,4 @@
-"""Why a number of ours is not comparable with the paper's: other questions, model, prompt or judge."""
+"""Notes on why our number is not comparable with the paper's: different questions, model, prompt or judge."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from sfllava.published.reproduction.paper import JUDGE
 from sfllava.published.reproduction.plan import NEW_TOKENS
 
 _DTYPE = "torch.float16"
-"""Of the published code, on a GPU"""
+"""The dtype of the published code on a GPU"""
 _LAYERS = ("count", "width", "inner", "heads", "kv_heads")
 
 
 def run_notes(identity: Row, spec: Spec, size: str) -> list[str]:
-    """Say what a run does differently from the paper.
+    """Return notes on the differences between a run and the paper.
 
     Args:
         identity: The identity in its run.json.
         spec: Its benchmark.
-        size: The model that it stands for.
+        size: The paper's model that it reproduces.
     """
     return [
         *_question_notes(identity, spec),
@@ -38,7 +38,7 @@ def _question_notes(identity: Row, spec: Spec) -> list[str]:
     asked, published = identity["questions"], spec.question_count
     if published is None or asked == published:
         return []
-    return [f"{spec.name}: {asked:,} questions, and the paper's are {published:,}"]
+    return [f"{spec.name}: {asked:,} questions, but {published:,} in the paper"]
 
 
 def _model_notes(model: Row, size: str) -> list[str]:
@@ -47,13 +47,13 @@ def _model_notes(model: Row, size: str) -> list[str]:
     for part, name in (("language", "language model"), ("vision", "vision tower")):
         if _sizes(shape, part) != _sizes(wanted, part):
             ours, theirs = (_describe(one.get(part) or {}) for one in (shape, wanted))
-            notes.append(f"another {name} than the paper's {size}: {ours}, and the paper's has {theirs}")
+            notes.append(f"the {name} is not the paper's {size}: it has {ours}, the paper's has {theirs}")
     if (dtype := model.get("dtype")) not in (None, _DTYPE):
-        notes.append(f"weights in {str(dtype).removeprefix('torch.')}; the published code has float16")
+        notes.append(f"weights in {str(dtype).removeprefix('torch.')}; the published code uses float16")
     rope = model.get("rope") or {}
     if "rope" in model and (rope.get("type"), rope.get("factor")) != ("dynamic", 2.0):
         notes.append(
-            f"RoPE is {rope.get('type')}, factor {rope.get('factor')}; the published code has dynamic, factor 2"
+            f"RoPE is {rope.get('type')}, factor {rope.get('factor')}; the published code uses dynamic, factor 2"
         )
     return notes
 
@@ -74,7 +74,7 @@ def _paper_shape(size: str) -> Row:
 def _asking_notes(identity: Row) -> list[str]:
     notes = ["the prompt is this package's own wording"] if identity.get("prompt") in _own_prompts() else []
     if (length := identity.get("max_new_tokens", NEW_TOKENS)) != NEW_TOKENS:
-        notes.append(f"answers of at most {length} tokens; the published code has {NEW_TOKENS}")
+        notes.append(f"answers of at most {length} tokens; the published code allows {NEW_TOKENS}")
     if identity.get("read") == "logits":
         notes.append("option letters read from the logits; the published code generates an answer")
     return notes
@@ -86,22 +86,22 @@ def _own_prompts() -> frozenset[str]:
 
 
 def judge_notes(identity: Row, rubric: str) -> list[str]:
-    """Say how a judge differs from the paper's.
+    """Return notes on the differences between a judge and the paper's.
 
     Args:
         identity: The judge's identity in verdicts-NAME.json.
-        rubric: The rubric of the verdicts; empty for all.
+        rubric: The rubric of the verdicts; empty for all rubrics.
     """
     notes = []
     kind, model = identity.get("judge"), identity.get("model")
     if not model:
-        return [f"no model judged, but the rule {kind}; the paper's judge, {JUDGE}, is retired"]
+        return [f"the judge is the rule {kind}, not a model; the paper's judge, {JUDGE}, is retired"]
     if model != JUDGE:
         notes.append(f"the judge is {model}; the paper's, {JUDGE}, is retired")
     digests = identity.get("rubrics_sha256") or {}
     used = {rubric: digests.get(rubric)} if rubric in digests else digests
     if any(digest == _rubric_digest(name) for name, digest in used.items()):
-        notes.append("the judge is asked in this package's own wording")
+        notes.append("the judge's prompt is this package's own wording")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""The report as one HTML page: every text is escaped here, and nothing is loaded from elsewhere."""
+"""The report as a single HTML page. Every text is escaped here, and the page loads no other files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sfllava.published.reproduction.paper import MAIN_TABLE, PAPER
 from sfllava.published.reproduction.results import Result, Results, RunRecord, count_results
 
 SAMPLING = (
-    "Intervals are 95 % and ours alone: they have the sampling error of our questions, clustered by video. The paper "
-    "gives its numbers without intervals, so a difference has the paper's own error in addition."
+    "The 95 % intervals are only for our numbers: they cover the sampling error of our questions, clustered by video. "
+    "The paper reports no intervals, so each difference also contains the paper's own error."
 )
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --soft: #5d646c; --line: #dfe3e8; --back: #ffffff; --band: #f5f7f9;
@@ -50,7 +50,7 @@ def make_page(results: Results, version: str) -> str:
     """Return the report.
 
     Args:
-        results: What was measured.
+        results: The results.
         version: The version of the package, for the last line.
     """
     notes = list(dict.fromkeys(note for result in results.results for note in result.notes))
@@ -73,7 +73,7 @@ def make_page(results: Results, version: str) -> str:
 
 
 def summary_lines(results: Results) -> list[str]:
-    """Return what a reproduction came to, as sentences."""
+    """Return a summary of a reproduction as sentences."""
     counts = count_results(results.distinct())
     asked = sum(counts[state] for state in ("measured", "not judged", "not run"))
     lines = [
@@ -82,11 +82,11 @@ def summary_lines(results: Results) -> list[str]:
     ]
     if counts["compared"]:
         lines.append(
-            f"The paper's number lies in our 95 % interval in {counts['inside']} of {counts['compared']} cases; "
-            f"{counts['comparable']} of them are comparable without a note."
+            f"The paper's number is in our 95 % interval in {counts['inside']} of {counts['compared']} cases; "
+            f"{counts['comparable']} of these cases have no note, so they are comparable."
         )
     if results.not_asked:
-        lines.append(f"{results.not_asked} further numbers of the paper were not asked for.")
+        lines.append(f"{results.not_asked} other numbers of the paper were not selected.")
     return lines
 
 
@@ -95,7 +95,7 @@ def _summary(results: Results) -> str:
     shown = [
         (counts["measured"], "measured"),
         (f"{counts['inside']} of {counts['compared']}", "have the paper's number in our interval"),
-        (counts["comparable"], "comparable without a note"),
+        (counts["comparable"], "comparable (no note)"),
         (counts["not judged"], "not judged"),
         (counts["not run"], "not run"),
     ]
@@ -107,7 +107,7 @@ def _summary(results: Results) -> str:
 
 def _section(table: str, results: Sequence[Result], notes: Sequence[str]) -> str:
     if table == MAIN_TABLE:
-        title, text = "Main table", "50 frames, ten Slow frames of 12x24 tokens, and 4x4 Fast tokens for each frame."
+        title, text = "Main table", "50 frames: ten Slow frames of 12x24 tokens, and 4x4 Fast tokens per frame."
     else:
         title, text = f"Ablation {table.replace('_', ' ')}", load_ablation(table).question
     judged = any(result.judge for result in results)
@@ -164,7 +164,7 @@ def format_interval(percent: bool, *numbers: float | None) -> str:
 
 
 def format_difference(result: Result) -> str:
-    """Return the difference with its interval and its sign; empty if there is none."""
+    """Return the signed difference with its interval; empty if there is none."""
     if result.difference is None:
         return ""
     one, low, high = (f"{x:+.{1 if result.number.percent else 2}f}" for x in result.difference)
@@ -172,7 +172,7 @@ def format_difference(result: Result) -> str:
 
 
 def _range(results: Iterable[Result]) -> tuple[float, float]:
-    """Return round ends of an axis that has all numbers of one kind."""
+    """Return round limits of an axis that covers all numbers of one kind."""
     kept = list(results)
     known = [x for r in kept for x in (r.low, r.high, r.number.value) if x is not None]
     step, top = (10.0, 100.0) if all(r.number.percent for r in kept) else (0.5, 5.0)
@@ -182,7 +182,7 @@ def _range(results: Iterable[Result]) -> tuple[float, float]:
 
 
 def _range_text(results: Sequence[Result], ranges: dict[bool, tuple[float, float]]) -> str:
-    """Return the ends of the axes of a section, for the kinds of numbers that it has."""
+    """Return the limits of the axes of a section, for the kinds of numbers in it."""
     kinds = [percent for percent in (True, False) if any(r.number.percent == percent for r in results)]
     texts = [f"{ranges[kind][0]:g} to {ranges[kind][1]:g}{' %' if kind else ''}" for kind in kinds]
     return "<br>scores ".join(texts)
@@ -226,7 +226,7 @@ def _notes(notes: Sequence[str]) -> str:
     if not notes:
         return ""
     items = "".join(f'<li id="note-{i}">{escape(note)}</li>' for i, note in enumerate(notes, 1))
-    why = "Why a number is not comparable with the paper's, or why there is none."
+    why = "Why our number is not comparable with the paper's, or why it is missing."
     return f'<h2>Notes</h2><p class="soft">{why}</p><ol class="notes">{items}</ol>'
 
 
@@ -245,7 +245,7 @@ def _runs(runs: Sequence[RunRecord]) -> str:
             run.session.get("prompt_source") or "", ", ".join(run.judges) or "none", software,
         ]  # fmt: skip
         rows.append("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>")
-    heads = ("run", "checkpoint", "computed in", "questions", "settings", "prompt", "judges", "software")
+    heads = ("run", "checkpoint", "dtype and device", "questions", "settings", "prompt", "judges", "software")
     head = "".join(f"<th>{name}</th>" for name in heads)
     return (
         f'<h2>Runs</h2><div class="scroll"><table class="runs"><thead><tr>{head}</tr></thead>'

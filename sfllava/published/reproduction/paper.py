@@ -1,4 +1,4 @@
-"""The paper's numbers (arXiv 2407.15841): its main table is here, those of its ablations are in ablations/."""
+"""The numbers of the paper (arXiv 2407.15841): the main table is here, those of the ablations are in ablations/."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sfllava.types import SfllavaError
 
 PAPER = "SlowFast-LLaVA (arXiv 2407.15841)"
 JUDGE = "gpt-3.5-turbo-0125"
-"""The judge of its open-ended answers; it is retired."""
+"""The judge of open-ended answers in the paper; it is retired."""
 SIZES = ("7b", "34b")
-"""LLaVA-NeXT with Vicuna 7B and with Nous-Hermes-2-Yi 34B; the names are those of `models.known.KNOWN`."""
+"""LLaVA-NeXT with Vicuna 7B and with Nous-Hermes-2-Yi 34B, by their names in `models.known.KNOWN`."""
 MAIN_TABLE = "main"
 SCORES = ("CI", "DO", "CU", "TU", "CO", "average")
 """VCGBench: correctness, detail, context, temporal understanding, consistency, and their mean."""
@@ -47,16 +47,16 @@ MAIN: dict[str, dict[str, dict[str, float]]] = {
 
 @dataclass(frozen=True)
 class PaperNumber:
-    """One number of the paper, and the setting that it was measured at.
+    """One number of the paper and the setting that it was measured at.
 
     Attributes:
         table: "main", or the name of an ablation.
         benchmark: The name of the benchmark.
         size: The model, a name in `SIZES`.
-        label: The row of an ablation; empty in the main table.
-        setting: Frames and aggregation, under the name that they have in a run.
+        label: The row in an ablation; empty in the main table.
+        setting: Frames and aggregation, with their name in a run.
         measure: "accuracy" (percent), "score" (0 to 5), or one of `SCORES` (0 to 5).
-        value: The number; None where the paper ran out of memory.
+        value: The number; None if the paper reports out of memory.
     """
 
     table: str
@@ -69,23 +69,23 @@ class PaperNumber:
 
     @property
     def run(self) -> str:
-        """The run that measures it, which is also its folder."""
+        """The name of the run that measures it, which is also its folder."""
         return f"{self.size}/{self.benchmark}"
 
     @property
     def percent(self) -> bool:
-        """Whether it is a percentage and not a score from 0 to 5."""
+        """Whether it is a percentage rather than a score from 0 to 5."""
         return self.measure == "accuracy"
 
     @property
     def decimals(self) -> int:
-        """The decimals that the paper gives."""
+        """The number of decimals in the paper."""
         return 2 if self.measure in SCORES else 1
 
 
 @lru_cache(maxsize=1)
 def paper_numbers() -> tuple[PaperNumber, ...]:
-    """Return all numbers of the paper: the main table, then each ablation that has some in its PAPER."""
+    """Return all numbers of the paper: the main table, then each ablation with a PAPER."""
     main = [
         PaperNumber(MAIN_TABLE, benchmark, size, "", Setting(), measure, value)
         for size, benchmarks in MAIN.items()
@@ -107,19 +107,19 @@ def _ablation_numbers(name: str) -> list[PaperNumber]:
             for label, row in ablation.paper.items():
                 known = {key.lower(): value for key, value in row.get(benchmark, {}).items()}
                 if label not in settings:
-                    raise SfllavaError(f"ablation {name}: PAPER has {label!r}, which is none of its settings")
+                    raise SfllavaError(f"ablation {name}: PAPER has {label!r}, which is not one of its settings")
                 if size in known:
-                    # under its own name instead of the ablation's, so that tables share it
+                    # without the ablation's label, so that tables share the setting
                     setting = replace(settings[label], label="")
                     found.append(PaperNumber(name, benchmark, size, label, setting, "accuracy", known[size]))
     return found
 
 
 def tables() -> tuple[str, ...]:
-    """Return the names of the paper's tables: main, and the ablations with numbers."""
+    """Return the names of the paper's tables: main, and the ablations that have numbers."""
     return tuple(dict.fromkeys(number.table for number in paper_numbers()))
 
 
 def benchmarks() -> tuple[str, ...]:
-    """Return the names of the benchmarks that the paper has numbers on."""
+    """Return the names of the benchmarks in the paper."""
     return tuple(dict.fromkeys(number.benchmark for number in paper_numbers()))

@@ -1,4 +1,4 @@
-"""What each run of a reproduction needs, and what is there: questions, videos, prompts, earlier rows."""
+"""Check what each run of a reproduction needs: questions, videos, prompts, rows of earlier calls."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
 NEW_TOKENS = 128
-"""The length of answers in the published code."""
+"""The maximum length of an answer in the published code."""
 JUDGE_WORDINGS = "judge"
-"""The folder of a prompt pack that has the judge's wordings."""
+"""The folder in a prompt pack with the wordings of the judge."""
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run, and what is there for it.
+    """One run, and the files that exist for it.
 
     Attributes:
-        experiment: What it measures.
+        experiment: The numbers that it measures.
         folder: Its run folder.
-        benchmark: The benchmark, with the questions that are asked; None if it is missing.
-        missing_videos: The names of videos that have no file.
-        prompt: An exact wording; None for the package's own.
-        earlier: Settings that the folder has from an earlier call which asked for more tables. A run keeps its
-            settings, so they are finished too.
-        done: Answers that the folder has already.
+        benchmark: The benchmark with the questions to ask; None if it is missing.
+        missing_videos: The names of videos without a file.
+        prompt: The published wording; None for the package's own.
+        earlier: Settings in the folder from an earlier call that selected more tables. A run keeps its settings, so
+            they are finished too.
+        done: Number of answers that the folder already has.
         problem: Why it cannot run; empty if it can.
     """
 
@@ -61,17 +61,17 @@ class PlannedRun:
 
     @property
     def settings(self) -> list[Setting]:
-        """All settings that are asked."""
+        """All settings of the run."""
         return [*self.experiment.settings, *self.earlier]
 
     @property
     def question_count(self) -> int:
-        """The questions at each setting; the published number if there is no question file."""
+        """The number of questions at each setting; the published number if there is no question file."""
         return len(self.benchmark.questions) if self.benchmark else self.spec.question_count or 0
 
     @property
     def answers(self) -> int:
-        """The answers at all settings, those of earlier calls included."""
+        """The number of answers at all settings, including those of earlier calls."""
         return self.question_count * len(self.settings)
 
     @property
@@ -90,26 +90,26 @@ def plan_runs(
     prompts: str | Path | None = None,
     follow_links: bool = False,
 ) -> list[PlannedRun]:
-    """Look for what the runs need; nothing is written, and no model or video is read.
+    """Check what the runs need; this writes nothing and reads no model or video.
 
     Args:
         experiments: The runs.
         root: The folder of the benchmarks, in the published layout.
-        out: The folder of the reproduction, which has the run folders.
+        out: The folder of the reproduction, which contains the run folders.
         limit, seed: As in `evaluate`.
-        prompts: A folder that `sfllava prompts import` wrote, whose exact wordings replace the package's own.
+        prompts: A folder written by `sfllava prompts import`; its wordings replace the package's own.
         follow_links: As in `load_benchmark`.
 
     Returns:
-        One planned run for each experiment. What is missing is a problem of its run alone.
+        One planned run per experiment. If something is missing, only its run has a problem.
 
     Raises:
-        SfllavaError: `root` is no folder, `limit` is less than 1, or `prompts` lacks a wording.
+        SfllavaError: `root` is not a folder, `limit` is less than 1, or `prompts` lacks a wording.
     """
     root, out = Path(root), Path(out)
     if not root.is_dir():
-        raise SfllavaError(f"--root {root}: needed the folder of the benchmarks, found none")
-    choose_questions([], limit, seed)  # raises before the first benchmark if the limit is wrong
+        raise SfllavaError(f"--root {root}: needed the folder of the benchmarks, got no folder")
+    choose_questions([], limit, seed)  # raises for a wrong limit before any benchmark is read
     found: dict[str, tuple[Benchmark | None, tuple[str, ...], str]] = {}
     planned = []
     for experiment in experiments:
@@ -132,7 +132,7 @@ def plan_runs(
 def _find(
     name: str, root: Path, limit: int | None, seed: int | None, follow_links: bool
 ) -> tuple[Benchmark | None, tuple[str, ...], str]:
-    """Return a benchmark with the questions to ask, the videos that it lacks, and why it cannot be asked."""
+    """Return a benchmark with the questions to ask, its missing videos, and why it cannot run."""
     benchmark = None
     try:
         benchmark = load_benchmark(name, root=root, follow_links=follow_links)
@@ -156,14 +156,14 @@ def _is_there(benchmark: Benchmark, video: str) -> bool:
 
 
 def _wording(prompts: Path, experiment: Experiment) -> Path:
-    """Return the file of the wording that the published code uses for a model and a task."""
+    """Return the file of the published wording for a model and a task."""
     task, family = load_spec(experiment.benchmark).task, KNOWN[experiment.size].family
     mode = next(mode for mode, about in MODES.items() if about == (family, task == "choice"))
     return prompts / mode / f"{task}.txt"
 
 
 def _earlier(folder: Path, experiment: Experiment) -> tuple[tuple[Setting, ...], int]:
-    """Return the other settings that a run folder has, and the number of its answers."""
+    """Return the other settings in a run folder, and the number of its answers."""
     if not (folder / "run.json").exists():
         return (), 0
     names = {setting.name for setting in experiment.settings}

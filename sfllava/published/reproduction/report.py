@@ -1,4 +1,4 @@
-"""Write the results of a reproduction: a page, a CSV file and a LaTeX table."""
+"""Write the results of a reproduction as an HTML page, a CSV file and a LaTeX table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME = "reproduction"
 
 
 def write_report(results: Results, out: str | Path) -> Path:
-    """Write reproduction.html, .csv and .tex, all or none; the same results give the same bytes.
+    """Write reproduction.html, .csv and .tex, either all or none; the same results give identical files.
 
     Args:
         results: From `read_results`.
@@ -36,10 +36,10 @@ def write_report(results: Results, out: str | Path) -> Path:
 
 
 def to_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """Return a table with one row for each number of each table.
+    """Return a data frame with one row per number of each table.
 
-    The columns are table, benchmark, model, label (the row of an ablation), setting, measure, judge, state; paper, ours
-    with its interval low to high, difference (ours minus paper) with its interval; paper_in_interval, n, failed,
+    The columns are table, benchmark, model, label (the row in an ablation), setting, measure, judge, state; paper, ours
+    with its interval from low to high, difference (ours minus paper) with its interval; paper_in_interval, n, failed,
     unparsable and note. Accuracies are in percent, scores from 0 to 5.
     """
     rows = []
@@ -75,7 +75,7 @@ def to_frame(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def _short_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """Return the columns that fit a page of paper, as text with the decimals of each measure."""
+    """Return the columns that fit on a printed page, as text with the decimals of each measure."""
     rows = []
     for result in results:
         number = result.number
@@ -97,7 +97,7 @@ def _short_frame(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def format_results(results: Results) -> str:
-    """Return the summary, and one line for each number, as text."""
+    """Return one line per number and the summary, as text."""
     lines = []
     for result in results.distinct():
         number = result.number

@@ -1,4 +1,4 @@
-"""The results of a reproduction: each number of the paper beside ours, with its interval and what sets them apart."""
+"""The results of a reproduction: each number of the paper, our number with its interval, and notes on differences."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ CHOICE_RULE = "choice-published"
 
 @dataclass(frozen=True)
 class Result:
-    """A number of the paper beside ours.
+    """A number of the paper and our number.
 
     Attributes:
-        number: The paper's.
+        number: The number of the paper.
         state: "measured", "not judged" or "not run".
-        judge: The name of the judge's verdicts; empty where none is needed.
+        judge: The name of the judge's verdicts; empty if no judge is needed.
         ours: Our number, with the ends of its 95 % interval, `low` and `high`; None if it was not measured.
-        n: The questions behind it (for a judge: the predictions with a verdict, and the failed ones).
-        failed: Those that inference failed on; they count as wrong.
-        unparsable: Replies that name no option; they count as wrong.
-        notes: Why it is not comparable, or why there is none.
+        n: Number of questions (with a judge: of predictions with a verdict, and of failed ones).
+        failed: Number of questions on which inference failed; they count as wrong.
+        unparsable: Number of replies that name no option; they count as wrong.
+        notes: Why our number is not comparable, or why it is missing.
     """
 
     number: PaperNumber
@@ -57,14 +57,14 @@ class Result:
 
     @property
     def difference(self) -> tuple[float, float, float] | None:
-        """Ours minus the paper's, and the ends of its interval, in which only our sampling error is."""
+        """Ours minus the paper's, and the ends of its interval, which only covers our sampling error."""
         if self.ours is None or self.low is None or self.high is None or self.number.value is None:
             return None
         return self.ours - self.number.value, self.low - self.number.value, self.high - self.number.value
 
     @property
     def inside(self) -> bool | None:
-        """Whether the paper's number lies in our interval, both as precise as the paper; None if one is missing."""
+        """Whether the paper's number is in our interval, rounded to the paper's decimals; None if one is missing."""
         if self.low is None or self.high is None or self.number.value is None:
             return None
         digits = self.number.decimals
@@ -72,7 +72,7 @@ class Result:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What makes it the same number in several tables."""
+        """The key of the number, which is the same in several tables."""
         return self.number.run, self.number.setting.name, self.number.measure, self.judge
 
 
@@ -88,14 +88,14 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Results:
-    """All results, the runs that they are from, and how many numbers of the paper were neither asked for nor there."""
+    """All results, their runs, and how many numbers of the paper were neither selected nor found."""
 
     results: tuple[Result, ...]
     runs: tuple[RunRecord, ...]
     not_asked: int
 
     def distinct(self) -> list[Result]:
-        """Return the results, each once: the main setting is also a row of the ablations."""
+        """Return the results without duplicates: the main setting is also a row of the ablations."""
         found: dict[tuple[str, str, str, str], Result] = {}
         for result in self.results:
             found.setdefault(result.key, result)
@@ -115,12 +115,12 @@ class _Answers:
 def read_results(
     out: str | Path, planned: Iterable[PlannedRun], problems: Problems | None = None, judge: str | None = None
 ) -> Results:
-    """Read what was asked for now, and whatever else earlier calls left in the folder.
+    """Read the results of this call, and those of earlier calls in the same folder.
 
     Args:
         out: The folder of the reproduction.
-        planned: The runs that were asked for.
-        problems: What could not be done in this call.
+        planned: The runs of this call.
+        problems: The problems of this call.
         judge: The judge whose verdicts count. Default: every judge that has verdicts, each on its own.
     """
     problems = problems or Problems()
@@ -135,7 +135,7 @@ def read_results(
         except SfllavaError as error:
             found, broken = {}, str(error)
         runs += [record] if record else []
-        # the main setting alone does not make a table that nobody asked for
+        # the main setting alone does not add a table that was not selected
         begun = {MAIN_TABLE, *(number.table for number in found if number.setting.name != Setting().name)}
         for number in experiment.numbers:
             asked = run is not None and number in run.experiment.numbers
@@ -172,7 +172,7 @@ def _measure(
     judge: str | None,
     problems: Problems,
 ) -> dict[PaperNumber, list[Result]]:
-    """Return the results of the settings that a run folder has."""
+    """Return the results of the settings in a run folder."""
     spec = load_spec(experiment.benchmark)
     settings = {setting["name"] for setting in record.identity["settings"]}
     numbers = [number for number in experiment.numbers if number.setting.name in settings]
@@ -191,15 +191,15 @@ def _measure(
             rows = {(row["setting"], row["rubric"]): row for row in table.to_dict("records")}
             for number in numbers:
                 found[number].append(_judged_result(number, name, rows, record.judges[name], notes))
-    why = problems.judging.get(record.name, "no judge was asked")
+    why = problems.judging.get(record.name, "no judge was selected")
     return {n: one or [Result(n, "not judged", notes=(why, *notes[n.setting.name]))] for n, one in found.items()}
 
 
 def _read_answers(folder: Path, run: PlannedRun | None) -> dict[str, _Answers]:
-    """Grade the answers of multiple choice by the published rule, and count what failed, by setting."""
+    """Grade multiple-choice answers by the published rule, and count failures, for each setting."""
     evaluator = find_evaluator("choice")
     assert evaluator is not None
-    # the file's own index matters where two options are equal
+    # the index in the question file matters if two options are equal
     known = {q.key: q.answer_index for q in run.benchmark.questions} if run and run.benchmark else {}
     found: dict[str, _Answers] = {}
     for row in read_rows(folder):
@@ -227,7 +227,7 @@ def _answer_notes(answers: _Answers, identity: Row) -> list[str]:
             f"{answers.reasons.most_common(1)[0][0]}"
         )
     if (waiting := identity["questions"] - len(answers.right)) > 0:
-        notes.append(f"{waiting:,} of {identity['questions']:,} questions are not asked yet, and not in the number")
+        notes.append(f"{waiting:,} of {identity['questions']:,} questions not asked yet, so not in the number")
     return notes
 
 
@@ -245,7 +245,7 @@ def _choice_result(number: PaperNumber, answers: dict[str, _Answers], notes: dic
 def _judged_result(
     number: PaperNumber, judge: str, rows: dict[Any, Row], identity: Row, notes: dict[str, list[str]]
 ) -> Result:
-    """Return the accuracy, score or rubric of a judge at a setting."""
+    """Return an accuracy, score or rubric score of a judge at a setting."""
     column = "accuracy" if number.percent else "score"
     rubric = "open" if number.measure in ("accuracy", "score") else number.measure
     common = (*judge_notes(identity, rubric), *notes[number.setting.name])
@@ -256,7 +256,7 @@ def _judged_result(
             why = (
                 "its average needs all five kinds of questions"
                 if rubric == "average"
-                else f"no {rubric} question asked"
+                else f"no {rubric} question was asked"
             )
         elif row["judged"] and column == "score":
             why = "this judge gives no score"
@@ -266,19 +266,19 @@ def _judged_result(
     if unknown := row["failed"] + row["unjudged"]:
         extra.append(f"{unknown:,} predictions have no verdict and are left out")
     if column == "score" and round(row["published"], 2) != round(row["score"], 2):
-        extra.append(f"{row['published']:.2f} with scores cut to whole numbers, as the published evaluation has them")
+        extra.append(f"{row['published']:.2f} with scores truncated to whole numbers, as in the published evaluation")
     known = row["judged"] + row["no_prediction"]
     notes_of = _with_memory(number, [*extra, *common])
     return Result(number, "measured", judge, ours, low, high, known, row["no_prediction"], 0, notes_of)
 
 
 def _with_memory(number: PaperNumber, notes: Sequence[str]) -> tuple[str, ...]:
-    """Return notes, and one more for a setting that the paper could not run."""
+    """Return the notes, with an additional one if the paper ran out of memory at the setting."""
     return ("the paper ran out of memory at this setting",) * (number.value is None) + tuple(notes)
 
 
 def count_results(results: Sequence[Result]) -> Counter[str]:
-    """Count results by state, and of the measured ones those whose interval has the paper's number ("inside")."""
+    """Count results by state, and by whether their interval contains the paper's number ("inside" of "compared")."""
     counts = Counter(result.state for result in results)
     counts["inside"] = sum(result.inside is True for result in results)
     counts["compared"] = sum(result.inside is not None for result in results)

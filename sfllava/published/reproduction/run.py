@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 OpenModel = Callable[[str], "AbstractContextManager[VideoLM | Runner]"]
-"""Model size -> a context that loads the model, and lets go of it at the end."""
+"""Model size -> a context manager that loads the model and frees it at the end."""
 
 
 @dataclass
 class Problems:
-    """What could not be done in this call.
+    """What failed in this call.
 
     Attributes:
-        runs: Run -> why it was not answered, or not to the end.
+        runs: Run -> why its answers are missing or incomplete.
         settings: (run, setting) -> why the setting was left out.
-        judging: Run -> why it was not judged, or not to the end.
+        judging: Run -> why its verdicts are missing or incomplete.
     """
 
     runs: dict[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Problems:
 
     @property
     def any(self) -> bool:
-        """Whether something failed; a setting that is too long for the context is no failure."""
+        """Whether a run or its judging failed; a setting that does not fit the context is not a failure."""
         return bool(self.runs or self.judging)
 
 
@@ -63,13 +63,13 @@ def answer_runs(
     """Answer the questions of runs that have no row yet, model by model.
 
     Args:
-        runs: The runs; those with a problem are skipped with a line.
-        open_model: Opens the model of a size.
-        problems: Collects what goes wrong.
-        say: Receives a line whenever something is known.
-        retry_failed: Ask those questions again that failed in an earlier call.
+        runs: The runs; those with a problem are skipped, with a message.
+        open_model: Loads the model of a size.
+        problems: Collects the failures.
+        say: Called with a message about each event.
+        retry_failed: Ask the questions again that failed in an earlier call.
         progress: Show progress bars.
-        options: Further arguments of `evaluate`, such as decoders.
+        options: Other arguments of `evaluate`, such as decoders.
     """
     runs = list(runs)
     for run in runs:
@@ -95,9 +95,9 @@ def _answer_with(
     progress: bool,
     options: dict[str, Any],
 ) -> None:
-    """Answer the runs of one model, which nothing refers to when this returns: the next one needs its memory."""
+    """Answer the runs of one model. No reference to the model remains afterwards: the next model needs its memory."""
     with opened as model:
-        # all are prepared first, so that an error in the last shows before the hours that the first takes
+        # prepare all runs first, so that an error in the last one is found before the first one takes hours
         prepared = [(run, _prepare(run, model, problems, say, options)) for run in runs]
         for run, evaluation in prepared:
             if evaluation:
@@ -107,7 +107,7 @@ def _answer_with(
 def _prepare(
     run: PlannedRun, model: VideoLM | Runner, problems: Problems, say: Callable[[object], None], options: dict[str, Any]
 ) -> Evaluation | None:
-    """Check a run; None if it cannot start, with the reason among the problems."""
+    """Check a run; if it cannot start, return None and add the reason to the problems."""
     assert run.benchmark is not None  # else the run has a problem
     try:
         reasons = _too_long(model.info, run)
@@ -127,7 +127,7 @@ def _prepare(
 
 
 def _too_long(info: ModelInfo, run: PlannedRun) -> dict[str, str]:
-    """Return the settings at which the shortest question does not fit the context, and why."""
+    """Return the settings at which not even the shortest question fits the context, and why."""
     assert run.benchmark is not None
     questions, found = run.benchmark.questions, {}
     shortest: dict[Prompt, int] = {}
@@ -159,7 +159,7 @@ def _answer(
 
 
 def _describe(run: PlannedRun, result: Run) -> str:
-    """Return the counts of a run over all its settings; its scores are for the report."""
+    """Return the counts of a run over all its settings; the report has its scores."""
     answered, failed = (sum(scores[name] for scores in result.scores.values()) for name in ("answered", "failed"))
     reasons = Counter[str]()
     for scores in result.scores.values():
@@ -183,12 +183,12 @@ def judge_runs(
     """Judge the answers of all open-ended runs.
 
     Args:
-        runs: The runs; multiple choice and runs without answers are left alone.
-        grader: Who gives the verdicts.
-        problems: Collects what goes wrong.
-        say: Receives a line or a `JudgingResult` whenever something is known.
+        runs: The runs; multiple choice and runs without answers are skipped.
+        grader: The judge.
+        problems: Collects the failures.
+        say: Called with a message or a `JudgingResult` about each event.
         rubrics, batch, progress: As in `judge`.
-        limit_cost: The most that all runs may cost together in this call, in US dollars.
+        limit_cost: The maximum cost of all runs together in this call, in US dollars.
     """
     spent = 0.0
     for run in runs:
@@ -210,7 +210,7 @@ def judge_runs(
 
 
 def _reason(error: Exception) -> str:
-    """Return an error as one line, with its type if it is not one that a user can mend."""
+    """Return an error as one line, with its type unless it is an SfllavaError."""
     log.info("failed", exc_info=error)
     text = " ".join(str(error).split())[:400]
     return text if isinstance(error, SfllavaError) else f"{type(error).__name__}: {text}"
