@@ -102,7 +102,7 @@ class Benchmark:
         path = self.subtitles_dir / name
         inside = _is_file_name(name) and path.resolve().is_relative_to(self.subtitles_dir.resolve())
         if not inside or not path.is_file():
-            raise BenchmarkError(f"{name[:120]}: no such subtitles in {self.subtitles_dir}")
+            raise BenchmarkError(f"{name[:120]}: no such subtitle file in {self.subtitles_dir}")
         return path
 
     def require_subtitles(self) -> None:

@@ -248,7 +248,7 @@ def settings(arguments: argparse.Namespace) -> list[Setting]:
         Setting(frames, name, frame_rule=rule)
         for rule in arguments.frame_rule for frames in arguments.frames for name in arguments.aggregation
     )  # fmt: skip
-    return list({setting.name: setting for setting in found}.values())  # a rule with a number of its own gives one
+    return list({setting.name: setting for setting in found}.values())
 
 
 def load_benchmarks(arguments: argparse.Namespace) -> list[Benchmark]:

@@ -225,7 +225,7 @@ def test_a_run_with_subtitles_needs_some(shared, tiny, questions, tmp_path):
         evaluate(tiny, benchmark, SMALL, tmp_path / "run", subtitles=True)
     assert not (tmp_path / "run").exists()
     for name in ("a\0b.srt", "x" * 300 + ".srt", "../mine.csv"):
-        with pytest.raises(SfllavaError, match="no such subtitles"):
+        with pytest.raises(SfllavaError, match="no such subtitle file"):
             benchmark.find_subtitles(name)
 
 
