@@ -107,13 +107,13 @@ class RunFolder:
         return read_rows(self.path)
 
     def drop_failed(self) -> int:
-        """Remove the rows that failed, so that their questions are asked again.
+        """Remove the rows that failed, or whose frames were not scored, so that their questions are asked again.
 
         Returns:
             The number of rows that were removed.
         """
         rows = list(self.rows())
-        kept = [row for row in rows if not row["error"] and row["prediction"] is not None]
+        kept = [r for r in rows if not r["error"] and r["prediction"] is not None and not r.get("score_errors")]
         if len(kept) < len(rows):
             self._journal.replace(kept)
         return len(rows) - len(kept)
