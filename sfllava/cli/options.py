@@ -104,13 +104,13 @@ def add_limit(parser: argparse.ArgumentParser, text: str = "the first N question
     parser.add_argument("--seed", type=int, metavar="S", help="with --limit: a random selection instead of the first")
 
 
-def add_benchmark(parser: argparse.ArgumentParser) -> None:
+def add_benchmark(parser: argparse.ArgumentParser, subtitles: bool = True) -> None:
     """Add the benchmarks by name, and where their files are."""
     benchmark = parser.add_argument(
         "benchmark", help="name, or several separated by commas; open and choice take any file of your own"
     )
     complete_with(benchmark, benchmark_names)
-    add_benchmark_files(parser)
+    add_benchmark_files(parser, subtitles)
 
 
 def benchmark_names() -> list[str]:
@@ -134,12 +134,13 @@ def protocols() -> list[str]:
     return protocol_names()
 
 
-def add_benchmark_files(parser: argparse.ArgumentParser) -> None:
-    """Add where question files and videos are, and how many processes decode."""
+def add_benchmark_files(parser: argparse.ArgumentParser, subtitles: bool = True) -> None:
+    """Add where question files, videos and, if wanted, subtitles are, and how many processes decode."""
     parser.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder)")
     parser.add_argument("--videos", metavar="DIR", help="folder of videos")
     parser.add_argument("--root", metavar="DIR", help="folder in which both are found, instead")
-    parser.add_argument("--subtitle-files", metavar="DIR", help="folder of subtitles (default: found below --root)")
+    if subtitles:
+        parser.add_argument("--subtitle-files", metavar="DIR", help="folder of subtitles (default: found below --root)")
     add_follow_links(parser)
     add_decoders(parser)
 
@@ -166,11 +167,16 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add the time limit of a video, what to do about failures, and the Ray workers of a run."""
-    parser.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="time limit for one video")
-    parser.add_argument("--retry-failed", action="store_true", help="ask failed questions again")
+    add_failures(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="number of models, run by Ray (docs/cluster.md)")
     parser.add_argument("--ray", metavar="ADDRESS", help="on a running Ray cluster: auto, or HOST:PORT of its head")
     parser.add_argument("--gpus-per-worker", type=int, metavar="N", help="with --workers or --ray (default: 1)")
+
+
+def add_failures(parser: argparse.ArgumentParser) -> None:
+    """Add the time limit of a video, and what to do about failures."""
+    parser.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="time limit for one video")
+    parser.add_argument("--retry-failed", action="store_true", help="ask failed questions again")
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
@@ -263,7 +269,7 @@ def load_benchmarks(arguments: argparse.Namespace) -> list[Benchmark]:
 def benchmark_files(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return where the files of a benchmark are, as `load_benchmark` takes it."""
     found = {name: getattr(arguments, name) for name in ("questions", "videos", "root", "follow_links")}
-    return found | {"subtitles": arguments.subtitle_files}
+    return found | {"subtitles": getattr(arguments, "subtitle_files", None)}
 
 
 def evaluation_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.cli import main
 from sfllava.models.load import load_model
+from sfllava.plots.grounding import timeline
+from sfllava.plots.static import save
 from sfllava.runs.run_folder import read_rows as read_predictions
 from sfllava.sampler.reading import read_video
 from sfllava.settings import Setting
@@ -180,6 +183,14 @@ def test_the_command_writes_tables_and_figures(runs, splits, tmp_path, capsys):
         for kind in ("svg", "pdf", "png"):
             assert (tmp_path / "run" / f"{name}.{kind}").stat().st_size > 2000
     assert "leave-out, mIoU: " in (tmp_path / "run" / "grounding.html").read_text()
+
+
+def test_dollar_signs_in_a_question_and_a_reply_are_drawn(runs, tmp_path):
+    results = load_grounding(runs["test"], SpanRule(1, 0.5))
+    row = results.rows[0] | {"question": r"Is it $5 or $\frac{6?", "prediction": r"about $\oops$"}
+    figure = timeline(replace(results, rows=[row, *results.rows[1:]]), row["key"])
+    assert r"$5 or $\frac{6?" in figure.get_suptitle()
+    assert save(figure, tmp_path / "figure.svg").stat().st_size > 2000
 
 
 def test_failures_and_missing_predictions_count(tiny, runs, splits, tmp_path, capsys):
