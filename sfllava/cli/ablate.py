@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sfllava.cli import options
+from sfllava.cli import options, parsed
 
 ORDER = 6
 
@@ -29,10 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
     from sfllava.report import report
 
     ablation = load_ablation(arguments.ablation)
-    benchmark = find_benchmark(arguments.benchmark or ablation.benchmark, **options.benchmark_files(arguments))
-    chosen = options.evaluation_options(arguments) | {"retry_failed": arguments.retry_failed}
+    benchmark = find_benchmark(arguments.benchmark or ablation.benchmark, **parsed.benchmark_files(arguments))
+    chosen = parsed.evaluation_options(arguments) | {"retry_failed": arguments.retry_failed}
     chosen |= {"tokens": arguments.budget, "measure": not arguments.rows_only}
-    with options.open_runner(arguments) as model:
+    with parsed.open_runner(arguments) as model:
         result = ablate(ablation, model, benchmark, arguments.out, **chosen)
     print(result, flush=True)
     if benchmark.spec.task != "describe" and not arguments.rows_only:

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from sfllava.cli import options
+from sfllava.cli import options, parsed
 from sfllava.files import is_url
 from sfllava.types import SfllavaError
 
@@ -29,12 +29,12 @@ def run(arguments: argparse.Namespace) -> int:
     from sfllava.settings import Setting
 
     setting = Setting(arguments.frames, arguments.aggregation, frame_rule=arguments.frame_rule)
-    prompt = options.own_prompt(arguments)
+    prompt = parsed.own_prompt(arguments)
     questions = to_questions(arguments.questions)
     if is_url(arguments.video):  # before a model is loaded for it
         raise SfllavaError(f"{arguments.video}: needed a video on this machine, got a URL: download it first")
     start = time.perf_counter()
-    model = options.load_model(arguments)
+    model = parsed.load_model(arguments)
     load_seconds = time.perf_counter() - start
     found = ask(model, arguments.video, questions, setting, prompt=prompt, max_new_tokens=arguments.max_new_tokens)
     if arguments.json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sfllava.cli import options
+from sfllava.cli import options, parsed
 
 ORDER = 10
 
@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from sfllava.notebooks import grid, run_batch
 
-    fixed = options.read_parameters(arguments)
-    pairs = dict(options.split_pair(pair, "--grid") for pair in arguments.grid)
-    varied = {name: [options.read_value(value) for value in values.split(",")] for name, values in pairs.items()}
+    fixed = parsed.read_parameters(arguments)
+    pairs = dict(parsed.split_pair(pair, "--grid") for pair in arguments.grid)
+    varied = {name: [parsed.read_value(value) for value in values.split(",")] for name, values in pairs.items()}
     runs = [fixed | values for values in grid(varied)]
     devices = arguments.devices.split(",") if arguments.devices else ()
     states = run_batch(arguments.notebook, arguments.out, runs, jobs=arguments.jobs, devices=devices)

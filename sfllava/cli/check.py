@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sfllava.cli import options
+from sfllava.cli import options, parsed
 
 ORDER = 3
 
@@ -16,6 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from sfllava.runs.check import check
 
-    checks = [check(benchmark, decoders=arguments.decoders) for benchmark in options.load_benchmarks(arguments)]
+    checks = [check(benchmark, decoders=arguments.decoders) for benchmark in parsed.load_benchmarks(arguments)]
     print(*checks, sep="\n")
     return 0 if all(found.ok for found in checks) else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sfllava.cli import options
+from sfllava.cli import options, parsed
 
 ORDER = 2
 
@@ -20,14 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from sfllava.runs.evaluate import prepare
 
-    settings = options.settings(arguments)
-    chosen = options.evaluation_options(arguments)
-    benchmarks = options.load_benchmarks(arguments)
+    settings = parsed.settings(arguments)
+    chosen = parsed.evaluation_options(arguments)
+    benchmarks = parsed.load_benchmarks(arguments)
     for benchmark in benchmarks:
         benchmark.require_videos()
     out = Path(arguments.out)
     answered = []
-    with options.open_runner(arguments) as model:
+    with parsed.open_runner(arguments) as model:
         # all are prepared first, so that an error in the last shows before the hours that the first takes
         evaluations = [
             prepare(model, benchmark, settings, out / benchmark.name if len(benchmarks) > 1 else out, **chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sfllava.cli import options
+from sfllava.cli import options, parsed
 from sfllava.types import SfllavaError
 
 ORDER = 6
@@ -13,7 +13,7 @@ MEASURES = {"attention": ("attention",), "leave-out": ("leave-out",), "both": ("
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    options.add_benchmark(parser)
+    options.add_benchmark(parser, subtitles=False)
     parser.add_argument("--spans", required=True, metavar="FILE", help="annotated spans, like NExT-GQA's gsub_val.json")
     parser.add_argument("--out", required=True, metavar="DIR", help="run folder")
     parser.add_argument("--frames", type=int, default=50, metavar="N", help="frames to sample (default: 50)")
@@ -29,10 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--window", type=int, metavar="N", help="frames in the moving average (default: 3)")
     parser.add_argument("--share", type=float, metavar="X", help="threshold, a fraction of the maximum (default: 0.5)")
-    parser.add_argument("--limit", type=int, metavar="N", help="ask only the first N annotated questions")
-    parser.add_argument("--seed", type=int, metavar="S", help="with --limit: a random selection instead of the first")
-    parser.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="time limit for one video")
-    parser.add_argument("--retry-failed", action="store_true", help="ask failed questions again")
+    options.add_limit(parser, "ask only the first N annotated questions")
+    options.add_failures(parser)
     options.add_model(parser, 128)
 
 
@@ -54,14 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
     check_criterion(arguments.tune_by)
     if arguments.tune_on:
         read_rows(arguments.tune_on)
-    annotations, benchmarks = read_annotations(arguments.spans), options.load_benchmarks(arguments)
+    annotations, benchmarks = read_annotations(arguments.spans), parsed.load_benchmarks(arguments)
     if len(benchmarks) > 1:
         raise SfllavaError(f"needed one benchmark for {arguments.spans}, got {len(benchmarks)}")
     benchmarks[0].require_videos()
     names = ("limit", "seed", "max_new_tokens", "decoders", "decode_seconds")
     chosen: dict[str, Any] = {name: getattr(arguments, name) for name in names}
-    chosen["prompt"] = options.own_prompt(arguments)
-    model, measures = options.load_model(arguments), MEASURES[arguments.measure]
+    chosen["prompt"] = parsed.own_prompt(arguments)
+    model, measures = parsed.load_model(arguments), MEASURES[arguments.measure]
     grounding = prepare(model, benchmarks[0], setting, annotations, arguments.out, measures=measures, **chosen)
     if arguments.tune_on:
         check_tuning(arguments.tune_on, grounding.identity, {item.question.video for item in grounding.asked})

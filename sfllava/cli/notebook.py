@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sfllava.cli import options
+from sfllava.cli import options, parsed
 
 ORDER = 11
 
@@ -18,5 +18,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from sfllava.notebooks import run_notebook
 
-    print(run_notebook(arguments.notebook, arguments.out, options.read_parameters(arguments)))
+    print(run_notebook(arguments.notebook, arguments.out, parsed.read_parameters(arguments)))
     return 0

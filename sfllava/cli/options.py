@@ -1,33 +1,15 @@
-"""Options that several commands share, and the objects made of them."""
+"""Options that several commands share; parsed.py makes objects of them."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sfllava import catalogue
-from sfllava.types import SfllavaError
-
-if TYPE_CHECKING:
-    from sfllava.benchmarks import Benchmark
-    from sfllava.models.base import VideoLM
-    from sfllava.prompts import Prompt
-    from sfllava.runs.ray_runner import RayRunner
-    from sfllava.settings import Setting
 
 DEFAULT_AGGREGATION = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
 DTYPES = ("auto", "float32", "float16", "bfloat16")
-_NO_MODEL = (
-    "no model given: pass --model PATH (or set SFLLAVA_MODEL) with a checkpoint folder or hub name, such as "
-    "llava-hf/llava-v1.6-vicuna-7b-hf (`sfllava models` lists more); --model tiny is the small one in the package"
-)
-
-
-# 1) declare options
 
 
 def add_model(parser: argparse.ArgumentParser, new_tokens: int) -> None:
@@ -104,13 +86,13 @@ def add_limit(parser: argparse.ArgumentParser, text: str = "the first N question
     parser.add_argument("--seed", type=int, metavar="S", help="with --limit: a random selection instead of the first")
 
 
-def add_benchmark(parser: argparse.ArgumentParser) -> None:
+def add_benchmark(parser: argparse.ArgumentParser, subtitles: bool = True) -> None:
     """Add the benchmarks by name, and where their files are."""
     benchmark = parser.add_argument(
         "benchmark", help="name, or several separated by commas; open and choice take any file of your own"
     )
     complete_with(benchmark, benchmark_names)
-    add_benchmark_files(parser)
+    add_benchmark_files(parser, subtitles)
 
 
 def benchmark_names() -> list[str]:
@@ -134,12 +116,13 @@ def protocols() -> list[str]:
     return protocol_names()
 
 
-def add_benchmark_files(parser: argparse.ArgumentParser) -> None:
-    """Add where question files and videos are, and how many processes decode."""
+def add_benchmark_files(parser: argparse.ArgumentParser, subtitles: bool = True) -> None:
+    """Add where question files, videos and, if wanted, subtitles are, and how many processes decode."""
     parser.add_argument("--questions", metavar="FILE", help="question file (vcgbench: its folder)")
     parser.add_argument("--videos", metavar="DIR", help="folder of videos")
     parser.add_argument("--root", metavar="DIR", help="folder in which both are found, instead")
-    parser.add_argument("--subtitle-files", metavar="DIR", help="folder of subtitles (default: below --root)")
+    if subtitles:
+        parser.add_argument("--subtitle-files", metavar="DIR", help="folder of subtitles (default: found below --root)")
     add_follow_links(parser)
     add_decoders(parser)
 
@@ -166,11 +149,16 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add the time limit of a video, what to do about failures, and the Ray workers of a run."""
-    parser.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="time limit for one video")
-    parser.add_argument("--retry-failed", action="store_true", help="ask failed questions again")
+    add_failures(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="number of models, run by Ray (docs/cluster.md)")
     parser.add_argument("--ray", metavar="ADDRESS", help="on a running Ray cluster: auto, or HOST:PORT of its head")
     parser.add_argument("--gpus-per-worker", type=int, metavar="N", help="with --workers or --ray (default: 1)")
+
+
+def add_failures(parser: argparse.ArgumentParser) -> None:
+    """Add the time limit of a video, and what to do about failures."""
+    parser.add_argument("--decode-seconds", type=float, default=120, metavar="S", help="time limit for one video")
+    parser.add_argument("--retry-failed", action="store_true", help="ask failed questions again")
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
@@ -204,98 +192,3 @@ def complete_with(action: argparse.Action, names: Callable[[], list[str]]) -> No
 def complete_with_catalogue(action: argparse.Action, kind: catalogue.Kind) -> None:
     """Let the shell complete an option with the names of ablations, figures or notebooks."""
     complete_with(action, lambda: catalogue.names(kind))
-
-
-# 2) make objects of them
-
-
-def load_model(arguments: argparse.Namespace) -> VideoLM:
-    """Load the model of a command line."""
-    from sfllava.models import load
-
-    return load.load_model(_checkpoint(arguments), **_placement(arguments))
-
-
-def open_runner(arguments: argparse.Namespace) -> AbstractContextManager[VideoLM | RayRunner]:
-    """Return what a run asks: the model, or Ray workers with a model each, which the context ends."""
-    if arguments.workers is None and arguments.ray is None:
-        if arguments.gpus_per_worker is not None:
-            raise SfllavaError("--gpus-per-worker needs --workers or --ray")
-        return nullcontext(load_model(arguments))
-    from sfllava.runs.ray_runner import RayRunner
-
-    gpus = 1 if arguments.gpus_per_worker is None else arguments.gpus_per_worker
-    return RayRunner(_checkpoint(arguments), arguments.workers, arguments.ray, gpus=gpus, **_placement(arguments))
-
-
-def _checkpoint(arguments: argparse.Namespace) -> str:
-    path = arguments.model or os.environ.get("SFLLAVA_MODEL")
-    if not path:
-        raise SfllavaError(_NO_MODEL)
-    return path
-
-
-def _placement(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("device", "dtype", "device_map", "vision_tower", "family", "context", "positions", "timestamps")
-    return {name: getattr(arguments, name) for name in names}
-
-
-def settings(arguments: argparse.Namespace) -> list[Setting]:
-    """Return a setting for each combination of frame rule, number of frames and aggregation."""
-    from sfllava.settings import Setting
-
-    found = (
-        Setting(frames, name, frame_rule=rule)
-        for rule in arguments.frame_rule for frames in arguments.frames for name in arguments.aggregation
-    )  # fmt: skip
-    return list({setting.name: setting for setting in found}.values())
-
-
-def load_benchmarks(arguments: argparse.Namespace) -> list[Benchmark]:
-    """Load the benchmarks that a command line names."""
-    from sfllava.benchmarks import load_benchmark
-
-    names = arguments.benchmark.split(",")
-    if len(names) > 1 and (arguments.questions or arguments.videos):
-        raise SfllavaError("several benchmarks are found under --root; --questions and --videos are for one")
-    return [load_benchmark(name, **benchmark_files(arguments)) for name in names]
-
-
-def benchmark_files(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return where the files of a benchmark are, as `load_benchmark` takes it."""
-    found = {name: getattr(arguments, name) for name in ("questions", "videos", "root", "follow_links")}
-    return found | {"subtitles": arguments.subtitle_files}
-
-
-def evaluation_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of a run, as `evaluate` and `ablate` take them."""
-    names = ("limit", "seed", "answer_mode", "max_new_tokens", "decoders", "decode_seconds", "subtitles", "protocol")
-    return {"prompt": own_prompt(arguments)} | {name: getattr(arguments, name) for name in names}
-
-
-def own_prompt(arguments: argparse.Namespace) -> Prompt | None:
-    """Return the prompt of --prompt, or None."""
-    from sfllava.prompts import load_prompt
-
-    return load_prompt(arguments.prompt) if arguments.prompt else None
-
-
-def split_pair(pair: str, option: str) -> tuple[str, str]:
-    """Return the name and the value of NAME=VALUE."""
-    name, equals, value = pair.partition("=")
-    if not equals or not name:
-        raise SfllavaError(f"{option} {pair}: needed NAME=VALUE")
-    return name, value
-
-
-def read_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the notebook parameters of -p by name."""
-    return {name: read_value(value) for name, value in (split_pair(pair, "-p") for pair in arguments.parameters)}
-
-
-def read_value(text: str) -> Any:
-    """Return a number, true, false, null or list as JSON has it; anything else stays text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

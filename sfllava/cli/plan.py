@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sfllava.cli import options
+from sfllava.cli import options, parsed
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not name or not model:
         raise SfllavaError("needed a benchmark (or --ablation NAME), and --model: 7b, 13b, ..., or a checkpoint folder")
     benchmark, counts = _find_questions(a, name)
-    settings = ablation or options.settings(a)
+    settings = ablation or parsed.settings(a)
     made = plan(
         model, settings, benchmark, roofline, **counts, budget=a.budget, max_new_tokens=a.max_new_tokens,
         new_tokens=a.new_tokens, answer_mode=a.answer_mode, workers=a.workers, video_frames=a.video_frames,

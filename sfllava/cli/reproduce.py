@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfllava.cli import options
+from sfllava.cli import options, parsed
 from sfllava.cli.judging import add_judge, make_judge
 from sfllava.types import SfllavaError
 
@@ -95,7 +95,7 @@ def _models(a: argparse.Namespace) -> tuple[dict[str, str], dict[str, Sizes]]:
 
     models: dict[str, str] = {}
     for pair in a.model:
-        size, path = options.split_pair(pair, "--model")
+        size, path = parsed.split_pair(pair, "--model")
         size = size.lower()
         if size not in SIZES:
             raise SfllavaError(f"--model {pair}: the paper's models are {' and '.join(SIZES)}, got {size!r}")
@@ -176,7 +176,7 @@ def _do(
 
     def open_model(size: str) -> AbstractContextManager[Any]:
         chosen = {**vars(a), "model": models[size], "dtype": _dtype(a)}
-        return options.open_runner(argparse.Namespace(**chosen))
+        return parsed.open_runner(argparse.Namespace(**chosen))
 
     chosen = {name: getattr(a, name) for name in ("limit", "seed", "decoders", "decode_seconds")}
     answer_runs(runs, open_model, problems, say, retry_failed=a.retry_failed, **chosen)

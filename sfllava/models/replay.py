@@ -159,11 +159,12 @@ def _add_rows(
     queries = (queries if norm is None else norm(queries)).transpose(1, 2)
     queries, _ = apply_rotary_pos_emb(queries, queries, cos, sin)
     groups = module.num_key_value_groups
-    grouped = queries[0].unflatten(0, (-1, groups))  # heads that share keys are adjacent: (K G A d)
+    # heads that share keys are adjacent: (K G A d); scaled before the product, which float16 could not hold
+    grouped = queries[0].unflatten(0, (-1, groups)) * module.scaling
     n, end = hidden.shape[1], keys.shape[-2]
     for i in range(0, n, ROWS):
         part = grouped[:, :, i : i + ROWS]
-        weights = (part @ keys[0][:, None].transpose(-1, -2)).float() * module.scaling  # (K G A' end)
+        weights = (part @ keys[0][:, None].transpose(-1, -2)).float()  # (K G A' end)
         own = torch.arange(end - n + i, end - n + i + part.shape[2], device=keys.device)
         weights.masked_fill_(torch.arange(end, device=keys.device) > own[:, None], -torch.inf)
         seen = weights.softmax(-1)[..., visual.to(weights.device)].mean((0, 1))

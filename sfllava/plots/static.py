@@ -21,6 +21,7 @@ STYLE: Any = {
     "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "legend.fontsize": 7, "axes.linewidth": 0.6, "grid.linewidth": 0.4, "svg.hashsalt": "sfllava",
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # names, questions and replies may have dollar signs
 }  # fmt: skip
 # files store no dates and no tool names, so that equal input gives equal bytes
 _METADATA: dict[str, dict[str, Any]] = {

@@ -107,15 +107,14 @@ class RunFolder:
         return read_rows(self.path)
 
     def drop_failed(self) -> int:
-        """Remove the rows that failed or lack their subtitles, so that their questions are asked again.
+        """Remove rows that failed or lack subtitles or frame scores, so that their questions are asked again.
 
         Returns:
             The number of rows that were removed.
         """
         rows = list(self.rows())
-        kept = [
-            row for row in rows if not row["error"] and row["prediction"] is not None and not row.get("subtitle_error")
-        ]
+        incomplete = ("error", "subtitle_error", "score_errors")
+        kept = [row for row in rows if row["prediction"] is not None and not any(map(row.get, incomplete))]
         if len(kept) < len(rows):
             self._journal.replace(kept)
         return len(rows) - len(kept)

@@ -81,7 +81,7 @@ class VideoWorker:
                 yield Outcome(job.failed_rows(job.missing))
                 continue
             try:
-                pending.append(EncodedVideo(self._model, job, self._video(job)))
+                pending.append(EncodedVideo(self._model, job, self.video(job)))
             except Exception as error:
                 _warn(job.video, error, attempt=2)
                 yield outcome_of_error(job.video, job.failed_rows(reason_of(error)), error)
@@ -99,8 +99,14 @@ class VideoWorker:
                 for encoded in unanswered:
                     yield from self._retry_settings(encoded)
 
-    def _video(self, job: Job) -> Video:
-        """Return the decoded video; if that fails, try once more, with PyAV if the video could not be read."""
+    def video(self, job: Job) -> Video:
+        """Return the decoded video of a job with a path.
+
+        If decoding fails, it is tried once more, with PyAV if the video could not be read.
+
+        Raises:
+            VideoError: The video cannot be read.
+        """
         self.prefetch(job)
         try:
             return self._decoding.pop(job.video).result()

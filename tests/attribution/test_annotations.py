@@ -81,9 +81,13 @@ def test_questions_are_matched_by_video_and_id(tmp_path):
     assert [(item.question.key, item.qid, item.asked) for item in matched[:1]] == [("k0", "2", True)]
     assert [question.key for question in without] == ["k1", "k2", "k4"]
     (absent,) = matched[1:]
-    assert (absent.question.video, absent.qid, absent.asked) == ("a", "1", False), "a span without a question counts"
-    for name in ("a2", "a_2"):
-        assert annotations.match([Question("why?", "k", "a", id=name)])[0][0].qid == "2"
+    assert (absent.question.video, absent.qid, absent.asked) == ("a", "1", False), (
+        "a span that nobody asks about counts"
+    )
+    assert annotations.match([Question("why?", "k", "a", id="a_2")])[0][0].qid == "2"
+    for name in ("a2", "_2", "a__2", "__2"):  # not the question "2", though its name ends in it
+        with pytest.raises(SfllavaError, match="has no span for any of the 1 questions"):
+            annotations.match([Question("why?", "k", "a", id=name)])
     with pytest.raises(SfllavaError, match="video 'a', question '2': needed one question with this id, got k0 and k3"):
         annotations.match([*asked, Question("when?", "k3", "a", id="2")])
     with pytest.raises(SfllavaError, match="has no span for any of the 1 questions, such as video 'b', id '1'"):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sfllava.attribution.attribution import attribute
 from sfllava.attribution.grounding import ground as ground_module
+from sfllava.attribution.grounding import ground_video as video_module
 from sfllava.attribution.grounding.annotations import read_annotations
 from sfllava.attribution.grounding.frame_scores import attention_scores, check_scores, leave_out_scores
 from sfllava.attribution.grounding.ground import prepare
@@ -21,6 +23,8 @@ from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.cli import main
 from sfllava.models.load import load_model
+from sfllava.plots.grounding import timeline
+from sfllava.plots.static import save
 from sfllava.runs.run_folder import read_rows as read_predictions
 from sfllava.sampler.reading import read_video
 from sfllava.settings import Setting
@@ -137,7 +141,7 @@ def test_an_interrupted_run_resumes(runs, splits, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(ground_module, "ground_video", stops)
     assert main(command(splits["train"], tmp_path / "run", "--measure", "attention")) == 130
     assert "run the same command again" in capsys.readouterr().err
-    assert len(list(read_predictions(tmp_path / "run"))) == sum(map(len, done)) > 0
+    assert len(list(read_predictions(tmp_path / "run"))) == sum(len(one.rows) for one in done) > 0
     assert main(command(splits["test"], tmp_path / "other", "--tune-on", tmp_path / "run")) == 1
     assert "the run is not finished, with" in capsys.readouterr().err
     with (tmp_path / "run" / "predictions.jsonl").open("a") as file:
@@ -179,6 +183,14 @@ def test_the_command_writes_tables_and_figures(runs, splits, tmp_path, capsys):
         for kind in ("svg", "pdf", "png"):
             assert (tmp_path / "run" / f"{name}.{kind}").stat().st_size > 2000
     assert "leave-out, mIoU: " in (tmp_path / "run" / "grounding.html").read_text()
+
+
+def test_dollar_signs_in_a_question_and_a_reply_are_drawn(runs, tmp_path):
+    results = load_grounding(runs["test"], SpanRule(1, 0.5))
+    row = results.rows[0] | {"question": r"Is it $5 or $\frac{6?", "prediction": r"about $\oops$"}
+    figure = timeline(replace(results, rows=[row, *results.rows[1:]]), row["key"])
+    assert r"$5 or $\frac{6?" in figure.get_suptitle()
+    assert save(figure, tmp_path / "figure.svg").stat().st_size > 2000
 
 
 def test_failures_and_missing_predictions_count(tiny, runs, splits, tmp_path, capsys):
@@ -284,3 +296,56 @@ def test_unknown_measures_are_named(tiny):
     with pytest.raises(SfllavaError, match=r"needed one or more of the measures attention, leave-out, got \['guess'\]"):
         check_scores(FAST, tiny.info, ["guess"])
     check_scores(Setting(6, "merged-80").for_model(tiny.info), tiny.info, ["attention"])
+
+
+def test_an_answer_that_cannot_be_scored_still_counts(tiny, splits, tmp_path, monkeypatch):
+    """One reply breaks leave-out, and one has attention that is not finite; both are right, and the others have scores."""
+    leave_out_of, attention_of = video_module.leave_out_scores, video_module.attention_scores
+    whole = read_rows(prepared(tiny, splits["train"], tmp_path / "whole", limit=4).run(progress=False))
+    broken, odd = whole[0]["key"], whole[1]["key"]
+    assert whole[0]["video"] == whole[1]["video"] and whole[0]["right"] and whole[1]["right"]
+
+    def breaks(model, attributions, *arguments, **options):
+        if any(each.question.key == broken for each in attributions):
+            raise RuntimeError("CUDA error: out of luck")
+        return leave_out_of(model, attributions, *arguments, **options)
+
+    def not_finite(attribution):
+        return attention_of(attribution) * (np.nan if attribution.question.key == odd else 1)
+
+    monkeypatch.setattr(video_module, "leave_out_scores", breaks)
+    monkeypatch.setattr(video_module, "attention_scores", not_finite)
+    run = prepared(tiny, splits["train"], tmp_path / "run", limit=4)
+    rows = {row["key"]: row for row in read_rows(run.run(progress=False))}
+    assert [(r["prediction"], r["right"], r["error"]) for r in rows.values()] == [
+        (r["prediction"], r["right"], None) for r in whole
+    ]
+    assert rows[broken]["score_errors"] == {"leave-out": "RuntimeError: CUDA error: out of luck"}
+    assert rows[odd]["score_errors"] == {"attention": "32 of 32 frame scores are not finite"}
+    assert [list(r["frame_scores"]) for r in rows.values()][:2] == [["attention"], ["leave-out"]]
+    for row in whole[2:]:
+        assert "score_errors" not in rows[row["key"]]
+        for measure, scores in row["frame_scores"].items():
+            np.testing.assert_allclose(rows[row["key"]]["frame_scores"][measure], scores, atol=1e-3)
+    results = load_grounding(tmp_path / "run", SpanRule(1, 0.5))
+    values = results.table.set_index(["predictor", "metric"])
+    assert values.loc[("leave-out", "Acc@QA"), "value"] == 100 * np.mean([row["right"] for row in whole])
+    assert set(values["questions"]) == {4} and values.loc[("leave-out", "mIoU"), "missing"] == 1
+    assert "not scored 1 x: attention: 32 of 32 frame scores are not finite" in str(results)
+    spans = results.spans.set_index(["predictor", "qid"])
+    assert spans.loc[("leave-out", rows[broken]["qid"]), "iou"] == 0
+    assert "out of luck" in spans.loc[("leave-out", rows[broken]["qid"]), "error"]
+    monkeypatch.undo()
+    run = prepared(tiny, splits["train"], tmp_path / "run", limit=4)
+    again = {row["key"]: row for row in read_rows(run.run(retry_failed=True, progress=False))}
+    assert again.keys() == rows.keys() and not any("score_errors" in row for row in again.values())
+
+
+def test_scoring_that_fails_for_every_video_stops_the_run(tiny, splits, tmp_path, monkeypatch):
+    def breaks(*_, **__):
+        raise RuntimeError("CUDA error: device-side assert")
+
+    monkeypatch.setattr(video_module, "attribute_all", breaks)
+    with pytest.raises(SfllavaError, match=r"3 videos in a row failed with the same error.*device-side assert"):
+        prepared(tiny, splits["train"], tmp_path / "run").run(progress=False)
+    assert list(read_predictions(tmp_path / "run")) == []

@@ -432,7 +432,7 @@ def test_an_archive_that_leads_out_of_the_root_writes_nothing(videos, tmp_path, 
 def test_videos_that_cannot_be_had_are_named(videos, tmp_path, capsys):
     status, out, _ = run(capsys, "videos", "tgif", "msvd", "--root", tmp_path, "--source", videos.url)
     assert status == 1 and "1 fetched" in out and "not fetched, since these videos need a login, a form or" in out
-    assert "tgif: videos: addresses of 100,000 GIFs on Tumblr, https://github.com/raingo/TGIF-Release" in out
+    assert "tgif: videos: URLs of 100,000 GIFs on Tumblr, https://github.com/raingo/TGIF-Release" in out
 
 
 def test_one_archive_for_two_benchmarks_is_fetched_once():

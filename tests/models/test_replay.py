@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -178,3 +179,13 @@ def test_a_kept_prefix_is_as_it_was(model, tokens):
 def test_an_empty_answer_has_nothing_to_read(model, tokens):
     with pytest.raises(SfllavaError, match="at least one token"):
         replay.attention_weights(model, tokens, QUESTIONS[0], ())
+
+
+def test_attention_in_float16_does_not_overflow():
+    """q k is 102,400, more than float16 can hold; divided by sqrt(64) it is 12,800."""
+    module = SimpleNamespace(q_proj=torch.nn.Identity(), head_dim=64, num_key_value_groups=1, scaling=64**-0.5)
+    hidden = torch.full((1, 1, 64), 40.0, dtype=torch.float16)
+    rotation = (torch.ones(1, 1, 64, dtype=torch.float16), torch.zeros(1, 1, 64, dtype=torch.float16))
+    keys, total = torch.full((1, 1, 4, 64), 40.0, dtype=torch.float16), torch.zeros(1, 3)
+    replay._add_rows(module, hidden, rotation, keys, torch.arange(3), total)
+    torch.testing.assert_close(total, torch.full((1, 3), 0.25))

@@ -75,7 +75,8 @@ class Annotations:
     def match(self, questions: Sequence[Question]) -> tuple[list[AnnotatedQuestion], list[Question]]:
         """Match the questions of a benchmark with the spans.
 
-        A question and its spans have the same video and the same id. The question's id may start with the video's name.
+        A question and its spans have the same video and the same id. The question's id may start with the
+        video's name and an underscore.
 
         Args:
             questions: all questions of the benchmark.
@@ -91,7 +92,7 @@ class Annotations:
         without: list[Question] = []
         for question in questions:
             video = self.videos.get(question.video)
-            plain = question.id.removeprefix(question.video).lstrip("_")
+            plain = question.id.removeprefix(f"{question.video}_")
             qid = next((name for name in (question.id, plain) if video and name in video.spans), None)
             if video is None or qid is None:
                 without.append(question)

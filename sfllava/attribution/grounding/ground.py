@@ -2,7 +2,8 @@
 
 1. `prepare` checks all arguments and the run folder.
 2. `Grounding.run` decodes and encodes each video once, answers its questions, and scores the frames for each answer.
-3. The rows of a video are written when the video is finished. A failed question gets a row with its error.
+3. The rows of a video are written when the video is finished. A failed question gets a row with its error, and an
+   answer whose frames cannot be scored a row with `score_errors`.
 
 The run folder is like one of `evaluate`, but its rows also have the frame scores and the annotated spans. It does not
 contain predicted spans: `results` computes them from the scores, with a rule that can still be changed.
@@ -14,7 +15,6 @@ import contextlib
 import json
 import logging
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,13 +29,12 @@ from sfllava.models.base import check_generation
 from sfllava.models.memory import free_memory
 from sfllava.progress import progress_bar
 from sfllava.prompts import Prompt
-from sfllava.runs.failures import Outcome, Streak, outcome_of_error, reason_of
+from sfllava.runs.failures import Streak, outcome_of_error, reason_of
 from sfllava.runs.identity import choose_questions
 from sfllava.runs.jobs import GenerationOptions, Job, make_jobs
 from sfllava.runs.run_folder import RunFolder
 from sfllava.runs.run_json import choose_prompts, prompts_by_setting, run_identity, session_facts
-from sfllava.sampler.pool import DecodePool
-from sfllava.sampler.video import Decoder, Video, VideoError
+from sfllava.runs.worker import VideoWorker
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 
@@ -70,7 +69,7 @@ class Grounding:
         """Ask the questions that have no row yet.
 
         Args:
-            retry_failed: also ask the questions again that failed in an earlier session.
+            retry_failed: also ask the questions again that an earlier session did not answer, or score the frames for.
             progress: show a progress bar.
 
         Returns:
@@ -154,29 +153,15 @@ def _ground_jobs(
 ) -> Generator[list[Row], None, None]:
     """Yield the rows of each job while the next videos are decoded."""
     streak = Streak({job.video: i for i, job in enumerate(jobs)})
-    decoding: dict[str, Future[Video]] = {}
-    size = (model.info.image_size, model.info.image_size)
-    decoders = options.generation.decoders
-
-    def decode(job: Job, decoder: Decoder = "auto") -> Future[Video]:
-        assert job.path is not None
-        return pool.submit(job.path, options.setting.sample, size, decoder, job.clip)
-
-    with DecodePool(decoders, options.generation.decode_seconds) as pool:
+    with VideoWorker(model, options.generation) as worker:
         for i, job in enumerate(jobs):
-            for later in jobs[i : i + 1 + decoders]:
-                if later.path is not None and later.video not in decoding:
-                    decoding[later.video] = decode(later)
+            for later in jobs[i : i + 1 + options.generation.decoders]:
+                worker.prefetch(later)
             asked = [by_key[question.key] for _, questions in job.by_setting for question in questions]
             try:
                 if job.path is None:
                     raise SfllavaError(job.missing)
-                try:
-                    video = decoding.pop(job.video).result()
-                except VideoError as error:  # try again with another decoder
-                    log.warning("%s: attempt 1 failed: %s", job.video, reason_of(error))
-                    video = decode(job, "pyav").result()
-                done = Outcome(ground_video(model, video, asked, options))
+                done = ground_video(model, worker.video(job), asked, options)
             except Exception as error:
                 log.warning("%s: failed: %s", job.video, reason_of(error))
                 rows = [make_grounded_row(item, options.setting, error=reason_of(error)) for item in asked]

@@ -83,14 +83,16 @@ class GroundingResults:
                 start, end = span or (None, None)
                 own = {"predictor": name, "start": start, "end": end}
                 measured = {"iou": best_iou(span, answer.spans), "iop": best_iop(span, answer.spans)}
-                rows.append(facts | {"right": answer.right, "error": row["error"]} | own | measured)
+                error = row["error"] or row.get("score_errors", {}).get(name)
+                rows.append(facts | {"right": answer.right, "error": error} | own | measured)
         return pd.DataFrame(rows)
 
     @property
     def counts(self) -> dict[str, Any]:
-        """The numbers of questions, answers and failures, and the reasons for the failures."""
+        """The numbers of questions, answers, failures and replies without scores by a measure, with the reasons."""
         failed = Counter(row["error"] for row in self.rows if row["error"])
         answered = len(self.rows) - failed.total()
+        unscored = Counter(f"{m}: {why}" for row in self.rows for m, why in row.get("score_errors", {}).items())
         return {
             "questions": len(self.rows),
             "videos": len({row["video"] for row in self.rows}),
@@ -98,6 +100,7 @@ class GroundingResults:
             "failed": failed.total(),
             "without_spans": self.without_spans,
             "reasons": dict(failed.most_common()),
+            "not_scored": dict(unscored.most_common()),
         }
 
     def write(self, out: str | Path | None = None) -> Path:
@@ -127,6 +130,7 @@ class GroundingResults:
         if self.without_spans:
             lines.append(f"{self.without_spans:,} questions of the benchmark have no annotated span and were not asked")
         lines += [f"  failed {count} x: {reason}" for reason, count in list(counts["reasons"].items())[:5]]
+        lines += [f"  not scored {count} x: {reason}" for reason, count in list(counts["not_scored"].items())[:5]]
         for name, rule in self.rules.items():
             lines.append(f"{name}: window {rule.window}, share {rule.share:g}{self._origin()}")
         for name, missing in self.table.groupby("predictor", sort=False)["missing"].first().items():
@@ -222,6 +226,8 @@ def read_rows(folder: str | Path) -> list[Row]:
         raise RunError(f"{folder}: needed the folder of a grounding run (`sfllava ground`), got a run of another kind")
     rows = list(read_lines(folder / PREDICTIONS, "row of a grounding run", _ROW))
     for i, row in enumerate(rows, 1):
+        if not isinstance(row.get("score_errors", {}), dict):
+            raise RunError(f"{folder / PREDICTIONS}, line {i}: score_errors must be an object")
         lengths = {len(scores) for scores in row["frame_scores"].values()}
         if lengths - {len(row["frame_edges"]) - 1} or not row["spans"] or any(len(span) != 2 for span in row["spans"]):
             raise RunError(f"{folder / PREDICTIONS}, line {i}: wrong length of frame_scores, frame_edges or spans")
