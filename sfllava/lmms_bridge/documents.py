@@ -18,7 +18,7 @@ from sfllava.benchmarks.spec import Spec
 from sfllava.files import Row, RunError
 from sfllava.lmms_bridge.samples import Sample
 from sfllava.prompts import LETTERS
-from sfllava.types import Question
+from sfllava.types import Question, Task
 
 VIDEO_FIELDS = (
     "video", "video_path", "videoID", "video_id", "video_name", "video_idx", "video_uid", "video_file", "vid",
@@ -107,6 +107,8 @@ def make_questions(task: str, samples: Sequence[Sample], spec: Spec) -> tuple[li
     if choice and (without := [s for s, found in zip(samples, options) if not found]):
         raise RunError(f"{without[0].where}: {spec.name} needs options, but the prompt has none")
     indices, warnings = _answer_indices(samples, options) if choice else ([None] * len(samples), [])
+    yes_or_no = spec.task == "open" and all(sample.target.strip().lower() in ("yes", "no") for sample in samples)
+    kind: Task = "yes_no" if yes_or_no else spec.task
     videos, unnamed = _videos(samples, [f"{task}/{sample.doc_id}" for sample in samples])
     if unnamed:
         warnings.append(
@@ -123,7 +125,7 @@ def make_questions(task: str, samples: Sequence[Sample], spec: Spec) -> tuple[li
             answer_index=index,
             id=_first(sample, ("question_id", "qid", "id")) or sample.doc_id,
             type=_first(sample, _TYPE_FIELDS),
-            task=spec.task,
+            task=kind,
         )
         for sample, found, index, video in zip(samples, options, indices, videos)
     ]

@@ -244,3 +244,15 @@ def test_runs_of_other_questions_are_not_compared(tmp_path):
     import_log(write(tmp_path / "b", [videomme(i, "C", "B") for i in range(3)]), tmp_path / "runs" / "b")
     with pytest.raises(RunError, match="were not asked the same questions"):
         compare([tmp_path / "runs" / "a", tmp_path / "runs" / "b"])
+
+
+def test_yes_or_no_is_read_by_the_first_word(tmp_path):
+    rows = [
+        {"doc_id": i, "target": target, "input": f"Does it {i}?", "filtered_resps": [reply], "resps": [[reply]]}
+        for i, (target, reply) in enumerate([("yes", "Yes, it is."), ("no", "No."), ("no", "It is not."), ("yes", "no")])
+    ]
+    log = tmp_path / "20261129_samples_tempcompass_yes_no.jsonl"
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = import_log(log, tmp_path / "run")
+    (scores,) = found.scores.values()
+    assert scores["rules"]["yes-no"] | {"correct": 2, "unparsable": 1} == scores["rules"]["yes-no"]

@@ -72,7 +72,9 @@ def _paper_shape(size: str) -> Row:
 
 
 def _asking_notes(identity: Row) -> list[str]:
-    notes = ["the prompt is this package's own wording"] if identity.get("prompt") in _own_prompts() else []
+    prompt = identity.get("prompt")  # a text, or an object where it also says how options are written
+    own = isinstance(prompt, str) and prompt in _own_prompts()
+    notes = ["the prompt is this package's own wording"] if own else []
     if (length := identity.get("max_new_tokens", NEW_TOKENS)) != NEW_TOKENS:
         notes.append(f"answers of at most {length} tokens; the published code allows {NEW_TOKENS}")
     if identity.get("read") == "logits":

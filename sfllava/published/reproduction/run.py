@@ -15,7 +15,7 @@ from sfllava.models.base import ContextError
 from sfllava.prompts import Prompt, pack_prompt
 from sfllava.published.reproduction.plan import NEW_TOKENS, PlannedRun
 from sfllava.runs.evaluate import Evaluation, Run, prepare
-from sfllava.runs.judge import judge
+from sfllava.runs.judge import judge, plan_judging
 from sfllava.runs.judging_run import JudgingResult
 from sfllava.runs.run_folder import PREDICTIONS
 from sfllava.runs.runner import Runner
@@ -195,7 +195,10 @@ def judge_runs(
         if not run.judged or not (run.folder / PREDICTIONS).exists():
             continue
         left = None if limit_cost is None else max(0.0, limit_cost - spent)
+        before = spent
         try:
+            # what a batch or a failure costs is not known here: then the estimate counts, which is rather too high
+            spent += (plan_judging(run.folder, grader, rubrics=rubrics).cost or 0.0) if left is not None else 0.0
             result: JudgingResult = judge(
                 run.folder, grader, rubrics=rubrics, limit_cost=left, batch=batch, progress=progress
             )
@@ -203,7 +206,8 @@ def judge_runs(
             problems.judging[run.name] = _reason(error)
             say(f"NOT JUDGED {run.name}: {_reason(error)}")
             continue
-        spent += result.cost or 0.0
+        if batch is None:
+            spent = before + (result.cost or 0.0)
         say(result)
         if not result.complete:
             problems.judging[run.name] = result.stopped or "some predictions have no verdict yet"
