@@ -50,7 +50,7 @@ def mix_frames(sources: Sequence[TokenSource]) -> bool:
 def leave_out(
     model: VideoLM,
     attribution: Attribution,
-    grid: Tensor,
+    grid: Any,
     parts: Sequence[str] | None = None,
     *,
     prompt: Prompt | None = None,
@@ -83,7 +83,7 @@ def leave_out(
 def leave_out_all(
     model: VideoLM,
     attributions: Sequence[Attribution],
-    grid: Tensor,
+    grid: Any,
     parts: Sequence[str] | None = None,
     *,
     prompt: Prompt | None = None,
