@@ -57,12 +57,12 @@ class Reduction:
             shape: frames, rows and columns of the grid.
         """
         t, h, w = shape
-        token, patch, weight = (value.cpu() for value in (self.token, self.patch, self.weight.float()))
-        share = weight / torch.zeros(self.count).index_add_(0, token, weight)[token]
-        frames, places = torch.zeros(self.count * t), torch.zeros(self.count * h * w)
+        token, patch, weight = (value.cpu() for value in (self.token, self.patch, self.weight.double()))
+        share = weight / weight.new_zeros(self.count).index_add_(0, token, weight)[token]
+        frames, places = share.new_zeros(self.count * t), share.new_zeros(self.count * h * w)
         frames.index_add_(0, token * t + patch // (h * w), share)
         places.index_add_(0, token * h * w + patch % (h * w), share)
-        return [TokenSource(name, 0, frames.reshape(-1, t), places.reshape(-1, h, w))]
+        return [TokenSource(name, 0, frames.reshape(-1, t).float(), places.reshape(-1, h, w).float())]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def spread(total: int, weights: Sequence[float], most: Sequence[int], least: int
         total: tokens to divide; at most sum(most).
         weights: of each part, not negative.
         most: largest number of each part; what a part cannot take goes to the others.
-        least: smallest number of each part, taken from the largest ones.
+        least: smallest number of each part, taken from the largest ones; not used where there is not enough for all.
 
     Returns:
         Whole numbers that sum to min(total, sum(most)).
@@ -151,8 +151,9 @@ def spread(total: int, weights: Sequence[float], most: Sequence[int], least: int
     order = sorted(range(len(most)), key=lambda i: counts[i] - given[i])  # stable: the first of equal remainders
     for i in [i for i in order if counts[i] < most[i]][: total - sum(counts)]:
         counts[i] += 1
+    floors = [min(least, limit) for limit in most]
     for i in range(len(most)):
-        while counts[i] < min(least, most[i]):
+        while counts[i] < floors[i] and sum(floors) <= total:
             counts[max(range(len(most)), key=lambda j: counts[j])] -= 1
             counts[i] += 1
     return counts
