@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -96,6 +96,11 @@ class Reducer:
         if features.is_meta:
             return features.new_empty(count, features.shape[-1])
         return self._reduction(grid, features, count).tokens(features)
+
+    def with_choices(self, grid: Tensor) -> Callable[[Tensor], Tensor]:
+        """Make the choices on one feature set (T h w D); return the function that pools any set with them."""
+        check_grid(grid)
+        return self._reduction(grid, grid, self._count(grid)).tokens
 
     def token_sources(self, grid: Any, frames: int) -> list[TokenSource]:
         """Map each token to the patches that it was made of, for these features."""
