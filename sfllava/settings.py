@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from sfllava.aggregators.base import Aggregator, for_model, make_images, name_of, token_count
 from sfllava.aggregators.naming import parse_aggregation
+from sfllava.aggregators.tower import grid_for
 from sfllava.prompts import Prompt, check_placeholders
 from sfllava.sampler.sampling import PUBLISHED, Sample, parse_rule
 
@@ -61,7 +62,7 @@ class Setting:
     def tokens(self, grid: Any) -> Any:
         """Aggregate a patch grid (T h w D) into visual tokens (N D)."""
         assert callable(self.aggregation)
-        return self.aggregation(grid)
+        return self.aggregation(grid_for(self.aggregation, grid))
 
     def token_count(self, h: int = 24, w: int = 24, total: int | None = None) -> int:
         """Count the visual tokens without computing them.

@@ -69,8 +69,11 @@ def test_the_papers_tokens_are_those_of_its_settings():
 
 
 def test_a_budget_is_for_ablations_that_match_one(models):
-    sizes = [s.token_count() for s in load_ablation("methods").settings(models().info, "choice", 1200)]
-    assert len(sizes) == 7 and all(500 < size <= 1200 for size in sizes)
+    sizes = {s.name: s.token_count() for s in load_ablation("methods").settings(models().info, "choice", 1200)}
+    whole = [size for name, size in sizes.items() if "%" not in name]
+    assert len(whole) == 13 and all(500 < size <= 1200 for size in whole)
+    assert all(sizes[name] == 600 for name in ("visionzip, 50 %", "dyto, 50 %")) and sizes["fastvid, 25 %"] == 300
+    assert "merged, 25 %" not in sizes and max(n for name, n in sizes.items() if "25 %" in name) <= 300
     with pytest.raises(SfllavaError, match="fast_grid has settings of its own and takes no token budget"):
         load_ablation("fast_grid").settings(models().info, "choice", 1200)
 

@@ -3,8 +3,9 @@
 An aggregator turns a patch grid (T h w D) into visual tokens (N D): T images of h rows and w columns of patches, each
 patch with D features. Any callable will do. To replace the default of a function below, an aggregator defines a method
 or attribute of the same name: `make_images`, `image_count`, `token_parts`, `prefix_key`, `detailed_frames`,
-`needs_features`, or `token_sources` (see `sources.py`). The rest of the package calls these functions and does not
-depend on the class of an aggregator.
+`needs_features`, or `token_sources` (see `sources.py`). With an attribute `needs` it gets more of the vision tower than
+the features (see `tower.py`). The rest of the package calls these functions and does not depend on the class of an
+aggregator.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfllava.aggregators.tower import check_needs, grid_for, tower_needs, with_outputs
 from sfllava.types import SfllavaError
 
 
@@ -55,7 +57,12 @@ class _ById:
 
 
 def for_model(aggregator: Any, info: Any) -> Any:
-    """Return the aggregator for one model (`model.info`): `native` becomes the model's own, others stay as they are."""
+    """Return the aggregator for one model (`model.info`): `native` becomes the model's own, others stay as they are.
+
+    Raises:
+        SfllavaError: it needs what the model's vision tower does not give.
+    """
+    check_needs(aggregator, info)
     return aggregator.for_model(info) if hasattr(aggregator, "for_model") else aggregator
 
 
@@ -72,9 +79,11 @@ def make_images(aggregator: Any, frames: Any) -> Any:
         frames: uint8 (T H W 3).
 
     Returns:
-        uint8 (T' H W 3), by default `frames` itself.
+        uint8 (T' H W 3), by default `frames` itself, or `TowerFrames` where the aggregator needs more of the tower.
     """
-    return aggregator.make_images(frames) if makes_images(aggregator) else frames
+    if makes_images(aggregator):
+        return aggregator.make_images(frames)
+    return with_outputs(frames, tower_needs(aggregator))
 
 
 def image_count(aggregator: Any, frames: int) -> int:
@@ -86,8 +95,9 @@ def image_count(aggregator: Any, frames: int) -> int:
     return frames
 
 
-def token_parts(aggregator: Any, grid: Tensor) -> Mapping[str, Tensor]:
+def token_parts(aggregator: Any, grid: Any) -> Mapping[str, Tensor]:
     """Split the visual tokens of a patch grid (T h w D) into named parts, in order: "slow" and "fast", or one part."""
+    grid = grid_for(aggregator, grid)
     return aggregator.token_parts(grid) if hasattr(aggregator, "token_parts") else {"all frames": aggregator(grid)}
 
 

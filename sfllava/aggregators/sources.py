@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sfllava.aggregators.base import makes_images, name_of, token_parts
+from sfllava.aggregators.tower import grid_for
 from sfllava.types import SfllavaError
 
 
@@ -70,7 +71,7 @@ class TokenSource:
         return spread.unflatten(1, self.patches.shape[1:])
 
 
-def token_sources(aggregator: Any, grid: Tensor, frames: int | None = None) -> list[TokenSource]:
+def token_sources(aggregator: Any, grid: Any, frames: int | None = None) -> list[TokenSource]:
     """Map each visual token back to frames and patches.
 
     By default the aggregator runs on markers instead of features: one channel for each frame and one for each patch.
@@ -87,6 +88,7 @@ def token_sources(aggregator: Any, grid: Tensor, frames: int | None = None) -> l
     Raises:
         SfllavaError: the tokens cannot be mapped back, or `frames` is missing.
     """
+    grid = grid_for(aggregator, grid)
     if hasattr(aggregator, "token_sources"):
         if frames is None and makes_images(aggregator):
             raise SfllavaError(f"{name_of(aggregator)} makes images of frames: needed the number of sampled frames")

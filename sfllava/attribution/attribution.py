@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sfllava.aggregators.sources import TokenSource, token_sources
+from sfllava.aggregators.tower import first_channels
 from sfllava.models.base import VideoLM
 from sfllava.models.packed_decoding import Prefix
 from sfllava.models.replay import attention_weights, log_likelihoods
@@ -92,7 +94,7 @@ def attribute(
     question: Question | str,
     generated_ids: Sequence[int] | None = None,
     *,
-    grid: Tensor | None = None,
+    grid: Any = None,
     prompt: Prompt | None = None,
     max_new_tokens: int = 256,
     prefix: Prefix | None = None,
@@ -132,7 +134,7 @@ def attribute_all(
     video: Video,
     setting: Setting,
     answers: Sequence[tuple[Question, Sequence[int]]],
-    grid: Tensor,
+    grid: Any,
     *,
     prompt: Prompt | None = None,
     prefix: Prefix | None = None,
@@ -155,8 +157,8 @@ def attribute_all(
         SfllavaError: the visual tokens cannot be mapped back to frames.
     """
     prompt, prefix = prompt or setting.prompt_or(None), prefix or model.new_prefixes(1)[0]
-    # a grid may have more feature sets after the first
-    sources = token_sources(setting.aggregation, grid[..., : model.language_model.width], len(video.frames))
+    # a grid may have further feature sets behind the first
+    sources = token_sources(setting.aggregation, first_channels(grid, model.language_model.width), len(video.frames))
     tokens, shape = model.tokens(setting, grid, video.pts_seconds), sources[0].patches.shape
     found = []
     for question, ids in answers:

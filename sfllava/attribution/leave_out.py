@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ def mix_frames(sources: Sequence[TokenSource]) -> bool:
 def leave_out(
     model: VideoLM,
     attribution: Attribution,
-    grid: Tensor,
+    grid: Any,
     parts: Sequence[str] | None = None,
     *,
     prompt: Prompt | None = None,
@@ -83,7 +84,7 @@ def leave_out(
 def leave_out_all(
     model: VideoLM,
     attributions: Sequence[Attribution],
-    grid: Tensor,
+    grid: Any,
     parts: Sequence[str] | None = None,
     *,
     prompt: Prompt | None = None,

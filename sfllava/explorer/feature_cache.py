@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfllava.aggregators.base import identity_key
+from sfllava.aggregators.base import identity_key, makes_images
+from sfllava.aggregators.tower import PatchGrid, features_of, tower_needs, with_outputs
 from sfllava.models.base import VideoLM
 from sfllava.sampler.pool import DecodePool
 from sfllava.sampler.sampling import Sample
@@ -27,14 +28,15 @@ class EncodedSample:
 
     Attributes:
         video: its sampled frames (T).
-        grid: (T' h w D) the patch grid of the images that the vision tower encodes.
+        grid: (T' h w D) the patch grid of the images that the vision tower encodes; a `PatchGrid` where the aggregator
+            needs more of the tower.
         decoded: frames that had to be decoded.
         encoded: images that had to be encoded.
         seconds: decode and encode.
     """
 
     video: Video
-    grid: Tensor
+    grid: Any
     decoded: int
     encoded: int
     seconds: dict[str, float]
@@ -42,18 +44,30 @@ class EncodedSample:
 
 @dataclass
 class _VideoFeatures:
-    """One video: pixels, seconds and patch grid of each frame by its index in the source, and grids of made images."""
+    """One video: pixels, seconds, patch grid and outputs of the tower of each frame by its index, and made images."""
 
     about: Video
     pixels: dict[int, np.ndarray] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
     grids: dict[int, Tensor] = field(default_factory=dict)
+    outputs: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     made: dict[tuple[Sample, object], Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
-        tensors = (*self.grids.values(), *self.made.values())
+        outputs = (value for found in self.outputs.values() for value in found.values())
+        tensors = (*self.grids.values(), *outputs, *self.made.values())
         return sum(p.nbytes for p in self.pixels.values()) + sum(t.numel() * t.element_size() for t in tensors)
+
+    def has(self, index: int, needs: tuple[str, ...]) -> bool:
+        """Return whether a frame is encoded, with what is needed of the tower."""
+        return index in self.grids and set(needs) <= self.outputs.get(index, {}).keys()
+
+    def grid(self, indices: list[int], needs: tuple[str, ...]) -> Any:
+        """Return the patch grid of some frames, with what is needed of the tower."""
+        features = torch.stack([self.grids[i] for i in indices])
+        outputs = {name: torch.stack([self.outputs[i][name] for i in indices]) for name in needs}
+        return PatchGrid(features, **outputs) if needs else features
 
 
 @dataclass(frozen=True)
@@ -122,11 +136,12 @@ class FeatureCache:
         decoded_at = time.perf_counter()
         known = self._features_of(path)
         assert known is not None
-        images = setting.images(video.frames)
-        if images is video.frames:
-            encoded = self._encode(known, video)
-            grid = torch.stack([known.grids[i] for i in video.indices.tolist()])
+        if not makes_images(setting.aggregation):
+            needs = tower_needs(setting.aggregation)
+            encoded = self._encode(known, video, needs)
+            grid = known.grid(video.indices.tolist(), needs)
         else:
+            images = setting.images(video.frames)
             key = (setting.sample, identity_key(setting.aggregation))
             encoded = 0 if key in known.made else len(images)
             if encoded:
@@ -160,11 +175,16 @@ class FeatureCache:
         self._forget(sampled)
         return sampled, decoded
 
-    def _encode(self, known: _VideoFeatures, video: Video) -> int:
-        new = [row for row, i in enumerate(video.indices.tolist()) if i not in known.grids]
+    def _encode(self, known: _VideoFeatures, video: Video, needs: tuple[str, ...]) -> int:
+        new = [row for row, i in enumerate(video.indices.tolist()) if not known.has(i, needs)]
         if new:
-            for row, grid in zip(new, self.model.encode(video.frames[new])):
-                known.grids[int(video.indices[row])] = grid.clone()
+            found = self.model.encode(with_outputs(video.frames[new], needs))
+            for place, row in enumerate(new):
+                i = int(video.indices[row])
+                known.grids.setdefault(i, features_of(found)[place].clone())
+                if needs:
+                    more = {name: value[place].clone() for name, value in found.outputs.items()}
+                    known.outputs[i] = known.outputs.get(i, {}) | more
         return len(new)
 
     def _forget(self, video: Video) -> None:
@@ -173,7 +193,7 @@ class FeatureCache:
         known = next(iter(self._entries.values()))
         if self.size > self.limit and isinstance(known, _VideoFeatures):
             keep = set(video.indices.tolist())
-            for table in (known.pixels, known.grids):
+            for table in (known.pixels, known.grids, known.outputs):
                 for i in [i for i in table if i not in keep]:
                     del table[i]
             while self.size > self.limit and len(known.made) > 1:

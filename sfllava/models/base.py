@@ -66,6 +66,7 @@ class ModelInfo:
         device: Where tokens enter the language model.
         dtype: Of the weights.
         fingerprint: A hash of the loaded weights, config and tokenizer (`checkpoint.fingerprint`).
+        tower_outputs: What the vision tower gives besides the features, names of `aggregators.tower.TOWER_OUTPUTS`.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class ModelInfo:
     device: torch.device
     dtype: torch.dtype
     fingerprint: str
+    tower_outputs: tuple[str, ...] = ()
 
     def prompt_ids(self, question: Question, prompt: Prompt | None = None) -> tuple[list[int], list[int]]:
         """Tokenize the prompt of a question.
@@ -144,11 +146,11 @@ class VideoLM(Protocol):
     info: ModelInfo
     language_model: LanguageModel
 
-    def encode(self, frames: Any, batch: int | None = None) -> Tensor:
-        """Encode uint8 frames (T H W 3) as a grid of patches (T h w D)."""
+    def encode(self, frames: Any, batch: int | None = None) -> Any:
+        """Encode uint8 frames (T H W 3) as a grid of patches (T h w D), or `TowerFrames` as a `PatchGrid`."""
         ...
 
-    def tokens(self, setting: Setting, grid: Tensor, seconds: Any = None) -> VisualTokens:
+    def tokens(self, setting: Setting, grid: Any, seconds: Any = None) -> VisualTokens:
         """Make the visual part of a prompt from a grid of patches (T h w D) and the times of the T frames."""
         ...
 

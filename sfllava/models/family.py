@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sfllava.aggregators.base import Aggregator, detailed_frames, image_count
 from sfllava.aggregators.native import NativeEncoding
+from sfllava.aggregators.tower import PatchGrid
 from sfllava.models.checkpoint import CheckpointError, read_json
 from sfllava.models.operations import Shape
 from sfllava.models.tokenizer import Tokenizer
@@ -78,6 +79,7 @@ class Configuration:
         statistics: Mean and standard deviation of RGB in 0..1, used to normalize pixels.
         options: How to use the checkpoint.
         video_text: How much text the family writes between visual tokens.
+        tower_outputs: What `VisionEncoder.with_outputs` can return besides the features.
     """
 
     config: Any
@@ -89,6 +91,7 @@ class Configuration:
     statistics: tuple[tuple[float, ...], tuple[float, ...]]
     options: LoadOptions = field(default_factory=LoadOptions)
     video_text: VideoText = field(default_factory=VideoText)
+    tower_outputs: tuple[str, ...] = ()
 
 
 class VisionEncoder(Protocol):
@@ -111,7 +114,16 @@ class VisionEncoder(Protocol):
         """Encode frames in the family's own way; used where `Configuration.native` is a `NativeEncoding`."""
         ...
 
-    def visual_tokens(self, aggregator: Any, grid: Tensor, seconds: np.ndarray | None) -> VisualTokens:
+    def with_outputs(self, frames: Tensor, needs: tuple[str, ...]) -> PatchGrid:
+        """Encode frames as in `__call__`, with outputs of the tower; used where `Configuration.tower_outputs` has them.
+
+        Args:
+            frames: uint8 (T H W 3), already resized.
+            needs: Names of `TOWER_OUTPUTS`; only these are computed.
+        """
+        ...
+
+    def visual_tokens(self, aggregator: Any, grid: Any, seconds: np.ndarray | None) -> VisualTokens:
         """Make the visual part of a prompt.
 
         Args:

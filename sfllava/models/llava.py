@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sfllava.aggregators.base import Aggregator, token_parts
 from sfllava.aggregators.native import Native
+from sfllava.aggregators.tower import TOWER_OUTPUTS, PatchGrid
 from sfllava.models.checkpoint import CheckpointError, check_sizes
 from sfllava.models.family import (
     CLIP_STATISTICS,
@@ -27,6 +28,7 @@ from sfllava.models.operations import Layers, Shape
 from sfllava.models.prompt_formats import find_format
 from sfllava.models.text_layers import embedding_parameters, text_layers
 from sfllava.models.tokenizer import Tokenizer
+from sfllava.models.tower_outputs import last_layer_outputs
 from sfllava.models.visual_tokens import VisualTokens
 
 # Mean and standard deviation of RGB in 0..1, as in the training of the tower; for checkpoints without a preprocessor
@@ -70,7 +72,18 @@ class LlavaEncoder:
         """Encode frames in the same way as `__call__`."""
         return self(frames)
 
-    def visual_tokens(self, aggregator: Any, grid: Tensor, seconds: np.ndarray | None) -> VisualTokens:
+    def with_outputs(self, frames: Tensor, needs: tuple[str, ...]) -> PatchGrid:
+        """Encode frames as in `__call__`, with the attention or keys of the tower's last used layer.
+
+        Args:
+            frames: uint8 (T H W 3), already resized.
+            needs: Names of `TOWER_OUTPUTS`.
+        """
+        layer = self._tower.encoder.layers[-1].self_attn
+        grid, outputs = last_layer_outputs(layer, self._first, needs, lambda: self(frames))
+        return PatchGrid(grid, **{name: value.unflatten(1, self._grid) for name, value in outputs.items()})
+
+    def visual_tokens(self, aggregator: Any, grid: Any, seconds: np.ndarray | None) -> VisualTokens:
         """Aggregate a grid; fill in the model's newline embedding if the aggregator has a newline."""
         parts = dict(token_parts(aggregator, grid))
         if getattr(aggregator, "newline", False):
@@ -128,7 +141,7 @@ class LlavaFamily:
             parsed, _shape(parsed, used), positions, tower.image_size, self.native(parsed),
             positions if self.long_context else _CONTEXT,
             read_statistics(preprocessor, folder, _STATISTICS[tower.model_type]),
-            replace(options, positions="time", timestamps=False),
+            replace(options, positions="time", timestamps=False), tower_outputs=TOWER_OUTPUTS,
         )  # fmt: skip
 
     def prompt_family(self, config: Any, folder: Path, tokenizer: Tokenizer | None) -> str | None:

@@ -168,6 +168,7 @@ def assemble(
         device=language_model.device,
         dtype=language_model.dtype,
         fingerprint=fingerprint,
+        tower_outputs=configuration.tower_outputs,
     )
     return TransformersVideoLM(info, encoder, language_model)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from sfllava.aggregators.base import makes_images
 from sfllava.aggregators.native import NativeEncoding
 from sfllava.aggregators.sources import token_sources
+from sfllava.aggregators.tower import PatchGrid
 from sfllava.models.checkpoint import CheckpointError, check_sizes
 from sfllava.models.family import (
     Configuration,
@@ -97,6 +98,10 @@ class QwenEncoder:
         out = self._tower(patches, grid_thw=sizes)
         sets = [out.pooler_output, *(getattr(out, "deepstack_features", None) or ())]
         return torch.cat(sets, dim=-1).unflatten(0, (len(pixels), *shape.grid))
+
+    def with_outputs(self, frames: Tensor, needs: tuple[str, ...]) -> PatchGrid:
+        """Raise: the patches are merged after the tower, so that no attention or key belongs to one of them."""
+        raise SfllavaError("Qwen's vision tower gives no attention or keys of merged patches")
 
     def visual_tokens(self, aggregator: Any, grid: Tensor, seconds: np.ndarray | None) -> VisualTokens:
         """Aggregate a grid, and put its tokens and the text around them in order; see `VisionEncoder`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sfllava.aggregators.native import NativeFrames
+from sfllava.aggregators.tower import TowerFrames, join_grids
 from sfllava.models.answering import Answering, Item
 from sfllava.models.base import ModelInfo, check_generation
 from sfllava.models.family import VisionEncoder
@@ -40,7 +42,7 @@ class TransformersVideoLM:
         self._batch = 8 if info.device.type == "cpu" else 64
         """Frames per batch; reduced once memory has turned out too small"""
 
-    def encode(self, frames: np.ndarray | Tensor | NativeFrames, batch: int | None = None) -> Tensor:
+    def encode(self, frames: np.ndarray | Tensor | NativeFrames | TowerFrames, batch: int | None = None) -> Any:
         """Encode frames as visual tokens before any pooling.
 
         Args:
@@ -50,18 +52,23 @@ class TransformersVideoLM:
 
         Returns:
             Grid of patches (T h w D), D being the width of the language model; a multiple of it where the model has
-            further feature sets, which only `tokens` can aggregate.
+            further feature sets, which only `tokens` can aggregate. For `TowerFrames` a `PatchGrid`, with the same
+            features.
 
         Raises:
-            SfllavaError: The frames have another shape or type.
+            SfllavaError: The frames have another shape or type, or the vision tower does not give what they need.
         """
         native = frames if isinstance(frames, NativeFrames) else None
-        pixels = np.asarray(frames if native is None else native.frames)
+        needs = frames.needs if isinstance(frames, TowerFrames) else ()
+        if missing := [name for name in needs if name not in self.info.tower_outputs]:
+            raise SfllavaError(f"the vision tower of {self.info.model_type} models gives no {' and no '.join(missing)}")
+        pixels = np.asarray(frames.frames if isinstance(frames, NativeFrames | TowerFrames) else frames)
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or not len(pixels):
             raise SfllavaError(f"needed uint8 frames of shape (T H W 3), got {pixels.dtype} {pixels.shape}")
         size = (self.info.image_size, self.info.image_size)
         pixels = torch.from_numpy(np.ascontiguousarray(resize_frames(pixels, size)))
         encoder = self.encoder if native is None else self.encoder.encode_native
+        encoder = partial(self.encoder.with_outputs, needs=needs) if needs else encoder
         each = 1 if native is None else native.per_image
         images = -(-len(pixels) // each)
         grid, used = retry_with_smaller_batch(
@@ -72,13 +79,13 @@ class TransformersVideoLM:
         return grid
 
     @torch.inference_mode()
-    def _encode(self, pixels: Tensor, batch: int, encoder: Callable[[Tensor], Tensor]) -> Tensor:
+    def _encode(self, pixels: Tensor, batch: int, encoder: Callable[[Tensor], Any]) -> Any:
         # from pinned memory (`pinned_array`) the copy overlaps the computation
         device = self.encoder.device
-        return torch.cat([encoder(part.to(device, non_blocking=True)) for part in pixels.split(batch)])
+        return join_grids([encoder(part.to(device, non_blocking=True)) for part in pixels.split(batch)])
 
     @torch.inference_mode()
-    def tokens(self, setting: Setting, grid: Tensor, seconds: Any = None) -> VisualTokens:
+    def tokens(self, setting: Setting, grid: Any, seconds: Any = None) -> VisualTokens:
         """Make the visual part of a prompt.
 
         Args:

@@ -129,7 +129,8 @@ def aggregate(aggregator: Any, grid: Tensor, width: int) -> tuple[Tensor, Tensor
     All sets are pooled in the same way. Where an aggregator makes a choice (the patch of a maximum, key frames, which
     patches to merge), it chooses on the main set, and the DeepStack sets follow. To do this for any aggregator, each
     pooled DeepStack set is computed as a Jacobian-vector product: the derivative of the aggregator at the main set, in
-    the direction of the DeepStack set. This is exact for every aggregator that is linear once its choices are made.
+    the direction of the DeepStack set. This is exact for every aggregator that is linear once its choices are made. An
+    aggregator with a method `with_choices(grid)` makes them once: it returns a function that pools with these choices.
 
     Args:
         aggregator: (T h w D) -> (N D).
@@ -145,11 +146,12 @@ def aggregate(aggregator: Any, grid: Tensor, width: int) -> tuple[Tensor, Tensor
     first, *others = (part.clone() if grid.shape[-1] != width else part for part in grid.split(width, dim=-1))
     if not others:
         return aggregator(first), None
+    pool = aggregator.with_choices(first) if hasattr(aggregator, "with_choices") else aggregator
     try:
-        sets = [torch.func.jvp(aggregator, (first,), (other,))[1] for other in others]
+        sets = [torch.func.jvp(pool, (first,), (other,))[1] for other in others]
     except (NotImplementedError, RuntimeError) as error:
         raise SfllavaError(
             f"{name_of(aggregator)} cannot pool this model's {len(others)} DeepStack feature sets: "
             f"{' '.join(str(error).split())[:120]}. Let the aggregator make its choices on `grid.detach()`"
         ) from error
-    return aggregator(first), torch.stack(sets, dim=1)
+    return pool(first), torch.stack(sets, dim=1)

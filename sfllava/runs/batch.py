@@ -13,6 +13,7 @@ import torch
 
 from sfllava.aggregators.base import identity_key, token_count
 from sfllava.aggregators.native import NativeFrames
+from sfllava.aggregators.tower import TowerFrames, tower_needs, with_outputs
 from sfllava.benchmarks.subtitles import Subtitle, SubtitleError, lines_at, read_subtitles
 from sfllava.files import Row
 from sfllava.runs.failures import reason_of
@@ -42,6 +43,7 @@ class EncodedVideo:
         self.postponed = self.alone = False
         self._model = model
         self._frames_grid: Any = None
+        self._needs = tower_needs(*(setting.aggregation for setting, _ in job.by_setting))
         self._image_grids: dict[object, Any] = {}
         self._subtitles: dict[str, list[Subtitle]] = {}
         self.subtitle_errors: dict[str, str] = {}
@@ -92,9 +94,9 @@ class EncodedVideo:
         positions = self.video.positions(setting.sample)
         frames = self.video.frames[positions]
         images = setting.images(frames)
-        if images is frames:
+        if images is frames or isinstance(images, TowerFrames):
             if self._frames_grid is None:
-                self._frames_grid = self._model.encode(self.video.frames)
+                self._frames_grid = self._model.encode(with_outputs(self.video.frames, self._needs))
             return self._frames_grid[positions]
         frame_by_frame = isinstance(images, NativeFrames) and images.per_image == 1
         key = (None if frame_by_frame else setting.sample, identity_key(setting.aggregation))

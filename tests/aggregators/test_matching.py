@@ -119,14 +119,16 @@ def test_a_grid_that_a_pool_refuses_leaves_the_other_pools():
 
 def test_the_order_of_methods():
     assert list(budget_methods()) == [
-        "slowfast", "slow only", "fast only", "image grid", "thumbnail", "merged", "keyframes",
+        "slowfast", "slow only", "fast only", "image grid", "thumbnail", "merged", "keyframes", "visionzip", "fastvid",
+        "holitom", "vidcom2", "dyto", "prunevid",
     ]  # fmt: skip
     with pytest.raises(SfllavaError) as error:
         parse_aggregation("best")
     assert str(error.value) == (
         "no aggregation is called 'best'; needed slowfast-slow_{FRAMES}frms_{POOL}-fast_{ROWS}x{COLUMNS}, "
         "image_grid-{ROWS}x{COLUMNS}[-tiles_{ROWS}x{COLUMNS}], thumbnail-{ROWS}x{COLUMNS}-sampled_{TOKENS}, "
-        "merged-{TOKENS}, keyframes-{FRAMES}frms_{POOL}, native (the model's own processing), or one of concat, "
+        "merged-{TOKENS}, keyframes-{FRAMES}frms_{POOL}, visionzip-{TOKENS}, fastvid-{TOKENS}, holitom-{TOKENS}, "
+        "vidcom2-{TOKENS}, dyto-{TOKENS}, prunevid-{TOKENS}, native (the model's own processing), or one of concat, "
         "spatial_1d_max_pool, spatial_1d_avg_pool, spatial_2d_max_pool, spatial_2d_avg_pool, spatial_temporal_pool, "
         "temporal_global_pool, none, bilinear_{H}x{W}, adaptive_{H}x{W} (POOL may be any of these except 'none')"
     )

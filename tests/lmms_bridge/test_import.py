@@ -249,7 +249,9 @@ def test_runs_of_other_questions_are_not_compared(tmp_path):
 def test_yes_or_no_is_read_by_the_first_word(tmp_path):
     rows = [
         {"doc_id": i, "target": target, "input": f"Does it {i}?", "filtered_resps": [reply], "resps": [[reply]]}
-        for i, (target, reply) in enumerate([("yes", "Yes, it is."), ("no", "No."), ("no", "It is not."), ("yes", "no")])
+        for i, (target, reply) in enumerate(
+            [("yes", "Yes, it is."), ("no", "No."), ("no", "It is not."), ("yes", "no")]
+        )
     ]
     log = tmp_path / "20261129_samples_tempcompass_yes_no.jsonl"
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))

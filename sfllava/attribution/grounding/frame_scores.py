@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sfllava.aggregators.base import image_count, name_of
 from sfllava.aggregators.sources import TokenSource, token_sources
+from sfllava.aggregators.tower import PatchGrid, tower_needs
 from sfllava.attribution.attribution import Attribution
 from sfllava.attribution.leave_out import leave_out_all, mix_frames, removable_parts
 from sfllava.prompts import Prompt
@@ -52,7 +52,7 @@ def attention_scores(attribution: Attribution) -> np.ndarray:
 def leave_out_scores(
     model: VideoLM,
     attributions: Sequence[Attribution],
-    grid: Tensor,
+    grid: Any,
     *,
     prompt: Prompt | None = None,
     prefix: Prefix | None = None,
@@ -99,6 +99,8 @@ def check_scores(setting: Setting, info: ModelInfo, measures: Sequence[str]) -> 
         raise SfllavaError(f"needed one or more of the measures {', '.join(MEASURES)}, got {list(measures)}")
     images = image_count(setting.aggregation, setting.frames)
     grid = torch.rand(images, *info.grid, 8, generator=torch.Generator().manual_seed(0))
+    if needs := tower_needs(setting.aggregation):
+        grid = PatchGrid(grid, **{name: grid if name == "keys" else grid[..., 0] for name in needs})
     sources = token_sources(setting.aggregation, grid, setting.frames)
     if "leave-out" in measures:
         _check_one_frame_each(sources, setting)
