@@ -17,8 +17,8 @@ from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.evaluators import find_evaluator
 from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.runs.evaluate import evaluate
+from sfllava.sampler import sampling
 from sfllava.sampler.reading import read_video
-from sfllava.sampler.sampling import sample_indices
 from sfllava.types import Question
 
 VIDEOS, SEED = 24, 7
@@ -98,9 +98,8 @@ def reversed_frames(model: TransformersVideoLM, patch: pytest.MonkeyPatch) -> No
 
 
 def shifted_index(model: TransformersVideoLM, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        "sfllava.sampler.sampling.sample_indices", lambda total, n: (sample_indices(total, n) + 1).clip(max=total - 1)
-    )
+    published = sampling.RULES["published"]
+    patch.setitem(sampling.RULES, "published", lambda total, n: (published(total, n) + 1).clip(max=total - 1))
 
 
 def transposed_grid(model: TransformersVideoLM, patch: pytest.MonkeyPatch) -> None:
