@@ -30,6 +30,7 @@ from sfllava.runs.run_folder import RunFolder
 from sfllava.runs.run_json import choose_prompts, prompts_by_setting, run_identity, session_facts
 from sfllava.runs.runner import LocalRunner, Runner
 from sfllava.runs.scoring import format_scores, score_rows
+from sfllava.runs.selection_source import SelectionSource
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError, Task
 
@@ -147,6 +148,7 @@ def prepare(
     decoders: int = 2,
     decode_seconds: float = 120.0,
     ablation: str | None = None,
+    selection: SelectionSource | None = None,
 ) -> Evaluation:
     """Check everything that a run needs, before any video is decoded or any file is written.
 
@@ -160,6 +162,7 @@ def prepare(
         subtitles: Write the subtitles that cover the sampled frames into the prompt.
         max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
         ablation: The name of the ablation that the run belongs to, recorded in run.json.
+        selection: What frames are chosen with for each question, for settings with a selection.
 
     Raises:
         SfllavaError: An argument is wrong, a setting does not fit the context, or the run folder cannot be used.
@@ -170,10 +173,14 @@ def prepare(
     settings = [setting.for_model(runner.info) for setting in _list_settings(settings)]
     defaults = choose_prompts(runner.info.family, benchmark, asked, prompt, protocol, subtitles)
     prompts = prompts_by_setting(settings, defaults)
-    options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds, subtitles)
+    chosen_with = (selection or SelectionSource()).prepared(settings, benchmark.questions, asked)
+    generation = prompts, max_new_tokens, answer_mode, decoders, decode_seconds, subtitles
+    options = GenerationOptions(*generation, chosen_with)
     _check(runner.info, benchmark, asked, settings, options)
     identity = run_identity(benchmark, asked, settings, runner.info, defaults, options)
     more = {"limit": limit, "seed": seed, "ablation": ablation, "protocol": protocol}
+    if chosen_with is not None and chosen_with.scorer is not None:
+        more |= {"scorer": chosen_with.scorer, "scores": str(chosen_with.cache)}
     facts = session_facts(benchmark, runner.info, defaults, **more)
     folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
     folder.check()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from sfllava.files import Row
 from sfllava.prompts import Prompt
 from sfllava.runs.failures import reason_of
 from sfllava.runs.identity import job_name, question_facts
-from sfllava.sampler.sampling import Sample
+from sfllava.runs.selection_source import SelectionSource
+from sfllava.sampler.sampling import AnySample
 from sfllava.settings import Setting
 from sfllava.types import Clip, Question, Task
 
@@ -45,12 +46,19 @@ class Job:
     clip: Clip | None = None
     subtitles: str | None = None
     subtitles_missing: str = ""
+    selected: Mapping[tuple[str, str, str], Row] = field(default_factory=dict, hash=False)
+    """What rows record of the frames chosen for a question, by the setting's name and the question's key and text."""
 
     @property
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[AnySample]:
         """The different samples of frames that the settings take, in a fixed order."""
         found = {setting.sample for setting, _ in self.by_setting}
-        return sorted(found, key=lambda sample: (sample.frames, sample.rule))
+        return sorted(found, key=lambda sample: (sample.frames, str(sample)))
+
+    @property
+    def question_aware(self) -> bool:
+        """Whether frames remain to be chosen for each question."""
+        return any(setting.question_aware and not setting.chosen for setting, _ in self.by_setting)
 
     @property
     def size(self) -> int:
@@ -78,6 +86,7 @@ class GenerationOptions:
         decoders: Number of processes that decode videos, for each model.
         decode_seconds: The longest time in seconds that one video may take to decode.
         subtitles: Whether prompts have the subtitles that cover the sampled frames.
+        selection: What frames are chosen with for each question; None where no setting needs it.
     """
 
     prompts: dict[str, dict[Task, Prompt]]
@@ -86,6 +95,7 @@ class GenerationOptions:
     decoders: int
     decode_seconds: float
     subtitles: bool = False
+    selection: SelectionSource | None = None
 
     def prompt(self, setting: str, question: Question) -> Prompt:
         """Return the prompt of a question at the setting of this name."""
@@ -118,7 +128,13 @@ def order_by_prefix(settings: Iterable[Setting]) -> list[Setting]:
     """Order settings as a run does: those with a common prefix follow one another, so that its KV cache is reused."""
     groups: dict[object, list[Setting]] = {}
     for setting in settings:
-        prefix = setting.prompt, setting.sample, prefix_key(setting.aggregation)
+        prefix = (
+            setting.prompt,
+            setting.sample,
+            setting.selection,
+            setting.selection_for,
+            prefix_key(setting.aggregation),
+        )
         groups.setdefault(prefix, []).append(setting)
     return [setting for group in groups.values() for setting in group]
 

@@ -30,8 +30,8 @@ def read_video(
 
     Args:
         path: the file or folder.
-        frames: the number of frames to sample, a sample with a rule, or frames named one by one. Of several, the frames of all samples are read
-            together, each once; `Video.positions` finds those of one sample.
+        frames: the number of frames to sample, a sample with a rule, or frames named one by one. Of several, the
+            frames of all samples are read together, each once; `Video.positions` finds those of one sample.
         size: (height, width) to resize each frame to, regardless of its aspect ratio; or what the shorter of the two
             becomes while the aspect ratio is kept; None to keep the frames.
         decoder: `decord`, `pyav`, or `auto`: decord, then PyAV for what decord cannot read (some rotated files, edit

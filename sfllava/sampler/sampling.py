@@ -192,7 +192,9 @@ class Selection:
         return union_indices(self.samples, first, last, fps), (first, last)
 
 
-def union_indices(samples: AnySample | Sequence[AnySample], first: int, last: int, fps: float | None = None) -> np.ndarray:
+def union_indices(
+    samples: AnySample | Sequence[AnySample], first: int, last: int, fps: float | None = None
+) -> np.ndarray:
     """Return the indices of one sample of a clip, or of several samples together.
 
     Args:

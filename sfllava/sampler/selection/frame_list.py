@@ -7,7 +7,8 @@ Forms that are read, as JSON, JSON lines or parquet:
 - a list of rows, or a table, each row with a video, a question and its frames;
 - a list of lists of frames, in the order of the benchmark's questions (as AKS publishes them).
 
-A question is named by its key, its id or its text. Whole numbers are indices of frames, from 0; numbers with a decimal
+A question is named by its key, its id or its text, or several of them: one that names two questions of a video counts
+for none. Whole numbers are indices of frames, from 0; numbers with a decimal
 point are seconds from the start of the video.
 """
 
@@ -22,12 +23,15 @@ from typing import Any
 
 import numpy as np
 
+from sfllava.sampler import VIDEO_SUFFIXES
 from sfllava.types import Question, SfllavaError
 
 _VIDEO = ("video", "video_name", "video_id", "videoID", "vid")
-_QUESTION = ("key", "question_id", "qid", "id", "question")
+_QUESTION = ("key", "question_id", "question_idx", "qid", "id", "question")
 _FRAMES = ("indices", "frame_indices", "frame_idx", "frames")
 Frames = tuple[int, ...] | tuple[float, ...]
+Entry = tuple[str, list[str], Frames]
+"""A video, the names of a question, and its frames."""
 
 
 class FrameListError(SfllavaError):
@@ -108,16 +112,24 @@ def read_frame_list(path: str | Path, questions: list[Question]) -> FrameList:
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:160]
         raise FrameListError(f"{path}: cannot be read as a list of frames: {reason}") from error
-    found: dict[tuple[str, str], Frames] = {}
-    for video, question, frames in _entries(path, value, questions):
-        key = (_stem(video), question)
-        if found.setdefault(key, frames) != frames:
-            raise FrameListError(f"{path}: has two selections for video {video}, question {question[:60]!r}")
-    if not found:
-        raise FrameListError(f"{path}: needed frames of at least one question, got none")
+    found = _by_name(path, list(_entries(path, value, questions)))
     listed = FrameList(str(path), hashlib.sha256(data).hexdigest(), found)
     listed.check(questions)
     return listed
+
+
+def _by_name(path: Path, entries: list[Entry]) -> dict[tuple[str, str], Frames]:
+    """Return the frames by video and question; a name that stands for different frames is left out."""
+    found: dict[tuple[str, str], Frames | None] = {}
+    for video, names, frames in entries:
+        for key in ((_stem(video), name) for name in names):
+            found[key] = frames if found.get(key, frames) == frames else None
+    for video, names, _ in entries:
+        if all(found[_stem(video), name] is None for name in names):
+            raise FrameListError(f"{path}: has two selections for video {video}, question {names[0][:60]!r}")
+    if not entries:
+        raise FrameListError(f"{path}: needed frames of at least one question, got none")
+    return {key: frames for key, frames in found.items() if frames is not None}
 
 
 def _parse(path: Path, data: bytes) -> Any:
@@ -131,46 +143,50 @@ def _parse(path: Path, data: bytes) -> Any:
     return json.loads(data.decode("utf-8"))
 
 
-def _entries(path: Path, value: Any, questions: list[Question]) -> Iterator[tuple[str, str, Frames]]:
-    """Yield video, question and frames of each selection in a file."""
+def _entries(path: Path, value: Any, questions: list[Question]) -> Iterator[Entry]:
+    """Yield the selections in a file."""
     if isinstance(value, dict):
         for video, asked in value.items():
-            rows = asked.items() if isinstance(asked, dict) else None
-            if rows is None and not isinstance(asked, list):
-                raise FrameListError(f"{path}: video {video!r}: needed questions, got {type(asked).__name__}")
-            for number, row in enumerate(rows or asked, 1):
-                where = f"{path}: video {video!r}, selection {number}"
-                if isinstance(row, tuple):
-                    yield video, row[0], _frames(where, row[1])
-                else:
-                    yield video, _field(where, row, _QUESTION), _frames(where, _field_value(where, row, _FRAMES))
+            where = f"{path}: video {video!r}"
+            if isinstance(asked, dict):
+                for question, frames in asked.items():
+                    yield video, [question], _frames(f"{where}, question {question[:60]!r}", frames)
+            elif isinstance(asked, list):
+                for number, row in enumerate(asked, 1):
+                    yield video, *_row(f"{where}, selection {number}", row)
+            else:
+                raise FrameListError(f"{where}: needed its questions, got {type(asked).__name__}")
     elif isinstance(value, list) and value and all(isinstance(row, list) for row in value):
         if len(value) != len(questions):
             raise FrameListError(
                 f"{path}: a list in the order of the questions needs {len(questions):,} entries, got {len(value):,}"
             )
         for number, (question, row) in enumerate(zip(questions, value), 1):
-            yield question.video, question.key or question.text, _frames(f"{path}: entry {number}", row)
+            yield question.video, [question.key or question.text], _frames(f"{path}: entry {number}", row)
     elif isinstance(value, list):
         for number, row in enumerate(value, 1):
             where = f"{path}: row {number}"
-            frames = _frames(where, _field_value(where, row, _FRAMES))
-            yield _field(where, row, _VIDEO), _field(where, row, _QUESTION), frames
+            names, frames = _row(where, row)
+            yield _fields(where, row, _VIDEO)[0], names, frames
     else:
         raise FrameListError(f"{path}: needed an object or a list, got {type(value).__name__}")
 
 
-def _field(where: str, row: Any, names: tuple[str, ...]) -> str:
-    return str(_field_value(where, row, names))
-
-
-def _field_value(where: str, row: Any, names: tuple[str, ...]) -> Any:
+def _row(where: str, row: Any) -> tuple[list[str], Frames]:
+    """Return the names of a row's question, and its frames."""
     if not isinstance(row, dict):
         raise FrameListError(f"{where}: needed an object, got {type(row).__name__}")
-    for name in names:
-        if row.get(name) is not None:
-            return row[name]
-    raise FrameListError(f"{where}: needed a field {', '.join(names[:-1])} or {names[-1]}, got {', '.join(row)[:100]}")
+    name = next((name for name in _FRAMES if row.get(name) is not None), None)
+    if name is None:
+        raise FrameListError(f"{where}: needed a field {' or '.join(_FRAMES)}, got {', '.join(row)[:100]}")
+    return _fields(where, row, _QUESTION), _frames(where, row[name])
+
+
+def _fields(where: str, row: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    found = [str(row[name]) for name in names if row.get(name) is not None]
+    if not found:
+        raise FrameListError(f"{where}: needed a field {' or '.join(names)}, got {', '.join(row)[:100]}")
+    return found
 
 
 def _frames(where: str, value: Any) -> Frames:
@@ -184,6 +200,6 @@ def _frames(where: str, value: Any) -> Frames:
 
 
 def _stem(video: str) -> str:
-    """Return a video's name without folder-independent suffix, so that a.mp4 and a are one video."""
+    """Return a video's name without its suffix, so that a.mp4 and a are one video."""
     path = PurePosixPath(video)
-    return str(path.with_suffix("")) if path.suffix.lower() in (".mp4", ".avi", ".mov", ".mkv", ".webm") else video
+    return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else video
