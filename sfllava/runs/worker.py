@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -64,11 +65,10 @@ class VideoWorker:
             self._decoding[job.video] = self._decode(job)
             return
         if job.video not in self._looking:
-            try:
+            needed: tuple[list[AnySample], FrameSize] | None = [Sample(1)], (1, 1)
+            with contextlib.suppress(OSError):  # the video cannot be read, and decoding it says why
                 needed = self._chooser.needed(job)
-            except OSError:  # the video cannot be read, and decoding it says why
-                needed = [Sample(1)], 1
-            self._looking[job.video] = needed and (self._submit(job, *needed), *needed)
+            self._looking[job.video] = needed and (self._submit(job, *needed), needed[0], needed[1])
 
     def pop_group(self, waiting: deque[Job]) -> list[Job]:
         """Remove and return the next jobs to answer together: as many as fit in a group, at least one."""
@@ -93,21 +93,7 @@ class VideoWorker:
             The rows of one setting at a time.
         """
         pending = deque[EncodedVideo]()
-        for job in jobs:
-            if job.path is None:
-                yield Outcome(job.failed_rows(job.missing))
-                continue
-            try:
-                parts, failed = self._choose_frames(job)
-                if failed:
-                    yield Outcome(failed)
-                if parts:
-                    every = [entry for part in parts for entry in part.by_setting]
-                    whole = EncodedVideo(self._model, job, self._video(replace(job, by_setting=every)))
-                    pending.extend(whole.part(part) for part in parts)
-            except Exception as error:
-                _warn(job.video, error, attempt=2)
-                yield outcome_of_error(job.video, job.failed_rows(reason_of(error)), error)
+        yield from self._decode_all(jobs, pending)
         while pending:
             # a video that must be alone counts as a full group
             counts = [self._max_questions if encoded.alone else encoded.max_questions for encoded in pending]
@@ -122,6 +108,34 @@ class VideoWorker:
             else:
                 for encoded in unanswered:
                     yield from self._retry_settings(encoded)
+
+    def _decode_all(self, jobs: Sequence[Job], pending: deque[EncodedVideo]) -> Iterator[Outcome]:
+        """Add the decoded videos of jobs to `pending`, and yield the rows of what failed.
+
+        A video whose questions have different frames is added in parts; all frames are decoded and encoded together.
+        """
+        ready: list[tuple[Job, list[Job]]] = []
+        for job in jobs:
+            if job.path is None:
+                yield Outcome(job.failed_rows(job.missing))
+                continue
+            try:
+                parts, failed = self._choose_frames(job)
+            except Exception as error:
+                yield _failure(job, error)
+                continue
+            if failed:
+                yield Outcome(failed)
+            if parts:
+                job = replace(job, by_setting=[entry for part in parts for entry in part.by_setting])
+                self.prefetch(job)
+                ready.append((job, parts))
+        for job, parts in ready:
+            try:
+                whole = EncodedVideo(self._model, job, self._video(job))
+                pending.extend(whole.part(part) for part in parts)
+            except Exception as error:
+                yield _failure(job, error)
 
     def _choose_frames(self, job: Job) -> tuple[list[Job], list[Row]]:
         """Return the job with the frames of its questions, in parts where they differ; and rows of what failed."""
@@ -247,6 +261,12 @@ class VideoWorker:
             seconds = round((time.perf_counter() - start) / max(1, sum(map(len, answered))), 6)
             for item, answers, prefix in zip(items, answered, prefixes):
                 yield from (item.row(answer, prefix.reused, seconds) for answer in answers)
+
+
+def _failure(job: Job, error: Exception) -> Outcome:
+    """Return the outcome of a job that failed twice."""
+    _warn(job.video, error, attempt=2)
+    return outcome_of_error(job.video, job.failed_rows(reason_of(error)), error)
 
 
 def _warn(what: str, error: Exception, attempt: int = 1) -> None:
