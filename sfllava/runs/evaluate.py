@@ -154,15 +154,12 @@ def prepare(
 
     Args:
         model: A loaded model, or a runner such as `ray_runner.RayRunner` for many GPUs.
-        benchmark, settings: A loaded benchmark, or the name of one; one or several settings with different names.
-        out: The run folder.
+        benchmark, settings, out: A benchmark or its name; settings with different names; the run folder.
         root, questions, videos: Where the files of a benchmark given by name are; see `load_benchmark`.
         limit, seed: Ask only `limit` questions: the first ones, or with a seed a random choice.
         prompt, protocol: Your own prompt, or the evaluation tool whose wording is used (`evaluators.protocols`).
-        subtitles: Write the subtitles that cover the sampled frames into the prompt.
-        max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
-        ablation: The name of the ablation that the run belongs to, recorded in run.json.
-        selection: What frames are chosen with for each question, for settings with a selection.
+        subtitles, max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
+        ablation, selection: The ablation that the run belongs to; what frames are chosen with for each question.
 
     Raises:
         SfllavaError: An argument is wrong, a setting does not fit the context, or the run folder cannot be used.
@@ -173,15 +170,12 @@ def prepare(
     settings = [setting.for_model(runner.info) for setting in _list_settings(settings)]
     defaults = choose_prompts(runner.info.family, benchmark, asked, prompt, protocol, subtitles)
     prompts = prompts_by_setting(settings, defaults)
-    chosen_with = (selection or SelectionSource()).prepared(settings, benchmark.questions, asked)
-    generation = prompts, max_new_tokens, answer_mode, decoders, decode_seconds, subtitles
-    options = GenerationOptions(*generation, chosen_with)
+    source = (selection or SelectionSource()).prepared(settings, benchmark.questions, asked)
+    options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds, subtitles, source)
     _check(runner.info, benchmark, asked, settings, options)
     identity = run_identity(benchmark, asked, settings, runner.info, defaults, options)
     more = {"limit": limit, "seed": seed, "ablation": ablation, "protocol": protocol}
-    if chosen_with is not None and chosen_with.scorer is not None:
-        more |= {"scorer": chosen_with.scorer, "scores": str(chosen_with.cache)}
-    facts = session_facts(benchmark, runner.info, defaults, **more)
+    facts = session_facts(benchmark, runner.info, defaults, **more, **(source.facts() if source else {}))
     folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
     folder.check()
     return Evaluation(runner, benchmark, asked, settings, folder, options)

@@ -94,6 +94,11 @@ class SelectionSource:
             found |= {"frame_list": self.frame_list.sha256}
         return {"selection": found}
 
+    def facts(self) -> dict[str, Any]:
+        """Return where things are in this session; a later session may find them elsewhere."""
+        found: Row = {} if self.scorer is None else {"scorer": self.scorer, "scores": str(self.cache)}
+        return found | ({"frame_list": self.frame_list.path} if isinstance(self.frame_list, FrameList) else {})
+
     def scored_text(self, question: Question) -> str:
         """Return the text that candidates are compared with."""
         return " ".join([question.text, *(question.options if self.text == "options" else ())])
