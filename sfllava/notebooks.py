@@ -20,6 +20,7 @@ from typing import Any
 from sfllava import catalogue
 from sfllava.benchmarks import Benchmark, find_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
+from sfllava.catalogue import unknown_name
 from sfllava.files import RunError, write_file
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
@@ -145,7 +146,7 @@ def _check_parameters(notebook: Path, given: Iterable[str]) -> list[str]:
     except Exception as error:  # nbformat raises several
         raise SfllavaError(f"{notebook}: not a notebook: {type(error).__name__}") from error
     if unknown := sorted(set(given) - known.keys()):
-        raise SfllavaError(f"{notebook}: no parameter is called {', '.join(unknown)}; choose from {', '.join(known)}")
+        raise SfllavaError(f"{notebook}: {unknown_name('parameter', unknown[0], known)}")
     return list(known)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from sfllava.aggregators.base import check_grid, identity_key, name_of, token_count
 from sfllava.aggregators.methods import COUNT_OR_ZERO, Candidates, Method
 from sfllava.aggregators.pools import BUDGET_POOLS, POOL_NAMES, SLOW_POOLS, Pool, is_slow_pool
+from sfllava.catalogue import unknown_name
 from sfllava.types import SfllavaError
 
 
@@ -107,7 +108,7 @@ def _check(config: SlowFast) -> None:
     if len(config.fast) != 2 or min(config.fast) < 0 or (0 in config.fast and config.fast != (0, 0)):
         raise SfllavaError(f"fast must be two numbers of at least 1, or (0, 0) for no Fast pathway, got {config.fast}")
     if isinstance(config.slow, str) and not is_slow_pool(config.slow):
-        raise SfllavaError(f"no slow pool is called {config.slow!r}; choose from {', '.join(POOL_NAMES)}")
+        raise SfllavaError(unknown_name("slow pool", config.slow, POOL_NAMES))
     if config.slow_frames == 0 and config.fast == (0, 0):
         raise SfllavaError(
             "slow_frames=0 (slow_0frms) with fast=(0, 0) (fast_0x0) leaves no visual tokens: keep one pathway"

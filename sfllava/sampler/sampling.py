@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sfllava.catalogue import unknown_name
 from sfllava.types import Clip, SfllavaError
 
 PUBLISHED = "published"
@@ -116,7 +117,7 @@ def sample_indices(total: int, frames: int) -> np.ndarray:
 def check_rule(name: str) -> None:
     """Raise SfllavaError if no frame rule has this name."""
     if name not in RULES and not ((rate := _FPS.fullmatch(name)) and float(rate[1]) > 0):
-        raise SfllavaError(f"no frame rule is called {name!r}; choose from {', '.join(RULES)}, fps:N")
+        raise SfllavaError(unknown_name("frame rule", name, RULES, ", fps:N"))
 
 
 def parse_rule(text: str) -> tuple[str, int | None]:

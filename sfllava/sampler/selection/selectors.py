@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 import sfllava.sampler.selection as package
+from sfllava.catalogue import unknown_name
 from sfllava.sampler.sampling import Sample
 from sfllava.types import SfllavaError
 
@@ -124,7 +125,7 @@ def parse_selection(text: str) -> FrameSelection:
     name, colon, rest = text.partition(":")
     known = selectors()
     if name not in known:
-        raise SfllavaError(f"no selection is called {name!r}; choose from {', '.join(known)}")
+        raise SfllavaError(unknown_name("selection", name, known))
     defaults, given = known[name].options, {}
     for part in rest.split(",") if colon else ():
         option, _, value = part.partition("=")
