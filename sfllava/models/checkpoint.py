@@ -150,6 +150,7 @@ def check_sizes(given: dict[str, Any], where: str) -> None:
 
 
 # Where the weights are quantised, the packages one of which can read them
+_EXTRAS = {"bitsandbytes": "'sfllava[quantize]'"}
 _QUANTIZERS = {"bitsandbytes": ("bitsandbytes",), "awq": ("gptqmodel", "awq"), "gptq": ("gptqmodel",)}
 
 
@@ -159,5 +160,16 @@ def check_quantization(config: dict[str, Any], folder: Path) -> None:
     packages = _QUANTIZERS.get(str(method), ())
     if packages and not any(importlib.util.find_spec(name) for name in packages):
         raise CheckpointError(
-            f"{folder}: its weights are quantised ({method}); reading them needs pip install {packages[0]}"
+            f"{folder}: its weights are quantised ({method}); reading them needs pip install {_EXTRAS.get(packages[0], packages[0])}"
+        )
+
+
+def check_full_precision(folder: Path) -> None:
+    """Raise CheckpointError if the weights of a folder are quantised already, so that they cannot be quantised anew."""
+    found = read_json(folder / "config.json").get("quantization_config")
+    if found:
+        method = found.get("quant_method", "unknown method") if isinstance(found, dict) else found
+        raise CheckpointError(
+            f"{folder}: its weights are quantised already ({method}): load them without quantize, or use the "
+            "checkpoint in full precision"
         )
