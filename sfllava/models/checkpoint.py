@@ -150,8 +150,8 @@ def check_sizes(given: dict[str, Any], where: str) -> None:
 
 
 # Where the weights are quantised, the packages one of which can read them
-_EXTRAS = {"bitsandbytes": "'sfllava[quantize]'"}
 _QUANTIZERS = {"bitsandbytes": ("bitsandbytes",), "awq": ("gptqmodel", "awq"), "gptq": ("gptqmodel",)}
+_EXTRAS = {"bitsandbytes": "'sfllava[quantize]'"}
 
 
 def check_quantization(config: dict[str, Any], folder: Path) -> None:
@@ -159,9 +159,8 @@ def check_quantization(config: dict[str, Any], folder: Path) -> None:
     method = (config.get("quantization_config") or {}).get("quant_method")
     packages = _QUANTIZERS.get(str(method), ())
     if packages and not any(importlib.util.find_spec(name) for name in packages):
-        raise CheckpointError(
-            f"{folder}: its weights are quantised ({method}); reading them needs pip install {_EXTRAS.get(packages[0], packages[0])}"
-        )
+        what = _EXTRAS.get(packages[0], packages[0])
+        raise CheckpointError(f"{folder}: its weights are quantised ({method}); reading them needs pip install {what}")
 
 
 def check_full_precision(folder: Path) -> None:

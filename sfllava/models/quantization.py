@@ -144,6 +144,7 @@ def prepare_quantized(network: nn.Module) -> None:
     """Make the quantised layers of a loaded network compute row by row, in the dtype of their input."""
     layers = _import_bitsandbytes().nn
     for module in list(network.modules()):
+        child: Any
         for name, child in list(module.named_children()):
             if isinstance(child, layers.Linear8bitLt):
                 setattr(module, name, Int8Linear(child))

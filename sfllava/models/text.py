@@ -40,7 +40,9 @@ class CausalText:
 
     batch = 1
 
-    def __init__(self, network: Any, tokenizer: Any, name: str, checkpoint_hash: str, quantize: str | None = None) -> None:
+    def __init__(
+        self, network: Any, tokenizer: Any, name: str, checkpoint_hash: str, quantize: str | None = None
+    ) -> None:
         self._network, self._tokenizer, self.name = network.eval(), tokenizer, name
         template = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
         self.about = {"sha256_sampled": checkpoint_hash, "dtype": str(network.dtype), "template_sha256": template}

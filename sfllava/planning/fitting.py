@@ -116,10 +116,10 @@ def advice(questions: PlannedQuestions, sizes: Sizes, device: Roofline, images: 
         half = estimate_memory(questions, sizes, replace(device, dtype="float16"), images, least).peak
         if half <= device.free_bytes:
             options.append(f"float16 ({format_bytes(half)})")
-    for quantize in QUANTIZATIONS[: QUANTIZATIONS.index(sizes.shape.quantize)] if sizes.shape.quantize else QUANTIZATIONS:
+    for quantize in reversed(QUANTIZATIONS):  # nearest to full precision first
         smaller = replace(sizes, shape=replace(sizes.shape, quantize=quantize))
         peak = estimate_memory(questions, smaller, device, images, least).peak
-        if peak <= device.free_bytes:
+        if peak <= min(device.free_bytes, need.peak - 1):
             options.append(f"--quantize {quantize} ({format_bytes(peak)})")
     spread, each = need.weights + need.kv, need.patches + need.work
     if device.kind == "cuda" and each < device.free_bytes:

@@ -43,9 +43,7 @@ class _Meter:
     def _add(self, flops: float, size: float, seconds: float, times: float) -> None:
         self.cost += Cost(flops, size, seconds) * times
 
-    def linear(
-        self, rows: float, inputs: int, outputs: int, times: float = 1, quantize: str | None = None
-    ) -> None:
+    def linear(self, rows: float, inputs: int, outputs: int, times: float = 1, quantize: str | None = None) -> None:
         """Add `times` products of (rows, inputs) and (inputs, outputs), with dequantised weights where they are not."""
         flops, weights = 2 * rows * inputs * outputs, inputs * outputs * self.size
         if quantize:
