@@ -55,14 +55,13 @@ def load_model(
         vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
         rope_factor: Factor of dynamic NTK RoPE for LLaVA-1.5 and LLaVA-NeXT, None for the checkpoint's own RoPE. The
             other families were trained on long prompts and keep their own.
-        context: Number of positions of the longest prompt with its answer, at most as many as the checkpoint supports;
-            by default 8,192 for LLaVA-1.5 and LLaVA-NeXT, as in the published code, and all for the others.
+        context: Positions of the longest prompt with its answer, at most as many as the checkpoint supports; by default
+            8,192 for LLaVA-1.5 and LLaVA-NeXT, as in the published code, and all for the others.
         family: Name of the prompt templates; by default those that suit the checkpoint.
         positions: For Qwen's positions in time, height and width: "time" places each visual token by its time, row and
             column; "consecutive" counts them as text.
         timestamps: For Qwen: write a text such as "<1.5 seconds>" before the tokens of each frame.
-        quantize: "nf4" (4 bits) or "int8", for the linear layers of the language model; all else keeps the dtype. Needs
-            bitsandbytes.
+        quantize: "nf4" (4 bits) or "int8", for the linear layers of the language model only; needs bitsandbytes.
 
     Returns:
         The model, ready to encode and to answer.
@@ -78,9 +77,8 @@ def load_model(
     except (SfllavaError, MemoryError):
         raise
     except torch.OutOfMemoryError as error:
-        raise CheckpointError(
-            f"{folder}: the model does not fit the memory of {device}: {first_line(error)}"
-        ) from error
+        why = f"the model does not fit the memory of {device}: {first_line(error)}"
+        raise CheckpointError(f"{folder}: {why}") from error
     except Exception as error:  # a damaged folder can fail anywhere in three libraries
         raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
 
@@ -151,12 +149,8 @@ def assemble(
         tokenizer: The tokenizer of the checkpoint.
         family: The family of the checkpoint.
         configuration: The checked config.
-        path: As in `ModelInfo`.
-        layout: As in `ModelInfo`.
-        context: As in `ModelInfo`.
-        fingerprint: As in `ModelInfo`.
+        path, layout, context, fingerprint, quantize: As in `ModelInfo`.
         prompt_family: Name of the prompt templates; by default those that suit the checkpoint.
-        quantize: As in `ModelInfo`.
     """
     config, shape = configuration.config, replace(configuration.shape, quantize=quantize)
     templates = choose_format(prompt_family, family.prompt_family(config, path, tokenizer), path)

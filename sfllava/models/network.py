@@ -28,8 +28,7 @@ def make_network(
     """Make the network of a config from weights, one tensor after another.
 
     Args:
-        folder: The checkpoint folder, to name in errors.
-        family: The family of the checkpoint.
+        folder, family: The checkpoint folder, to name in errors, and its family.
         config: The config object of transformers.
         weights: The tensors by name, memory-mapped.
         dtype: The dtype of the network.
@@ -38,7 +37,6 @@ def make_network(
 
     Raises:
         CheckpointError: The weights do not fit the config.
-        SfllavaError: The dtype does not go with `quantize`.
     """
     more = {"quantization_config": quantization_config(quantize, dtype)} if quantize else {}
     with quiet():
