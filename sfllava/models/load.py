@@ -53,8 +53,7 @@ def load_model(
         dtype: "auto" (float32 on CPU, the checkpoint's half precision elsewhere), "float32", "float16" or "bfloat16".
         device_map: As in transformers, such as "auto", for a model larger than one GPU.
         vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
-        rope_factor: Factor of dynamic NTK RoPE for LLaVA-1.5 and LLaVA-NeXT, None for the checkpoint's own RoPE. The
-            other families were trained on long prompts and keep their own.
+        rope_factor: Factor of dynamic NTK RoPE for LLaVA-1.5 and LLaVA-NeXT; None, or another family: its own RoPE.
         context: Positions of the longest prompt with its answer, at most as many as the checkpoint supports; by default
             8,192 for LLaVA-1.5 and LLaVA-NeXT, as in the published code, and all for the others.
         family: Name of the prompt templates; by default those that suit the checkpoint.
