@@ -50,7 +50,8 @@ def _checkpoint(arguments: argparse.Namespace) -> str:
 
 
 def _placement(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("device", "dtype", "device_map", "vision_tower", "family", "context", "positions", "timestamps")
+    names = ("device", "dtype", "device_map", "vision_tower", "quantize")
+    names += ("family", "context", "positions", "timestamps")
     return {name: getattr(arguments, name) for name in names}
 
 

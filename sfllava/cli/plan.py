@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--roofline", metavar="FILE", help="of the device (default: measure this one, in seconds)")
     parser.add_argument("--measure", metavar="FILE", help="measure this device and write its roofline")
     options.add_device(parser, "what to measure: auto, cpu, cuda, cuda:1")
+    options.add_quantize(parser)
     parser.add_argument("--questions", metavar="FILE|N", help="question file, or how many questions")
     parser.add_argument("--videos", metavar="DIR|N", help="how many videos (default: the published numbers)")
     parser.add_argument("--root", metavar="DIR", help="folder in which the question file is found")
@@ -61,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     made = plan(
         model, settings, benchmark, roofline, **counts, budget=a.budget, max_new_tokens=a.max_new_tokens,
         new_tokens=a.new_tokens, answer_mode=a.answer_mode, workers=a.workers, video_frames=a.video_frames,
+        quantize=a.quantize,
     )  # fmt: skip
     print(json.dumps(made.to_dict(), indent=1) if a.json else made)
     return 0 if made.fits else 1

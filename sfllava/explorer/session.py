@@ -187,7 +187,8 @@ class Session:
         if reply.question.task != "open":
             question += f", options={reply.question.options!r}, task={reply.question.task!r}"
         info = self.model.info
-        options = "".join(f", {name}={value!r}" for name, value in {**info.options, "family": info.family}.items())
+        known = {**info.options, "family": info.family} | ({"quantize": info.quantize} if info.quantize else {})
+        options = "".join(f", {name}={value!r}" for name, value in known.items())
         return (
             "import sfllava\n\n"
             f"model = sfllava.load_model({_name(self.model)!r}, context={info.context}{options})\n"

@@ -26,6 +26,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "family": (str,),
     "positions": (str,),
     "timestamps": (bool,),
+    "quantize": (str,),
 }
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 

@@ -64,9 +64,10 @@ class ModelInfo:
         options: The options of the family with which it was loaded, where they are not the default.
         rope: Parameters of the rotary positions.
         device: Where tokens enter the language model.
-        dtype: Of the weights.
+        dtype: Of the weights that are not quantised.
         fingerprint: A hash of the loaded weights, config and tokenizer (`checkpoint.fingerprint`).
         tower_outputs: What the vision tower gives besides the features, names of `aggregators.tower.TOWER_OUTPUTS`.
+        quantize: How the linear layers of the language model are quantised, "nf4" or "int8"; None for not at all.
     """
 
     path: Path
@@ -86,6 +87,7 @@ class ModelInfo:
     dtype: torch.dtype
     fingerprint: str
     tower_outputs: tuple[str, ...] = ()
+    quantize: str | None = None
 
     def prompt_ids(self, question: Question, prompt: Prompt | None = None) -> tuple[list[int], list[int]]:
         """Tokenize the prompt of a question.

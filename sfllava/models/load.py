@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
-from transformers.utils import logging as transformers_logging
 
 from sfllava.files import is_url
 from sfllava.models import attention
 from sfllava.models.base import ModelInfo
-from sfllava.models.checkpoint import CheckpointError, fingerprint
+from sfllava.models.checkpoint import CheckpointError, check_full_precision, fingerprint
 from sfllava.models.families import configure, find_family
 from sfllava.models.family import POSITIONS, Configuration, Family, LoadOptions
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.layouts import read_checkpoint
+from sfllava.models.network import make_network
 from sfllava.models.prompt_formats import choose_format
+from sfllava.models.quantization import check_quantization_kernels
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.types import SfllavaError
@@ -42,6 +42,7 @@ def load_model(
     family: str | None = None,
     positions: str = "time",
     timestamps: bool = False,
+    quantize: str | None = None,
 ) -> TransformersVideoLM:
     """Load a checkpoint.
 
@@ -52,32 +53,31 @@ def load_model(
         dtype: "auto" (float32 on CPU, the checkpoint's half precision elsewhere), "float32", "float16" or "bfloat16".
         device_map: As in transformers, such as "auto", for a model larger than one GPU.
         vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
-        rope_factor: Factor of dynamic NTK RoPE for LLaVA-1.5 and LLaVA-NeXT, None for the checkpoint's own RoPE. The
-            other families were trained on long prompts and keep their own.
-        context: Number of positions of the longest prompt with its answer, at most as many as the checkpoint supports;
-            by default 8,192 for LLaVA-1.5 and LLaVA-NeXT, as in the published code, and all for the others.
+        rope_factor: Factor of dynamic NTK RoPE for LLaVA-1.5 and LLaVA-NeXT; None, or another family: its own RoPE.
+        context: Positions of the longest prompt with its answer, at most as many as the checkpoint supports; by default
+            8,192 for LLaVA-1.5 and LLaVA-NeXT, as in the published code, and all for the others.
         family: Name of the prompt templates; by default those that suit the checkpoint.
         positions: For Qwen's positions in time, height and width: "time" places each visual token by its time, row and
             column; "consecutive" counts them as text.
         timestamps: For Qwen: write a text such as "<1.5 seconds>" before the tokens of each frame.
+        quantize: "nf4" (4 bits) or "int8", for the linear layers of the language model only; needs bitsandbytes.
 
     Returns:
         The model, ready to encode and to answer.
 
     Raises:
         CheckpointError: The checkpoint cannot be loaded.
-        SfllavaError: There is no such device or dtype.
+        SfllavaError: There is no such device, dtype or quantisation, or they do not go together.
     """
     folder = _folder(path_or_name)
     try:
         options = LoadOptions(rope_factor, positions, timestamps)
-        return _load(folder, device, dtype, device_map, vision_tower, options, context, family)
+        return _load(folder, device, dtype, device_map, vision_tower, options, context, family, quantize)
     except (SfllavaError, MemoryError):
         raise
     except torch.OutOfMemoryError as error:
-        raise CheckpointError(
-            f"{folder}: the model does not fit the memory of {device}: {first_line(error)}"
-        ) from error
+        why = f"the model does not fit the memory of {device}: {first_line(error)}"
+        raise CheckpointError(f"{folder}: {why}") from error
     except Exception as error:  # a damaged folder can fail anywhere in three libraries
         raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
 
@@ -96,10 +96,14 @@ def _load(
     options: LoadOptions,
     context: int | None,
     prompt_family: str | None,
+    quantize: str | None,
 ) -> TransformersVideoLM:
     if options.positions not in POSITIONS:
         raise SfllavaError(f"positions must be {' or '.join(POSITIONS)}, got {options.positions!r}")
     device = device_of(device)
+    if quantize is not None:
+        check_quantization_kernels(quantize, device)
+        check_full_precision(folder)
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
     family = find_family(config_dict, folder)
     made = configure(config_dict, folder, options)
@@ -111,7 +115,8 @@ def _load(
     checkpoint_hash = fingerprint(folder, weights)  # before loading, which takes the tensors over
     on_cpu = device == "cpu" and device_map is None
     torch_dtype = dtype_of(dtype, on_cpu, config_dict, weights)
-    network = _network(folder, family, made.config, weights, torch_dtype, device_map or {"": device})
+    placement = device_map or {"": device}
+    network = make_network(folder, family, made.config, weights, torch_dtype, placement, quantize)
     network.model.language_model.config._attn_implementation = attention.NAME
     if (folder / "generation_config.json").exists():
         network.generation_config = GenerationConfig.from_pretrained(str(folder))
@@ -119,6 +124,7 @@ def _load(
     return assemble(
         network, tokenizer, family, made, path=folder, layout=layout, fingerprint=checkpoint_hash,
         context=min(context or made.context, made.positions), prompt_family=prompt_family,
+        quantize=quantize,
     )  # fmt: skip
 
 
@@ -133,6 +139,7 @@ def assemble(
     context: int,
     fingerprint: str,
     prompt_family: str | None = None,
+    quantize: str | None = None,
 ) -> TransformersVideoLM:
     """Make a model of a loaded network.
 
@@ -141,13 +148,10 @@ def assemble(
         tokenizer: The tokenizer of the checkpoint.
         family: The family of the checkpoint.
         configuration: The checked config.
-        path: As in `ModelInfo`.
-        layout: As in `ModelInfo`.
-        context: As in `ModelInfo`.
-        fingerprint: As in `ModelInfo`.
+        path, layout, context, fingerprint, quantize: As in `ModelInfo`.
         prompt_family: Name of the prompt templates; by default those that suit the checkpoint.
     """
-    config, shape = configuration.config, configuration.shape
+    config, shape = configuration.config, replace(configuration.shape, quantize=quantize)
     templates = choose_format(prompt_family, family.prompt_family(config, path, tokenizer), path)
     encoder = family.encoder(network, configuration, tokenizer)
     language_model = LanguageModel(network.eval(), tokenizer, context, family.unused_ids(config))
@@ -169,6 +173,7 @@ def assemble(
         dtype=language_model.dtype,
         fingerprint=fingerprint,
         tower_outputs=configuration.tower_outputs,
+        quantize=quantize,
     )
     return TransformersVideoLM(info, encoder, language_model)
 
@@ -177,36 +182,6 @@ def changed_options(options: LoadOptions) -> dict[str, Any]:
     """Return the options that change positions or text, where they are not the default."""
     usual = LoadOptions()
     return {n: getattr(options, n) for n in ("positions", "timestamps") if getattr(options, n) != getattr(usual, n)}
-
-
-def _network(
-    folder: Path, family: Family, config: Any, weights: dict[str, Tensor], dtype: torch.dtype, device_map: Any
-) -> Any:
-    """Make the network of a config from weights; raise CheckpointError where they do not fit."""
-    with quiet():
-        network, info = family.network.from_pretrained(
-            None,
-            config=config,
-            state_dict=weights,
-            dtype=dtype,
-            attn_implementation="sdpa",
-            device_map=device_map,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    missing = [key for key in info["missing_keys"] if not key.endswith(family.unused_tensors)]
-    problems = [
-        f"{label}: {', '.join(sorted(map(str, keys))[:12])}" + (f" and {len(keys) - 12} more" if len(keys) > 12 else "")
-        for label, keys in (
-            ("missing tensors", missing),
-            ("unexpected tensors", info["unexpected_keys"]),
-            ("wrong shapes (name, in the file, needed)", info["mismatched_keys"]),
-        )
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(f"{folder}: the weights do not fit the config: {'; '.join(problems)}")
-    return network
 
 
 def _folder(path_or_name: str | Path) -> Path:
@@ -280,17 +255,3 @@ def dtype_of(dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], wei
         return torch.float32
     stored = config.get("dtype") or config.get("torch_dtype") or next(iter(weights.values())).dtype
     return names.get(str(stored).removeprefix("torch."), torch.float16)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the loading report of transformers: CheckpointError says the same in one line."""
-    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bar:
-            transformers_logging.enable_progress_bar()

@@ -11,9 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessorList
 
 from sfllava.models.base import VideoLM
-from sfllava.models.checkpoint import CheckpointError, fingerprint
+from sfllava.models.checkpoint import CheckpointError, check_full_precision, fingerprint, read_json, read_weights
 from sfllava.models.finite import FiniteLogitsWatch, LogitsError, not_finite
-from sfllava.models.load import device_of, dtype_of, first_line, quiet
+from sfllava.models.load import device_of, dtype_of, first_line
+from sfllava.models.network import quiet
+from sfllava.models.quantization import check_quantization_kernels, prepare_quantized, quantization_config
 from sfllava.prompts import Prompt, chat_prompt
 from sfllava.types import Question, SfllavaError
 
@@ -29,6 +31,7 @@ class CausalText:
         tokenizer: Its tokenizer.
         name: The name to record.
         checkpoint_hash: The fingerprint of the checkpoint.
+        quantize: How its linear layers are quantised; None for not at all.
 
     Attributes:
         batch: Number of requests to pass to `replies` at a time.
@@ -37,10 +40,13 @@ class CausalText:
 
     batch = 1
 
-    def __init__(self, network: Any, tokenizer: Any, name: str, checkpoint_hash: str) -> None:
+    def __init__(
+        self, network: Any, tokenizer: Any, name: str, checkpoint_hash: str, quantize: str | None = None
+    ) -> None:
         self._network, self._tokenizer, self.name = network.eval(), tokenizer, name
         template = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
         self.about = {"sha256_sampled": checkpoint_hash, "dtype": str(network.dtype), "template_sha256": template}
+        self.about |= {"quantize": quantize} if quantize else {}
         self._special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
         ends = network.generation_config.eos_token_id or tokenizer.eos_token_id
         self._ends = [ends] if isinstance(ends, int) else list(ends or [])
@@ -119,6 +125,7 @@ class VideoLMText:
             "sha256_sampled": model.info.fingerprint,
             "dtype": str(model.info.dtype),
             "family": model.info.family,
+            **({"quantize": model.info.quantize} if model.info.quantize else {}),
         }
         self._no_tokens = torch.zeros(0, model.language_model.width)
 
@@ -158,33 +165,50 @@ class VideoLMText:
         return chat_prompt(self._model.info.family, system)
 
 
-def load_text_model(folder: str | Path, device: str = "auto", dtype: str = "auto") -> CausalText:
+def load_text_model(
+    folder: str | Path, device: str = "auto", dtype: str = "auto", quantize: str | None = None
+) -> CausalText:
     """Load a causal LM from a folder; no code in the folder is executed.
 
     Args:
         folder: A folder with safetensors and a tokenizer.
         device: As in `load_model`.
         dtype: As in `load_model`.
+        quantize: As in `load_model`.
 
     Raises:
         CheckpointError: The folder cannot be loaded.
-        SfllavaError: There is no such device or dtype.
+        SfllavaError: There is no such device, dtype or quantisation.
     """
     folder = Path(folder).expanduser()
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: no such checkpoint folder of a language model; needed config.json")
     device = device_of(device)
+    if quantize is not None:
+        check_quantization_kernels(quantize, device)
+        check_full_precision(folder)
+    local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            network: Any = AutoModelForCausalLM.from_pretrained(
-                folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype="auto"
-            )
-        weights = network.state_dict()
-        checkpoint_hash = fingerprint(folder, weights)
-        network = network.to(device, dtype_of(dtype, device == "cpu", network.config.to_dict(), weights))
+            tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        if quantize is None:
+            with quiet():
+                network: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **local)
+            weights = network.state_dict()
+            checkpoint_hash = fingerprint(folder, weights)
+            network = network.to(device, dtype_of(dtype, device == "cpu", network.config.to_dict(), weights))
+        else:
+            weights = read_weights(folder)
+            checkpoint_hash = fingerprint(folder, weights)
+            chosen = dtype_of(dtype, device == "cpu", read_json(folder / "config.json"), weights)
+            local |= {"quantization_config": quantization_config(quantize, chosen, video_lm=False)}
+            with quiet():
+                network = AutoModelForCausalLM.from_pretrained(
+                    folder, use_safetensors=True, dtype=chosen, device_map={"": device}, **local
+                )
+            prepare_quantized(network)
     except (SfllavaError, MemoryError):
         raise
     except Exception as error:  # a damaged folder can fail anywhere in three libraries
         raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
-    return CausalText(network, tokenizer, str(folder.resolve()), checkpoint_hash)
+    return CausalText(network, tokenizer, str(folder.resolve()), checkpoint_hash, quantize)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sfllava.files import format_bytes
+from sfllava.models.operations import QUANTIZATIONS
 from sfllava.models.sizes import Sizes
 from sfllava.planning import stages
 from sfllava.planning.roofline import Roofline
@@ -66,7 +67,7 @@ def estimate_memory(
         work = max(work, stages.forward_bytes(shape, itemsize, questions.prompt_tokens, 1))
     widest = max(widest, *map(len, groups))
     patches = (widest + 1) * images * math.prod(shape.grid) * shape.language.width * itemsize
-    return Memory(shape.parameters * itemsize, kv, patches, work)
+    return Memory(shape.weight_bytes(itemsize), kv, patches, work)
 
 
 def batch_sizes(questions: PlannedQuestions, device: Roofline, group_questions: int) -> list[BatchSizes]:
@@ -115,6 +116,11 @@ def advice(questions: PlannedQuestions, sizes: Sizes, device: Roofline, images: 
         half = estimate_memory(questions, sizes, replace(device, dtype="float16"), images, least).peak
         if half <= device.free_bytes:
             options.append(f"float16 ({format_bytes(half)})")
+    for quantize in reversed(QUANTIZATIONS):  # nearest to full precision first
+        smaller = replace(sizes, shape=replace(sizes.shape, quantize=quantize))
+        peak = estimate_memory(questions, smaller, device, images, least).peak
+        if peak <= min(device.free_bytes, need.peak - 1):
+            options.append(f"--quantize {quantize} ({format_bytes(peak)})")
     spread, each = need.weights + need.kv, need.patches + need.work
     if device.kind == "cuda" and each < device.free_bytes:
         options.append(f"{math.ceil(spread / (device.free_bytes - each))} such GPUs (--device-map auto)")

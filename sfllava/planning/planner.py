@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sfllava.ablation import Ablation, load_ablation
 from sfllava.aggregators.base import identity_key, image_count, makes_images, shared_tokens
 from sfllava.benchmarks import Benchmark
+from sfllava.models.operations import QUANTIZATIONS
 from sfllava.models.sizes import Sizes, sizes_of
 from sfllava.planning import stages
 from sfllava.planning.fitting import (
@@ -44,6 +46,7 @@ def plan(
     answer_mode: str = "generate",
     workers: int = 1,
     video_frames: int = 900,
+    quantize: str | None = None,
 ) -> Plan:
     """Predict what `evaluate` or `ablate` would take of a device, without loading weights or videos.
 
@@ -59,6 +62,7 @@ def plan(
         answer_mode: "generate" or "logits".
         workers: Devices, each with a model.
         video_frames: Frames of a video, which decide how many frames two samples of it have in common.
+        quantize: As in `load_model`.
 
     Returns:
         The plan, which prints as a table.
@@ -67,6 +71,10 @@ def plan(
         SfllavaError: The arguments do not go together.
     """
     sizes = model if isinstance(model, Sizes) else sizes_of(model)
+    if quantize is not None:
+        if quantize not in QUANTIZATIONS:
+            raise SfllavaError(f"quantize must be {' or '.join(QUANTIZATIONS)}, got {quantize!r}")
+        sizes = replace(sizes, shape=replace(sizes.shape, quantize=quantize))
     if workers < 1 or video_frames < 1:
         raise SfllavaError(f"workers and video_frames must be at least 1, got {workers} and {video_frames}")
     workload = workload_of(
@@ -109,7 +117,7 @@ def _plan(chosen: Sequence[PlannedQuestions], sizes: Sizes, device: Roofline, wo
     for count in _count_images([questions.setting for questions, _ in fitting], video_frames):
         encode += stages.encode_cost(shape, device, count, image_batch(device)) * len(workload.videos)
     return Plan(
-        sizes.name, shape.parameters, shape.parameters * device.itemsize,
+        sizes.name, shape.parameters, shape.weight_bytes(device.itemsize), shape.quantize,
         workload.name, len(workload.videos), workload.question_count, workload.new_tokens,
         device, workers, tuple(planned), encode.seconds, prefill.seconds, decode.seconds, one_by_one.seconds,
     )  # fmt: skip

@@ -57,6 +57,8 @@ class Plan:
     model: str
     parameters: int
     weight_bytes: int
+    quantize: str | None
+    """How the matrices of the language model are quantised"""
     benchmark: str
     videos: int
     questions: int
@@ -122,6 +124,7 @@ class Plan:
         for setting in self.settings:
             notes.setdefault(setting.note, []).append(setting.name)
         weights = f"{self.parameters / 1e6:,.0f} million parameters, {format_bytes(self.weight_bytes)} of weights"
+        weights += f" (language model in {self.quantize})" if self.quantize else ""
         answers = f"{self.new_tokens:,} new token{'s' * (self.new_tokens > 1)} each"
         lines = [
             f"{self.model}: {weights}",

@@ -71,6 +71,7 @@ def run_identity(
             "rope": rope_facts(model.rope),
             "shape": model.shape.to_dict(),
             **({"options": model.options} if model.options else {}),
+            **({"quantize": model.quantize} if model.quantize else {}),
         },
         prompt=_one_or_by_task({task: prompt.identity() for task, prompt in prompts.items()}),
         max_new_tokens=options.max_new_tokens,
@@ -107,7 +108,7 @@ def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task,
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result may depend on."""
-    packages = ("sfllava", "torch", "transformers", "decord2", "av", "pillow", "numpy", "sentencepiece")
+    packages = ("sfllava", "torch", "transformers", "decord2", "av", "pillow", "numpy", "sentencepiece", "bitsandbytes")
     found = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -131,6 +131,7 @@ class JudgeOptions:
         structured: request replies that follow the JSON schema.
         price: US dollars per million prompt and reply tokens.
         device: where a local model runs.
+        quantize: as in `load_model`, for a local model.
     """
 
     model: str = ""
@@ -142,6 +143,7 @@ class JudgeOptions:
     structured: bool = True
     price: tuple[float, float] | None = None
     device: str = "auto"
+    quantize: str | None = None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ class LocalJudge(Judge):
 
     def __init__(self, model: TextModel, name: str = "", *, max_reply_tokens: int = 64) -> None:
         self._text, self.model, self.batch = model, model.name, model.batch
-        self.name = name or f"local-{re.sub(r'[^A-Za-z0-9.-]+', '-', PurePath(model.name).name).strip('-.')}"
+        own = PurePath(model.name).name + (f"-{quantize}" if (quantize := model.about.get("quantize")) else "")
+        self.name = name or f"local-{re.sub(r'[^A-Za-z0-9.-]+', '-', own).strip('-.')}"
         self._max_reply_tokens = max_reply_tokens
 
     @property
@@ -95,8 +96,9 @@ def _make(name: str, options: JudgeOptions) -> Judge:
     from sfllava.models.load import load_model
     from sfllava.models.text import VideoLMText, load_text_model
 
-    where = options.model, options.device
-    model = VideoLMText(load_model(*where)) if name == "llava" else load_text_model(*where)
+    load = load_model if name == "llava" else load_text_model
+    loaded: Any = load(options.model, options.device, quantize=options.quantize)
+    model = VideoLMText(loaded) if name == "llava" else loaded
     limit = {"max_reply_tokens": options.max_reply_tokens} if options.max_reply_tokens else {}
     return LocalJudge(model, options.name, **limit)
 
