@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sfllava.benchmarks.shapesqa.scenes import (
     draw_scene,
     random_scene,
 )
+from sfllava.benchmarks.shapesqa.signs import BOARD, ask_digit, ask_place, draw_sign, random_signs
 from sfllava.prompts import LETTERS, pack_prompt
 from sfllava.types import Question, Task
 
@@ -42,6 +43,7 @@ _OTHER_WORDS = {
         "What number does the sign show?",
         "What is on the sign?",
     ),
+    "Which digit is on the": ("What digit is on the", "What is on the"),
     "Where is the": ("Where in the frame is the", "In which corner is the"),
     "How many colours flashed?": ("How many flashes were there?", "How many different colours flashed?"),
     "Which colour flashed?": ("What colour was the flash?", "What colour flashed?"),
@@ -53,6 +55,8 @@ CONTENTS = (
     "nothing",
     *(f"{name} {colour}" for name in (*MARKS, "flash") for colour in COLOURS),
     *(f"sign {digit}" for digit in DIGITS),
+    *(f"board {colour}" for colour in COLOURS),
+    *(f"sign {colour} {digit}" for colour in COLOURS for digit in DIGITS),
 )
 BOS, EOS = 1, 2
 # the task of each question about a scene
@@ -67,15 +71,18 @@ class BatchSpec:
         stills: the least and the most stills per sequence.
         kept: patches per still, chosen at random; 0 for all.
         scenes: sequences in the batch, each of one scene.
+        signs: whether the stills show coloured signs, and the questions are about those.
     """
 
     stills: tuple[int, int]
     kept: int
     scenes: int
+    signs: bool = False
 
     def __str__(self) -> str:
         least, most = self.stills
-        return f"({least if least == most else f'{least} to {most}'}, {self.kept or 'all'}, {self.scenes})"
+        shown = f"{least if least == most else f'{least} to {most}'}{' with signs' if self.signs else ''}"
+        return f"({shown}, {self.kept or 'all'}, {self.scenes})"
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,10 @@ def make_batch(rng: np.random.Generator, tokenizer: Any, spec: BatchSpec) -> Bat
     has_bos = rng.random(size) > 0.06
     rows: list[list[_Text]] = []
     for b in range(size):
+        if spec.signs:
+            pixels[b], patches[b], asked = _stills_with_signs(rng, stills)
+            rows.append([_text(_phrase(task, asked, rng), has_bos[b], tokenizer) for task in SLOTS])
+            continue
         scene, shown = _scene(rng, stills, least=1 if spec.kept else 0)
         start, span = rng.random(), rng.random()
         radius = rng.uniform(45, 75)
@@ -201,6 +212,45 @@ def _patches(scene: Scene, flash: int | None, radius: float) -> np.ndarray:
     return found.ravel()
 
 
+def _stills_with_signs(rng: np.random.Generator, stills: int) -> tuple[np.ndarray, np.ndarray, list[SceneQuestion]]:
+    """Return stills (K H W 3) with at most one coloured sign each, the content of their patches, and the questions.
+
+    There are different signs, each in one or more stills, which need not follow each other. Some stills have no sign,
+    unless there is just one. Half of the stills have another scene than the one before.
+    """
+    n = int(rng.integers(1, min(5, stills) + 1))
+    signs = random_signs(rng, n)
+    # each sign at least once; the other stills show none, or a sign again
+    shown: list[int | None] = [
+        *range(n),
+        *(None if rng.random() < 0.6 else int(rng.integers(n)) for _ in range(n, stills)),
+    ]
+    shown = [shown[i] for i in rng.permutation(stills)]
+    pixels, patches = [], []
+    scene, light = _marks(rng), rng.uniform(0.85, 1.15)
+    for k in shown:
+        if rng.random() < 0.5:
+            scene = _marks(rng)
+        still, found = draw_scene(scene, rng, rng.random()), _patches(scene, None, 0).reshape(CELLS, CELLS)
+        if k is not None:
+            draw_sign(still, signs[k])
+            row, column = signs[k].cell
+            around = BOARD // 2
+            found[row - around : row + around + 1, column - around : column + around + 1] = CONTENTS.index(
+                f"board {signs[k].colour}"
+            )
+            found[row, column] = CONTENTS.index(f"sign {signs[k].colour} {signs[k].digit}")
+        pixels.append(_augment(still, rng, light))
+        patches.append(found.ravel())
+    return np.stack(pixels), np.stack(patches), [ask(sign) for sign in signs for ask in (ask_digit, ask_place)]
+
+
+def _marks(rng: np.random.Generator) -> Scene:
+    """Return a random scene without its plain sign."""
+    scene = random_scene(rng, 0)
+    return replace(scene, things=scene.things[:2])
+
+
 def _augment(still: np.ndarray, rng: np.random.Generator, light: float) -> np.ndarray:
     """Change the brightness, add noise, and sometimes halve the resolution of colour as a video codec does."""
     image = still.astype(np.float32) * light
@@ -218,7 +268,11 @@ def _question(
     """Return a question, the reply to it, and the answer that the reply means (empty for a description)."""
     if task == "describe" and detail:
         return Question(str(rng.choice(_DESCRIBE)), task=task), describe(scene), ""
-    pool = detail if detail and (not moment or rng.random() < 0.5) else moment
+    return _phrase(task, detail if detail and (not moment or rng.random() < 0.5) else moment, rng)
+
+
+def _phrase(task: Task, pool: list[SceneQuestion], rng: np.random.Generator) -> tuple[Question, str, str]:
+    """Return one of the questions in one of its wordings, the reply to it, and the answer that the reply means."""
     asked = pool[int(rng.integers(len(pool)))]
     text = asked.text
     if rng.random() < 0.4:
