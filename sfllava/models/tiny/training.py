@@ -38,11 +38,11 @@ STAGES = (
     (150, (_ONE,)),
     (1250, (_ONE,)),
     (4200, (_ONE, _FEW, _MANY)),
-    (2100, (_SIGN, _FEW, _SIGNS, _MANY, _SIGNS, _ONE)),
+    (1500, (_SIGN, _FEW, _SIGNS, _MANY, _SIGNS, _ONE)),
 )
 # the last stage starts anew from the stored weights, with new auxiliary heads and a smaller rate
 _FIRST = sum(steps for steps, _ in STAGES[:-1])
-_RATE, _LATE_RATE = 1.2e-3, 4e-4
+_RATE, _LATE_RATE = 1.2e-3, 5e-4
 
 
 def config_dict(vocabulary: int) -> dict[str, Any]:
