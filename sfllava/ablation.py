@@ -163,7 +163,7 @@ def measure_costs(model: VideoLM, benchmark: Benchmark, settings: list[Setting])
     before = model.info.prompt_ids(benchmark.questions[0])[0]
     found: dict[str, dict[str, Any]] = {}
     for setting in [settings[0], *settings]:  # the first one warms up and is measured again
-        positions = video.positions(setting.sample)
+        positions = video.positions(setting.uniform_sample)
         frames, seconds = video.frames[positions], video.pts_seconds[positions]
         try:
             _start(model)
@@ -193,7 +193,7 @@ def _first_video(model: VideoLM, benchmark: Benchmark, settings: list[Setting]) 
         for name in dict.fromkeys(question.video for question in benchmark.questions):
             try:
                 path = benchmark.find_video(name)
-                return name, pool.submit(path, list({s.sample for s in settings}), size).result()
+                return name, pool.submit(path, list({s.uniform_sample for s in settings}), size).result()
             except (BenchmarkError, LinkError, VideoError):
                 continue
     return "", None

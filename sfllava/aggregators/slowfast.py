@@ -5,8 +5,8 @@ Shapes: T frames of h rows and w columns of patches, each patch with D features;
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +26,16 @@ class SlowFast:
         slow_frames: number of frames of the Slow pathway; 0 leaves it out.
         slow: the pool of the Slow pathway: a name in `POOL_NAMES`, or a callable (slow_frames h w D) -> (N D).
         fast: (rows, columns) of the grid to which the Fast pathway average-pools each frame; (0, 0) leaves it out.
+        slow_at: positions in the patch grid of the Slow pathway's frames, where they were chosen for a question; None
+            for `slow_frames` evenly spaced ones.
+        fast_at: positions of the Fast pathway's frames; None for all.
     """
 
     slow_frames: int = 10
     slow: str | Callable[[Tensor], Tensor] = "spatial_1d_max_pool"
     fast: tuple[int, int] = (4, 4)
+    slow_at: tuple[int, ...] | None = None
+    fast_at: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fast", tuple(self.fast))
@@ -40,18 +45,19 @@ class SlowFast:
         return torch.cat([self.slow_tokens(grid), self.fast_tokens(grid)])
 
     def slow_tokens(self, grid: Tensor) -> Tensor:
-        """(T h w D) -> (N D): choose `slow_frames` evenly spaced frames, and pool them."""
+        """(T h w D) -> (N D): choose `slow_frames` evenly spaced frames, or those of `slow_at`, and pool them."""
         check_grid(grid)
         if self.slow_frames == 0:
             return grid.new_zeros(0, grid.shape[-1])
         pool = Pool(self.slow) if isinstance(self.slow, str) else self.slow
-        return pool(grid[slow_indices(len(grid), self.slow_frames)])
+        return pool(grid[self.detailed_frames(len(grid))])
 
     def fast_tokens(self, grid: Tensor) -> Tensor:
-        """(T h w D) -> (T*rows*columns D): average-pool every frame to `fast` = (rows, columns)."""
+        """(T h w D) -> (T*rows*columns D): average-pool every frame, or those of `fast_at`, to `fast`."""
         check_grid(grid)
         if self.fast == (0, 0):
             return grid.new_zeros(0, grid.shape[-1])
+        grid = grid if self.fast_at is None else grid[list(self.fast_at)]
         return F.adaptive_avg_pool2d(grid.permute(0, 3, 1, 2), self.fast).permute(0, 2, 3, 1).flatten(0, 2)
 
     def token_parts(self, grid: Tensor) -> dict[str, Tensor]:
@@ -60,11 +66,17 @@ class SlowFast:
 
     def prefix_key(self) -> object:
         """Return a key of the Slow tokens, which come first: equal keys mean equal Slow tokens for the same frames."""
-        return SlowFast, self.slow_frames, identity_key(self.slow)
+        return SlowFast, self.slow_frames, identity_key(self.slow), self.slow_at
 
     def detailed_frames(self, frames: int) -> list[int]:
         """Return the indices of the frames, out of `frames`, that the Slow pathway takes."""
+        if self.slow_at is not None:
+            return list(self.slow_at)
         return slow_indices(frames, self.slow_frames) if self.slow_frames else []
+
+    def with_frames(self, detailed: Sequence[int], others: Sequence[int]) -> SlowFast:
+        """Return a SlowFast whose pathways take these positions of the patch grid: Slow `detailed`, Fast `others`."""
+        return replace(self, slow_at=tuple(detailed), fast_at=tuple(others))
 
     def token_count(self, frames: int, h: int = 24, w: int = 24) -> int:
         """Count the tokens for `frames` frames of `h` x `w` patches."""

@@ -166,7 +166,7 @@ class Explorer:
     def _show_frames(self, latest: int, path: str, setting: Setting) -> None:
         if latest != self._latest:  # the controls have changed since
             return
-        video = self.session.video(path, setting.sample)
+        video = self.session.video(path, setting.uniform_sample)
         info = self.session.model.info
         self._frames_figure = show_frames(video, setting.for_model(info), info.grid)
         show_figure(self.views.strip, self._frames_figure)

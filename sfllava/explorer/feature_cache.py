@@ -131,7 +131,7 @@ class FeatureCache:
             VideoError: the video cannot be read.
         """
         start = time.perf_counter()
-        video, decoded = self._decode(path, setting.sample)
+        video, decoded = self._decode(path, setting.uniform_sample)
         check(len(video.frames))
         decoded_at = time.perf_counter()
         known = self._features_of(path)
@@ -142,7 +142,7 @@ class FeatureCache:
             grid = known.grid(video.indices.tolist(), needs)
         else:
             images = setting.images(video.frames)
-            key = (setting.sample, identity_key(setting.aggregation))
+            key = (setting.uniform_sample, identity_key(setting.aggregation))
             encoded = 0 if key in known.made else len(images)
             if encoded:
                 known.made[key] = self.model.encode(images)

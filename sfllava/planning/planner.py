@@ -178,11 +178,11 @@ def _reused_tokens(earlier: Setting | None, setting: Setting, sizes: Sizes) -> i
 def _count_images(settings: Sequence[Setting], video_frames: int) -> list[int]:
     """Return how many images of a video are encoded: frames for all settings, then those that some make of frames."""
     making = [setting for setting in settings if makes_images(setting.aggregation)]
-    made = {(s.sample, identity_key(s.aggregation)): image_count(s.aggregation, s.frames) for s in making}
+    made = {(s.uniform_sample, identity_key(s.aggregation)): image_count(s.aggregation, s.frames) for s in making}
     if len(making) == len(settings):
         return [0, *made.values()]
     # a run encodes all frames that it decoded, also those that only a setting with images of its own sampled
     total = max([video_frames, *(setting.frames for setting in settings)])
     # for a number of frames per second, the largest number is planned
-    samples = [s.sample if s.frame_rule in RULES else Sample(s.frames) for s in settings]
+    samples = [s.uniform_sample if s.frame_rule in RULES else Sample(s.frames) for s in settings]
     return [len(union_indices(samples, 0, total - 1)), *made.values()]

@@ -82,6 +82,8 @@ def ask(
         ContextError: The tokens do not fit the model's context; raised before a frame is encoded.
     """
     setting = (setting or Setting()).for_model(model.info)
+    if setting.question_aware:
+        raise SfllavaError(f"{setting.name}: frames are chosen for each question by a run only (`sfllava evaluate`)")
     prompt = prompt or setting.prompt_or(None)
     asked = to_questions(questions)
     seconds = {}

@@ -76,6 +76,7 @@ def run_identity(
         max_new_tokens=options.max_new_tokens,
         read=options.answer_mode,  # the field keeps this name, so that earlier runs can be resumed
         **({"subtitles": True} if options.subtitles else {}),
+        **(options.selection.identity() if options.selection else {}),
     )
 
 
@@ -126,4 +127,6 @@ def describe_setting(setting: Setting, grid: tuple[int, int] | None = None) -> d
     facts = {"name": setting.name, "frames": setting.frames, "aggregation": name_of(setting.aggregation)}
     budget = {"budget": setting.token_count(*grid)} if grid else {}
     rule = {"frame_rule": setting.frame_rule} if setting.frame_rule != PUBLISHED else {}
+    if setting.question_aware:
+        rule |= {"selection": str(setting.selection), "selection_for": setting.selection_for}
     return facts | budget | rule | ({"prompt": setting.prompt} if setting.prompt else {})
