@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sfllava.benchmarks.shapesqa.scenes import CELLS
 from sfllava.models.family import CLIP_STATISTICS, normalize
-from sfllava.models.tiny.data import BOS, CONTENTS, Batch
+from sfllava.models.tiny.data import BOS, Batch
+from sfllava.models.tiny.stills import CONTENTS
 
 # the layers of the language model after which the auxiliary losses on the answer and on the options apply
 ANSWER_LAYER, OPTION_LAYER = 3, 4

@@ -26,9 +26,10 @@ from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from sfllava.benchmarks.shapesqa.scenes import CELLS, SIDE
 from sfllava.models.tiny.card import write_card
-from sfllava.models.tiny.data import CONTENTS, Batch, BatchSpec, make_batch, write_tokenizer
+from sfllava.models.tiny.data import Batch, BatchSpec, make_batch, write_tokenizer
 from sfllava.models.tiny.losses import ANSWER_LAYER, OPTION_LAYER, patch_loss, render_batch, reply_loss
 from sfllava.models.tiny.random_checkpoint import rename
+from sfllava.models.tiny.stills import CONTENTS
 
 FOLDER = Path(__file__).with_name("weights")
 _ONE, _FEW, _MANY = BatchSpec((1, 1), 0, 24), BatchSpec((2, 4), 0, 12), BatchSpec((4, 16), 8, 16)
