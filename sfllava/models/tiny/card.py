@@ -51,8 +51,8 @@ file, a pooled token, or a Slow or Fast pathway: what ShapesQA shows about those
 | scenes / stills / questions seen | {scenes:,} / about {stills:,} / {questions:,} |
 | optimizer, stages 1 to 3 | AdamW at {rates[0]}; warm-up, constant, then cosine decay over the last 40 %; bfloat16; \
 seed {seed} |
-| optimizer, stage 4 | AdamW at {rates[1]}, its heads at {rates[0]}; warm-up, constant, then cosine decay over the last \
-70 % |
+| optimizer, stage 4 | AdamW at {rates[1]}, its heads at {rates[0]}; warm-up, constant, then cosine decay over the \
+last 70 % |
 | time | {minutes} minutes for stages 1 to 3 and {late_minutes} for stage 4, each on 2 shared CPU cores |
 | at the end of training, on training scenes | {words_right:.1%} of words and {letters_right:.1%} of letters right |
 | stored as | float16, {megabytes:.1f} MB |
@@ -64,6 +64,12 @@ Words / letters right on training scenes, in percent, by step: {history}. Stage 
 <!-- curves -->
 Not measured yet: `python bench/tiny_curves.py --card`.
 <!-- /curves -->
+
+## Accuracy with question-aware frames
+
+<!-- selection -->
+Not measured yet: `python bench/tiny_selection.py --card`.
+<!-- /selection -->
 
 ## Accuracy with a bug in the pipeline
 
