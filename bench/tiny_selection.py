@@ -38,6 +38,7 @@ RESULTS = Path(__file__).with_name("results")
 SELECTIONS = ("uniform", "topk", "bolt", "aks", "qframe")
 COMPARED = 8  # frames at which selections are compared with uniform frames
 TYPES = ("search-digit", "search-place")
+TEXTS = ("alone", "with options")
 
 
 def rank(scorer: Scorer, benchmark: Benchmark, root: Path) -> pd.DataFrame:
@@ -51,7 +52,7 @@ def rank(scorer: Scorer, benchmark: Benchmark, root: Path) -> pd.DataFrame:
         for question in (q for q in benchmark.questions if q.video == video):
             ((start, end),) = spans[video]["location"][question.id]
             shown = (seconds >= start) & (seconds < end)
-            for kind, text in {"alone": [question.text], "with options": [question.text, *question.options]}.items():
+            for kind, text in zip(TEXTS, ([question.text], [question.text, *question.options]), strict=True):
                 scores = similarity(images, scorer.text_features(" ".join(text)), "cosine")
                 better = int((scores > scores[shown].max()).sum())
                 rows.append({"text": kind, "type": question.type, "rank": better + 1, "candidates": len(scores)})
@@ -69,9 +70,11 @@ def ranking_text(ranks: pd.DataFrame, videos: int, seed: int) -> str:
         "| question | text | questions | first | first 4 | first 8 |",
         "|---|---|---:|---:|---:|---:|",
     ]
-    for (kind, text), part in ranks.groupby(["type", "text"]):
-        shares = " | ".join(f"{100 * (part['rank'] <= n).mean():.1f}" for n in (1, 4, 8))
-        lines.append(f"| {kind} | {text} | {len(part)} | {shares} |")
+    for kind in TYPES:
+        for text in TEXTS:
+            found = ranks.loc[(ranks["type"] == kind) & (ranks["text"] == text), "rank"].to_numpy()
+            shares = " | ".join(f"{100 * (found <= n).mean():.1f}" for n in (1, 4, 8))
+            lines.append(f"| {kind} | {text} | {len(found)} | {shares} |")
     return "\n".join(lines) + "\n"
 
 
@@ -80,9 +83,9 @@ def accuracy_text(results: pd.DataFrame, frames: list[int], videos: int, seed: i
     rows = accuracy(results, ["name"]).set_index("name")
     asked = len(results) // len(rows)
     lines = [
-        f"Long family of ShapesQA, test split, seed {seed}: {videos} videos, {asked} questions, half of them open and",
-        "half multiple choice; all patches of the frames; candidates at 1 fps, which the small scorer compares with the",
-        "question alone. Percent right [95 % interval, clustered by video].",
+        f"Long family of ShapesQA, test split, seed {seed}: {videos} videos, {asked} questions, half of them open",
+        "and half multiple choice; all patches of the frames; candidates at 1 fps, which the scorer compares with",
+        "the question alone. Percent right [95 % interval, clustered by video].",
         "",
         "| frames | " + " | ".join(f"{n}" for n in frames) + " |",
         "|---|" + "---|" * len(frames),
@@ -96,8 +99,8 @@ def accuracy_text(results: pd.DataFrame, frames: list[int], videos: int, seed: i
     for selection in others:
         cells = []
         for kind in (*TYPES, None):
-            pair = results[results["name"].isin([_name(selection, COMPARED), _name("uniform", COMPARED)])]
-            pair = pair if kind is None else pair[pair["type"] == kind]
+            named = results["name"].isin([_name(selection, COMPARED), _name("uniform", COMPARED)])
+            pair = results.loc[named & ((results["type"] == kind) if kind else True)]
             gap = paired_differences(pair, _name("uniform", COMPARED)).iloc[0]
             cells.append("{:+.1f} [{:+.1f}, {:+.1f}]".format(*gap[["points", "low", "high"]]))
         lines.append(f"| {selection} | {' | '.join(cells)} |")

@@ -177,7 +177,7 @@ def test_a_model_that_sees_nothing_guesses(tiny: TransformersVideoLM, films: lis
 def test_reads_the_sign_that_a_question_names_among_frames_with_others(
     tiny: TransformersVideoLM, tmp_path: Path
 ) -> None:
-    root = write_long_shapesqa(tmp_path / "long", 10, SEED)
+    root = write_long_shapesqa(tmp_path / "long", 5, SEED)
     spans = json.loads((root / "shapesqa_spans.json").read_text())
     right: dict[str, list[bool]] = {"all frames with signs": [], "uniform frames": []}
     for form in RULES:
@@ -194,5 +194,5 @@ def test_reads_the_sign_that_a_question_names_among_frames_with_others(
                 for answer in tiny.answer(tokens, questions, max_new_tokens=6):
                     right[name].append(is_right(answer.question, answer.text))
     found = {name: 100 * float(np.mean(values)) for name, values in right.items()}
-    assert len(right["uniform frames"]) == 80
+    assert len(right["uniform frames"]) == 40
     assert found["all frames with signs"] >= 90 and found["uniform frames"] <= 45, found

@@ -20,7 +20,7 @@ from sfllava.runs.selection_source import SelectionSource
 from sfllava.sampler.reading import read_video
 from sfllava.sampler.selection.selectors import ONE_PER_SECOND
 
-VIDEOS, SEED = 8, 11
+VIDEOS, SEED = 5, 11
 WHOLE = SlowFast(0, fast=(8, 8))
 Spans = dict[str, list[list[float]]]
 

@@ -224,6 +224,8 @@ def main() -> None:
     record_path = options.folder / "training.json"
     if options.late:
         record = json.loads(record_path.read_text())
+        if "last_stage" in record:
+            parser.error(f"{options.folder}: the last stage has already run on these weights")
     else:
         new_network(options.folder, options.seed)
         record = train(options.folder, options.seed, late=False)
