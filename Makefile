@@ -64,7 +64,7 @@ soak: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -e '.[notebooks,judge,cluster,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[notebooks,judge,cluster,quantize,dev]'
 	touch $@
 
 clean:

@@ -260,7 +260,10 @@ def test_a_batch_of_notebooks_runs_side_by_side(shapes, tmp_path, monkeypatch, c
     assert cli.main(["batch", "ablate", "--out", str(tmp_path / "runs"), *common, *grid]) == 1
     said = capsys.readouterr().out
     assert "pool_operation: done" in said
-    assert "fast_gird: failed" in said and "no ablation is called 'fast_gird' (did you mean 'fast_grid'?); choose from fast_grid" in said
+    assert (
+        "fast_gird: failed" in said
+        and "no ablation is called 'fast_gird' (did you mean 'fast_grid'?); choose from fast_grid" in said
+    )
     folder = tmp_path / "runs" / "pool_operation"
     assert len(list(read_rows(folder / "run"))) == 8 and json.loads((folder / "ablate.ipynb").read_text())["cells"]
     with pytest.raises(SfllavaError, match="at least one job"):

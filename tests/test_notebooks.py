@@ -136,7 +136,9 @@ def test_a_comma_in_the_path_of_a_run(tmp_path, monkeypatch):
 
 
 def test_batches_are_checked_before_their_first_run(tmp_path):
-    with pytest.raises(SfllavaError, match="no parameter is called 'framse' .did you mean 'frames'..; choose from benchmark"):
+    with pytest.raises(
+        SfllavaError, match=r"no parameter is called 'framse' .did you mean 'frames'..; choose from benchmark"
+    ):
         run_batch("evaluate", tmp_path / "runs", [{"limit": 1}, {"framse": 3}])
     with pytest.raises(SfllavaError, match="needed a folder of its own for each run, got out = runs/x for several"):
         run_batch("evaluate", tmp_path / "runs", [{"frames": n, "out": "runs/x"} for n in (4, 8)])
@@ -171,7 +173,10 @@ def test_a_failing_cell_is_one_line(checkpoints, tmp_path):
 
 def test_unknown_parameters_are_refused(tmp_path, capsys):
     path = ROOT / "notebooks/ask.ipynb"
-    with pytest.raises(SfllavaError, match=r"ask\.ipynb: no parameter is called 'framse' \(did you mean 'frames'\?\); choose from video, questions"):
+    with pytest.raises(
+        SfllavaError,
+        match=r"ask\.ipynb: no parameter is called 'framse' \(did you mean 'frames'\?\); choose from video, questions",
+    ):
         run_notebook(path, tmp_path / "out.ipynb", {"framse": 3})
     assert main(["notebook", str(path), str(tmp_path / "out.ipynb"), "-p", "framse=3"]) == 1
     assert main(["notebook", str(path), str(tmp_path / "out.ipynb"), "-p", "frames"]) == 1

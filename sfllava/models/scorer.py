@@ -21,8 +21,10 @@ from sfllava.models.checkpoint import (
     weight_files,
 )
 from sfllava.models.family import from_dict, normalize, read_preprocessor, read_statistics
-from sfllava.models.load import device_of, first_line, quiet
+from sfllava.models.load import device_of, first_line
 from sfllava.models.memory import retry_with_smaller_batch
+from sfllava.models.network import quiet
+from sfllava.models.tiny import SCORER as TINY_SCORER
 from sfllava.sampler.images import FrameSize, resize_frames
 
 _KINDS: dict[str, tuple[Any, Any]] = {"clip": (CLIPConfig, CLIPModel), "siglip": (SiglipConfig, SiglipModel)}
@@ -36,7 +38,8 @@ class ScorerFolder:
     """What a scorer's folder says without its weights being loaded.
 
     Args:
-        path_or_name: a folder in the transformers layout, or a hub name such as openai/clip-vit-large-patch14.
+        path_or_name: a folder in the transformers layout, a hub name such as openai/clip-vit-large-patch14, or `tiny`
+            for the small one in the package, which knows only ShapesQA.
 
     Attributes:
         path: the folder.
@@ -161,6 +164,8 @@ def _load(folder: ScorerFolder) -> Any:
 
 def _folder(path_or_name: str | Path) -> Path:
     path, name = Path(path_or_name).expanduser(), str(path_or_name)
+    if name == "tiny":
+        return TINY_SCORER
     if path.is_dir():
         return path
     if is_url(name) or path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):

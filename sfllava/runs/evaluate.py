@@ -159,11 +159,9 @@ def prepare(
         out: The run folder.
         root, questions, videos: Where the files of a benchmark given by name are; see `load_benchmark`.
         limit, seed: Ask only `limit` questions: the first ones, or with a seed a random choice.
-        prompt, protocol: Your own prompt, or the evaluation tool whose prompts are used (`evaluators.protocols`).
-        subtitles: Add the subtitles that are visible at the sampled frames to the prompt.
-        max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
-        ablation: The name of the ablation that the run belongs to, recorded in run.json.
-        selection: What frames are chosen with for each question; None if no setting needs it.
+        prompt, protocol: Your own prompt, or the tool whose prompts are used (`evaluators.protocols`).
+        subtitles, max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
+        ablation, selection: The ablation that the run belongs to; what frames are chosen with for each question.
 
     Raises:
         SfllavaError: An argument is wrong, a setting does not fit the context, or the run folder cannot be used.

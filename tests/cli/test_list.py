@@ -31,7 +31,10 @@ def test_all_kinds_are_listed():
     ("command", "wanted"),
     [
         (("check", "videome"), "no benchmark is called 'videome' (did you mean 'videomme'?); choose from "),
-        (("ablate", "Methods", "--model", "tiny", "--out", "run"), "no ablation is called 'Methods' (did you mean 'methods'?)"),
+        (
+            ("ablate", "Methods", "--model", "tiny", "--out", "run"),
+            "no ablation is called 'Methods' (did you mean 'methods'?)",
+        ),
         (("models", "qwen2.5-vl-7"), "(did you mean 'qwen2.5-vl-7b'?)"),
         (("check", "zzzzzz"), "no benchmark is called 'zzzzzz'; choose from activitynet"),
     ],

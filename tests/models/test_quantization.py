@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from backbone_models import BACKBONES
@@ -16,6 +17,7 @@ from test_layouts import edit
 from torch import nn
 
 from sfllava.attribution.attribution import attribute
+from sfllava.benchmarks.shapesqa.scenes import draw_scene, random_scene
 from sfllava.models import quantization
 from sfllava.models.load import load_model
 from sfllava.models.operations import QUANTIZATIONS
@@ -99,7 +101,9 @@ def test_only_the_language_model_is_quantised(checkpoints, backbone_folders, nam
 @pytest.mark.parametrize("quantize", QUANTIZATIONS)
 def test_the_trained_model_stays_near_full_precision(quantize):
     full, model = load_model("tiny"), load_model("tiny", quantize=quantize)
-    tokens = torch.randn(100, model.language_model.width, generator=torch.Generator().manual_seed(0)) * 0.3
+    rng = np.random.default_rng(0)
+    scene = random_scene(rng, 2)
+    tokens = full.encode(np.stack([draw_scene(scene, rng, when) for when in (0.2, 0.8)])).flatten(0, 2)
     assert 0 < relative_error(logits(model, tokens), logits(full, tokens)) < LOGIT_ERROR[quantize]
 
 
