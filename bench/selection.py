@@ -1,8 +1,8 @@
 """One video with 12 questions, each with frames of its own: a run against doing everything for each question.
 
 For each question, the other way decodes the candidates, scores them, chooses frames, decodes and encodes those,
-prefills, and generates with transformers' `generate`; scorer and model are loaded once. A run is timed from the check of
-its settings to its scores on disk, with an empty folder of scores (`run`) and with a filled one (`scores_on_disk`).
+prefills, and generates with transformers' `generate`; scorer and model are loaded once. A run is timed from the check
+of its settings to its scores, with an empty folder of frame scores (`run`) and with a filled one (`scores_on_disk`).
 The model is that of `questions.py`; the scorer is a CLIP with 256 patches of the same width and depth. float32.
 
 The two ways are timed in turn. Other work may run on the machine: compare ratios, not seconds.
