@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -31,10 +33,18 @@ WORDS = [
 ]
 
 
-def write_scorer(folder: Path, kind: str = "clip", *, seed: int = 0, size: int = 32) -> Path:
+def write_scorer(
+    folder: Path,
+    kind: str = "clip",
+    *,
+    seed: int = 0,
+    size: int = 32,
+    words: Sequence[str] = WORDS,
+    **vision_fields: Any,
+) -> Path:
     """Write a scorer that tells frames and texts apart, and return its folder."""
     folder.mkdir(parents=True)
-    vocabulary = {word: i for i, word in enumerate(["<pad>", "<unk>", "<start>", "<end>", *WORDS])}
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "<unk>", "<start>", "<end>", *words])}
     text = {
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
         "vocab_size": len(vocabulary), "max_position_embeddings": 16, "projection_dim": 24, "projection_size": 24,
@@ -43,6 +53,7 @@ def write_scorer(folder: Path, kind: str = "clip", *, seed: int = 0, size: int =
     vision = {
         "hidden_size": 24 if kind == "siglip" else 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "image_size": size, "patch_size": 8, "projection_dim": 24,
+        **vision_fields,
     }  # fmt: skip
     torch.manual_seed(seed)
     made = {"clip": (CLIPConfig, CLIPModel), "siglip": (SiglipConfig, SiglipModel)}[kind]

@@ -230,7 +230,8 @@ class Answering:
             for video, group in enumerate(by_video):
                 if group:
                     before, visual = group[0].before, tokens[video]
-                    self._model.prefill(before, visual, needed + longest - len(before) - len(visual), prefixes[video])
+                    room = needed + longest - len(before) - len(visual)
+                    self._model.prefill(before, visual, room, prefixes[video], prefixes)
             # 3) decode batch by batch
             for batch in batches:
                 groups = [PrefixGroup(prefix, [item.after for item in group]) for prefix, group in zip(prefixes, batch)]

@@ -108,11 +108,11 @@ def prefill_cost(shape: Shape, device: Roofline, tokens: int, reused: int = 0) -
     meter, layers, rows = _Meter(device), shape.language, tokens - reused
     _language(meter, shape, rows)
     inside = layers.heads * layers.head_width
-    if reused:
+    if 2 * rows <= tokens:
         _masked(meter, layers, 1, rows, tokens)
-    else:
-        speed = rate(device.causal, rows, layers.head_width)
-        meter.attend(2 * inside * rows * (rows + 1), speed, 2 * tokens * _key_width(layers), layers.count)
+    else:  # the causal kernel computes all positions
+        speed = rate(device.causal, tokens, layers.head_width)
+        meter.attend(2 * inside * tokens * (tokens + 1), speed, 2 * tokens * _key_width(layers), layers.count)
     return meter.total(layers.count)
 
 

@@ -164,7 +164,8 @@ class BatchItem:
 
         Args:
             answer: The answer to one of the questions.
-            reused_tokens: Number of visual tokens whose keys and values an earlier setting had computed.
+            reused_tokens: Number of visual tokens whose keys and values an earlier setting, or other questions about
+                the same video, had computed.
             seconds: Time to answer, in seconds per question.
         """
         if answer.error:
