@@ -77,7 +77,7 @@ def test_questions_with_other_options_have_their_own_frames(models, videos, scor
     setting = Setting(2, "concat", selection="topk")
     source = SelectionSource(str(scorer), "options", tmp_path / "scores")
     together = ask(models(), videos / "a.mp4", asked, setting, max_new_tokens=2, selection=source)
-    alone = [ask(models(), videos / "a.mp4", q, setting, max_new_tokens=2, selection=source) for q in asked]
+    alone = [ask(models(), videos / "a.mp4", [q], setting, max_new_tokens=2, selection=source) for q in asked]
     assert together.selected == [one.selected[0] for one in alone]
     assert together.selected[0]["scores"] != together.selected[1]["scores"]
     assert [a.token_ids for a in together.answers] == [one.answers[0].token_ids for one in alone]
@@ -86,7 +86,12 @@ def test_questions_with_other_options_have_their_own_frames(models, videos, scor
 def test_a_clip_gives_its_own_frames(models, videos, source):
     question = Question("what is red?", clip=Clip(5.0, 12.0))
     found = ask(
-        models(), videos / "a.mp4", question, Setting(3, "concat", selection="topk"), max_new_tokens=2, selection=source
+        models(),
+        videos / "a.mp4",
+        [question],
+        Setting(3, "concat", selection="topk"),
+        max_new_tokens=2,
+        selection=source,
     )
     frames = found.selected[0]["frames"]
     assert len(frames) == 3 and all(20 <= i <= 48 for i in frames) and found.selected[0]["candidates"] == 8
