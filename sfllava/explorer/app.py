@@ -49,8 +49,7 @@ class Explorer:
         self.selections = SelectionChoice(setting, source, self._setting_changed)
         self.questions = QuestionChoice(question, max_new_tokens, self._question_changed)
         self.strip = Strip(self.session, self.views, self.selections)
-        settings = w.VBox([self.settings.box, self.selections.box])
-        self.box = self.views.box(self.videos.box, settings, self.questions.box)
+        self.box = self.views.box(self.videos.box, w.VBox([self.settings.box, self.selections.box]), self.questions.box)
         self._worker = Worker(
             lambda possible: setattr(self.views.stop, "disabled", not possible),
             lambda name: self._show_note(f"{name} was stopped before it began"),
@@ -122,14 +121,17 @@ class Explorer:
     def budget(self) -> ContextBudget:
         """Count with the frames that the video has, once they are known; uniform ones where none can be chosen."""
         total = self.session.features.total(self.video) if self.video else None
+        return context_budget(self._possible(), self.session.model, self.questions.question, total=total)
+
+    def _possible(self) -> Setting:
+        """Return the setting, with uniform frames where its selection is impossible."""
         try:
-            setting = self.setting
+            return self.setting
         except SfllavaError:
-            setting = self.settings.setting
-        return context_budget(setting, self.session.model, self.questions.question, total=total)
+            return self.settings.setting
 
     def _show_budget(self) -> bool:
-        """Show the budget; return whether the setting is possible."""
+        """Show the budget; return whether the setting is possible, at least with uniform frames."""
         with self._lock:  # the worker calls this too, and the last caller must have read the controls last
             try:
                 budget = self.budget()
@@ -144,14 +146,13 @@ class Explorer:
             except SfllavaError as error:
                 self.selections.say(str(error), wrong=True)
                 self.views.ask.disabled = True
-                return False
         return True
 
     def _setting_changed(self, pause: float = 0) -> None:
         self._latest += 1
+        self.selections.say("")
         if self._show_budget() and self.video:
-            self.selections.say("")
-            latest, video, setting = self._latest, self.video, self.setting
+            latest, video, setting = self._latest, self.video, self._possible()
             question, source = self.questions.question, self.selections.source
 
             def show() -> None:
@@ -164,7 +165,7 @@ class Explorer:
             self._worker.enqueue(show)
 
     def _question_changed(self) -> None:
-        if self._show_budget() and self.setting.question_aware:
+        if self._show_budget() and self._possible().question_aware:
             self._setting_changed(_TYPING_SECONDS)
 
     def _video_chosen(self, path: str) -> None:

@@ -159,7 +159,7 @@ def test_controls_choose_frames_for_the_question(explorer):
     explorer.views.compare.click()
     explorer.wait()
     assert list(explorer.answers["selection"]) == ["topk", "topk", "bolt:power=2.5"] and explorer.state["error"] == ""
-    assert "<mark>bolt:power=2.5</mark>" in explorer.views.comparison.value
+    assert "<mark>bolt:power=2.5-for-slow</mark>" in explorer.views.comparison.value
     explorer.views.attention.look.click()
     explorer.wait()
     assert explorer.views.attention.output.outputs and explorer.views.error.value == ""
