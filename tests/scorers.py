@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+
+from sfllava.sampler.writing import write_video
 
 WORDS = [
     "what",
@@ -74,4 +77,13 @@ def write_scorer(
     tokenizer.save(str(folder / "tokenizer.json"))
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "<end>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    return folder
+
+
+def write_colours(folder: Path, names: str = "ab", seconds: int = 24) -> Path:
+    """Write videos at 4 frames per second, whose seconds have a colour each, and return their folder."""
+    for seed, name in enumerate(names):
+        colours = np.random.default_rng(seed).integers(0, 256, (seconds, 1, 1, 3), np.uint8)
+        frames = np.broadcast_to(colours, (seconds, 48, 64, 3)).repeat(4, 0)
+        write_video(folder / f"{name}.mp4", frames, fps=4)
     return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sfllava.cli import options, parsed
 
@@ -15,8 +15,18 @@ if TYPE_CHECKING:
 
 def add_selections(parser: argparse.ArgumentParser) -> None:
     """Add how frames are chosen for each question, in one or more ways."""
+    _add_selection(parser, nargs="+", default=["uniform"])
+
+
+def add_one_selection(parser: argparse.ArgumentParser) -> None:
+    """Add how frames are chosen for each question, and what with."""
+    _add_selection(parser, default="uniform")
+    add_source(parser)
+
+
+def _add_selection(parser: argparse.ArgumentParser, **more: Any) -> None:
     selection = parser.add_argument(
-        "--selection", nargs="+", default=["uniform"], metavar="NAME",
+        "--selection", metavar="NAME", **more,
         help="frames for each question: uniform (default), topk, bolt, aks, qframe, with options as in bolt:power=2.5; "
         "listed needs --frame-list",
     )  # fmt: skip

@@ -17,7 +17,7 @@ from sfllava.aggregators.tower import TowerFrames, tower_needs, with_outputs
 from sfllava.benchmarks.subtitles import Subtitle, SubtitleError, lines_at, read_subtitles
 from sfllava.files import Row
 from sfllava.runs.failures import reason_of
-from sfllava.runs.jobs import GenerationOptions, Job, make_row
+from sfllava.runs.jobs import GenerationOptions, Job, make_row, selected_key
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 from sfllava.types import Answer, Question, SfllavaError
@@ -189,5 +189,5 @@ class BatchItem:
 
     def _selected(self, question: Question) -> Row:
         """Return what the row of a question says about the frames that were chosen for it; empty where none were."""
-        found = self.encoded.job.selected.get((self.setting.name, question.key, question.text))
+        found = self.encoded.job.selected.get(selected_key(self.setting.name, question))
         return {"selected": found} if found else {}

@@ -13,18 +13,19 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from sfllava.aggregators.base import detailed_frames, identity_key
 from sfllava.files import Row
 from sfllava.models.scorer import Scorer, ScorerFolder, similarity
-from sfllava.runs.jobs import Job, make_row
+from sfllava.runs.jobs import Job, make_row, selected_key
 from sfllava.runs.score_cache import ScoreCache, hash_video, make_key
 from sfllava.runs.selection_source import SelectionSource
 from sfllava.sampler.images import FrameSize
 from sfllava.sampler.sampling import AnySample, Sample, union_indices
-from sfllava.sampler.selection.frame_list import FrameList
+from sfllava.sampler.selection.frame_list import FrameList, without_suffix
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
@@ -79,7 +80,7 @@ class FrameChooser:
         self._cache = ScoreCache(str(source.cache))
         self._scorer: Scorer | None = None
         self._scenes: dict[str, Scene] = {}
-        self._hashes: dict[str, str] = {}
+        self._hashes: dict[tuple[str, int, int], str] = {}  # by path, time and size of the file
 
     def needed(self, job: Job) -> tuple[list[AnySample], FrameSize] | None:
         """Return the frames that must be decoded before those of a job can be chosen, and at which size.
@@ -106,21 +107,21 @@ class FrameChooser:
             Jobs about the same video, each with one choice of frames at each setting; rows of the questions for which
             no frames could be chosen.
         """
-        scene = self._scenes.pop(job.video) if looked is None else self._scene(job, looked)
+        scene = self.scene(job, looked)
         groups: list[list[tuple[Setting, list[Question]]]] = []
         failed: list[Row] = []
-        selected: dict[tuple[str, str, str], Row] = {}
+        selected: dict[tuple[str, ...], Row] = {}
         for setting, questions in job.by_setting:
             by_frames: dict[object, tuple[Setting, list[Question]]] = {}
             for question in questions:
                 own = setting
                 if setting.question_aware:
                     try:
-                        own, facts = self._bind(setting, question, scene)
+                        own, facts = self.bind(setting, question, scene)
                     except SfllavaError as error:
                         failed.append(make_row(question, setting.name, error=str(error)))
                         continue
-                    selected[setting.name, question.key, question.text] = facts
+                    selected[selected_key(setting.name, question)] = facts
                 key = own.chosen, identity_key(own.aggregation)
                 by_frames.setdefault(key, (own, []))[1].append(question)
             groups.append(list(by_frames.values()))
@@ -129,9 +130,9 @@ class FrameChooser:
         split = [[group[i] for group in groups if i < len(group)] for i in range(parts)]
         return [replace(job, by_setting=by_setting, selected=selected) for by_setting in split], failed
 
-    def _bind(self, setting: Setting, question: Question, scene: Scene) -> tuple[Setting, Row]:
+    def bind(self, setting: Setting, question: Question, scene: Scene) -> tuple[Setting, Row]:
         """Return a setting with the frames of a question, and what its row says about them."""
-        scores = self._scores_by_frame(setting, question, scene)
+        scores = self.scores(setting, question, scene)
 
         def choose(n: int) -> list[int]:
             if not setting.frame_selection.needs_scores:
@@ -155,7 +156,7 @@ class FrameChooser:
             facts |= {"candidates": len(scores), "scorer": self._source.fingerprint, "text": self._source.text}
         return setting.with_chosen(frames, detailed), facts
 
-    def _scores_by_frame(self, setting: Setting, question: Question, scene: Scene) -> dict[int, float]:
+    def scores(self, setting: Setting, question: Question, scene: Scene) -> dict[int, float]:
         """Return the score of each candidate by its index in the video; empty for a selection without scores."""
         selection = setting.frame_selection
         if not selection.needs_scores:
@@ -175,8 +176,15 @@ class FrameChooser:
         self._cache.put(key, {"scores": scores})
         return scores
 
-    def _scene(self, job: Job, looked: Video) -> Scene:
-        """Compute the features of decoded candidates, and keep them."""
+    def scene(self, job: Job, looked: Video | None) -> Scene:
+        """Return what a job's frames are chosen from; the features of decoded candidates are computed and kept.
+
+        Args:
+            job: The job.
+            looked: The frames that `needed` asks for; None where it asks for none.
+        """
+        if looked is None:
+            return self._scenes.pop(job.video)
         first, last = looked.span or (0, looked.total - 1)
         fps = looked.fps or (job.clip.fps if job.clip else None)
         samples, found = _candidates(job), {}
@@ -204,11 +212,11 @@ class FrameChooser:
     def _key(self, job: Job, sample: Sample) -> str:
         assert job.path is not None
         clip = vars(job.clip) if job.clip else None
-        if job.path not in self._hashes:
-            self._hashes[job.path] = hash_video(job.path)
-        return make_key(
-            video=self._hashes[job.path], clip=clip, candidates=vars(sample), scorer=self._source.fingerprint
-        )
+        file = Path(job.path).stat()
+        known = (job.path, file.st_mtime_ns, file.st_size)
+        if known not in self._hashes:
+            self._hashes[known] = hash_video(job.path)
+        return make_key(video=self._hashes[known], clip=clip, candidates=vars(sample), scorer=self._source.fingerprint)
 
     def _loaded_scorer(self) -> Scorer:
         if self._scorer is None:
@@ -235,5 +243,5 @@ def _candidates(job: Job) -> list[Sample]:
 
 def _seed(question: Question) -> int:
     """Return a seed that is the same for one question in every run, and differs between questions."""
-    text = f"{question.video}\0{question.text}".encode()
+    text = f"{PurePosixPath(without_suffix(question.video)).name}\0{question.text}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big")

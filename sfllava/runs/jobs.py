@@ -45,8 +45,8 @@ class Job:
     by_setting: list[SettingQuestions]
     clip: Clip | None = None
     subtitles: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
-    selected: Mapping[tuple[str, str, str], Row] = field(default_factory=dict, hash=False)
-    """What rows record of the frames chosen for a question, by the setting's name and the question's key and text."""
+    selected: Mapping[tuple[str, ...], Row] = field(default_factory=dict, hash=False)
+    """What rows record of the frames chosen for a question, by `selected_key`."""
 
     @property
     def samples(self) -> list[AnySample]:
@@ -180,6 +180,11 @@ def _find(find: Callable[[str], Path], name: str) -> tuple[str | None, str]:
         return str(find(name)), ""
     except BenchmarkError as error:
         return None, reason_of(error)
+
+
+def selected_key(setting: str, question: Question) -> tuple[str, ...]:
+    """Return the key by which a job has the frames chosen for a question at the setting with this name."""
+    return setting, question.key, question.text, *question.options
 
 
 def make_row(question: Question, setting: str, error: str | None = None, **result: Any) -> Row:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from scorers import write_scorer
+from scorers import write_colours, write_scorer
 from shell import sfllava
 from small_runs import SMALL, log_of, plain, questions_csv, run
 
@@ -25,7 +25,6 @@ from sfllava.runs.selection_source import SelectionSource
 from sfllava.sampler.reading import read_video
 from sfllava.sampler.sampling import FrameIndices, sample_indices
 from sfllava.sampler.selection.selectors import parse_selection
-from sfllava.sampler.writing import write_video
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
@@ -39,12 +38,7 @@ def scorer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def long_videos(tmp_path_factory):
-    """Two videos of 24 seconds at 4 frames per second; each second has a colour of its own."""
-    folder = tmp_path_factory.mktemp("long")
-    for seed, name in enumerate("ab"):
-        colours = np.random.default_rng(seed).integers(0, 256, (24, 1, 1, 3), np.uint8)
-        write_video(folder / f"{name}.mp4", np.broadcast_to(colours, (24, 48, 64, 3)).repeat(4, 0), fps=4)
-    return folder
+    return write_colours(tmp_path_factory.mktemp("long"))
 
 
 @pytest.fixture

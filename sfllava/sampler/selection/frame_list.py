@@ -55,7 +55,7 @@ class FrameList:
 
     def named(self, question: Question) -> Frames | None:
         """Return the frames of a question, as whole numbers or as seconds; None if the list has none."""
-        video = _stem(question.video)
+        video = without_suffix(question.video)
         names = (question.key, question.id, question.text)
         return next((found for name in names if name and (found := self.frames.get((video, name)))), None)
 
@@ -122,10 +122,10 @@ def _by_name(path: Path, entries: list[Entry]) -> dict[tuple[str, str], Frames]:
     """Return the frames by video and question; a name that stands for different frames is left out."""
     found: dict[tuple[str, str], Frames | None] = {}
     for video, names, frames in entries:
-        for key in ((_stem(video), name) for name in names):
+        for key in ((without_suffix(video), name) for name in names):
             found[key] = frames if found.get(key, frames) == frames else None
     for video, names, _ in entries:
-        if all(found[_stem(video), name] is None for name in names):
+        if all(found[without_suffix(video), name] is None for name in names):
             raise FrameListError(f"{path}: has two selections for video {video}, question {names[0][:60]!r}")
     if not entries:
         raise FrameListError(f"{path}: needed frames of at least one question, got none")
@@ -199,7 +199,7 @@ def _frames(where: str, value: Any) -> Frames:
     return tuple(numbers)
 
 
-def _stem(video: str) -> str:
+def without_suffix(video: str) -> str:
     """Return a video's name without its suffix, so that a.mp4 and a are one video."""
     path = PurePosixPath(video)
     return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else video
