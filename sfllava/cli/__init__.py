@@ -90,5 +90,5 @@ def find_commands() -> dict[str, Any]:
     """Return the command modules of this package by name, in the order of `sfllava --help`."""
     names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
-    commands = {name.rstrip("_"): module for name, module in modules.items() if hasattr(module, "run")}
+    commands = {name.rstrip("_").replace("_", "-"): module for name, module in modules.items() if hasattr(module, "run")}
     return dict(sorted(commands.items(), key=lambda item: item[1].ORDER))
