@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sfllava.cli.engine import add_engine
+from sfllava.cli.parsed import engine_options
 from sfllava.evaluators.judges import JudgeOptions, find_judge, judge_kinds, judge_names
 from sfllava.types import SfllavaError
 
@@ -37,6 +39,7 @@ def add_judge(parser: argparse._ActionsContainer, prefix: str = "", required: bo
     parser.add_argument("--batch", action="store_true", help="use the provider's Batch API: submit now, collect later")
     parser.add_argument("--wait", action="store_true", help="with --batch: wait until the batch ends")
     add("device", default="auto", metavar="DEVICE", help="for local and llava: auto, cpu, cuda, cuda:1")
+    add_engine(parser, prefix)
 
 
 def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
@@ -65,6 +68,7 @@ def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
                 structured=not arguments.plain,
                 price=tuple(arguments.price) if arguments.price else None,
                 device=arguments.judge_device,
+                engine=engine_options(arguments, prefix),
             ),
         )
     except SfllavaError as error:

@@ -73,12 +73,16 @@ def load_model(
         CheckpointError: The checkpoint cannot be loaded.
         SfllavaError: There is no such device, dtype or engine.
     """
-    engine = EngineOptions(engine) if isinstance(engine, str) else engine
-    engine.check(device, device_map)
-    folder = checkpoint_folder(path_or_name)
-    try:
-        options = LoadOptions(rope_factor, positions, timestamps)
+    folder, options = checkpoint_folder(path_or_name), LoadOptions(rope_factor, positions, timestamps)
+    with _one_line_errors(folder, device):
         return _load(folder, device, dtype, device_map, vision_tower, options, context, family, engine)
+
+
+@contextmanager
+def _one_line_errors(folder: Path, device: str) -> Iterator[None]:
+    """Raise each error as a CheckpointError that names the folder."""
+    try:
+        yield
     except (SfllavaError, MemoryError):
         raise
     except torch.OutOfMemoryError as error:
@@ -103,8 +107,10 @@ def _load(
     options: LoadOptions,
     context: int | None,
     prompt_family: str | None,
-    engine: EngineOptions,
+    engine: str | EngineOptions,
 ) -> TransformersVideoLM:
+    engine = EngineOptions(engine) if isinstance(engine, str) else engine
+    engine.check(device, device_map)
     if options.positions not in POSITIONS:
         raise SfllavaError(f"positions must be {' or '.join(POSITIONS)}, got {options.positions!r}")
     device = device_of(device)

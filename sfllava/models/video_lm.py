@@ -38,7 +38,11 @@ class TransformersVideoLM:
     """
 
     def __init__(
-        self, info: ModelInfo, encoder: VisionEncoder, language_model: LanguageModel, answering: AnswersItems | None = None
+        self,
+        info: ModelInfo,
+        encoder: VisionEncoder,
+        language_model: LanguageModel,
+        answering: AnswersItems | None = None,
     ) -> None:
         self.info, self.encoder, self.language_model = info, encoder, language_model
         self._answering = answering or Answering(info, language_model)
@@ -191,9 +195,8 @@ class TransformersVideoLM:
         answers: list[list[Answer]] = [[] for _ in videos]
         for item, question in zip(items, flat):
             tokens = visual[item.video]
-            result = found[item.number]
+            result, length = found[item.number], len(tokens) + len(item.before) + len(item.after)
             text, ids, letters = result if isinstance(result, tuple) else ("", (), {})
-            length = len(tokens) + len(item.before) + len(item.after)
             error = None if isinstance(result, tuple) else str(result or not_finite(self.info.dtype))
             answers[item.video].append(Answer(question, text, ids, tokens.count, length, letters, error))
         return answers

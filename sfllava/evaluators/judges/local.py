@@ -92,11 +92,18 @@ class LocalJudge(Judge):
 def _make(name: str, options: JudgeOptions) -> Judge:
     if not options.model:
         raise JudgeError(f"the {name} judge needs --model, the folder of a model")
+    from sfllava.models.engines.vllm_text import load_vllm_text
     from sfllava.models.load import load_model
     from sfllava.models.text import VideoLMText, load_text_model
 
     where = options.model, options.device
-    model = VideoLMText(load_model(*where)) if name == "llava" else load_text_model(*where)
+    if name == "llava":
+        model: TextModel = VideoLMText(load_model(*where, engine=options.engine))
+    elif options.engine.name == "vllm":
+        model = load_vllm_text(*where, options.engine)
+    else:
+        options.engine.check(options.device, None)
+        model = load_text_model(*where)
     limit = {"max_reply_tokens": options.max_reply_tokens} if options.max_reply_tokens else {}
     return LocalJudge(model, options.name, **limit)
 

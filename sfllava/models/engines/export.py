@@ -158,7 +158,7 @@ def own_text_config(config: dict[str, Any], folder: Path) -> Any:
             "given with embeddings; use the packed engine"
         )
     if (kind := rope.get("rope_type", "default")) != "default":
-        raise CheckpointError(f"{folder}: needed plain RoPE, got {kind!r}, which differs in vLLM; use the packed engine")
+        raise CheckpointError(f"{folder}: needed plain RoPE for vLLM, got {kind!r}; use the packed engine")
     if text.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise CheckpointError(f"{folder}: there is no causal language model of type {text.model_type!r}")
     return text
@@ -193,6 +193,7 @@ def _write(folder: Path, part: Path, config: dict[str, Any], text: Any, layout: 
     for group in _groups({name: weights[name] for name in left}):
         tensors = {left[name]: weights[name].contiguous().clone() for name in group}
         save_file(tensors, part / f"shard-{len(shards) + 1:05}.safetensors", metadata={"format": "pt"})
+        (part / f"shard-{len(shards) + 1:05}.safetensors").chmod(0o644)
         shards.append(dict.fromkeys(tensors, ""))
     # 3) the names that transformers and vLLM look for, and an index where there are several files
     _index(part, shards)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,26 @@ class EngineInfo:
 
 
 PACKED = EngineInfo()
+
+
+def spread(loading: dict[str, Any], gpus: int) -> dict[str, Any]:
+    """Return arguments of `load_model` that spread a model over the GPUs of a worker.
+
+    Args:
+        loading: The arguments so far.
+        gpus: GPUs of the worker.
+
+    Raises:
+        SfllavaError: vLLM is to take another number of GPUs.
+    """
+    engine = loading.get("engine") or EngineOptions()
+    if isinstance(engine, str):
+        engine = EngineOptions(engine)
+    if engine.name != "vllm":
+        return {"device_map": loading.get("device_map") or "auto"} if gpus > 1 else {}
+    if engine.tensor_parallel not in (None, gpus):
+        raise SfllavaError(f"needed tensor_parallel as large as a worker's {gpus} GPUs, got {engine.tensor_parallel}")
+    return {"engine": replace(engine, tensor_parallel=gpus)}
 
 
 def vllm_version() -> str:

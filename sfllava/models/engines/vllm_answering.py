@@ -18,8 +18,10 @@ from sfllava.prompts import LETTERS, Prompt
 from sfllava.types import Question, SfllavaError
 
 # what a model without decoder layers can do
-_EMBEDDINGS = {"width", "device", "dtype", "context", "shared_limit", "shared_positions", "eos_ids", "embed", "embed_ids",
-               "new_prefixes", "prompt", "until_eos", "network"}  # fmt: skip
+_EMBEDDINGS = {
+    "width", "device", "dtype", "context", "shared_limit", "shared_positions", "eos_ids", "embed", "embed_ids",
+    "new_prefixes", "prompt", "until_eos", "network",
+}  # fmt: skip
 
 
 class TextEmbeddings:

@@ -161,8 +161,8 @@ def _start(folder: Path, arguments: dict[str, Any], on_cpu: bool) -> tuple[Any, 
     logging.getLogger("vllm").setLevel(logging.ERROR)
     logging.getLogger("vllm.renderers").setLevel(logging.CRITICAL)
     try:
-        import vllm
-        from vllm.platforms import current_platform
+        import vllm  # pyright: ignore[reportMissingImports]
+        from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
     except Exception as error:  # an installation for another device or torch fails in many ways
         raise SfllavaError(f"vLLM cannot be imported: {_line(error)}") from error
     if current_platform.is_cpu() != on_cpu:

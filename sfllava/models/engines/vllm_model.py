@@ -53,9 +53,9 @@ def prepare_export(
         CheckpointError: The folder has a language model of other sizes.
     """
     if options.exported_lm is None:
-        cache = Path.home() / ".cache" / "sfllava" / "language-models"
-        return export_weights(folder, cache / checkpoint_hash[:32], config, checkpoint_hash, layout).folder, checkpoint_hash
-    given = Path(options.exported_lm).expanduser()
+        given = Path.home() / ".cache" / "sfllava" / "language-models" / checkpoint_hash[:32]
+    else:
+        given = Path(options.exported_lm).expanduser()
     if not (given / "config.json").is_file() or (given / MANIFEST).is_file():
         return export_weights(folder, given, config, checkpoint_hash, layout).folder, checkpoint_hash
     own, other = config["text_config"], read_json(given / "config.json")
