@@ -102,7 +102,7 @@ def test_a_killed_export_leaves_nothing_that_counts_as_one(tmp_path):
 
 
 def test_language_models_that_vllm_cannot_run_exactly(backbone_folders, tmp_path):
-    with pytest.raises(CheckpointError, match="M-RoPE.*packed engine"):
+    with pytest.raises(CheckpointError, match=r"M-RoPE.*packed engine"):
         export_lm(backbone_folders("qwen2_5_vl"), tmp_path / "lm")
     folder = write_random_checkpoint(tmp_path / "yarn")
     config = json.loads((folder / "config.json").read_text())
@@ -153,7 +153,7 @@ def test_options_that_do_not_go_together(options, message, capsys):
 
 def test_vllm_that_is_missing_or_of_another_version(tmp_path, monkeypatch):
     if importlib.util.find_spec("vllm") is None:
-        with pytest.raises(SfllavaError, match="the vllm engine is not installed; needed vLLM 0.32.*sfllava.vllm."):
+        with pytest.raises(SfllavaError, match=r"the vllm engine is not installed; needed vLLM 0.32.*sfllava.vllm."):
             load_model("tiny", engine="vllm")
     # a package that says it is an old vLLM
     (tmp_path / "vllm").mkdir()
@@ -161,7 +161,7 @@ def test_vllm_that_is_missing_or_of_another_version(tmp_path, monkeypatch):
     (tmp_path / "vllm-0.9.1.dist-info").mkdir()
     (tmp_path / "vllm-0.9.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.9.1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SfllavaError, match="needed vLLM 0.32 or later, below 0.33.*got 0.9.1$"):
+    with pytest.raises(SfllavaError, match=r"needed vLLM 0.32 or later, below 0.33.*got 0.9.1$"):
         load_model("tiny", engine="vllm")
 
 
@@ -179,5 +179,5 @@ def test_a_prompt_past_the_shared_limit_names_the_packed_engine(models, monkeypa
     assert info.engine == EngineInfo() and not info.engine.identity() and not info.engine.row()
     monkeypatch.setattr(info, "engine", EngineInfo("vllm", "0.32.0", packed_context=8192))
     monkeypatch.setattr(info, "context", 4096)
-    with pytest.raises(SfllavaError, match="do not fit the context of 4096.*or the packed engine, which takes 8192"):
+    with pytest.raises(SfllavaError, match=r"do not fit the context of 4096.*or the packed engine, which takes 8192"):
         info.check_context(4090, 20)
