@@ -108,7 +108,7 @@ def compare(
         "vllm cold / packed": round(seconds["vllm cold"] / seconds["packed"], 2),
         "vllm warm / packed warm": round(seconds["vllm warm"] / seconds["packed warm"], 2),
         "one by one measured": f"{count} of {n * len(videos)} questions",
-        "answers that differ from packed": {
+        "answers that differ": {
             "one by one": sum(a != b for o, t in zip(expected, told) for a, b in zip(o, t)),
             "vllm cold": sum(a != b for o, t in zip(expected, first) for a, b in zip(o, t)),
             "vllm warm": sum(a != b for o, t in zip(expected, warm[0][1]) for a, b in zip(o, t)),

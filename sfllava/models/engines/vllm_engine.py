@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,12 @@ def _start(folder: Path, arguments: dict[str, Any], on_cpu: bool) -> tuple[Any, 
     # it has no tokenizer to warm up, which it reports as an error
     logging.getLogger("vllm").setLevel(logging.ERROR)
     logging.getLogger("vllm.renderers").setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about vLLM's own code
+        return _import_and_start(folder, arguments, on_cpu)
+
+
+def _import_and_start(folder: Path, arguments: dict[str, Any], on_cpu: bool) -> tuple[Any, Any]:
     try:
         import vllm  # pyright: ignore[reportMissingImports]
         from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
