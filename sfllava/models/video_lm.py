@@ -13,7 +13,7 @@ from torch import Tensor
 from sfllava.aggregators.native import NativeFrames
 from sfllava.aggregators.tower import TowerFrames, join_grids
 from sfllava.models.answering import Answering
-from sfllava.models.base import ModelInfo, check_generation
+from sfllava.models.base import ContextError, ModelInfo, check_generation
 from sfllava.models.family import VisionEncoder
 from sfllava.models.finite import LogitsError, not_finite
 from sfllava.models.items import AnswersItems, Item
@@ -133,7 +133,7 @@ class TransformersVideoLM:
             One answer per question, in order.
 
         Raises:
-            ContextError: A prompt does not fit the context; raised before any compute.
+            ContextError: A prompt does not fit the context; raised before any compute. In vLLM, or its answer.
             LogitsError: The logits of a question are not finite.
             SfllavaError: An option is out of range.
         """
@@ -147,7 +147,8 @@ class TransformersVideoLM:
         answers = self.answer_batch([(tokens, questions)], prefixes=prefixes, **options)[0]
         for answer in answers:
             if answer.error:
-                raise LogitsError(f"{answer.question.text[:60]!r}: {answer.error}")
+                kind = LogitsError if answer.error == not_finite(self.info.dtype) else ContextError
+                raise kind(f"{answer.question.text[:60]!r}: {answer.error}")
         return answers
 
     def answer_batch(

@@ -151,6 +151,12 @@ def test_options_that_do_not_go_together(options, message, capsys):
     assert len(lines) == 1 and message in lines[0], lines
 
 
+def test_grounding_refuses_vllm_before_it_loads_a_model(tmp_path, capsys):
+    files = ["--spans", "none.json", "--out", str(tmp_path / "out"), "--engine", "vllm"]
+    assert main(["ground", "choice", "--model", "tiny", *files]) == 1
+    assert "grounding needs the layers of the language model: use --engine packed" in capsys.readouterr().err
+
+
 def test_vllm_that_is_missing_or_of_another_version(tmp_path, monkeypatch):
     if importlib.util.find_spec("vllm") is None:
         with pytest.raises(SfllavaError, match=r"the vllm engine is not installed; needed vLLM 0.32.*sfllava.vllm."):

@@ -31,7 +31,7 @@ from sfllava.models.engines.options import EngineOptions
 from sfllava.models.engines.vllm_text import load_vllm_text
 from sfllava.models.load import load_model
 from sfllava.models.placement import TINY
-from sfllava.models.text import load_text_model
+from sfllava.models.text import VideoLMText, load_text_model
 from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
 from sfllava.runs.evaluate import evaluate
 from sfllava.runs.run_folder import RunError, read_rows
@@ -135,6 +135,10 @@ def test_the_limit_and_logits_that_are_not_finite(pair):
     broken = torch.full((100, 128), float("nan"))
     (good,), (bad,) = vllm.answer_batch([(short, ["what?"]), (broken, ["what?"])], max_new_tokens=4)
     assert good.error is None and bad.error and "logits are not finite" in bad.error
+    # vLLM uses the memory of the broken prompt again
+    for n in (1, 40, 100):
+        ours, theirs = (model.answer(short[:n], ["what?"], max_new_tokens=4)[0] for model in pair)
+        assert ours.token_ids == theirs.token_ids, n
 
 
 def test_shapesqa_with_a_kill_and_a_resume(tmp_path):
@@ -166,7 +170,10 @@ def test_shapesqa_with_a_kill_and_a_resume(tmp_path):
     assert len(list((tmp_path / ".cache" / "sfllava" / "language-models").iterdir())) == 2  # with its lock
 
 
-def test_a_judge_in_vllm_replies_as_one_in_transformers(tmp_path):
+def test_a_judge_in_vllm_replies_as_one_in_transformers(pair, tmp_path):
+    texts = [("Reply with yes or no.", f"is the {thing} on the river?") for thing in ("raft", "woman", "panda")]
+    ours, theirs = (VideoLMText(model).replies(texts, 8) for model in pair)
+    assert ours == theirs and VideoLMText(pair[1]).about["engine"] == {"name": "vllm"}
     folder = export_lm(TINY, tmp_path / "lm").folder
     asks = [("is it right ?", f"how many {shape} are there ?") for shape in ("red circles", "squares", "blue ones")]
     ours = load_text_model(folder).replies(asks, 8)
@@ -204,3 +211,5 @@ def test_errors_of_vllm_are_one_line(tmp_path, capsys, monkeypatch):
     assert main([*ask, "--vllm", "quantization=nothing"]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sfllava:")]
     assert len(lines) == 1 and "vLLM cannot start" in lines[0], lines
+    with pytest.raises(SfllavaError, match=r"vLLM cannot start: .*head_dim=16"):
+        load_model(write_random_checkpoint(tmp_path / "heads"), engine="vllm")

@@ -88,11 +88,8 @@ class VllmAnswering:
         for item, reply, length in zip(items, replies, lengths):
             ids = self._model.until_eos(reply.ids)
             found[item.number] = (self._info.tokenizer.decode(ids), tuple(ids), {}) if reply.finite else None
-            if reply.finite and reply.cut and length < max_new_tokens and self._info.context < self._packed_context:
-                found[item.number] = ContextError(
-                    f"the answer goes on past position {self._info.context:,}, up to which vLLM is exact: use fewer "
-                    "frames, a coarser aggregation or the packed engine"
-                )
+            if reply.finite and (error := self._past_limit(reply, length, max_new_tokens)):
+                found[item.number] = error
         return found
 
     def letters(
@@ -139,13 +136,22 @@ class VllmAnswering:
             The token ids; -1 where logits are not finite.
         """
         prompt = self._embeds(item, [tokens])
-        (reply,) = self._engine.answer([prompt], [min(max_new_tokens, self._info.context - len(prompt))])
+        length = min(max_new_tokens, self._info.context - len(prompt))
+        (reply,) = self._engine.answer([prompt], [length])
         self._count_reused([item], [reply], [tokens], [prefix] if prefix else [])
         yield from reply.ids if reply.finite else [-1]
+        if reply.finite and (error := self._past_limit(reply, length, max_new_tokens)):
+            raise error
 
-    @property
-    def _packed_context(self) -> int:
-        return self._info.engine.packed_context or 0
+    def _past_limit(self, reply: Reply, length: int, max_new_tokens: int) -> ContextError | None:
+        """Return the error of an answer that the packed engine could go on with, and vLLM cannot."""
+        larger = (self._info.engine.packed_context or 0) > self._info.context
+        if not (reply.cut and length < max_new_tokens and larger):
+            return None
+        return ContextError(
+            f"the answer goes on past position {self._info.context:,}, up to which vLLM is exact: use fewer frames, a "
+            "coarser aggregation or the packed engine"
+        )
 
     @torch.inference_mode()
     def _embeds(self, item: Item, tokens: list[VisualTokens]) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfllava.models.checkpoint import read_json
 from sfllava.models.engines.options import EngineOptions
 from sfllava.types import SfllavaError
 
@@ -101,6 +102,11 @@ class VllmEngine:
         self._bias = dict.fromkeys(suppressed, -math.inf)
         self._failed = ""
         self._llm, self._parameters = _start(folder, arguments, on_cpu)
+        try:  # what the kernels cannot do shows with the first prompt
+            width = read_json(folder / "config.json")["hidden_size"]
+            self.answer([torch.zeros(8, width, dtype=_dtype(dtype)) if embeddings else [1] * 8], [1])
+        except Exception as error:
+            raise SfllavaError(f"{folder}: vLLM cannot start: {_line(error)}") from error
 
     def answer(self, prompts: Sequence[Tensor | list[int]], lengths: Sequence[int]) -> list[Reply]:
         """Answer prompts greedily, all in one continuous batch.
@@ -130,6 +136,25 @@ class VllmEngine:
         return self._run(prompts, parameters)
 
     def _run(self, prompts: Sequence[Tensor | list[int]], parameters: list[Any]) -> list[Reply]:
+        """Run prompts; run each without finite logits once more on its own.
+
+        NaN that one prompt left in the cache reaches those that later use its memory, since 0 x NaN is NaN. So after
+        each such prompt the cache is emptied.
+        """
+        replies = self._run_once(prompts, parameters)
+        for i in [i for i, reply in enumerate(replies) if not reply.finite]:
+            self._empty_cache()
+            if len(prompts) > 1:
+                (replies[i],) = self._run_once([prompts[i]], [parameters[i]])
+        if not all(reply.finite for reply in replies):
+            self._empty_cache()
+        return replies
+
+    def _empty_cache(self) -> None:
+        self._llm.reset_prefix_cache()
+        self._llm.collective_rpc(_zero_cache)
+
+    def _run_once(self, prompts: Sequence[Tensor | list[int]], parameters: list[Any]) -> list[Reply]:
         if self._failed:
             raise RuntimeError(f"vLLM failed earlier and cannot go on: {self._failed}")
         inputs = [
@@ -143,6 +168,11 @@ class VllmEngine:
             self._failed = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise
         return [_reply(output, bool(given.allowed_token_ids)) for output, given in zip(found, parameters, strict=True)]
+
+
+def _zero_cache(worker: Any) -> None:
+    for layer in worker.model_runner.kv_caches:
+        layer.zero_()
 
 
 def _reply(output: Any, choosing: bool) -> Reply:
@@ -189,6 +219,10 @@ def _eagerly(eager: bool) -> Iterator[None]:
         return
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+def _dtype(dtype: torch.dtype | str) -> torch.dtype:
+    return dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
 
 
 def _line(error: Exception) -> str:
