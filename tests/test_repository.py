@@ -105,8 +105,9 @@ def test_files_and_functions_are_short():
         ("openai", {"evaluators"}),
         ("yaml", {"published"}),
         ("ray", {"runs"}),
+        ("vllm", {"models"}),
         ("argcomplete", {"cli"}),
-        ("filelock", {"benchmarks", "runs"}),
+        ("filelock", {"benchmarks", "models", "runs"}),
     ],
 )
 def test_each_library_has_one_home(library, homes):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sfllava.cli.engine import add_engine
 from sfllava.cli.options import add_quantize
+from sfllava.cli.parsed import engine_options
 from sfllava.evaluators.judges import JudgeOptions, find_judge, judge_kinds, judge_names
 from sfllava.types import SfllavaError
 
@@ -39,6 +41,7 @@ def add_judge(parser: argparse._ActionsContainer, prefix: str = "", required: bo
     parser.add_argument("--wait", action="store_true", help="with --batch: wait until the batch ends")
     add("device", default="auto", metavar="DEVICE", help="for local and llava: auto, cpu, cuda, cuda:1")
     add_quantize(parser, prefix, "for local and llava: ", dest="judge_quantize")
+    add_engine(parser, prefix)
 
 
 def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
@@ -70,6 +73,7 @@ def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
                 price=tuple(arguments.price) if arguments.price else None,
                 device=arguments.judge_device,
                 quantize=arguments.judge_quantize,
+                engine=engine_options(arguments, prefix),
             ),
         )
     except SfllavaError as error:

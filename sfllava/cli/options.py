@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sfllava import catalogue
+from sfllava.cli.engine import add_engine
 from sfllava.models.operations import QUANTIZATIONS
 
 DEFAULT_AGGREGATION = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
@@ -28,6 +29,7 @@ def add_model(parser: argparse.ArgumentParser, new_tokens: int) -> None:
         help="Qwen: positions of visual tokens by time, row and column (default), or consecutive, as for text",
     )  # fmt: skip
     parser.add_argument("--timestamps", action="store_true", help="Qwen: write the time before each frame's tokens")
+    add_engine(parser)
 
 
 def add_new_tokens(parser: argparse.ArgumentParser, default: int) -> None:

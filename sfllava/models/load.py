@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import GenerationConfig
 
-from sfllava.files import is_url
 from sfllava.models import attention
 from sfllava.models.base import ModelInfo
 from sfllava.models.checkpoint import CheckpointError, check_full_precision, fingerprint
+from sfllava.models.engines.export import own_text_config
+from sfllava.models.engines.options import EngineOptions
+from sfllava.models.engines.vllm_model import prepare_export, with_vllm, without_layers
 from sfllava.models.families import configure, find_family
 from sfllava.models.family import POSITIONS, Configuration, Family, LoadOptions
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.layouts import read_checkpoint
 from sfllava.models.network import make_network
+from sfllava.models.placement import TINY as TINY
+from sfllava.models.placement import checkpoint_folder, device_of, dtype_of
 from sfllava.models.prompt_formats import choose_format
 from sfllava.models.quantization import check_quantization_kernels
 from sfllava.models.tokenizer import Tokenizer
@@ -27,7 +32,6 @@ from sfllava.types import SfllavaError
 
 # Parameters. Above this, a config that does not fit its weights is refused before missing tensors are allocated
 _CHECKED_PARAMETERS = 1_000_000_000
-TINY = Path(__file__).with_name("tiny") / "weights"
 
 
 def load_model(
@@ -43,6 +47,7 @@ def load_model(
     positions: str = "time",
     timestamps: bool = False,
     quantize: str | None = None,
+    engine: str | EngineOptions = "packed",
 ) -> TransformersVideoLM:
     """Load a checkpoint.
 
@@ -61,18 +66,25 @@ def load_model(
             column; "consecutive" counts them as text.
         timestamps: For Qwen: write a text such as "<1.5 seconds>" before the tokens of each frame.
         quantize: "nf4" (4 bits) or "int8", for the linear layers of the language model only; needs bitsandbytes.
+        engine: What runs the language model: "packed", this package, or "vllm" (docs/engines.md), with its options.
 
     Returns:
         The model, ready to encode and to answer.
 
     Raises:
         CheckpointError: The checkpoint cannot be loaded.
-        SfllavaError: There is no such device, dtype or quantisation, or they do not go together.
+        SfllavaError: There is no such device, dtype, quantisation or engine, or they do not go together.
     """
-    folder = _folder(path_or_name)
+    folder, options = checkpoint_folder(path_or_name), LoadOptions(rope_factor, positions, timestamps)
+    with _one_line_errors(folder, device):
+        return _load(folder, device, dtype, device_map, vision_tower, options, context, family, quantize, engine)
+
+
+@contextmanager
+def _one_line_errors(folder: Path, device: str) -> Iterator[None]:
+    """Raise each error as a CheckpointError that names the folder."""
     try:
-        options = LoadOptions(rope_factor, positions, timestamps)
-        return _load(folder, device, dtype, device_map, vision_tower, options, context, family, quantize)
+        yield
     except (SfllavaError, MemoryError):
         raise
     except torch.OutOfMemoryError as error:
@@ -97,7 +109,10 @@ def _load(
     context: int | None,
     prompt_family: str | None,
     quantize: str | None,
+    engine: str | EngineOptions,
 ) -> TransformersVideoLM:
+    engine = EngineOptions(engine) if isinstance(engine, str) else engine
+    engine.check(device, device_map, quantize)
     if options.positions not in POSITIONS:
         raise SfllavaError(f"positions must be {' or '.join(POSITIONS)}, got {options.positions!r}")
     device = device_of(device)
@@ -105,8 +120,12 @@ def _load(
         check_quantization_kernels(quantize, device)
         check_full_precision(folder)
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
-    family = find_family(config_dict, folder)
-    made = configure(config_dict, folder, options)
+    family, in_vllm = find_family(config_dict, folder), engine.name == "vllm"
+    if in_vllm:
+        own_text_config(config_dict, folder)  # refuses what vLLM cannot run, before anything is written
+    # vLLM reads quantised layers itself; what is loaded here has full precision
+    kept = {name: value for name, value in config_dict.items() if not in_vllm or name != "quantization_config"}
+    made = configure(kept, folder, options)
     needed, found = made.shape.parameters, sum(tensor.numel() for tensor in weights.values())
     if needed > _CHECKED_PARAMETERS and needed > 16 * found:  # 4-bit weights are packed into fewer numbers
         raise CheckpointError(
@@ -115,17 +134,23 @@ def _load(
     checkpoint_hash = fingerprint(folder, weights)  # before loading, which takes the tensors over
     on_cpu = device == "cpu" and device_map is None
     torch_dtype = dtype_of(dtype, on_cpu, config_dict, weights)
+    exported, checkpoint_hash = (
+        prepare_export(folder, config_dict, checkpoint_hash, layout, engine) if in_vllm else (None, checkpoint_hash)
+    )
+    if in_vllm:
+        weights = without_layers(made.config, weights)
     placement = device_map or {"": device}
     network = make_network(folder, family, made.config, weights, torch_dtype, placement, quantize)
     network.model.language_model.config._attn_implementation = attention.NAME
     if (folder / "generation_config.json").exists():
         network.generation_config = GenerationConfig.from_pretrained(str(folder))
     tokenizer = Tokenizer(folder)
-    return assemble(
+    model = assemble(
         network, tokenizer, family, made, path=folder, layout=layout, fingerprint=checkpoint_hash,
         context=min(context or made.context, made.positions), prompt_family=prompt_family,
         quantize=quantize,
     )  # fmt: skip
+    return model if exported is None else with_vllm(model, exported, engine)
 
 
 def assemble(
@@ -182,76 +207,3 @@ def changed_options(options: LoadOptions) -> dict[str, Any]:
     """Return the options that change positions or text, where they are not the default."""
     usual = LoadOptions()
     return {n: getattr(options, n) for n in ("positions", "timestamps") if getattr(options, n) != getattr(usual, n)}
-
-
-def _folder(path_or_name: str | Path) -> Path:
-    if str(path_or_name) == "tiny":  # a folder of that name is written as ./tiny
-        return TINY
-    if is_url(path_or_name):
-        raise CheckpointError(
-            f"{path_or_name}: needed a checkpoint folder or a hub name such as llava-hf/llava-v1.6-vicuna-7b-hf, got a "
-            "URL"
-        )
-    path = Path(path_or_name).expanduser()
-    if path.is_dir():
-        return path
-    name = str(path_or_name)
-    if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CheckpointError(f"{name}: no such checkpoint folder")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.bin", "*.model"]))
-    except Exception as error:
-        raise CheckpointError(
-            f"{name}: neither a folder here nor a model that could be downloaded ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:120]})"
-        ) from error
-
-
-def device_of(device: str) -> str:
-    """Resolve a device name.
-
-    Args:
-        device: "auto", or a name that torch knows.
-
-    Returns:
-        A name that torch knows.
-
-    Raises:
-        SfllavaError: There is no such device.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise SfllavaError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise SfllavaError(f"device {device}: no CUDA GPU is usable here")
-    return device
-
-
-def dtype_of(dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], weights: dict[str, Tensor]) -> torch.dtype:
-    """Resolve a dtype.
-
-    Args:
-        dtype: "auto", a name, or a torch dtype.
-        on_cpu: Whether "auto" means float32.
-        config: The JSON of the checkpoint's config.
-        weights: The checkpoint's tensors, for a config without a dtype.
-
-    Raises:
-        SfllavaError: There is no such dtype.
-    """
-    names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype in names:
-        return names[dtype]
-    if dtype != "auto":
-        raise SfllavaError(f"dtype must be auto, {', '.join(names)}, got {dtype!r}")
-    if on_cpu:
-        return torch.float32
-    stored = config.get("dtype") or config.get("torch_dtype") or next(iter(weights.values())).dtype
-    return names.get(str(stored).removeprefix("torch."), torch.float16)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessorList
 
 from sfllava.models.base import VideoLM
+from sfllava.models.chat_tokens import ChatTokens
 from sfllava.models.checkpoint import CheckpointError, check_full_precision, fingerprint, read_json, read_weights
 from sfllava.models.finite import FiniteLogitsWatch, LogitsError, not_finite
 from sfllava.models.load import device_of, dtype_of, first_line
@@ -44,10 +44,10 @@ class CausalText:
         self, network: Any, tokenizer: Any, name: str, checkpoint_hash: str, quantize: str | None = None
     ) -> None:
         self._network, self._tokenizer, self.name = network.eval(), tokenizer, name
-        template = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+        self._chat = ChatTokens(tokenizer)
+        template = self._chat.template_sha256
         self.about = {"sha256_sampled": checkpoint_hash, "dtype": str(network.dtype), "template_sha256": template}
         self.about |= {"quantize": quantize} if quantize else {}
-        self._special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
         ends = network.generation_config.eos_token_id or tokenizer.eos_token_id
         self._ends = [ends] if isinstance(ends, int) else list(ends or [])
         self._context = getattr(network.config, "max_position_embeddings", None)
@@ -66,7 +66,7 @@ class CausalText:
 
     @torch.inference_mode()
     def _reply(self, system: str, user: str, max_new_tokens: int) -> Reply | SfllavaError:
-        ids = self._ids(system, self._plain(user)).to(self._network.device)
+        ids = self._chat.ids(system, user).to(self._network.device)
         if self._context and ids.shape[1] + max_new_tokens > self._context:
             return SfllavaError(
                 f"{ids.shape[1]} prompt and {max_new_tokens} new tokens do not fit the judge's {self._context}"
@@ -86,24 +86,6 @@ class CausalText:
             return LogitsError(not_finite(self._network.dtype))
         generated_ids = out[0, ids.shape[1] :].tolist()
         return self._tokenizer.decode(generated_ids, skip_special_tokens=True).strip(), ids.shape[1], len(generated_ids)
-
-    def _ids(self, system: str, user: str) -> torch.Tensor:
-        if not self._tokenizer.chat_template:
-            return self._tokenizer(f"{system}\n\n{user}\n", return_tensors="pt").input_ids
-        turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        try:
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except Exception:  # templates without a system turn raise many kinds of errors
-            turns = [{"role": "user", "content": f"{system}\n\n{user}"}]
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return self._tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
-
-    def _plain(self, text: str) -> str:
-        # a prediction must not be able to end the turn by writing a special token
-        for token in self._special:
-            if len(token) > 1 and not token.isspace():
-                text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
 
 
 class VideoLMText:
@@ -126,6 +108,7 @@ class VideoLMText:
             "dtype": str(model.info.dtype),
             "family": model.info.family,
             **({"quantize": model.info.quantize} if model.info.quantize else {}),
+            **model.info.engine.identity(),
         }
         self._no_tokens = torch.zeros(0, model.language_model.width)
 

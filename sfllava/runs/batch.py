@@ -181,6 +181,7 @@ class BatchItem:
             frames=len(video.positions(self.setting.sample)),
             seconds={"encode": self.seconds, "answer": seconds},
             **self._selected(answer.question),
+            **self._info.engine.row(),
             **({"letters": answer.letters} if answer.letters else {}),
             **({"damage": video.damage} if video.damage else {}),
             **({"subtitles": answer.question.subtitles.count("\n") + 1} if answer.question.subtitles else {}),

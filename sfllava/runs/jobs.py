@@ -11,6 +11,7 @@ from typing import Any
 from sfllava.aggregators.base import prefix_key
 from sfllava.benchmarks import Benchmark, BenchmarkError
 from sfllava.files import Row
+from sfllava.models.engines.options import PACKED
 from sfllava.prompts import Prompt
 from sfllava.runs.failures import reason_of
 from sfllava.runs.identity import job_name, question_facts
@@ -22,7 +23,7 @@ from sfllava.types import Clip, Question, Task
 log = logging.getLogger(__name__)
 SettingQuestions = tuple[Setting, list[Question]]
 # The largest number of questions in a group of several videos: a decode step takes hardly longer for 12 than for 1
-MAX_BATCH_QUESTIONS = 12
+MAX_BATCH_QUESTIONS = PACKED.batch_questions
 
 
 @dataclass(frozen=True)

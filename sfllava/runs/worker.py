@@ -16,7 +16,7 @@ from sfllava.models.memory import free_memory, out_of_memory, pinned_array
 from sfllava.runs.batch import BatchItem, EncodedVideo
 from sfllava.runs.failures import Outcome, outcome_of_error, reason_of
 from sfllava.runs.frame_choice import FrameChooser
-from sfllava.runs.jobs import MAX_BATCH_QUESTIONS, GenerationOptions, Job, group_videos, make_row
+from sfllava.runs.jobs import GenerationOptions, Job, group_videos, make_row
 from sfllava.sampler.images import FrameSize
 from sfllava.sampler.pool import DecodePool
 from sfllava.sampler.sampling import AnySample, Sample
@@ -48,7 +48,7 @@ class VideoWorker:
         self._decoding: dict[str, Future[Video]] = {}
         self._looking: dict[str, tuple[Future[Video], list[AnySample], FrameSize] | None] = {}
         """The frames by which those of a question are chosen; None where all that is needed is on disk"""
-        self._max_questions = MAX_BATCH_QUESTIONS
+        self._max_questions = model.info.engine.batch_questions
         """The largest number of questions in a group of several videos; reduced when memory runs out"""
 
     def __enter__(self) -> VideoWorker:

@@ -93,12 +93,19 @@ class LocalJudge(Judge):
 def _make(name: str, options: JudgeOptions) -> Judge:
     if not options.model:
         raise JudgeError(f"the {name} judge needs --model, the folder of a model")
+    from sfllava.models.engines.vllm_text import load_vllm_text
     from sfllava.models.load import load_model
     from sfllava.models.text import VideoLMText, load_text_model
 
-    load = load_model if name == "llava" else load_text_model
-    loaded: Any = load(options.model, options.device, quantize=options.quantize)
-    model = VideoLMText(loaded) if name == "llava" else loaded
+    where, quantize = (options.model, options.device), options.quantize
+    if name == "llava":
+        model: TextModel = VideoLMText(load_model(*where, quantize=quantize, engine=options.engine))
+    elif options.engine.name == "vllm":
+        options.engine.check(options.device, None, quantize)
+        model = load_vllm_text(*where, options.engine)
+    else:
+        options.engine.check(options.device, None)
+        model = load_text_model(*where, quantize=quantize)
     limit = {"max_reply_tokens": options.max_reply_tokens} if options.max_reply_tokens else {}
     return LocalJudge(model, options.name, **limit)
 
