@@ -138,7 +138,9 @@ def draw_scores(figure: go.Figure, row: int, video: Video, chosen: ChosenFrames)
         yaxis=yaxis,
     )  # fmt: skip
     label = "frame of the source" if np.isnan(video.pts_seconds).any() else "seconds"
-    label_axes(figure, row, label, "score")
+    room = 0.02 * float(np.ptp(x)) or 1.0
+    label_axes(figure, row, label, "score", range=[float(x.min()) - room, float(x.max()) + room], showgrid=False)
+    figure.update_layout({f"yaxis{'' if row == 1 else row}": {"zeroline": False}})
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from sfllava.sampler.pool import DecodePool
 from sfllava.sampler.sampling import AnySample, Sample
 from sfllava.sampler.video import ClipError, Decoder, Video, VideoError
 from sfllava.settings import Setting
+from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.base import VideoLM
@@ -139,8 +140,10 @@ class VideoWorker:
 
     def _choose_frames(self, job: Job) -> tuple[list[Job], list[Row]]:
         """Return the job with the frames of its questions, in parts where they differ; and rows of what failed."""
-        if self._chooser is None or not job.question_aware:
+        if not job.question_aware:
             return [job], []
+        if self._chooser is None:
+            raise SfllavaError("frames are chosen for each question, and nothing was given to choose them with")
         self.prefetch(job)
         looking = self._looking.pop(job.video)
         return self._chooser.choose(job, looking and self._result(job, *looking))

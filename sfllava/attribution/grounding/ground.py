@@ -128,6 +128,11 @@ def prepare(
     Raises:
         SfllavaError: an argument is wrong, the setting does not fit the context, or the run folder cannot be used.
     """
+    if setting.question_aware:
+        raise SfllavaError(
+            f"{setting.name}: spans are predicted from frames at equal distances: use selection uniform here, and "
+            "`sfllava evaluate --selection` for answers with chosen frames"
+        )
     benchmark.require_videos()
     matched, without = annotations.match(benchmark.questions)
     asked = matched if limit is None else _choose(matched, limit, seed)
