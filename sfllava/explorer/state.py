@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sfllava.runs.selection_source import SelectionSource
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
-
-if TYPE_CHECKING:
-    from sfllava.explorer.app import Explorer
 
 
 @dataclass(frozen=True)
@@ -24,8 +21,8 @@ class Request:
     source: SelectionSource
 
 
-def state_of(explorer: Explorer) -> dict[str, Any]:
-    """Return video, setting, question, budget, chosen frames and what is in progress, as plain values."""
+def state_of(explorer: Any) -> dict[str, Any]:
+    """Return an `Explorer`'s video, setting, question, budget, chosen frames and what is in progress, as plain values."""
     question, views, chosen = explorer.questions.question, explorer.views, explorer.strip.chosen
     found: dict[str, Any] = {"video": explorer.video, "question": question.text, "options": list(question.options)}
     found["max_new_tokens"] = explorer.questions.longest.value
