@@ -13,8 +13,10 @@ from sfllava.aggregators.base import (
     has_pathways,
     make_images,
     name_of,
+    tier_counts,
     token_count,
     with_frames,
+    with_tiers,
 )
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.aggregators.tower import grid_for
@@ -75,6 +77,11 @@ class Setting:
             raise SfllavaError(f"selection_for must be {', '.join(SELECTION_FOR)}, got {self.selection_for!r}")
         if not self.question_aware:
             object.__setattr__(self, "selection_for", "all")
+        if self.question_aware and tier_counts(self.aggregation) and not self.frame_selection.selector.ranks:
+            raise SfllavaError(
+                f"{name_of(self.aggregation)} needs a selection that ranks frames, such as topk or qframe, got "
+                f"{self.selection}"
+            )
         found = has_pathways(self.aggregation) and detailed_frames(self.aggregation, self.frames)
         if self.selection_for != "all" and not found:
             raise SfllavaError(
@@ -106,6 +113,17 @@ class Setting:
         together = sorted({*frames, *detailed})
         at = {index: position for position, index in enumerate(together)}
         aggregation = with_frames(self.aggregation, [at[i] for i in detailed], [at[i] for i in frames])
+        return replace(self, label=self.name, chosen=FrameIndices(tuple(together)), aggregation=aggregation)
+
+    def with_ranked(self, tiers: Sequence[Sequence[int]]) -> Setting:
+        """Return this setting for questions whose frames have been chosen and ranked; it keeps its name.
+
+        Args:
+            tiers: indices of the frames of each tier in the video, the best first.
+        """
+        together = sorted(index for tier in tiers for index in tier)
+        at = {index: position for position, index in enumerate(together)}
+        aggregation = with_tiers(self.aggregation, [[at[i] for i in tier] for tier in tiers])
         return replace(self, label=self.name, chosen=FrameIndices(tuple(together)), aggregation=aggregation)
 
     def prompt_or(self, default: D) -> Prompt | D:

@@ -3,9 +3,9 @@
 An aggregator turns a patch grid (T h w D) into visual tokens (N D): T images of h rows and w columns of patches, each
 patch with D features. Any callable will do. To replace the default of a function below, an aggregator defines a method
 or attribute of the same name: `make_images`, `image_count`, `token_parts`, `prefix_key`, `detailed_frames`,
-`needs_features`, `with_frames`, or `token_sources` (see `sources.py`). With an attribute `needs` it gets more of the
-vision tower than the features (see `tower.py`). The rest of the package calls these functions and does not depend on
-the class of an aggregator.
+`needs_features`, `with_frames`, `with_tiers` (and `counts`), or `token_sources` (see `sources.py`). With an attribute
+`needs` it gets more of the vision tower than the features (see `tower.py`). The rest of the package calls these
+functions and does not depend on the class of an aggregator.
 """
 
 from __future__ import annotations
@@ -166,6 +166,21 @@ def with_frames(aggregator: Any, detailed: Sequence[int], others: Sequence[int])
         others: positions of the frames that get fewer.
     """
     return aggregator.with_frames(detailed, others)
+
+
+def tier_counts(aggregator: Any) -> tuple[int, ...]:
+    """Return how many frames it takes of each rank, the best first; empty where frames have no ranks."""
+    return aggregator.counts if hasattr(aggregator, "with_tiers") else ()
+
+
+def with_tiers(aggregator: Any, tiers: Sequence[Sequence[int]]) -> Any:
+    """Return the aggregator for a patch grid of ranked frames.
+
+    Args:
+        aggregator: one that has tiers.
+        tiers: positions in the grid of the frames of each tier, the best first.
+    """
+    return aggregator.with_tiers(tiers)
 
 
 def needs_features(aggregator: Any) -> bool:

@@ -142,7 +142,7 @@ METHOD = Method(
     pattern=rf"slowfast-slow_{COUNT_OR_ZERO}frms_([a-z0-9_]+)-fast_{COUNT_OR_ZERO}x{COUNT_OR_ZERO}({_FAST_FIRST})?",
     usage=f"slowfast-slow_{{FRAMES}}frms_{{POOL}}-fast_{{ROWS}}x{{COLUMNS}}[{_FAST_FIRST}]",
     make=lambda frames, pool, rows, columns, fast_first: SlowFast(
-        int(frames), pool, (int(rows), int(columns)), order="fast-first" if fast_first else "slow-first"
+        int(frames), pool, (int(rows), int(columns)), order=ORDERS[bool(fast_first)]
     ),
     budgets={
         "slowfast": Candidates(

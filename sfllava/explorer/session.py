@@ -99,6 +99,12 @@ class Session:
         self._prefix = self.model.new_prefixes(1)[0]
         self._chooser: tuple[SelectionSource, FrameChooser] | None = None
 
+    def _check_context(self, setting: Setting, question: Question, frames: int) -> None:
+        """Raise ContextError if a question does not fit the context with the visual tokens of so many frames."""
+        info = self.model.info
+        text_tokens = sum(map(len, info.prompt_ids(question, setting.prompt_or(None))))
+        info.check_context(info.prompt_rows(setting, frames), text_tokens, question.text)
+
     def ask(
         self,
         path: str | Path,
@@ -128,26 +134,18 @@ class Session:
             chosen = self.choose(path, setting, question, source)
             setting, selected = chosen.setting, chosen.selected
             selecting = {"select": time.perf_counter() - start}
-        text_tokens = sum(map(len, model.info.prompt_ids(question, prompt)))
-
-        def check(frames: int) -> None:
-            model.info.check_context(model.info.prompt_rows(setting, frames), text_tokens, question.text)
-
-        sample = self.features.sample(path, setting, check)
+        sample = self.features.sample(path, setting, partial(self._check_context, setting, question))
         start = time.perf_counter()
         tokens = model.tokens(setting, sample.grid, sample.video.pts_seconds)
         generated_ids: list[int] = []
-        first, stopped = start, not going()
+        first, stopped, options = start, not going(), {"max_new_tokens": max_new_tokens, "prompt": prompt}
         if not stopped:
             self._prefix.reused = 0
-            for token in model.stream(
-                tokens, question, max_new_tokens=max_new_tokens, prompt=prompt, prefix=self._prefix
-            ):
+            for token in model.stream(tokens, question, prefix=self._prefix, **options):
                 first = first if generated_ids else time.perf_counter()
                 generated_ids.append(token)
                 yield model.info.tokenizer.decode(generated_ids)
-                if not going():
-                    stopped = True
+                if stopped := not going():
                     break
         seconds = {**selecting, **sample.seconds, "prefill": first - start, "generate": time.perf_counter() - first}
         text, ids = model.info.tokenizer.decode(generated_ids), tuple(generated_ids)

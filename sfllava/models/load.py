@@ -144,11 +144,9 @@ def _load(
     network.model.language_model.config._attn_implementation = attention.NAME
     if (folder / "generation_config.json").exists():
         network.generation_config = GenerationConfig.from_pretrained(str(folder))
-    tokenizer = Tokenizer(folder)
     model = assemble(
-        network, tokenizer, family, made, path=folder, layout=layout, fingerprint=checkpoint_hash,
-        context=min(context or made.context, made.positions), prompt_family=prompt_family,
-        quantize=quantize,
+        network, Tokenizer(folder), family, made, path=folder, layout=layout, fingerprint=checkpoint_hash,
+        context=min(context or made.context, made.positions), prompt_family=prompt_family, quantize=quantize,
     )  # fmt: skip
     return model if exported is None else with_vllm(model, exported, engine)
 

@@ -86,8 +86,7 @@ def ask(
         video: A path, or a video that is already decoded.
         questions: One or more questions.
         setting: Sampling, aggregation and prompt. Default: the paper's default setting.
-        prompt: A prompt to use instead of the setting's.
-        max_new_tokens: The most tokens that an answer may have.
+        prompt, max_new_tokens: A prompt to use instead of the setting's; the most tokens that an answer may have.
         selection: What frames are chosen with for each question, where the setting says so. A list of frames names the
             video by its file's name, unless the questions name it.
 
@@ -106,23 +105,19 @@ def ask(
         if isinstance(video, Video):
             raise SfllavaError(f"{setting.name}: frames are chosen from the whole video: pass its path, not its frames")
         return _ask_chosen(model, video, asked, setting, prompt, max_new_tokens, selection or SelectionSource())
-    seconds = {}
-    start = time.perf_counter()
+    seconds, start = {}, time.perf_counter()
     if not isinstance(video, Video):
-        with DecodePool(1) as pool:  # in its own process: a decoder that hangs must not block a notebook's kernel
-            size = (model.info.image_size, model.info.image_size)
-            video = pool.submit(video, setting.sample, size, clip=_one_clip(asked)).result()
+        video = _decode(model, video, setting, asked)
         seconds["decode"] = time.perf_counter() - start
     # checked after decoding: a video with fewer frames than the setting asks for has fewer tokens
     longest = max((sum(map(len, model.info.prompt_ids(q, prompt))) for q in asked), default=0)
     model.info.check_context(model.info.prompt_rows(setting, len(video.frames)), longest, setting.name)
     start = time.perf_counter()
     grid = model.encode(setting.images(video.frames))
-    seconds["encode"] = time.perf_counter() - start
-    start = time.perf_counter()
+    encoded = time.perf_counter()
     tokens = model.tokens(setting, grid, video.pts_seconds)
     answers = model.answer(tokens, asked, max_new_tokens=max_new_tokens, prompt=prompt)
-    seconds["answer"] = time.perf_counter() - start
+    seconds |= {"encode": encoded - start, "answer": time.perf_counter() - encoded}
     slow_indices = video.indices[detailed_frames(setting.aggregation, len(video.indices))].tolist()
     return AskResult(video, setting, slow_indices, tokens.count, answers, seconds)
 
@@ -171,6 +166,13 @@ def _decode(
     pool: DecodePool, path: str | Path, clip: Clip | None, samples: Sequence[AnySample], size: FrameSize
 ) -> Video:
     return pool.submit(path, samples, size, clip=clip).result()
+
+
+def _decode(model: VideoLM, path: str | Path, setting: Setting, questions: Sequence[Question]) -> Video:
+    """Return the sampled frames of a video."""
+    size = (model.info.image_size, model.info.image_size)
+    with DecodePool(1) as pool:  # in its own process: a decoder that hangs must not block a notebook's kernel
+        return pool.submit(path, setting.sample, size, clip=_one_clip(questions)).result()
 
 
 def _one_clip(questions: Sequence[Question]) -> Clip | None:

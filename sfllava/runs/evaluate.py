@@ -178,8 +178,7 @@ def prepare(
     identity = run_identity(benchmark, asked, settings, runner.info, defaults, options)
     more = {"limit": limit, "seed": seed, "ablation": ablation, "protocol": protocol}
     facts = session_facts(benchmark, runner.info, defaults, **more, **(source.facts() if source else {}))
-    folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
-    folder.check()
+    (folder := RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))).check()
     return Evaluation(runner, benchmark, asked, settings, folder, options)
 
 

@@ -10,6 +10,7 @@ Where all of this is on disk already, no candidate is decoded and the scorer is 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from sfllava.aggregators.base import detailed_frames, identity_key
+from sfllava.aggregators.base import detailed_frames, identity_key, tier_counts
 from sfllava.files import Row
 from sfllava.models.scorer import Scorer, ScorerFolder, similarity
 from sfllava.runs.jobs import Job, make_row, selected_key
@@ -146,15 +147,22 @@ class FrameChooser:
             frames = union_indices(setting.uniform_sample, scene.first, scene.last, scene.fps).tolist()
         else:
             frames = choose(setting.frames)
+        tiers: list[list[int]] = []
+        for most in itertools.accumulate(tier_counts(setting.aggregation)):
+            tiers.append([i for i in choose(min(most, setting.frames)) if not any(i in tier for tier in tiers)])
+        if tiers:
+            frames = sorted(itertools.chain(*tiers))
         if pathway != "all":
             detailed = choose(len(detailed_frames(setting.aggregation, setting.frames)))
         facts: Row = {"frames": frames if detailed is None else detailed, "for": pathway}
         if pathway == "both":
             facts["fast_frames"] = frames
+        if tiers:
+            facts["tiers"] = [next(k for k, tier in enumerate(tiers) if i in tier) for i in frames]
         if scores:
             facts["scores"] = [round(scores[i], 5) for i in facts["frames"]]
             facts |= {"candidates": len(scores), "scorer": self._source.fingerprint, "text": self._source.text}
-        return setting.with_chosen(frames, detailed), facts
+        return (setting.with_ranked(tiers) if tiers else setting.with_chosen(frames, detailed)), facts
 
     def scores(self, setting: Setting, question: Question, scene: Scene) -> dict[int, float]:
         """Return the score of each candidate by its index in the video; empty for a selection without scores."""

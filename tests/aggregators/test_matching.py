@@ -128,7 +128,7 @@ def test_the_order_of_methods():
         "no aggregation is called 'best'; needed slowfast-slow_{FRAMES}frms_{POOL}-fast_{ROWS}x{COLUMNS}"
         "[-fast_first], image_grid-{ROWS}x{COLUMNS}[-tiles_{ROWS}x{COLUMNS}], thumbnail-{ROWS}x{COLUMNS}-sampled_{TOKENS}, "
         "merged-{TOKENS}, keyframes-{FRAMES}frms_{POOL}, visionzip-{TOKENS}, fastvid-{TOKENS}, holitom-{TOKENS}, "
-        "vidcom2-{TOKENS}, dyto-{TOKENS}, prunevid-{TOKENS}, native (the model's own processing), or one of concat, "
+        "vidcom2-{TOKENS}, dyto-{TOKENS}, prunevid-{TOKENS}, tiers-{FRAMES}_{FRAMES}_..., native (the model's own processing), or one of concat, "
         "spatial_1d_max_pool, spatial_1d_avg_pool, spatial_2d_max_pool, spatial_2d_avg_pool, spatial_temporal_pool, "
         "temporal_global_pool, none, bilinear_{H}x{W}, adaptive_{H}x{W} (POOL may be any of these except 'none')"
     )

@@ -19,6 +19,7 @@ from sfllava.aggregators.slowfast import SlowFast
 from sfllava.benchmarks import load_benchmark
 from sfllava.models.scorer import Scorer, ScorerFolder, similarity
 from sfllava.models.video_lm import TransformersVideoLM
+from sfllava.runs.frame_choice import _seed
 from sfllava.runs.run_folder import read_rows, read_run
 from sfllava.runs.score_cache import ScoreCache
 from sfllava.runs.selection_source import SelectionSource
@@ -147,6 +148,41 @@ def test_frames_answers_and_rows_are_those_of_one_question_at_a_time(
     assert identity["selection"] == {"scorer": ScorerFolder(scorer).fingerprint, "text": "question"}
     assert identity["settings"][2]["selection_for"] == "slow" and "selection" not in identity["settings"][4]
     assert len({str(frames) for frames in chosen(r for r in rows if "selected" in r).values()}) > 4
+
+
+@pytest.mark.parametrize("rule", ["qframe", "topk"])
+def test_tiers_have_the_frames_of_each_rank(models, questions, source, scorer, long_videos, tmp_path, rule):
+    """The best frame whole, the next two at half, the next four at a quarter of the sides, in the order of time."""
+    setting = Setting(7, "tiers-1_2_4", selection=rule)
+    rows = list(read_rows(run(models(), questions, tmp_path / "run", setting, selection=source).path))
+    assert {row["visual_tokens"] for row in rows} == {576 + 2 * 144 + 4 * 36} == {setting.token_count()}
+    loaded, orders = Scorer(ScorerFolder(scorer), "cpu"), set()
+    selection = parse_selection(rule)
+    for question, row in zip(questions.questions, sorted(rows, key=lambda row: int(row["key"].split("/")[1]))):
+        candidates = read_video(long_videos / f"{question.video}.mp4", selection.selector.candidates, size=32)
+        kind = selection.selector.similarity
+        scores = similarity(loaded.image_features(candidates.frames), loaded.text_features(question.text), kind)
+        best = [set(candidates.indices[selection.choose(scores, n, _seed(question))].tolist()) for n in (1, 3, 7)]
+        said = dict(zip(row["selected"]["frames"], row["selected"]["tiers"]))
+        assert [{i for i, tier in said.items() if tier <= k} for k in range(3)] == best
+        assert list(said) == sorted(said) and best[0] < best[1] < best[2]
+        orders.add(tuple(said.values()))
+        if question.id == "up":
+            grid = models().encode(read_video(long_videos / f"{question.video}.mp4", FrameIndices(tuple(said))).frames)
+            frames = []
+            for patches, tier in zip(grid, said.values()):
+                side = 24 >> tier
+                frames.append(patches.reshape(side, 24 // side, side, 24 // side, -1).mean((1, 3)).flatten(0, 1))
+            (alone,) = models().answer(torch.cat(frames), [question], max_new_tokens=6, share_prefix=False)
+            assert tuple(row["token_ids"]) == alone.token_ids
+    assert len(orders) > 1
+
+
+def test_tiers_need_ranks():
+    with pytest.raises(SfllavaError, match="tiers-1_2 needs a selection that ranks frames, such as topk or qframe"):
+        Setting(4, "tiers-1_2", selection="bolt")
+    with pytest.raises(SfllavaError, match="selection for both needs an aggregation with a Slow and a Fast pathway"):
+        Setting(4, "tiers-1_2", selection="topk", selection_for="both")
 
 
 def test_equal_selections_share_a_prefix(models, questions, tmp_path, monkeypatch):

@@ -2,7 +2,8 @@
 
 With p = softmax(scores / tau) and Gumbel noise g_i = -log(-log(u_i)), u_i uniform in 0..1, candidates are ranked by
 log p_i + g_i. The published code keeps the best 4, the next 8 and the next 32 of 128 candidates at falling resolutions
-and does not seed the noise. Here the n best are kept, all at one resolution, and the noise is seeded.
+and does not seed the noise. Here the n best are kept, and the noise is seeded. The aggregation `tiers` gives the best
+ones more tokens.
 
 Its scores are dot products of LongCLIP's features, without normalisation: their differences have to be large beside
 the noise.
@@ -28,5 +29,10 @@ def choose(scores: np.ndarray, n: int, seed: int = 0, tau: float = 0.8) -> np.nd
 
 
 SELECTOR = Selector(
-    choose, "the best noisy scores (Q-Frame)", {"tau": 0.8, "seed": 0}, similarity="dot", candidates=CANDIDATES
+    choose,
+    "the best noisy scores (Q-Frame)",
+    {"tau": 0.8, "seed": 0},
+    similarity="dot",
+    candidates=CANDIDATES,
+    ranks=True,
 )

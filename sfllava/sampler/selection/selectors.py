@@ -37,6 +37,7 @@ class Selector:
             product.
         candidates: the frames that are scored.
         repeats: whether a frame may be chosen several times, so that there may be more frames than candidates.
+        ranks: whether it chooses the best of a ranking, so that fewer frames are always among more.
         from_list: whether the frames are those of a list that the user gives.
     """
 
@@ -46,6 +47,7 @@ class Selector:
     similarity: Similarity = "cosine"
     candidates: Sample = ONE_PER_SECOND
     repeats: bool = False
+    ranks: bool = False
     from_list: bool = False
 
 

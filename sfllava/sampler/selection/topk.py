@@ -12,4 +12,4 @@ def choose(scores: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
     return best(scores, n)
 
 
-SELECTOR = Selector(choose, "the candidates that are most similar to the question")
+SELECTOR = Selector(choose, "the candidates that are most similar to the question", ranks=True)
