@@ -161,6 +161,11 @@ class Setting:
         """Return how many frames are sampled of a video of `total` frames, or of one that has enough (None)."""
         return self.chosen.frames if self.chosen else self.uniform_sample.count(total)
 
+    def most_frames(self, total: int | None = None) -> int:
+        """Return how many frames of a video are encoded for one question at most, where each pathway has its own."""
+        apart = self.selection_for != "all" and self.chosen is None
+        return self.frames_of(total) + (len(detailed_frames(self.aggregation, self.frames)) if apart else 0)
+
     @property
     def sample(self) -> AnySample:
         """The frames that were chosen for a question; otherwise the number of frames to sample, and the rule."""

@@ -52,7 +52,7 @@ def benchmark(videos, tmp_path):
 @pytest.mark.parametrize("name", catalogue.names("ablations"))
 def test_every_ablation_asks_something_and_fits_the_model(models, name):
     ablation = load_ablation(name)
-    assert ablation.question.endswith("?") and ablation.benchmark == "egoschema"
+    assert ablation.question.endswith("?") and ablation.benchmark in ("egoschema", "videomme")
     model = models()
     settings = ablation.settings(model.info, "choice")
     assert 2 <= len(settings) == len({setting.name for setting in settings})

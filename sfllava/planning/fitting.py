@@ -53,19 +53,18 @@ def estimate_memory(
 ) -> Memory:
     """Return the most memory that a setting needs; `images` is how many images of a video have their patches kept."""
     shape, itemsize, answer_room = sizes.shape, device.itemsize, questions.workload.answer_room
-    groups = questions.workload.groups(batch.group_questions)
-    kv, work, widest = 0, stages.encode_bytes(shape, itemsize, min(batch.images, images)), 1
+    groups = questions.units.groups(batch.group_questions)
+    kv, work = 0, stages.encode_bytes(shape, itemsize, min(batch.images, images))
     for counts in questions.batches(groups):
         at_a_time = questions.questions_at_a_time(counts, batch.questions)
         positions = questions.prefix_tokens + at_a_time * (questions.suffix + answer_room)
         kv = max(kv, shape.kv_bytes(len(counts) * positions, itemsize))
         rows = max(questions.prefix_tokens, len(counts) * at_a_time * questions.suffix)
         work = max(work, stages.forward_bytes(shape, itemsize, rows, len(counts) * at_a_time))
-        widest = max(widest, len(counts))
     if questions.alone:
         kv = max(kv, shape.kv_bytes(questions.prompt_tokens + answer_room, itemsize))
         work = max(work, stages.forward_bytes(shape, itemsize, questions.prompt_tokens, 1))
-    widest = max(widest, *map(len, groups))
+    widest = max(len({questions.owners[i] for i in group}) for group in groups)
     patches = (widest + 1) * images * math.prod(shape.grid) * shape.language.width * itemsize
     return Memory(shape.weight_bytes(itemsize), kv, patches, work)
 

@@ -44,6 +44,8 @@ class SettingPlan:
     fits: bool
     note: str
     """What does not fit, and what would"""
+    scores: bool = False
+    """Whether a scorer chooses frames for each question; its work is not planned"""
 
     @property
     def seconds(self) -> float:
@@ -149,7 +151,8 @@ class Plan:
         stages = {"encode": self.encode_seconds, "prefill": self.prefill_seconds, "decode": self.decode_seconds}
         shares = ", ".join(f"{stage} {seconds / self.seconds:.0%}" for stage, seconds in stages.items())
         return [
-            f"{what}: {_duration(self.seconds, unit)}{clock} ({shares}); decoding the video files is not in it",
+            f"{what}: {_duration(self.seconds, unit)}{clock} ({shares}); decoding the video files is not in it"
+            + (", nor is the scorer's work on one frame per second" if any(s.scores for s in self.settings) else ""),
             f"one question at a time: {_duration(self.one_by_one_seconds, unit)}, "
             f"{self.one_by_one_seconds / self.seconds:,.1f} times as long",
         ]
