@@ -82,6 +82,7 @@ def write_scorer(
 
 def write_colours(folder: Path, names: str = "ab", seconds: int = 24) -> Path:
     """Write videos at 4 frames per second, whose seconds have a colour each, and return their folder."""
+    folder.mkdir(exist_ok=True)
     for seed, name in enumerate(names):
         colours = np.random.default_rng(seed).integers(0, 256, (seconds, 1, 1, 3), np.uint8)
         frames = np.broadcast_to(colours, (seconds, 48, 64, 3)).repeat(4, 0)

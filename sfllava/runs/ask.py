@@ -130,7 +130,7 @@ def _ask_chosen(
     clip, start = _one_clip(asked), time.perf_counter()
     chooser = FrameChooser(prepare_source(selection, setting, asked, path), str(model.info.device))
     with DecodePool(1) as pool:
-        decode = partial(_decode, pool, path, clip)
+        decode = partial(_decode_samples, pool, path, clip)
         chosen = choose_frames(chooser, path, setting, asked, decode, clip)
         seconds, start = {"select": time.perf_counter() - start}, time.perf_counter()
         job = Job(str(path), str(path), "", [(one.setting, [q]) for one, q in zip(chosen, asked)], clip)
@@ -162,7 +162,7 @@ def _ask_chosen(
     return AskResult(video, setting, sorted(slow), most, in_order, seconds, selected)
 
 
-def _decode(
+def _decode_samples(
     pool: DecodePool, path: str | Path, clip: Clip | None, samples: Sequence[AnySample], size: FrameSize
 ) -> Video:
     return pool.submit(path, samples, size, clip=clip).result()
