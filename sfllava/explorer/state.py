@@ -22,7 +22,7 @@ class Request:
 
 
 def state_of(explorer: Any) -> dict[str, Any]:
-    """Return what an `Explorer` shows: video, setting, question, budget, chosen frames, what is in progress."""
+    """Return video, setting, question, budget, chosen frames and progress of an `Explorer`, as plain values."""
     question, views, chosen = explorer.questions.question, explorer.views, explorer.strip.chosen
     found: dict[str, Any] = {"video": explorer.video, "question": question.text, "options": list(question.options)}
     found["max_new_tokens"] = explorer.questions.longest.value

@@ -195,7 +195,7 @@ def test_unknown_names_list_what_there_is(tmp_path):
     ):
         plan("8b", DEFAULT, "nextqa", GPU)
     with pytest.raises(
-        SfllavaError, match=r"no benchmark is called 'next' .did you mean 'nextqa'..; choose from activitynet"
+        SfllavaError, match=r"no benchmark is called 'next' \(did you mean 'nextqa'\?\); choose from activitynet"
     ):
         plan("7b", DEFAULT, "next", GPU)
     with pytest.raises(SfllavaError, match="no ablation is called 'none'; choose from fast_grid"):
