@@ -6,6 +6,7 @@ from pathlib import Path
 
 import papermill
 import pytest
+from scorers import write_colours
 from small_runs import questions_csv
 from written_runs import rows_of, write_run
 
@@ -48,6 +49,20 @@ def test_ask(checkpoints, videos, tmp_path):
     seen = outputs(out)
     assert "312 visual tokens of 8192 positions" in seen and "what is it?" in seen and "image/png" in seen
     assert "<b>is</b>" not in seen.replace("'", "").split("text/plain")[0], "not escaped"
+
+
+def test_ask_with_chosen_frames(tmp_path, monkeypatch):
+    """With the small scorer in the package; without one, the notebook stops with one line."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    parameters = {
+        "questions": ["Which colour flashed first?"], "frames": 3, "selection": '["topk", "uniform"]', "max_new_tokens": 2,
+        "aggregation": SMALL, "video": str(write_colours(tmp_path / "videos") / "a.mp4"),
+    }  # fmt: skip
+    out = tmp_path / "ask.ipynb"
+    with pytest.raises(SfllavaError, match="needs a scorer: pass --scorer"):
+        run_notebook(ROOT / "notebooks/ask.ipynb", out, parameters, progress=False)
+    run_notebook(ROOT / "notebooks/ask.ipynb", out, {**parameters, "scorer": "tiny"}, progress=False)
+    assert f"3frms-topk-{SMALL}" in outputs(out)
 
 
 def test_evaluate_and_go_on(checkpoints, videos, tmp_path):
