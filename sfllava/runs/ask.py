@@ -87,8 +87,7 @@ def ask(
         questions: One or more questions.
         setting: Sampling, aggregation and prompt. Default: the paper's default setting.
         prompt, max_new_tokens: A prompt to use instead of the setting's; the most tokens that an answer may have.
-        selection: What frames are chosen with for each question, where the setting says so. A list of frames names the
-            video by its file's name, unless the questions name it.
+        selection: What frames are chosen with. A list of frames names the video by its file's name.
 
     Returns:
         The answers, in the order of the questions.
