@@ -101,8 +101,6 @@ def ask(
     prompt = prompt or setting.prompt_or(None)
     asked = to_questions(questions)
     if setting.question_aware:
-        if isinstance(video, Video):
-            raise SfllavaError(f"{setting.name}: frames are chosen from the whole video: pass its path, not its frames")
         return _ask_chosen(model, video, asked, setting, prompt, max_new_tokens, selection or SelectionSource())
     seconds, start = {}, time.perf_counter()
     if not isinstance(video, Video):
@@ -122,10 +120,12 @@ def ask(
 
 
 def _ask_chosen(
-    model: VideoLM, path: str | Path, asked: list[Question], setting: Setting, prompt: Prompt | None,
+    model: VideoLM, path: str | Path | Video, asked: list[Question], setting: Setting, prompt: Prompt | None,
     max_new_tokens: int, selection: SelectionSource,
 ) -> AskResult:  # fmt: skip
     """Answer questions about one video, each with the frames that are chosen for it."""
+    if isinstance(path, Video):
+        raise SfllavaError(f"{setting.name}: frames are chosen from the whole video: pass its path, not its frames")
     clip, start = _one_clip(asked), time.perf_counter()
     chooser = FrameChooser(prepare_source(selection, setting, asked, path), str(model.info.device))
     with DecodePool(1) as pool:
