@@ -47,6 +47,6 @@ def test_a_typo_gets_the_name_that_is_meant(command, wanted, tmp_path):
 def test_a_typo_in_an_aggregation_gets_its_own_form():
     with pytest.raises(SfllavaError) as error:
         parse_aggregation("slowfast-slow_10frm_spatial_1d_max_pool-fast_4x4")
-    assert str(error.value).endswith("needed slowfast-slow_{FRAMES}frms_{POOL}-fast_{ROWS}x{COLUMNS}")
+    assert str(error.value).endswith("needed slowfast-slow_{FRAMES}frms_{POOL}-fast_{ROWS}x{COLUMNS}[-fast_first]")
     with pytest.raises(SfllavaError, match="did you mean 'spatial_1d_max_pool'"):
         parse_aggregation("slowfast-slow_10frms_spatial_1d_max_pol-fast_4x4")

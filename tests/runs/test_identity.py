@@ -88,8 +88,16 @@ def test_a_setting_is_added_to_a_finished_run(models, benchmark, tmp_path, monke
 
 @pytest.fixture
 def old_run(videos, tmp_path):
-    """A run of version 0.1.0 with --limit 8 --seed 0, stopped after five rows, and its benchmark."""
+    """A run of version 0.1.0 with --limit 8 --seed 0, stopped after five rows, and its benchmark.
+
+    It has the hash of the tiny model of today, which has been trained further since.
+    """
     shutil.copytree(DATA / "run-0.1.0", tmp_path / "old")
+    file = tmp_path / "old" / "run.json"
+    facts = json.loads(file.read_text())
+    assert facts["identity"]["model"]["sha256_sampled"]
+    facts["identity"]["model"]["sha256_sampled"] = load_model("tiny", "cpu").info.fingerprint
+    file.write_text(json.dumps(facts))
     return tmp_path / "old", load_benchmark("open", DATA / "questions.csv", videos)
 
 

@@ -79,7 +79,8 @@ def test_the_option_reaches_every_model(shapes, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(ray_runner, "RayRunner", lambda *a, **options: seen.update(options))
     arguments = argparse.Namespace(
         model="tiny", workers=2, ray=None, gpus_per_worker=None, device="cpu", dtype="auto", device_map=None,
-        vision_tower=None, family=None, context=None, positions="time", timestamps=False, quantize="int8",
+        vision_tower=None, family=None, context=None, positions="time", timestamps=False, quantize="int8", engine="packed",
+        vllm=[],
     )  # fmt: skip
     parsed.open_runner(arguments)
     assert seen["quantize"] == "int8"
