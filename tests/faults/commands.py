@@ -150,8 +150,6 @@ def evaluated(out: Path) -> Any:
 
 
 def ablated(out: Path) -> Any:
-    # after a restart in the middle of settings that share a Slow pathway, it is computed again
-    rows = [{k: v for k, v in row.items() if k != "reused_tokens"} for row in plain(read_rows(out))]
     costs = json.loads((out / "costs.json").read_text())
     cells = len(json.loads((out / "report.ipynb").read_text())["cells"])
     report = (out / "report.html").read_text()
@@ -160,7 +158,7 @@ def ablated(out: Path) -> Any:
     }
     # times differ between runs, and so do the bytes of figures that show them
     names = sorted(path.name for path in (out / "figures").iterdir())
-    return *evaluated(out)[:2], rows, sorted(costs), cells, report.rstrip().endswith("</html>"), names, ends
+    return *evaluated(out), sorted(costs), cells, report.rstrip().endswith("</html>"), names, ends
 
 
 def judged(out: Path) -> Any:

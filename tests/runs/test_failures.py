@@ -236,18 +236,13 @@ class Room:
         monkeypatch.setattr(worker.VideoWorker, "_decode", counted)
 
 
-def without_reuse(rows):
-    """Rows without what they took from one another: a smaller group, or another one, has other fronts to copy."""
-    return [{k: v for k, v in row.items() if k != "reused_tokens"} for row in plain(rows)]
-
-
 @pytest.mark.parametrize(("most", "encodes"), [(1, 7), (2, 7), (4, 7), (6, 6)])
 def test_memory_too_small_for_the_grids_of_a_group_is_learned(models, videos, tmp_path, monkeypatch, most, encodes):
     csv, folder = twelve_videos(videos, tmp_path)
     six = load_benchmark("open", questions_csv(csv, [f"{name}{i}" for i in (0, 1) for name in "abc"], 2), folder)
-    whole = without_reuse(read_rows(run(models(), six, tmp_path / "whole", SETTINGS).path))
+    whole = plain(read_rows(run(models(), six, tmp_path / "whole", SETTINGS).path))
     room = Room(monkeypatch, most)
-    assert without_reuse(read_rows(run(models(), six, tmp_path / "run", SETTINGS).path)) == whole
+    assert plain(read_rows(run(models(), six, tmp_path / "run", SETTINGS).path)) == whole
     assert len(room.encoded) == encodes and len(room.decoded) == 6
 
 
@@ -257,7 +252,7 @@ def test_memory_too_small_for_the_answers_of_a_group_is_learned(models, videos, 
     benchmark = load_benchmark(
         "open", questions_csv(csv, [f"{name}{i}" for i in range(4) for name in "abc"], 2), folder
     )
-    whole = without_reuse(read_rows(run(models(), benchmark, tmp_path / "whole").path))
+    whole = plain(read_rows(run(models(), benchmark, tmp_path / "whole").path))
     room, answer, groups = Room(monkeypatch, 99), TransformersVideoLM.answer_batch, []
 
     def small(self, films, **options):
@@ -267,7 +262,7 @@ def test_memory_too_small_for_the_answers_of_a_group_is_learned(models, videos, 
         return answer(self, films, **options)
 
     monkeypatch.setattr(TransformersVideoLM, "answer_batch", small)
-    assert without_reuse(read_rows(run(models(), benchmark, tmp_path / "run").path)) == whole
+    assert plain(read_rows(run(models(), benchmark, tmp_path / "run").path)) == whole
     assert groups[:2] == [6, 3] and max(groups[2:]) <= 2 and len(room.decoded) == 12
     assert len(room.encoded) <= 12 + 6
 
