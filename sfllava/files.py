@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -104,19 +104,25 @@ def read_lines(path: Path, what: str, needed: Mapping[str, Any]) -> Iterator[Row
     Raises:
         RunError: A line is not such a row; the message has the line's number and the field.
     """
-    if not path.exists():
-        return
-    with path.open("rb") as lines:
-        for i, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-                if mismatch := _mismatch(row, needed):
-                    raise ValueError(mismatch)
-            except (ValueError, RecursionError) as error:
-                raise RunError(f"{path}, line {i}: not a {what}: {error}") from error
-            yield row
+    if path.exists():
+        with path.open("rb") as lines:
+            yield from parse_lines(lines, path, what, needed)
+
+
+def parse_lines(
+    lines: Iterable[bytes], path: Path, what: str, needed: Mapping[str, Any], first: int = 1
+) -> Iterator[Row]:
+    """Yield the rows of lines of a file, as `read_lines`; `first` is the number of the first line."""
+    for i, line in enumerate(lines, first):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            row = json.loads(line)
+            if mismatch := _mismatch(row, needed):
+                raise ValueError(mismatch)
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{path}, line {i}: not a {what}: {error}") from error
+        yield row
 
 
 def read_object(path: Path, what: str, needed: Mapping[str, Any]) -> Row:
