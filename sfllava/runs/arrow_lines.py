@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -29,19 +30,21 @@ _NULLABLE = (str | None, int | None, int | float | None, bool | None)
 
 def read_plain_lines(data: bytes, needed: Mapping[str, Any], optional: Mapping[str, Any]) -> Block | None:
     """Return the columns of lines; None if Python's reader could read other values, or none."""
-    lines = _count_plain_lines(data)
-    if not lines:
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    if not _are_plain(data, ends):
         return None
     kinds = {**needed, **optional}
     names = {name: list(_names_in(data, name)) for name, kind in kinds.items() if isinstance(kind, dict)}
     try:
-        table = _read_json(data, kinds, names)
+        table = _read_json(data, kinds, names, int(np.diff(ends, prepend=-1).max()))
     except pa.ArrowInvalid:
         return None
-    if table.num_rows != lines:
+    nulls = {name: table.column(name).null_count for name in needed}
+    if table.num_rows != len(ends) or not _are_explicit(data, nulls, needed):
         return None
+    lines = _Lines(data, table, data.count(b"null") > sum(nulls.values()))
     with contextlib.suppress(_UnlikePythonError):
-        return {name: _column_of(data, table, name, kind, name in needed) for name, kind in kinds.items()}
+        return {name: lines.column(name, kind) for name, kind in kinds.items()}
     return None
 
 
@@ -55,7 +58,7 @@ def _names_in(data: bytes, name: str) -> Iterable[str]:
     return value if isinstance(value, dict) else ()
 
 
-def _read_json(data: bytes, kinds: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> pa.Table:
+def _read_json(data: bytes, kinds: Mapping[str, Any], names: Mapping[str, Sequence[str]], longest: int) -> pa.Table:
     fields = []
     for name, kind in kinds.items():
         if isinstance(kind, dict):
@@ -65,7 +68,7 @@ def _read_json(data: bytes, kinds: Mapping[str, Any], names: Mapping[str, Sequen
             fields.append((name, pa.list_(pa.string()) if isinstance(kind, list) else _ARROW[kind]))
     return pyarrow.json.read_json(
         pa.BufferReader(data),
-        read_options=pyarrow.json.ReadOptions(block_size=max(_THREAD_BYTES, _longest(data))),
+        read_options=pyarrow.json.ReadOptions(block_size=max(_THREAD_BYTES, longest)),
         # the names in an object are not known; without one, other fields need not be read
         parse_options=pyarrow.json.ParseOptions(
             explicit_schema=pa.schema(fields), unexpected_field_behavior="infer" if names else "ignore"
@@ -73,53 +76,25 @@ def _read_json(data: bytes, kinds: Mapping[str, Any], names: Mapping[str, Sequen
     )
 
 
-def _ends(data: bytes) -> np.ndarray:
-    return np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
-
-
-def _longest(data: bytes) -> int:
-    """Return the length of the longest line."""
-    return int(np.diff(_ends(data), prepend=-1).max())
-
-
-def _count_plain_lines(data: bytes) -> int:
-    """Return the number of lines; 0 if one is empty, is not UTF-8, or could be something else than one object."""
+def _are_plain(data: bytes, ends: np.ndarray) -> bool:
+    """Return whether each line is UTF-8 and can only be one object, or damaged."""
     try:
-        data.decode()
+        if not data.isascii():
+            data.decode()
     except UnicodeDecodeError:
-        return 0
-    found, ends = np.frombuffer(data, np.uint8), _ends(data)
-    starts = np.concatenate([[0], ends[:-1] + 1])
+        return False
+    found, starts = np.frombuffer(data, np.uint8), np.concatenate([[0], ends[:-1] + 1])
     if (ends == starts).any() or (found[starts] != ord("{")).any() or (found[ends - 1] != ord("}")).any():
-        return 0
-    for line in np.flatnonzero(ends - starts > 2 * _DEEPEST):
-        text = data[starts[line] : ends[line]]
-        if text.count(b"[") + text.count(b"{") > _DEEPEST:
-            return 0
-    return len(ends)
+        return False
+    long = [data[starts[line] : ends[line]] for line in np.flatnonzero(ends - starts > 2 * _DEEPEST)]
+    return all(line.count(b"[") + line.count(b"{") <= _DEEPEST for line in long)
 
 
-class _UnlikePythonError(Exception):
-    """pyarrow may have read something else than Python's reader would."""
-
-
-def _column_of(data: bytes, table: pa.Table, name: str, kind: Any, needed: bool) -> Any:
-    column = table.column(name).combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0)
-    # pyarrow does not tell a missing field from null
-    if needed and column.null_count and (kind not in _NULLABLE or _count_nulls(data, name) != column.null_count):
-        raise _UnlikePythonError
-    if isinstance(kind, dict):
-        return _sums(data, column) if kind[str] is not str else _objects(data, column)
-    if isinstance(kind, list):
-        return _lists(data, column)
-    if kind in (str, str | None):
-        return _texts(column)
-    numbers = cast(Any, column).cast(pa.float64()).to_numpy(zero_copy_only=False)
-    if np.count_nonzero(~np.isfinite(numbers)) != column.null_count:
-        raise _UnlikePythonError
-    return numbers
+def _are_explicit(data: bytes, nulls: Mapping[str, int], needed: Mapping[str, Any]) -> bool:
+    """Return whether nulls are only where they may be; pyarrow does not tell a missing field from null."""
+    if any(count for name, count in nulls.items() if needed[name] not in _NULLABLE):
+        return False
+    return all(_count_nulls(data, name) == count for name, count in nulls.items() if count)
 
 
 def _count_nulls(data: bytes, name: str) -> int:
@@ -128,36 +103,73 @@ def _count_nulls(data: bytes, name: str) -> int:
     return data.count(field + b": null") + data.count(field + b":null")
 
 
+class _UnlikePythonError(Exception):
+    """pyarrow may have read something else than Python's reader would."""
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Lines and their table; `more_nulls` is whether they may have nulls beyond those of needed fields."""
+
+    data: bytes
+    table: pa.Table
+    more_nulls: bool
+
+    def column(self, name: str, kind: Any) -> Any:
+        column = self.table.column(name).combine_chunks()
+        if isinstance(kind, dict):
+            return _sums(self._children(column), len(column)) if kind[str] is not str else self._objects(column)
+        if isinstance(kind, list):
+            return self._lists(column)
+        if kind in (str, str | None):
+            return _texts(column)
+        numbers = cast(Any, column).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        if np.count_nonzero(~np.isfinite(numbers)) != column.null_count:
+            raise _UnlikePythonError
+        return numbers
+
+    def _lists(self, column: Any) -> Coded:
+        """Encode lists of texts, by the texts joined by a character that none of them has."""
+        texts = column.flatten()
+        if texts.null_count or (len(texts) and b"\\u001" in self.data):
+            raise _UnlikePythonError
+        joined = _texts(pyarrow.compute.binary_join(column, _JOINT)).codes
+        empty = pyarrow.compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False) == 0
+        codes, rows = combine(joined, empty)  # no text and one empty text look alike when joined
+        return Coded(codes.astype(np.int32), [tuple(each or ()) for each in column.take(pa.array(rows)).to_pylist()])
+
+    def _children(self, column: Any) -> dict[str, Any]:
+        """Return the columns inside objects by name, in the order in which the names come."""
+        found = {field.name: each for field, each in zip(column.type, column.flatten())}
+        for name, each in found.items():
+            if self.more_nulls and each.null_count and _count_nulls(self.data, name):
+                raise _UnlikePythonError
+        first = {name: pyarrow.compute.index(each.is_valid(), True).as_py() for name, each in found.items()}
+        return {name: found[name] for name in sorted(found, key=lambda name: first[name])}
+
+    def _objects(self, column: Any) -> Coded:
+        """Encode objects of texts."""
+        children = self._children(column)
+        if any(not pa.types.is_string(each.type) for each in children.values()):
+            raise _UnlikePythonError
+        missing = ~column.is_valid().to_numpy(zero_copy_only=False)
+        codes, rows = combine(missing, *(_texts(each).codes for each in children.values()))
+        values = [
+            {} if each is None else {name: each[name] for name in children if each[name] is not None}
+            for each in column.take(pa.array(rows)).to_pylist()
+        ]
+        return Coded(codes.astype(np.int32), values)
+
+
 def _texts(column: Any) -> Coded:
     encoded = column.dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
     return Coded(codes, encoded.dictionary.to_pylist())
 
 
-def _lists(data: bytes, column: Any) -> Coded:
-    """Encode lists of texts, by the texts joined by a character that none of them has."""
-    if column.flatten().null_count or b"\\u001f" in data or b"\\u001F" in data:
-        raise _UnlikePythonError
-    joined = _texts(pyarrow.compute.binary_join(column, _JOINT)).codes
-    empty = pyarrow.compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False) == 0
-    codes, rows = combine(joined, empty)  # no text and one empty text look alike when joined
-    return Coded(codes.astype(np.int32), [tuple(each or ()) for each in column.take(pa.array(rows)).to_pylist()])
-
-
-def _children(data: bytes, column: Any) -> dict[str, Any]:
-    """Return the columns inside objects by name, in the order in which the names come."""
-    found = {field.name: each for field, each in zip(column.type, column.flatten())}
-    for name, each in found.items():
-        if each.null_count and _count_nulls(data, name):
-            raise _UnlikePythonError
-    first = {name: pyarrow.compute.index(each.is_valid(), True).as_py() for name, each in found.items()}
-    return {name: found[name] for name in sorted(found, key=lambda name: first[name])}
-
-
-def _sums(data: bytes, column: Any) -> np.ndarray:
-    sums = np.zeros(len(column))
-    known = np.zeros(len(column), bool)
-    for each in _children(data, column).values():
+def _sums(children: Mapping[str, Any], rows: int) -> np.ndarray:
+    sums, known = np.zeros(rows), np.zeros(rows, bool)
+    for each in children.values():
         if not (pa.types.is_floating(each.type) or pa.types.is_integer(each.type)):
             raise _UnlikePythonError
         numbers = each.cast(pa.float64())
@@ -166,18 +178,3 @@ def _sums(data: bytes, column: Any) -> np.ndarray:
     if not np.isfinite(sums).all():
         raise _UnlikePythonError
     return np.where(known, sums, np.nan)
-
-
-def _objects(data: bytes, column: Any) -> Coded:
-    """Encode objects of texts."""
-    children = _children(data, column)
-    if any(not pa.types.is_string(each.type) for each in children.values()):
-        raise _UnlikePythonError
-    missing = ~column.is_valid().to_numpy(zero_copy_only=False)
-    codes, rows = combine(missing, *(_texts(each).codes for each in children.values()))
-    values = column.take(pa.array(rows)).to_pylist()
-    order = list(children)
-    return Coded(
-        codes.astype(np.int32),
-        [each and {name: each[name] for name in order if each[name] is not None} for each in values],
-    )

@@ -38,7 +38,7 @@ def read_blocks(path: Path, what: str, needed: Mapping[str, Any], optional: Mapp
         if block is None:
             rows = list(parse_lines(io.BytesIO(data), path, what, needed, before + 1))
             block = _columns_of(rows, needed, optional)
-        before += data.count(b"\n")
+        before += len(next(iter(block.values())))
         yield block
 
 
