@@ -7,7 +7,7 @@ unusual, is read row by row by `files.parse_lines`, whose errors name the line a
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import numpy as np
 
 from sfllava.files import Row, RunError, parse_lines
 from sfllava.runs.arrow_lines import read_plain_lines
-from sfllava.runs.coded import Block, Coded, CodedColumn, combine
+from sfllava.runs.coded import Block, Coded, CodedColumn, combine, encode
 
 _BLOCK_BYTES = 16 << 20
 
 
 def read_blocks(path: Path, what: str, needed: Mapping[str, Any], optional: Mapping[str, Any]) -> Iterator[Block]:
-    """Yield the columns of a JSON lines file in blocks; a half-written last line is skipped.
+    """Yield the columns of a JSON lines file in blocks, at least one; a half-written last line is skipped.
 
     Args:
         path: The file; without one there are no rows.
@@ -40,6 +40,8 @@ def read_blocks(path: Path, what: str, needed: Mapping[str, Any], optional: Mapp
             block = _columns_of(rows, needed, optional)
         before += len(next(iter(block.values())))
         yield block
+    if not before:
+        yield _columns_of([], needed, optional)
 
 
 def read_blocks_once(
@@ -101,19 +103,5 @@ def _columns_of(rows: Sequence[Row], needed: Mapping[str, Any], optional: Mappin
         elif isinstance(kind, dict) and name in needed:
             block[name] = np.array([sum(value.values()) if value else np.nan for value in values], float)
         else:
-            block[name] = _encode(tuple(value) if isinstance(kind, list) else value for value in values)
+            block[name] = encode(tuple(value) if isinstance(kind, list) else value for value in values)
     return block
-
-
-def _encode(values: Iterable[Any]) -> Coded:
-    """Encode values, which need not be hashable."""
-    codes, distinct = {}, []
-    found = []
-    for value in values:
-        # True equals 1, and [] has no hash
-        key = value if isinstance(value, str) else f"{type(value)} {value!r}"
-        if value is not None and (key := (type(value), key)) not in codes:
-            codes[key] = len(distinct)
-            distinct.append(value)
-        found.append(-1 if value is None else codes[key])
-    return Coded(np.array(found, np.int32), distinct)
