@@ -62,14 +62,14 @@ def tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
     found: dict[str, pd.DataFrame | str] = {
         "accuracy": accuracy(results, ("benchmark", "name")), "costs": costs(results), "failures": failures(results),
     }  # fmt: skip
-    if len(set(results["name"])) > 1:
+    if results["name"].nunique() > 1:
         try:
             parts = [paired_differences(part).assign(benchmark=name) for name, part in by_benchmark(results)]
             columns = ["benchmark", *parts[0].columns.drop("benchmark")]
             found["differences"] = pd.concat(parts).reindex(columns=columns)
         except RunError as error:
             found["differences"] = f"none, since {error}"
-    if len(set(results["type"])) > 1:
+    if results["type"].nunique() > 1:
         found["types"] = accuracy(results, ("benchmark", "name", "type"))
     found |= {f"by_{column}": table for column, table in breakdowns(results).items() if column != "type"}
     official = headlines(results)
