@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from sfllava.evaluators.judges.base import JudgeRequest
@@ -23,8 +24,14 @@ from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.settings import Setting
 
 SETTINGS, JUDGES, MOST_SECONDS, MOST_MIB = 12, ("one", "other"), 20, 1024
-WORDS = "man woman dog cat ball car kitchen guitar horse river child cake red two running singing cooking".split()
-KINDS = {"choice": ("nextqa", 8.8, "CW CH TN TC DC DL DO".split()), "open": ("msrvtt", 24.7, "what who how".split())}
+WORDS = [
+    "man", "woman", "dog", "cat", "ball", "car", "kitchen", "guitar", "horse", "river", "child", "cake", "red", "two",
+    "running", "singing", "cooking",
+]  # fmt: skip
+KINDS = {
+    "choice": ("nextqa", 8.8, ["CW", "CH", "TN", "TC", "DC", "DL", "DO"]),
+    "open": ("msrvtt", 24.7, ["what", "who", "how"]),
+}
 SCRIPTS = {
     "choice": "letters = ['ABCDE'[options.index(a)] for options, a in zip(table['options'], table['answer'])]\n"
     "table['right'] = table['prediction'].str[0] == letters",
@@ -53,7 +60,7 @@ def rows_of(kind: str, count: int) -> Iterator[dict]:
         words = chance.sample(WORDS, 6)
         answer, hard = words[0], chance.random()
         question = f"what is the {words[1]} doing with the {words[2]} after the {words[3]} in part {i % 97}?"
-        options = [f"{a} the {b}" for a, b in zip(words[:5], words[1:])] if kind == "choice" else []
+        options = [f"{a} the {b}" for a, b in pairwise(words)] if kind == "choice" else []
         before = ""
         for j in range(SETTINGS):
             right = chance.random() < 0.35 + 0.3 * hard + 0.01 * j

@@ -15,6 +15,7 @@ import pyarrow.json
 
 from sfllava.runs.coded import Block, Coded, combine
 
+_compute: Any = pyarrow.compute  # its functions are made on import, where type checkers do not see them
 _THREAD_BYTES = 1 << 20  # what one thread of pyarrow reads at a time
 _DEEPEST = 400  # more brackets than this in a line could nest too deeply for Python's reader
 _JOINT = "\x1f"
@@ -133,8 +134,8 @@ class _Lines:
         texts = column.flatten()
         if texts.null_count or (len(texts) and b"\\u001" in self.data):
             raise _UnlikePythonError
-        joined = _texts(pyarrow.compute.binary_join(column, _JOINT)).codes
-        empty = pyarrow.compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False) == 0
+        joined = _texts(_compute.binary_join(column, _JOINT)).codes
+        empty = _compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False) == 0
         codes, rows = combine(joined, empty)  # no text and one empty text look alike when joined
         return Coded(codes.astype(np.int32), [tuple(each or ()) for each in column.take(pa.array(rows)).to_pylist()])
 
@@ -144,7 +145,7 @@ class _Lines:
         for name, each in found.items():
             if self.more_nulls and each.null_count and _count_nulls(self.data, name):
                 raise _UnlikePythonError
-        first = {name: pyarrow.compute.index(each.is_valid(), True).as_py() for name, each in found.items()}
+        first = {name: _compute.index(each.is_valid(), True).as_py() for name, each in found.items()}
         return {name: found[name] for name in sorted(found, key=lambda name: first[name])}
 
     def _objects(self, column: Any) -> Coded:

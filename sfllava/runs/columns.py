@@ -97,11 +97,11 @@ def _columns_of(rows: Sequence[Row], needed: Mapping[str, Any], optional: Mappin
     """Return rows as columns."""
     block: Block = {}
     for name, kind in {**needed, **optional}.items():
-        values = [row.get(name) for row in rows]
+        values: list[Any] = [row.get(name) for row in rows]
         if kind in (int | None, int | float | None, bool | None):
             block[name] = np.array([np.nan if value is None else float(value) for value in values], float)
         elif isinstance(kind, dict) and name in needed:
             block[name] = np.array([sum(value.values()) if value else np.nan for value in values], float)
         else:
-            block[name] = encode(tuple(value) if isinstance(kind, list) else value for value in values)
+            block[name] = encode(map(tuple, values) if isinstance(kind, list) else values)
     return block

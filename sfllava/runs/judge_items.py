@@ -182,13 +182,16 @@ class JudgeItems:
         one = (encoded(name, first) for name in ("question", "answer", "prediction"))
         other = (encoded(name, second) for name in ("question", "prediction"))
         found = np.zeros(len(items) + 1, np.int64)  # the last is that of number -1
-        for i, (rubric, question, answer, prediction, *more) in enumerate(zip(self.rubric[items], *one, *other)):
-            head = self.rubrics[rubric]
-            if head.head.chooses:
+        for i, (number, question, answer, prediction, question2, prediction2) in enumerate(
+            zip(self.rubric[items].tolist(), *one, *other)
+        ):
+            rubric = self.rubrics[number]
+            if rubric.head.chooses:
                 content = self.request(items[i]).content
+            elif rubric.pair:
+                content = content_hash(rubric.name, (question, question2), (prediction, prediction2), answer)
             else:
-                pairs = zip((question, prediction), more) if head.pair else ((question,), (prediction,))
-                content = content_hash(head.name, *pairs, answer)
+                content = content_hash(rubric.name, (question,), (prediction,), answer)
             found[i] = hash(content)
         return found[self._numbers]
 
