@@ -39,11 +39,14 @@ def export_all(
     made: dict[str, list[Path] | str] = {}
     with folder_of_parts(out) as parts:
         made |= save_figures(results, parts, only)
-        for name, table in tables(results).items():
+        made_tables = tables(results)
+        for name, table in made_tables.items():
             made[f"{name} (table)"] = (
                 table if isinstance(table, str) else [export(table, parts / f"{name}.{kind}") for kind in files]
             )
-        write_file(parts / "findings.txt", f"{describe_findings(results)}\n".encode())
+        gaps = made_tables.get("differences")  # those of one benchmark are not computed again
+        known = gaps if isinstance(gaps, pd.DataFrame) and gaps["benchmark"].nunique() == 1 else None
+        write_file(parts / "findings.txt", f"{describe_findings(results, gaps=known)}\n".encode())
     return {name: f if isinstance(f, str) else [out / path.name for path in f] for name, f in made.items()}
 
 
