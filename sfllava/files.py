@@ -149,7 +149,7 @@ def _mismatch(value: Any, kind: Any, name: str = "") -> str:
     """Describe why a value is not of a kind (see `read_lines`), with its field's name; empty if it is."""
     if isinstance(kind, Mapping):
         if not isinstance(value, dict):
-            return f"{name} is {_short(value)}" if name else f"needed an object, got {type(value).__name__}"
+            return f"{name} is {shorten(value)}" if name else f"needed an object, got {type(value).__name__}"
         if str in kind:
             kind = dict.fromkeys(value, kind[str])
         inside = f"{name}." if name else ""
@@ -163,7 +163,7 @@ def _mismatch(value: Any, kind: Any, name: str = "") -> str:
         fits = fits and bool in (kind, *get_args(kind))
     if isinstance(value, float):
         fits = fits and math.isfinite(value)
-    return "" if fits else f"{name} is {_short(value)}"
+    return "" if fits else f"{name} is {shorten(value)}"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -273,7 +273,8 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _short(value: Any) -> str:
+def shorten(value: Any) -> str:
+    """Return a value as JSON for an error message, cut if it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 160 else text[:157] + "..."
 
