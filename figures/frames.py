@@ -13,13 +13,14 @@ def draw(results: pd.DataFrame) -> Chart | str:
     table = accuracy(results).merge(costs(results)[["name", "frames", "aggregation"]], on="name").dropna()
     rows = [(row, parse(row["aggregation"])) for row in table.to_dict("records")]
     rows = [
-        row | {"slow": made.slow_frames, "pool": made.slow, "grid": made.fast} for row, made in rows if made is not None
+        row | {"slow": made.slow_frames, "pool": made.slow, "grid": made.fast, "order": made.order}
+        for row, made in rows
+        if made is not None
     ]
+    fast, slow = ([row for row in rows if row[name] not in (0, (0, 0))] for name in ("grid", "slow"))
     panels = [
-        _panel(
-            pd.DataFrame([r for r in rows if r["grid"] != (0, 0)]), "Fast frames", "frames", ["slow", "pool", "grid"]
-        ),
-        _panel(pd.DataFrame([r for r in rows if r["slow"]]), "Slow frames", "slow", ["frames", "pool", "grid"]),
+        _panel(pd.DataFrame(fast), "Fast frames", "frames", ["slow", "pool", "grid", "order"]),
+        _panel(pd.DataFrame(slow), "Slow frames", "slow", ["frames", "pool", "grid", "order"]),
     ]
     found = [panel for panel in panels if panel]
     return Chart(found) if found else "no two settings differ only in the number of frames"
@@ -34,9 +35,9 @@ def _panel(table: pd.DataFrame, label: str, x: str, fixed: list[str]) -> Panel |
         return None
     if x == "slow":
         # without a Fast pathway, the number of sampled frames does not matter: the Slow frames are taken from them
-        table.loc[table["grid"] == (0, 0), "frames"] = 0
+        table.loc[table["grid"] == (0, 0), ["frames", "order"]] = [0, ""]
     else:
-        table.loc[table["slow"] == 0, "pool"] = ""
+        table.loc[table["slow"] == 0, ["pool", "order"]] = ""
     series = []
     for values, part in table.groupby(fixed, sort=False):
         if part[x].nunique() > 1:
@@ -45,7 +46,7 @@ def _panel(table: pd.DataFrame, label: str, x: str, fixed: list[str]) -> Panel |
 
 
 def _name(about: dict) -> str:
-    grid = "{}x{}".format(*about["grid"])
+    grid = "{}x{}".format(*about["grid"]) + (", fast first" if about["order"] == "fast-first" else "")
     if "frames" in about:
         return f"+ fast {about['frames']}, {grid}" if about["frames"] else "slow only"
     return f"+ slow {about['slow']}, fast {grid}" if about["slow"] else f"fast only, {grid}"

@@ -16,10 +16,10 @@ def draw(results: pd.DataFrame) -> Chart | str:
         name = row["aggregation"]
         made = named_pathways(parse_aggregation(name)) if name.startswith("slowfast-") else None
         if made and made.slow_frames and made.fast != (0, 0):
-            groups.setdefault((row["frames"], str(made.slow)), {})[made.slow_frames, made.fast] = row
+            groups.setdefault((row["frames"], str(made.slow), made.order), {})[made.slow_frames, made.fast] = row
     if not groups:
         return "no setting has both pathways"
-    (frames, pool), cells = max(groups.items(), key=lambda item: len(item[1]))
+    (frames, pool, order), cells = max(groups.items(), key=lambda item: len(item[1]))
     slow = sorted({key[0] for key in cells})
     fast = sorted({key[1] for key in cells}, key=lambda grid: (grid[0] * grid[1], grid))
     if len(slow) < 2 or len(fast) < 2:
@@ -31,5 +31,5 @@ def draw(results: pd.DataFrame) -> Chart | str:
         [[row and row["accuracy"] for row in line] for line in found],
         [[hover(row) if row else "not run" for row in line] for line in found],
     )
-    title = f"{frames} frames, slow {pool.replace('_', ' ')}"
+    title = f"{frames} frames, slow {pool.replace('_', ' ')}" + (", fast first" if order == "fast-first" else "")
     return Chart([Panel("Fast grid, tokens per frame", "Slow frames", title=title, heat=heat)])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sfllava.runs.check import check
     from sfllava.runs.evaluate import evaluate
     from sfllava.runs.judge import judge
+    from sfllava.runs.selection_source import SelectionSource
     from sfllava.sampler.reading import read_video
     from sfllava.settings import Setting
     from sfllava.types import Question, SfllavaError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 # name -> its module
 _MODULES = {
     "Question": "types",
+    "SelectionSource": "runs.selection_source",
     "Setting": "settings",
     "SfllavaError": "types",
     "SlowFast": "aggregators.slowfast",
@@ -54,6 +56,7 @@ _MODULES = {
 }
 __all__ = [
     "Question",
+    "SelectionSource",
     "Setting",
     "SfllavaError",
     "SlowFast",

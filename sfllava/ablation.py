@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,16 @@ from sfllava.analysis.loading import COSTS
 from sfllava.benchmarks import Benchmark, BenchmarkError, LinkError, find_benchmark
 from sfllava.files import read_object, write_json
 from sfllava.runs.evaluate import Run, evaluate
+from sfllava.runs.frame_choice import FrameChooser
 from sfllava.runs.runner import LocalRunner, Runner
+from sfllava.runs.selection_source import SelectionSource
+from sfllava.runs.video_choice import Decode, choose_frames
+from sfllava.sampler.images import FrameSize
 from sfllava.sampler.pool import DecodePool
-from sfllava.sampler.video import VideoError
+from sfllava.sampler.sampling import AnySample
+from sfllava.sampler.video import Video, VideoError
 from sfllava.settings import Setting
-from sfllava.types import SfllavaError, Task
+from sfllava.types import Question, SfllavaError, Task
 
 if TYPE_CHECKING:
     from sfllava.models.base import ModelInfo, VideoLM
@@ -139,30 +145,35 @@ def ablate(
     file = Path(out) / COSTS
     known = read_object(file, "the costs of a run's settings", {}) if measure and file.exists() else {}
     run = evaluate(runner, benchmark, settings, out, ablation=ablation.name, **options)
-    missing = [setting for setting in settings if setting.name not in known]
-    if measure and missing and (found := runner.call(measure_costs, benchmark, missing)):
+    missing, chosen_with = [s for s in settings if s.name not in known], options.get("selection")
+    if measure and missing and (found := runner.call(measure_costs, benchmark, missing, chosen_with)):
         write_json(file, known | found)
     return run
 
 
-def measure_costs(model: VideoLM, benchmark: Benchmark, settings: list[Setting]) -> dict[str, dict[str, Any]]:
+def measure_costs(
+    model: VideoLM, benchmark: Benchmark, settings: list[Setting], source: SelectionSource | None = None
+) -> dict[str, dict[str, Any]]:
     """Measure what each setting costs alone, on the first video that can be read, in one pass after a warm-up.
+
+    A setting that chooses frames is measured with those of the video's first question; choosing them is not measured.
 
     Args:
         model: the model.
         benchmark: its videos are tried in the order of the questions.
         settings: the settings to measure.
+        source: what frames are chosen with.
 
     Returns:
-        Setting -> video, seconds_encode, seconds_prefill, seconds (their sum, without decoding), and on a GPU
-        peak_bytes. Empty if no video can be read.
+        Setting -> video, seconds_encode, seconds_prefill, seconds (their sum, without decoding), on a GPU peak_bytes,
+        and for a setting that chooses frames without_scoring, which is True. Empty if no video can be read.
     """
-    name, video = _first_video(model, benchmark, settings)
-    if video is None:
+    name, video, bound = _first_video(model, benchmark, settings, source)
+    if video is None or not bound:
         return {}
     before = model.info.prompt_ids(benchmark.questions[0])[0]
     found: dict[str, dict[str, Any]] = {}
-    for setting in [settings[0], *settings]:  # the first one warms up and is measured again
+    for setting in [bound[0], *bound]:  # the first one warms up and is measured again
         positions = video.positions(setting.sample)
         frames, seconds = video.frames[positions], video.pts_seconds[positions]
         try:
@@ -180,23 +191,59 @@ def measure_costs(model: VideoLM, benchmark: Benchmark, settings: list[Setting])
             "seconds_encode": encoded - start,
             "seconds_prefill": prefilled - encoded,
             "seconds": prefilled - start,
+            **({"without_scoring": True} if setting.question_aware else {}),
         }
         if model.info.device.type == "cuda":
             found[setting.name]["peak_bytes"] = torch.cuda.max_memory_allocated(model.info.device)
     return found
 
 
-def _first_video(model: VideoLM, benchmark: Benchmark, settings: list[Setting]) -> tuple[str, Any]:
-    """The name and frames of the first video that can be read; None instead of frames if there is none."""
-    size = (model.info.image_size, model.info.image_size)
+def _first_video(
+    model: VideoLM, benchmark: Benchmark, settings: list[Setting], source: SelectionSource | None
+) -> tuple[str, Any, list[Setting]]:
+    """Return the name and frames of the first video that can be read, and the settings with the frames chosen there.
+
+    Without such a video, there are no frames. A setting whose frames cannot be chosen is left out.
+    """
+    size, first = (model.info.image_size, model.info.image_size), dict[str, Question]()
+    for question in benchmark.questions:
+        first.setdefault(question.video, question)
     with DecodePool(1) as pool:
-        for name in dict.fromkeys(question.video for question in benchmark.questions):
+        for name, question in first.items():
             try:
                 path = benchmark.find_video(name)
-                return name, pool.submit(path, list({s.sample for s in settings}), size).result()
+                read = partial(_read, pool, path)
+                bound = _with_frames(model, benchmark, settings, source, path, question, read)
+                return name, read(list({s.sample for s in bound}), size) if bound else None, bound
             except (BenchmarkError, LinkError, VideoError):
                 continue
-    return "", None
+    return "", None, []
+
+
+def _with_frames(
+    model: VideoLM, benchmark: Benchmark, settings: list[Setting], source: SelectionSource | None, path: Path,
+    question: Question, read: Decode,
+) -> list[Setting]:  # fmt: skip
+    """Return settings with the frames that are chosen for a question."""
+    if not (aware := [setting for setting in settings if setting.question_aware]):
+        return settings
+    prepared = (source or SelectionSource()).prepared(aware, benchmark.questions, benchmark.questions)
+    assert prepared is not None
+    chooser, bound = FrameChooser(prepared, str(model.info.device)), []
+    for setting in settings:
+        try:
+            if setting.question_aware:
+                setting = choose_frames(chooser, path, setting.for_model(model.info), [question], read)[0].setting
+            bound.append(setting)
+        except VideoError:
+            raise
+        except SfllavaError as error:
+            log.warning("%s: its cost is unknown: %s", setting.name, error)
+    return bound
+
+
+def _read(pool: DecodePool, path: Path, samples: Sequence[AnySample], size: FrameSize) -> Video:
+    return pool.submit(path, samples, size).result()
 
 
 def _start(model: VideoLM) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -35,7 +37,7 @@ def find(kind: Kind, name: str | Path) -> Path:
             raise SfllavaError(f"{path}: no such {kind.removesuffix('s')}")
         return path
     if str(name) not in names(kind):
-        raise SfllavaError(f"no {kind.removesuffix('s')} is called {str(name)!r}; choose from {', '.join(names(kind))}")
+        raise SfllavaError(unknown_name(kind.removesuffix("s"), str(name), names(kind)))
     return folder(kind) / f"{name}{suffix}"
 
 
@@ -52,3 +54,19 @@ def load(kind: Kind, name: str | Path) -> ModuleType:
     except Exception as error:
         raise SfllavaError(f"{path}: {type(error).__name__}: {error}") from error
     return module
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], more: str = "") -> str:
+    """Return a message: there is nothing of this kind with that name, what was probably meant, and all names.
+
+    Args:
+        kind: what the name should stand for, such as "benchmark".
+        name: the unknown name.
+        known: the names that there are.
+        more: what may be given instead of a name, such as ", or a folder".
+    """
+    known = list(known)
+    by_lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
+    meant = f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
+    return f"no {kind} is called {name!r}{meant}; choose from {', '.join(known)}{more}"

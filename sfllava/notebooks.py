@@ -20,7 +20,10 @@ from typing import Any
 from sfllava import catalogue
 from sfllava.benchmarks import Benchmark, find_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
+from sfllava.catalogue import unknown_name
 from sfllava.files import RunError, write_file
+from sfllava.runs.selection_source import SelectionSource
+from sfllava.sampler.selection.selectors import UNIFORM
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
@@ -65,10 +68,17 @@ def _read_json(text: str) -> Any:
         return None
 
 
-def settings_of(frames: Any, aggregation: Any) -> list[Setting]:
-    """Return a setting for every combination of the notebook parameters frames and aggregation."""
-    names = values_of(aggregation, "aggregation")
-    return [Setting(n, name) for n in values_of(frames, "frames", int) for name in names]
+def settings_of(frames: Any, aggregation: Any, selection: Any = UNIFORM) -> list[Setting]:
+    """Return a setting for every combination of the notebook parameters frames, aggregation and selection."""
+    names, chosen = values_of(aggregation, "aggregation"), values_of(selection, "selection", commas=False)
+    return [
+        Setting(n, name, selection=one) for n in values_of(frames, "frames", int) for name in names for one in chosen
+    ]
+
+
+def source_of(scorer: str) -> SelectionSource:
+    """Return what frames are chosen with, by the notebook parameter scorer, where "" means none."""
+    return SelectionSource(str(scorer) or None)
 
 
 def run_paths(runs: Any) -> list[str]:
@@ -145,7 +155,7 @@ def _check_parameters(notebook: Path, given: Iterable[str]) -> list[str]:
     except Exception as error:  # nbformat raises several
         raise SfllavaError(f"{notebook}: not a notebook: {type(error).__name__}") from error
     if unknown := sorted(set(given) - known.keys()):
-        raise SfllavaError(f"{notebook}: no parameter is called {', '.join(unknown)}; choose from {', '.join(known)}")
+        raise SfllavaError(f"{notebook}: {unknown_name('parameter', unknown[0], known)}")
     return list(known)
 
 

@@ -1,16 +1,32 @@
-"""A setting: what a run varies. Sampling, aggregation and prompt."""
+"""A setting: what a run varies. Sampling, selection, aggregation and prompt."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-from sfllava.aggregators.base import Aggregator, for_model, make_images, name_of, token_count
+from sfllava.aggregators.base import (
+    Aggregator,
+    detailed_frames,
+    for_model,
+    has_pathways,
+    make_images,
+    name_of,
+    tier_counts,
+    token_count,
+    with_frames,
+    with_tiers,
+)
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.aggregators.tower import grid_for
 from sfllava.prompts import Prompt, check_placeholders
-from sfllava.sampler.sampling import PUBLISHED, Sample, parse_rule
+from sfllava.sampler.sampling import PUBLISHED, AnySample, FrameIndices, Sample, parse_rule
+from sfllava.sampler.selection.selectors import UNIFORM, FrameSelection, parse_selection
+from sfllava.types import SfllavaError
 
+SelectionFor = Literal["all", "slow", "both"]
+SELECTION_FOR: tuple[SelectionFor, ...] = get_args(SelectionFor)
 D = TypeVar("D", bound=Prompt | None)
 
 
@@ -24,6 +40,9 @@ class Setting:
         label: its name in rows and figures; by default made of frames and aggregation.
         frame_rule: the rule that selects the frames: `published`, `lmms-eval`, `vlmevalkit`, `mvbench`, or
             `fps:1,max:64` for one frame per second but at most 64. The number after `max` replaces `frames`.
+        selection: `uniform`, or how frames are chosen for each question: `topk`, `bolt:power=2.5` and the like.
+        selection_for: which frames are chosen: `all` frames of the setting; those of the `slow` pathway, while the
+            others are uniform; or those of `both` pathways, each by itself.
         prompt: text with <video>, {question} and {options}, used in this setting in place of the model family's own.
 
     Raises:
@@ -35,6 +54,10 @@ class Setting:
     label: str = ""
     prompt: str = ""
     frame_rule: str = PUBLISHED
+    selection: FrameSelection | str = UNIFORM
+    selection_for: SelectionFor = "all"
+    chosen: FrameIndices | None = None
+    """The frames themselves, once they have been chosen for a question."""
 
     def __post_init__(self) -> None:
         rule, most = parse_rule(self.frame_rule)
@@ -45,6 +68,63 @@ class Setting:
             check_placeholders(self.prompt, self.label or "prompt")
         if isinstance(self.aggregation, str):
             object.__setattr__(self, "aggregation", parse_aggregation(self.aggregation))
+        if isinstance(self.selection, str):
+            object.__setattr__(self, "selection", parse_selection(self.selection))
+        self._check_selection()
+
+    def _check_selection(self) -> None:
+        if self.selection_for not in SELECTION_FOR:
+            raise SfllavaError(f"selection_for must be {', '.join(SELECTION_FOR)}, got {self.selection_for!r}")
+        if not self.question_aware:
+            object.__setattr__(self, "selection_for", "all")
+        if self.question_aware and tier_counts(self.aggregation) and not self.frame_selection.selector.ranks:
+            raise SfllavaError(
+                f"{name_of(self.aggregation)} needs a selection that ranks frames, such as topk or qframe, got "
+                f"{self.selection}"
+            )
+        found = has_pathways(self.aggregation) and detailed_frames(self.aggregation, self.frames)
+        if self.selection_for != "all" and not found:
+            raise SfllavaError(
+                f"selection for {self.selection_for} needs an aggregation with a Slow and a Fast pathway, got "
+                f"{name_of(self.aggregation)}"
+            )
+
+    @property
+    def frame_selection(self) -> FrameSelection:
+        """The selection, parsed."""
+        assert isinstance(self.selection, FrameSelection)
+        return self.selection
+
+    @property
+    def question_aware(self) -> bool:
+        """Whether frames are chosen for each question."""
+        return self.frame_selection.name != UNIFORM
+
+    def with_chosen(self, frames: Sequence[int], detailed: Sequence[int] | None = None) -> Setting:
+        """Return this setting for questions whose frames have been chosen; it keeps its name.
+
+        Args:
+            frames: indices of the frames in the video, in ascending order.
+            detailed: those of the Slow pathway; the Fast one then has `frames`. None where the aggregation takes
+                its pathways out of `frames`.
+        """
+        if detailed is None:
+            return replace(self, label=self.name, chosen=FrameIndices(tuple(frames)))
+        together = sorted({*frames, *detailed})
+        at = {index: position for position, index in enumerate(together)}
+        aggregation = with_frames(self.aggregation, [at[i] for i in detailed], [at[i] for i in frames])
+        return replace(self, label=self.name, chosen=FrameIndices(tuple(together)), aggregation=aggregation)
+
+    def with_ranked(self, tiers: Sequence[Sequence[int]]) -> Setting:
+        """Return this setting for questions whose frames have been chosen and ranked; it keeps its name.
+
+        Args:
+            tiers: indices of the frames of each tier in the video, the best first.
+        """
+        together = sorted(index for tier in tiers for index in tier)
+        at = {index: position for position, index in enumerate(together)}
+        aggregation = with_tiers(self.aggregation, [[at[i] for i in tier] for tier in tiers])
+        return replace(self, label=self.name, chosen=FrameIndices(tuple(together)), aggregation=aggregation)
 
     def prompt_or(self, default: D) -> Prompt | D:
         """Return the setting's own prompt, or `default` where it has none."""
@@ -79,15 +159,27 @@ class Setting:
 
     def frames_of(self, total: int | None) -> int:
         """Return how many frames are sampled of a video of `total` frames, or of one that has enough (None)."""
-        return self.sample.count(total)
+        return self.chosen.frames if self.chosen else self.uniform_sample.count(total)
+
+    def most_frames(self, total: int | None = None) -> int:
+        """Return how many frames of a video are encoded for one question at most, where each pathway has its own."""
+        apart = self.selection_for != "all" and self.chosen is None
+        return self.frames_of(total) + (len(detailed_frames(self.aggregation, self.frames)) if apart else 0)
 
     @property
-    def sample(self) -> Sample:
-        """The number of frames to sample, and the rule that selects them."""
+    def sample(self) -> AnySample:
+        """The frames that were chosen for a question; otherwise the number of frames to sample, and the rule."""
+        return self.chosen or self.uniform_sample
+
+    @property
+    def uniform_sample(self) -> Sample:
+        """The number of frames to sample, and the rule that selects them, where none are chosen for a question."""
         return Sample(self.frames, self.frame_rule)
 
     @property
     def name(self) -> str:
         """The label, or frames and aggregation."""
         rule = "" if self.frame_rule == PUBLISHED else f"-{self.frame_rule}"
-        return self.label or f"{self.frames}frms{rule}-{name_of(self.aggregation)}"
+        chosen = f"-{self.selection}" if self.question_aware else ""
+        chosen += f"-for-{self.selection_for}" if self.selection_for != "all" else ""
+        return self.label or f"{self.frames}frms{rule}{chosen}-{name_of(self.aggregation)}"

@@ -2,21 +2,25 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scorers import write_colours, write_scorer
 from small_runs import plain, questions_csv
 
 from sfllava import catalogue, cli
-from sfllava.ablation import ablate, load_ablation
+from sfllava.ablation import ablate, load_ablation, measure_costs
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs
 from sfllava.benchmarks import BenchmarkError, load_benchmark
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.notebooks import run_batch, run_notebook
+from sfllava.runs.ask import ask
 from sfllava.runs.evaluate import evaluate
 from sfllava.runs.run_folder import read_rows
+from sfllava.runs.selection_source import SelectionSource
 from sfllava.sampler.reading import read_video
 from sfllava.sampler.sampling import sample_indices
 from sfllava.settings import Setting
@@ -52,7 +56,7 @@ def benchmark(videos, tmp_path):
 @pytest.mark.parametrize("name", catalogue.names("ablations"))
 def test_every_ablation_asks_something_and_fits_the_model(models, name):
     ablation = load_ablation(name)
-    assert ablation.question.endswith("?") and ablation.benchmark == "egoschema"
+    assert ablation.question.endswith("?") and ablation.benchmark in ("egoschema", "videomme")
     model = models()
     settings = ablation.settings(model.info, "choice")
     assert 2 <= len(settings) == len({setting.name for setting in settings})
@@ -260,8 +264,34 @@ def test_a_batch_of_notebooks_runs_side_by_side(shapes, tmp_path, monkeypatch, c
     assert cli.main(["batch", "ablate", "--out", str(tmp_path / "runs"), *common, *grid]) == 1
     said = capsys.readouterr().out
     assert "pool_operation: done" in said
-    assert "fast_gird: failed" in said and "no ablation is called 'fast_gird'; choose from fast_grid" in said
+    assert (
+        "fast_gird: failed" in said
+        and "no ablation is called 'fast_gird' (did you mean 'fast_grid'?); choose from fast_grid" in said
+    )
     folder = tmp_path / "runs" / "pool_operation"
     assert len(list(read_rows(folder / "run"))) == 8 and json.loads((folder / "ablate.ipynb").read_text())["cells"]
     with pytest.raises(SfllavaError, match="at least one job"):
         run_batch("ablate", tmp_path, [], jobs=1)
+
+
+def test_costs_of_chosen_frames_are_measured_at_these_frames(models, tmp_path, monkeypatch):
+    """As many images as the pathways of the first question have, and not those of a later one."""
+    videos, scorer = write_colours(tmp_path / "videos"), write_scorer(tmp_path / "clip")
+    benchmark = load_benchmark("open", questions_csv(tmp_path / "q.csv", "ab"), videos)
+    source = SelectionSource(str(scorer), cache=tmp_path / "scores")
+    uniform = Setting(6, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2", "uniform")
+    settings = [uniform, replace(uniform, label="slow", selection="topk", selection_for="slow")]
+    settings.append(replace(uniform, label="mine", selection="listed"))
+    (tmp_path / "list.json").write_text(json.dumps({"b": {benchmark.questions[-1].text: [1]}}))
+    listed = replace(source, frame_list=tmp_path / "list.json")
+    encoded, model = [], models()
+    encode = TransformersVideoLM.encode
+    monkeypatch.setattr(
+        TransformersVideoLM, "encode", lambda self, frames: encoded.append(len(frames)) or encode(self, frames)
+    )
+    found = measure_costs(model, benchmark, settings, listed)
+    first = ask(model, videos / "a.mp4", [benchmark.questions[0]], settings[1], max_new_tokens=1, selection=source)
+    wanted = len(first.video.frames)
+    assert encoded == [6, 6, wanted, wanted] and wanted > 6  # a warm-up, both settings, and the question alone
+    assert set(found) == {"uniform", "slow"}, "no frames are listed for the first question: a warning, and no cost"
+    assert found["slow"]["without_scoring"] is True and "without_scoring" not in found["uniform"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import papermill
 import pytest
+from scorers import write_colours
 from small_runs import questions_csv
 from written_runs import rows_of, write_run
 
@@ -48,6 +49,20 @@ def test_ask(checkpoints, videos, tmp_path):
     seen = outputs(out)
     assert "312 visual tokens of 8192 positions" in seen and "what is it?" in seen and "image/png" in seen
     assert "<b>is</b>" not in seen.replace("'", "").split("text/plain")[0], "not escaped"
+
+
+def test_ask_with_chosen_frames(tmp_path, monkeypatch):
+    """With the small scorer in the package; without one, the notebook stops with one line."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    parameters = {
+        "questions": ["Which colour flashed first?"], "frames": 3, "selection": '["topk", "uniform"]', "max_new_tokens": 2,
+        "aggregation": SMALL, "video": str(write_colours(tmp_path / "videos") / "a.mp4"),
+    }  # fmt: skip
+    out = tmp_path / "ask.ipynb"
+    with pytest.raises(SfllavaError, match="needs a scorer: pass --scorer"):
+        run_notebook(ROOT / "notebooks/ask.ipynb", out, parameters, progress=False)
+    run_notebook(ROOT / "notebooks/ask.ipynb", out, {**parameters, "scorer": "tiny"}, progress=False)
+    assert f"3frms-topk-{SMALL}" in outputs(out)
 
 
 def test_evaluate_and_go_on(checkpoints, videos, tmp_path):
@@ -136,7 +151,9 @@ def test_a_comma_in_the_path_of_a_run(tmp_path, monkeypatch):
 
 
 def test_batches_are_checked_before_their_first_run(tmp_path):
-    with pytest.raises(SfllavaError, match="no parameter is called framse; choose from benchmark"):
+    with pytest.raises(
+        SfllavaError, match=r"no parameter is called 'framse' .did you mean 'frames'..; choose from benchmark"
+    ):
         run_batch("evaluate", tmp_path / "runs", [{"limit": 1}, {"framse": 3}])
     with pytest.raises(SfllavaError, match="needed a folder of its own for each run, got out = runs/x for several"):
         run_batch("evaluate", tmp_path / "runs", [{"frames": n, "out": "runs/x"} for n in (4, 8)])
@@ -171,7 +188,10 @@ def test_a_failing_cell_is_one_line(checkpoints, tmp_path):
 
 def test_unknown_parameters_are_refused(tmp_path, capsys):
     path = ROOT / "notebooks/ask.ipynb"
-    with pytest.raises(SfllavaError, match=r"ask\.ipynb: no parameter is called framse; choose from video, questions"):
+    with pytest.raises(
+        SfllavaError,
+        match=r"ask\.ipynb: no parameter is called 'framse' \(did you mean 'frames'\?\); choose from video, questions",
+    ):
         run_notebook(path, tmp_path / "out.ipynb", {"framse": 3})
     assert main(["notebook", str(path), str(tmp_path / "out.ipynb"), "-p", "framse=3"]) == 1
     assert main(["notebook", str(path), str(tmp_path / "out.ipynb"), "-p", "frames"]) == 1

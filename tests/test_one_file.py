@@ -8,12 +8,17 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import warm
 from conftest import ROOT
+from scorers import write_colours, write_scorer
 
+from sfllava.models.scorer import Scorer, ScorerFolder, similarity
 from sfllava.runs.run_folder import read_rows, read_run
 from sfllava.runs.verdicts import read_verdicts
+from sfllava.sampler.reading import read_video
+from sfllava.settings import Setting
 
 FILES = {
     "sfllava/aggregators/every_patch.py": '''
@@ -38,6 +43,20 @@ class EveryPatch:
 
 
 METHOD = Method(rf"every_patch-{COUNT}", "every_patch-{STEP}", lambda step: EveryPatch(int(step)))
+''',
+    "sfllava/sampler/selection/lowest.py": '''
+"""The candidates that are least similar to the question."""
+
+import numpy as np
+
+from sfllava.sampler.selection.selectors import Selector
+
+
+def choose(scores, n, seed=0, skip=0.0):
+    return np.sort(np.argsort(scores, kind="stable")[int(skip) : int(skip) + n])
+
+
+SELECTOR = Selector(choose, "the least similar candidates", {"skip": 0.0})
 ''',
     "sfllava/models/families/reversed_next.py": '''
 """LLaVA-NeXT whose video runs backwards."""
@@ -164,3 +183,49 @@ def test_each_kind_of_part_is_one_new_file(tree):
     assert "kindness 100.0 % [" in sfllava(tree, "judges", "run")
     made = sfllava(tree, "figures", "run", "--only", "rows", "--out", "drawn")
     assert "rows.svg" in made and (tree / "drawn/rows.png").stat().st_size > 1000
+
+
+EXPLORE = """
+import json, sys
+import sfllava
+
+path, scorer, cache = sys.argv[1:]
+source = sfllava.SelectionSource(scorer, cache=cache)
+aggregation = "slowfast-slow_2frms_concat-fast_2x2"
+explorer = sfllava.explore(sfllava.load_model("tiny"), path, "what is red", sfllava.Setting(3, aggregation), selection=source)
+explorer.selections.name.value = "lowest"
+explorer.selections.options.value = "skip=1"
+explorer.wait()
+explorer.views.ask.click()
+explorer.wait()
+names = [trace.name for trace in explorer.figures["frames"].data]
+print(json.dumps({**explorer.state, "names": names, "said": explorer.selections.message.value, "asked": len(explorer.answers)}))
+"""
+
+
+def test_a_selector_is_one_new_file(tree):
+    """A run with it, a question with it, a plan of it, and the explorer, whose strip shows what it chose."""
+    videos, scorer = write_colours(tree / "colours", "a"), write_scorer(tree / "clip")
+    (tree / "colours.csv").write_text("video_name,question,answer\na,what is red,it\n")
+    chosen = ("--selection", "lowest:skip=1", "--scorer", "clip", "--score-cache", "scores", "--frames", "3")
+    shape = ("--aggregation", "slowfast-slow_2frms_concat-fast_2x2", "--model", "tiny", "--max-new-tokens", "2")
+    files = ("--questions", "colours.csv", "--videos", "colours")
+    sfllava(tree, "evaluate", "open", *files, *chosen, *shape, "--out", "chosen")
+    (row,) = read_rows(tree / "chosen")
+    selected = row["selected"]
+    loaded = Scorer(ScorerFolder(scorer), "cpu")
+    frames = read_video(videos / "a.mp4", Setting(99, frame_rule="fps:1").sample, size=32).frames
+    scores = similarity(loaded.image_features(frames), loaded.text_features("what is red"), "cosine")
+    assert (
+        selected["frames"] == sorted(4 * i for i in np.argsort(scores)[1:4].tolist()) and selected["candidates"] == 24
+    )
+    (answer,) = json.loads(sfllava(tree, "ask", "colours/a.mp4", "what is red", *chosen, *shape, "--json"))["answers"]
+    assert answer["selected"]["frames"] == selected["frames"] and answer["token_ids"] == row["token_ids"]
+    code = [sys.executable, "-c", EXPLORE, "colours/a.mp4", "clip", "scores"]
+    environment = {**os.environ, "PYTHONPATH": str(tree / "tree")}
+    done = subprocess.run(code, cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    state = json.loads(done.stdout)
+    assert state["selection"] == "lowest:skip=1" and state["chosen"]["frames"] == selected["frames"]
+    assert state["error"] == "" and state["asked"] == 1 and "the least similar candidates" in state["said"]
+    assert {"score: 24 candidates", "chosen: 3 frames"} <= set(state["names"])

@@ -3,15 +3,15 @@
 An aggregator turns a patch grid (T h w D) into visual tokens (N D): T images of h rows and w columns of patches, each
 patch with D features. Any callable will do. To replace the default of a function below, an aggregator defines a method
 or attribute of the same name: `make_images`, `image_count`, `token_parts`, `prefix_key`, `detailed_frames`,
-`needs_features`, or `token_sources` (see `sources.py`). With an attribute `needs` it gets more of the vision tower than
-the features (see `tower.py`). The rest of the package calls these functions and does not depend on the class of an
-aggregator.
+`needs_features`, `with_frames`, `with_tiers` (and `counts`), or `token_sources` (see `sources.py`). With an attribute
+`needs` it gets more of the vision tower than the features (see `tower.py`). The rest of the package calls these
+functions and does not depend on the class of an aggregator.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -150,6 +150,37 @@ def shared_tokens(one: Any, other: Any, frames: int, h: int = 24, w: int = 24) -
 def detailed_frames(aggregator: Any, frames: int) -> list[int]:
     """Return the indices of the frames that get more tokens than the others (a Slow pathway's); by default none."""
     return aggregator.detailed_frames(frames) if hasattr(aggregator, "detailed_frames") else []
+
+
+def has_pathways(aggregator: Any) -> bool:
+    """Return whether some frames get more tokens than others, and may be chosen apart from them."""
+    return hasattr(aggregator, "with_frames")
+
+
+def with_frames(aggregator: Any, detailed: Sequence[int], others: Sequence[int]) -> Any:
+    """Return the aggregator for a patch grid of chosen frames.
+
+    Args:
+        aggregator: one that has pathways.
+        detailed: positions in the grid of the frames that get more tokens (a Slow pathway's).
+        others: positions of the frames that get fewer.
+    """
+    return aggregator.with_frames(detailed, others)
+
+
+def tier_counts(aggregator: Any) -> tuple[int, ...]:
+    """Return how many frames it takes of each rank, the best first; empty where frames have no ranks."""
+    return aggregator.counts if hasattr(aggregator, "with_tiers") else ()
+
+
+def with_tiers(aggregator: Any, tiers: Sequence[Sequence[int]]) -> Any:
+    """Return the aggregator for a patch grid of ranked frames.
+
+    Args:
+        aggregator: one that has tiers.
+        tiers: positions in the grid of the frames of each tier, the best first.
+    """
+    return aggregator.with_tiers(tiers)
 
 
 def needs_features(aggregator: Any) -> bool:

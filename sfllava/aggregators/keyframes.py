@@ -12,6 +12,7 @@ from sfllava.aggregators.base import check_counts, check_grid
 from sfllava.aggregators.methods import COUNT, Candidates, Method
 from sfllava.aggregators.pools import BUDGET_POOLS, POOL_NAMES, Pool, is_slow_pool
 from sfllava.aggregators.sources import TokenSource, markers, sources_of_parts
+from sfllava.catalogue import unknown_name
 from sfllava.types import SfllavaError
 
 
@@ -35,7 +36,7 @@ class Keyframes:
     def __post_init__(self) -> None:
         check_counts(self, "keyframes", self.keyframes)
         if not is_slow_pool(self.pool):
-            raise SfllavaError(f"no pool is called {self.pool!r}; choose from {', '.join(POOL_NAMES)}")
+            raise SfllavaError(unknown_name("pool", self.pool, POOL_NAMES))
 
     def __call__(self, grid: Tensor) -> Tensor:
         return Pool(self.pool)(grid[self._choose(grid)])

@@ -6,6 +6,7 @@ import contextlib
 
 from sfllava.aggregators.base import Aggregator, token_count
 from sfllava.aggregators.methods import Candidates, methods
+from sfllava.catalogue import unknown_name
 from sfllava.types import SfllavaError
 
 _NEARLY = 0.95  # of the largest candidate: those above it count as equally large
@@ -35,7 +36,7 @@ def match_budget(method: str, tokens: int, frames: int = 50, h: int = 24, w: int
     """
     known = budget_methods()
     if method not in known:
-        raise SfllavaError(f"no method is called {method!r}; choose from {', '.join(known)}")
+        raise SfllavaError(unknown_name("method", method, known))
     sizes: list[tuple[int, Aggregator]] = []
     for aggregator in known[method].make(tokens, frames, h * w):
         with contextlib.suppress(SfllavaError):  # a pool that this grid does not allow

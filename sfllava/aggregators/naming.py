@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from sfllava.aggregators.base import Aggregator
@@ -19,10 +20,18 @@ def parse_aggregation(name: str) -> Aggregator:
         The aggregator.
 
     Raises:
-        SfllavaError: there is no such name; the message lists all forms of names.
+        SfllavaError: there is no such name; the message has the form that is meant, or all forms.
     """
     known = methods()
     for method in known:
         if found := re.fullmatch(method.pattern, name, re.ASCII):
             return method.make(*found.groups())
-    raise SfllavaError(f"no aggregation is called {name!r}; needed {', '.join(method.usage for method in known)}")
+    forms = [method.usage for method in known]
+    # a name is recognised by its first word, such as "merged" in merged-{TOKENS}
+    meant = difflib.get_close_matches(_first_word(name), map(_first_word, forms), n=1, cutoff=0.7)
+    needed = [form for form in forms if _first_word(form) in meant] or forms
+    raise SfllavaError(f"no aggregation is called {name!r}; needed {', '.join(needed)}")
+
+
+def _first_word(name: str) -> str:
+    return re.split(r"[-_{]", name, maxsplit=1)[0]

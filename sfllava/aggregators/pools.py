@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sfllava.aggregators.base import check_grid, token_count
 from sfllava.aggregators.methods import COUNT, Method
+from sfllava.catalogue import unknown_name
 from sfllava.types import SfllavaError
 
 
@@ -58,7 +59,7 @@ def find_pool(name: str) -> Callable[[Tensor], Tensor]:
         resize = partial(F.interpolate, size=size, mode="bilinear")
         pool = resize if found[1] == "bilinear" else partial(F.adaptive_avg_pool2d, output_size=size)
         return lambda grid: pool(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).flatten(0, 2)
-    raise SfllavaError(f"no pool is called {name!r}; choose from {', '.join((*POOLS, *SIZED_POOLS))}")
+    raise SfllavaError(unknown_name("pool", name, (*POOLS, *SIZED_POOLS)))
 
 
 def is_slow_pool(name: str) -> bool:

@@ -119,6 +119,8 @@ def attribute(
         SfllavaError: the visual tokens cannot be mapped back to frames.
     """
     question = Question(question) if isinstance(question, str) else question
+    if setting.question_aware and setting.chosen is None:
+        raise SfllavaError(f"{setting.name}: needs frames chosen for the question: use the explorer, or uniform frames")
     setting, prompt = setting.for_model(model.info), prompt or setting.prompt_or(None)
     grid = model.encode(setting.images(video.frames)) if grid is None else grid
     prefix = prefix or model.new_prefixes(1)[0]

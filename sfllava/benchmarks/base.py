@@ -13,6 +13,7 @@ from sfllava.benchmarks.question_files import QuestionsRead, find_flaws
 from sfllava.benchmarks.rows import BenchmarkError
 from sfllava.benchmarks.spec import Spec
 from sfllava.benchmarks.video_files import VideoIndex, index_videos
+from sfllava.catalogue import unknown_name
 from sfllava.files import is_url
 from sfllava.types import Question, SfllavaError
 
@@ -215,7 +216,7 @@ def load_spec(name: str) -> Spec:
         SfllavaError: there is no benchmark of that name; the message lists all.
     """
     if name not in benchmark_names():
-        raise SfllavaError(f"no benchmark is called {name!r}; choose from {', '.join(benchmark_names())}")
+        raise SfllavaError(unknown_name("benchmark", name, benchmark_names()))
     return importlib.import_module(f"sfllava.benchmarks.{name}").SPEC
 
 

@@ -1,7 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
 """The `sfllava` command: one module per subcommand.
 
-A module in this package that has `run` is a subcommand of its name (without a trailing underscore). It has:
+A module in this package that has `run` is a subcommand of its name, without a trailing underscore, and with hyphens for
+the others. It has:
     its docstring, whose first line is the help text;
     ORDER, its place in `sfllava --help`;
     add_arguments(parser), which declares its options, those that commands share with `sfllava.cli.options`;
@@ -90,5 +91,6 @@ def find_commands() -> dict[str, Any]:
     """Return the command modules of this package by name, in the order of `sfllava --help`."""
     names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
-    commands = {name.rstrip("_"): module for name, module in modules.items() if hasattr(module, "run")}
+    found = {name: module for name, module in modules.items() if hasattr(module, "run")}
+    commands = {name.rstrip("_").replace("_", "-"): module for name, module in found.items()}
     return dict(sorted(commands.items(), key=lambda item: item[1].ORDER))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sfllava.cli import options, parsed
+from sfllava.cli import options, parsed, selecting
 
 ORDER = 6
 
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows-only", action="store_true", help="neither time each setting on its own nor write a report"
     )
+    selecting.add_source(parser)
     options.add_benchmark_files(parser)
     options.add_run(parser)
     options.add_model(parser, 128)
@@ -32,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     benchmark = find_benchmark(arguments.benchmark or ablation.benchmark, **parsed.benchmark_files(arguments))
     chosen = parsed.evaluation_options(arguments) | {"retry_failed": arguments.retry_failed}
     chosen |= {"tokens": arguments.budget, "measure": not arguments.rows_only}
+    chosen |= {"selection": selecting.selection_source(arguments)}
     with parsed.open_runner(arguments) as model:
         result = ablate(ablation, model, benchmark, arguments.out, **chosen)
     print(result, flush=True)

@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 import time
+from typing import Any
 
-from sfllava.cli import options, parsed
+from sfllava.cli import options, parsed, selecting
 from sfllava.files import is_url
 from sfllava.types import SfllavaError
 
@@ -20,31 +21,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=50, metavar="N", help="frames to sample (default: 50)")
     options.add_aggregation(parser)
     options.add_frame_rule(parser, default="published")
+    selecting.add_one_selection(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with token ids and seconds by stage")
     options.add_model(parser, 256)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from sfllava.runs.ask import ask, to_questions
+    from sfllava.runs.video_choice import prepare_source
     from sfllava.settings import Setting
 
-    setting = Setting(arguments.frames, arguments.aggregation, frame_rule=arguments.frame_rule)
+    setting = Setting(
+        arguments.frames, arguments.aggregation, frame_rule=arguments.frame_rule, selection=arguments.selection,
+        selection_for=arguments.selection_for,
+    )  # fmt: skip
+    source = selecting.selection_source(arguments)
     prompt = parsed.own_prompt(arguments)
     questions = to_questions(arguments.questions)
     if is_url(arguments.video):  # before a model is loaded for it
         raise SfllavaError(f"{arguments.video}: needed a video on this machine, got a URL: download it first")
+    if setting.question_aware:
+        source = prepare_source(source, setting, questions, arguments.video)
     start = time.perf_counter()
     model = parsed.load_model(arguments)
     load_seconds = time.perf_counter() - start
-    found = ask(model, arguments.video, questions, setting, prompt=prompt, max_new_tokens=arguments.max_new_tokens)
+    found = ask(
+        model, arguments.video, questions, setting, prompt=prompt, max_new_tokens=arguments.max_new_tokens,
+        selection=source,
+    )  # fmt: skip
     if arguments.json:
         result = found.to_dict()
         result["seconds"] = {"load": round(load_seconds, 4), **result["seconds"]}
         print(json.dumps(result, ensure_ascii=False, indent=1))
         return 0
-    for answer in found.answers:
+    for i, answer in enumerate(found.answers):
         print(f"{answer.question.text}\n  {answer.text}")
+        if found.selected:
+            print(f"  {_describe(found.selected[i])}")
     seconds = {"load": load_seconds, **found.seconds}
     frames = f"{len(found.video.frames)} of {found.video.total} frames, {found.visual_tokens} visual tokens"
     print(f"{frames}; {', '.join(f'{stage} {spent:.2f} s' for stage, spent in seconds.items())}", file=sys.stderr)
     return 0
+
+
+def _describe(selected: dict[str, Any]) -> str:
+    """Return the frames that were chosen for a question, each with its second and its score."""
+    facts = zip(selected["frames"], selected["seconds"], selected.get("scores") or [None] * len(selected["frames"]))
+    listed = [
+        f"{frame}"
+        + (f" at {second:.1f} s" if second is not None else "")
+        + (f" ({score:.3f})" if score is not None else "")
+        for frame, second, score in facts
+    ]
+    what = {"all": "frames", "slow": "Slow frames", "both": "Slow frames"}[selected["for"]]
+    kind = " (score)" if selected.get("scores") else ""
+    return f"{what}{kind}: {', '.join(listed)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sfllava.cli import options, parsed
+from sfllava.cli import options, parsed, selecting
 
 ORDER = 2
 
@@ -13,6 +13,8 @@ ORDER = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_benchmark(parser)
     options.add_settings(parser)
+    selecting.add_selections(parser)
+    selecting.add_source(parser)
     options.add_run(parser)
     options.add_model(parser, 128)
 
@@ -20,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from sfllava.runs.evaluate import prepare
 
-    settings = parsed.settings(arguments)
+    settings = selecting.settings(arguments)
     chosen = parsed.evaluation_options(arguments)
+    chosen["selection"] = selecting.selection_source(arguments)
     benchmarks = parsed.load_benchmarks(arguments)
     for benchmark in benchmarks:
         benchmark.require_videos()

@@ -48,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise SfllavaError("--tune-on tunes the window and the share: give either --tune-on, or --window and --share")
     # check everything that needs no model before loading it
     rule = SpanRule(**given)
+    if arguments.engine != "packed":
+        raise SfllavaError("grounding needs the layers of the language model: use --engine packed")
     setting = Setting(arguments.frames, arguments.aggregation, frame_rule=arguments.frame_rule)
     check_criterion(arguments.tune_by)
     if arguments.tune_on:

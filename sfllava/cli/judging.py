@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sfllava.cli.engine import add_engine
+from sfllava.cli.options import add_quantize
+from sfllava.cli.parsed import engine_options
 from sfllava.evaluators.judges import JudgeOptions, find_judge, judge_kinds, judge_names
 from sfllava.types import SfllavaError
 
@@ -37,6 +40,8 @@ def add_judge(parser: argparse._ActionsContainer, prefix: str = "", required: bo
     parser.add_argument("--batch", action="store_true", help="use the provider's Batch API: submit now, collect later")
     parser.add_argument("--wait", action="store_true", help="with --batch: wait until the batch ends")
     add("device", default="auto", metavar="DEVICE", help="for local and llava: auto, cpu, cuda, cuda:1")
+    add_quantize(parser, prefix, "for local and llava: ", dest="judge_quantize")
+    add_engine(parser, prefix)
 
 
 def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
@@ -52,6 +57,8 @@ def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
     kind = find_judge(arguments.judge)
     if arguments.batch and not kind.has_batch_api:
         raise SfllavaError("--batch is for the openai judge")
+    if arguments.judge_quantize and not kind.loads_model:
+        raise SfllavaError(f"--{prefix}quantize is for the judges local and llava, not for {arguments.judge}")
     try:
         return kind.make(
             arguments.judge,
@@ -65,6 +72,8 @@ def make_judge(arguments: argparse.Namespace, prefix: str = "") -> Any:
                 structured=not arguments.plain,
                 price=tuple(arguments.price) if arguments.price else None,
                 device=arguments.judge_device,
+                quantize=arguments.judge_quantize,
+                engine=engine_options(arguments, prefix),
             ),
         )
     except SfllavaError as error:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from sfllava import catalogue
+from sfllava.cli.engine import add_engine
+from sfllava.models.operations import QUANTIZATIONS
 
 DEFAULT_AGGREGATION = "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4"
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -19,6 +21,7 @@ def add_model(parser: argparse.ArgumentParser, new_tokens: int) -> None:
     add_new_tokens(parser, new_tokens)
     add_device(parser)
     add_placement(parser)
+    add_quantize(parser)
     parser.add_argument("--family", metavar="NAME", help="prompt format (default: found in the checkpoint)")
     parser.add_argument("--context", type=int, metavar="N", help="maximum tokens of a prompt and its answer together")
     parser.add_argument(
@@ -26,6 +29,7 @@ def add_model(parser: argparse.ArgumentParser, new_tokens: int) -> None:
         help="Qwen: positions of visual tokens by time, row and column (default), or consecutive, as for text",
     )  # fmt: skip
     parser.add_argument("--timestamps", action="store_true", help="Qwen: write the time before each frame's tokens")
+    add_engine(parser)
 
 
 def add_new_tokens(parser: argparse.ArgumentParser, default: int) -> None:
@@ -44,6 +48,21 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
     """Add how a checkpoint is spread over devices, and where its vision weights are."""
     parser.add_argument("--device-map", metavar="MAP", help="auto: spread the model over several GPUs")
     parser.add_argument("--vision-tower", metavar="DIR", help="folder of the original layout's mm_vision_tower")
+
+
+def add_quantize(parser: argparse._ActionsContainer, prefix: str = "", text: str = "", **more: Any) -> None:
+    """Add how the language model's weights are quantised.
+
+    Args:
+        parser: The parser of the command, or a group in it.
+        prefix: Of the option's name, where a command loads two models.
+        text: In front of the help.
+        **more: Further arguments of the option.
+    """
+    parser.add_argument(
+        f"--{prefix}quantize", choices=QUANTIZATIONS, **more,
+        help=f"{text}language model in 4 or 8 bits, by bitsandbytes (docs/quantize.md)",
+    )  # fmt: skip
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from sfllava.types import SfllavaError
 if TYPE_CHECKING:
     from sfllava.benchmarks import Benchmark
     from sfllava.models.base import VideoLM
+    from sfllava.models.engines.options import EngineOptions
     from sfllava.prompts import Prompt
     from sfllava.runs.ray_runner import RayRunner
     from sfllava.settings import Setting
@@ -50,8 +51,31 @@ def _checkpoint(arguments: argparse.Namespace) -> str:
 
 
 def _placement(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("device", "dtype", "device_map", "vision_tower", "family", "context", "positions", "timestamps")
-    return {name: getattr(arguments, name) for name in names}
+    names = ("device", "dtype", "device_map", "vision_tower", "quantize")
+    names += ("family", "context", "positions", "timestamps")
+    return {name: getattr(arguments, name) for name in names} | {"engine": engine_options(arguments)}
+
+
+def engine_options(arguments: argparse.Namespace, prefix: str = "") -> EngineOptions:
+    """Return the engine that a command line chooses.
+
+    Args:
+        arguments: The parsed arguments of `add_engine`.
+        prefix: As in `add_engine`.
+    """
+    from sfllava.models.engines.options import EngineOptions
+
+    def value(name: str) -> object:
+        return getattr(arguments, f"{prefix}{name}".replace("-", "_"), None)
+
+    pairs = [split_pair(pair, f"--{prefix}vllm") for pair in arguments.__dict__[f"{prefix}vllm".replace("-", "_")]]
+    return EngineOptions(
+        str(value("engine")),
+        value("exported_lm"),  # type: ignore[arg-type]
+        value("tensor_parallel"),  # type: ignore[arg-type]
+        value("gpu_memory"),  # type: ignore[arg-type]
+        {name: read_value(text) for name, text in pairs},
+    )
 
 
 def settings(arguments: argparse.Namespace) -> list[Setting]:

@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sfllava.cli import options, parsed
+from sfllava.cli import options, selecting
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
@@ -27,10 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.complete_with_catalogue(ablation, "ablations")
     parser.add_argument("--budget", type=int, metavar="TOKENS", help="of an ablation that matches visual tokens")
     options.add_settings(parser)
+    selecting.add_selections(parser)
     parser.add_argument("--model", metavar="NAME", help="a name of `sfllava models`, such as 7b, or a folder")
     parser.add_argument("--roofline", metavar="FILE", help="of the device (default: measure this one, in seconds)")
     parser.add_argument("--measure", metavar="FILE", help="measure this device and write its roofline")
     options.add_device(parser, "what to measure: auto, cpu, cuda, cuda:1")
+    options.add_quantize(parser)
     parser.add_argument("--questions", metavar="FILE|N", help="question file, or how many questions")
     parser.add_argument("--videos", metavar="DIR|N", help="how many videos (default: the published numbers)")
     parser.add_argument("--root", metavar="DIR", help="folder in which the question file is found")
@@ -57,10 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not name or not model:
         raise SfllavaError("needed a benchmark (or --ablation NAME), and --model: 7b, 13b, ..., or a checkpoint folder")
     benchmark, counts = _find_questions(a, name)
-    settings = ablation or parsed.settings(a)
+    settings = ablation or selecting.settings(a)
     made = plan(
         model, settings, benchmark, roofline, **counts, budget=a.budget, max_new_tokens=a.max_new_tokens,
         new_tokens=a.new_tokens, answer_mode=a.answer_mode, workers=a.workers, video_frames=a.video_frames,
+        quantize=a.quantize,
     )  # fmt: skip
     print(json.dumps(made.to_dict(), indent=1) if a.json else made)
     return 0 if made.fits else 1

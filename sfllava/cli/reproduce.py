@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_placement(parser)
     parser.add_argument("--family", metavar="NAME", help="prompt format (default: found in the checkpoint)")
     parser.add_argument("--context", type=int, metavar="N", help="maximum tokens of a prompt and its answer together")
-    parser.set_defaults(positions="time", timestamps=False)
+    parser.set_defaults(positions="time", timestamps=False, quantize=None)
     planning = parser.add_argument_group("dry run")
     planning.add_argument("--roofline", metavar="FILE", help="device measurements, from `sfllava plan --measure FILE`")
     planning.add_argument("--new-tokens", type=int, metavar="N", help="expected length of an answer (default: 128)")

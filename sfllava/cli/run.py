@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_decoders(parser)
     options.add_device(parser)
     options.add_placement(parser)
+    options.add_quantize(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
     print(plan, flush=True)
     if a.dry_run:
         return 1 if plan.problems else 0
-    load = partial(load_choice, device=a.device, dtype=a.dtype, device_map=a.device_map, vision_tower=a.vision_tower)
+    load = partial(
+        load_choice, device=a.device, dtype=a.dtype, device_map=a.device_map, vision_tower=a.vision_tower,
+        quantize=a.quantize,
+    )  # fmt: skip
     answered = []
     for result in run_plan(plan, load, limit=a.limit, decoders=a.decoders):
         print(result, flush=True)

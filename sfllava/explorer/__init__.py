@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sfllava.explorer.app import MOST_COMPARED, Explorer
 from sfllava.explorer.session import Reply, Session
 from sfllava.models.base import VideoLM
+from sfllava.runs.selection_source import SelectionSource
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
@@ -21,6 +22,7 @@ def explore(
     *,
     max_new_tokens: int = 256,
     memory_gb: float = 2.0,
+    selection: SelectionSource | None = None,
 ) -> Explorer:
     """Open the explorer; show it as the last line of a notebook cell.
 
@@ -31,6 +33,7 @@ def explore(
         setting: what the controls start with; of up to four, the first, and all of them are in the comparison.
         max_new_tokens: longest answer.
         memory_gb: memory for frames, features and attention of the last few videos, in GiB.
+        selection: what frames are chosen with for each question, where a setting says so; the controls start with it.
 
     Returns:
         The explorer.
@@ -41,7 +44,8 @@ def explore(
     settings = [setting or Setting()] if setting is None or isinstance(setting, Setting) else list(setting)
     if not 1 <= len(settings) <= MOST_COMPARED:
         raise SfllavaError(f"needed one setting to start from, or up to four to compare, got {len(settings)}")
-    explorer = Explorer(model, video, question, settings[0], max_new_tokens, int(memory_gb * 2**30))
+    memory, source = int(memory_gb * 2**30), selection or SelectionSource()
+    explorer = Explorer(model, video, question, settings[0], max_new_tokens, memory, source)
     if len(settings) > 1:
         explorer.set_compared(settings)
     return explorer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import ipywidgets as w
@@ -14,47 +13,43 @@ import pandas as pd
 from sfllava.explorer import pages
 from sfllava.explorer.controls import QuestionChoice, SettingChoice, VideoChoice
 from sfllava.explorer.feature_cache import FeatureCache
+from sfllava.explorer.selection import SelectionChoice
 from sfllava.explorer.session import Reply, Session, csv
-from sfllava.explorer.views import Views, parts_to_leave_out, show_figure
+from sfllava.explorer.state import Request, state_of
+from sfllava.explorer.strip import Strip
+from sfllava.explorer.views import Views, parts_to_leave_out
 from sfllava.explorer.worker import Going, Work, Worker
 from sfllava.models.base import VideoLM
 from sfllava.planning.budget import ContextBudget, context_budget
 from sfllava.plots.budget import draw_budget
-from sfllava.plots.frames import show_frames
+from sfllava.runs.selection_source import SelectionSource
 from sfllava.settings import Setting
-from sfllava.types import Question, SfllavaError
+from sfllava.types import SfllavaError
 
 _REDRAW_SECONDS = 0.05  # between two updates of a streamed answer: more would only queue up
+_TYPING_SECONDS = 0.4  # frames are chosen for a question once nothing more is typed for so long
 MOST_COMPARED = 4
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the controls showed when a button was clicked."""
-
-    video: str
-    setting: Setting
-    question: Question
-    max_new_tokens: int
 
 
 class Explorer:
     """A widget that is also data: `state`, `answers` (a DataFrame), `figures` (by plotly) and `session`."""
 
     def __init__(
-        self, model: VideoLM, video: str, question: str, setting: Setting, max_new_tokens: int, memory_bytes: int
-    ) -> None:
+        self, model: VideoLM, video: str, question: str, setting: Setting, max_new_tokens: int, memory_bytes: int,
+        source: SelectionSource,
+    ) -> None:  # fmt: skip
         self.session = Session(model, FeatureCache(model, memory_bytes))
         self.compared: list[Setting] = []
         self.video = ""
-        self._frames_figure: Any = None
         self._latest, self._lock = 0, threading.RLock()
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
         self.views = Views()
         self.videos = VideoChoice(self._video_chosen, self._show_error)
         self.settings = SettingChoice(model.info.grid, setting, self._setting_changed)
-        self.questions = QuestionChoice(question, max_new_tokens, self._show_budget)
-        self.box = self.views.box(self.videos.box, self.settings.box, self.questions.box)
+        self.selections = SelectionChoice(setting, source, self._setting_changed)
+        self.questions = QuestionChoice(question, max_new_tokens, self._question_changed)
+        self.strip = Strip(self.session, self.views, self.selections)
+        self.box = self.views.box(self.videos.box, w.VBox([self.settings.box, self.selections.box]), self.questions.box)
         self._worker = Worker(
             lambda possible: setattr(self.views.stop, "disabled", not possible),
             lambda name: self._show_note(f"{name} was stopped before it began"),
@@ -72,7 +67,7 @@ class Explorer:
     @property
     def setting(self) -> Setting:
         """The setting that the controls show. Raises SfllavaError where that is impossible."""
-        return self.settings.setting
+        return self.selections.apply(self.settings.setting)
 
     @property
     def answers(self) -> pd.DataFrame:
@@ -82,25 +77,13 @@ class Explorer:
     @property
     def state(self) -> dict[str, Any]:
         """Video, setting, question, budget and what is in progress, as plain values."""
-        question = self.questions.question
-        found: dict[str, Any] = {"video": self.video, "question": question.text, "options": list(question.options)}
-        found["max_new_tokens"] = self.questions.longest.value
-        try:
-            setting, budget = self.setting, self._budget()
-            found |= {"frames": setting.frames, "aggregation": str(setting.aggregation), "prompt": setting.prompt}
-            found["frame_rule"] = setting.frame_rule
-            found |= {"budget": {**asdict(budget), "rest": budget.rest, "over": budget.over}}
-        except SfllavaError as error:
-            found["problem"] = str(error)
-        found |= {"compared": [setting.name for setting in self.compared], "view": self.views.view.value}
-        found |= {"word": self.views.attention.word.value, "busy": self.busy}
-        return found | {"error": "" if self._error is None else str(self._error)}
+        return state_of(self)
 
     @property
     def figures(self) -> dict[str, Any]:
         """The plotly figures shown: budget, frames, attention."""
-        drawn = {"frames": self._frames_figure, "attention": self.views.attention.figure}
-        return {"budget": draw_budget(self._budget())} | {k: v for k, v in drawn.items() if v is not None}
+        drawn = {"frames": self.strip.figure, "attention": self.views.attention.figure}
+        return {"budget": draw_budget(self.budget())} | {k: v for k, v in drawn.items() if v is not None}
 
     @property
     def busy(self) -> bool:
@@ -135,50 +118,65 @@ class Explorer:
 
     # 2) A control changes: the budget follows at once, the frames when the worker is free
 
-    def _budget(self) -> ContextBudget:
-        """Count with the frames that the video has, once they are known."""
+    def budget(self) -> ContextBudget:
+        """Count with the frames that the video has, once they are known; uniform ones where none can be chosen."""
         total = self.session.features.total(self.video) if self.video else None
-        return context_budget(self.setting, self.session.model, self.questions.question, total=total)
+        return context_budget(self._possible(), self.session.model, self.questions.question, total=total)
+
+    def _possible(self) -> Setting:
+        """Return the setting, with uniform frames where its selection is impossible."""
+        try:
+            return self.setting
+        except SfllavaError:
+            return self.settings.setting
 
     def _show_budget(self) -> bool:
-        """Show the budget; return whether the setting is possible."""
+        """Show the budget; return whether the setting is possible, at least with uniform frames."""
         with self._lock:  # the worker calls this too, and the last caller must have read the controls last
             try:
-                budget = self._budget()
+                budget = self.budget()
                 self.views.ask.disabled = budget.over  # first: while the budget is red, the button must be disabled
                 self.views.budget.value = pages.budget_page(budget)
             except SfllavaError as error:
                 self.views.budget.value = pages.note_page(str(error), over=True)
                 self.views.ask.disabled = True
                 return False
+            try:
+                _ = self.setting
+            except SfllavaError as error:
+                self.selections.say(str(error), wrong=True)
+                self.views.ask.disabled = True
         return True
 
-    def _setting_changed(self) -> None:
+    def _setting_changed(self, pause: float = 0) -> None:
         self._latest += 1
+        self.selections.say("")
         if self._show_budget() and self.video:
-            latest, video, setting = self._latest, self.video, self.setting
-            self._worker.enqueue(lambda: self._show_frames(latest, video, setting))
+            latest, video, setting = self._latest, self.video, self._possible()
+            question, source = self.questions.question, self.selections.source
+
+            def show() -> None:
+                if latest == self._latest:  # else the controls have changed since
+                    time.sleep(pause)
+                if latest == self._latest:
+                    self.strip.show(video, setting, question, source)
+                    self._show_budget()  # now it is known how many frames the video has
+
+            self._worker.enqueue(show)
+
+    def _question_changed(self) -> None:
+        if self._show_budget() and self._possible().question_aware:
+            self._setting_changed(_TYPING_SECONDS)
 
     def _video_chosen(self, path: str) -> None:
         self.video = path
         self._setting_changed()
 
-    def _show_frames(self, latest: int, path: str, setting: Setting) -> None:
-        if latest != self._latest:  # the controls have changed since
-            return
-        video = self.session.video(path, setting.sample)
-        info = self.session.model.info
-        self._frames_figure = show_frames(video, setting.for_model(info), info.grid)
-        show_figure(self.views.strip, self._frames_figure)
-        name = pages.name_of_video(video.path)
-        self.views.status.value = pages.note_page(f"{name}: {len(video.frames)} of {video.total} frames")
-        self._show_budget()  # now it is known how many frames the video has
-
     # 3) A click: read the controls at once, and compute when the worker is free
 
     def _start(self, button: w.Button, read: Callable[[], Work]) -> None:
         self.views.error.value = ""
-        self._error = None
+        self.error = None
         try:
             with self._lock:
                 work = read()
@@ -191,11 +189,12 @@ class Explorer:
         self.views.error.value = pages.note_page(text)
 
     def _show_error(self, error: BaseException) -> None:
-        self._error = error
+        self.error = error
         self.views.error.value = pages.error_page(error)
 
     def _request(self, setting: Setting) -> Request:
-        request = Request(self.video, setting, self.questions.question, self.questions.longest.value)
+        question, longest = self.questions.question, self.questions.longest.value
+        request = Request(self.video, setting, question, longest, self.selections.source)
         if not request.video:
             raise SfllavaError("no video: give a path, upload one, or render the samples")
         if not request.question.text:
@@ -205,7 +204,8 @@ class Explorer:
     def _answer(self, request: Request, going: Going) -> Reply:
         question, last = request.question.text, 0.0
         self.views.answer.value = pages.answer_page(question, "", "decoding and encoding new frames ...")
-        for text in self.session.ask(request.video, request.setting, request.question, request.max_new_tokens, going):
+        asked = (request.video, request.setting, request.question, request.max_new_tokens, going, request.source)
+        for text in self.session.ask(*asked):
             if time.perf_counter() - last > _REDRAW_SECONDS:
                 last = time.perf_counter()
                 self.views.answer.value = pages.answer_page(question, text, "...")

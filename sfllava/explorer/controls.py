@@ -12,7 +12,7 @@ import ipywidgets as w
 from sfllava.aggregators.matching import budget_methods, match_budget
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.aggregators.pools import SLOW_POOLS
-from sfllava.aggregators.slowfast import SlowFast, named_pathways
+from sfllava.aggregators.slowfast import Order, SlowFast, named_pathways
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.explorer.pages import name_of_video
 from sfllava.sampler import VIDEO_SUFFIXES
@@ -120,6 +120,7 @@ class SettingChoice:
         known = named_pathways(aggregation)
         shown = known if known and "{}x{}".format(*known.fast) in FAST else None
         default = shown or SlowFast()
+        self._order: Order = default.order
         self.frames = field(w.IntSlider, "Frames", min=1, max=max(128, setting.frames), value=setting.frames)
         self.slow = field(
             w.IntSlider, "Slow frames", min=0, max=max(64, default.slow_frames), value=default.slow_frames
@@ -162,7 +163,7 @@ class SettingChoice:
             rows, columns = map(int, self.fast.value.split("x"))
             slow = 0 if method == "fast only" else self.slow.value
             fast = (0, 0) if method == "slow only" else (rows, columns)
-            return Setting(frames, SlowFast(slow, self.pool.value, fast), **more)
+            return Setting(frames, SlowFast(slow, self.pool.value, fast, order=self._order), **more)
         return Setting(frames, match_budget(method, self.tokens.value, frames, *self.grid), **more)
 
     def _show(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from torch import Tensor
 from sfllava.aggregators.base import identity_key, makes_images
 from sfllava.aggregators.tower import PatchGrid, features_of, tower_needs, with_outputs
 from sfllava.models.base import VideoLM
+from sfllava.sampler.images import FrameSize
 from sfllava.sampler.pool import DecodePool
-from sfllava.sampler.sampling import Sample
+from sfllava.sampler.sampling import AnySample, FrameIndices, union_indices
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 
@@ -51,7 +52,7 @@ class _VideoFeatures:
     seconds: dict[int, float] = field(default_factory=dict)
     grids: dict[int, Tensor] = field(default_factory=dict)
     outputs: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    made: dict[tuple[Sample, object], Tensor] = field(default_factory=dict)
+    made: dict[tuple[AnySample, object], Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -105,9 +106,14 @@ class FeatureCache:
         found = self._entries.get(key)
         return found.value if isinstance(found, _Kept) else None
 
-    def video(self, path: str | Path, sample: Sample) -> Video:
+    def video(self, path: str | Path, sample: AnySample) -> Video:
         """Sample frames at the model's image size; decode only where one of them is missing."""
         return self._decode(path, sample)[0]
+
+    def read(self, path: str | Path, samples: AnySample | Sequence[AnySample], size: FrameSize) -> Video:
+        """Decode frames of a video at any size, in another process; nothing is kept."""
+        with DecodePool(1) as pool:  # a decoder that hangs must not hang the notebook's kernel
+            return pool.submit(path, samples, size).result()
 
     def total(self, path: str | Path) -> int | None:
         """Return how many frames a video has, or None while that is not known. Safe from any thread."""
@@ -151,16 +157,19 @@ class FeatureCache:
         seconds = {"decode": decoded_at - start, "encode": time.perf_counter() - decoded_at}
         return EncodedSample(video, grid, decoded, encoded, seconds)
 
-    def _decode(self, path: str | Path, sample: Sample) -> tuple[Video, int]:
+    def _decode(self, path: str | Path, sample: AnySample) -> tuple[Video, int]:
         known, decoded = self._features_of(path), 0
-        wanted = [] if known is None else sample.indices(known.about.total, known.about.fps).tolist()
-        if known is None or not all(i in known.pixels for i in wanted):
-            size = (self.model.info.image_size, self.model.info.image_size)
-            with DecodePool(1) as pool:  # a decoder that hangs must not hang the notebook's kernel
-                video = pool.submit(path, sample, size).result()
-            decoded, wanted = len(video.indices), video.indices.tolist()
+        about = None if known is None else known.about
+        wanted = union_indices(sample, 0, about.total - 1, about.fps).tolist() if about else []
+        missing = [i for i in dict.fromkeys(wanted) if known is not None and i not in known.pixels]
+        if known is None or missing:
+            # frames chosen for questions have most of their frames in common
+            read = FrameIndices(tuple(missing)) if missing and isinstance(sample, FrameIndices) else sample
+            video = self.read(path, read, (self.model.info.image_size, self.model.info.image_size))
+            decoded = len(video.indices)
+            wanted = wanted or video.indices.tolist()
             known = known or _VideoFeatures(replace(video, frames=video.frames[:0].copy()))
-            for row, i in enumerate(wanted):
+            for row, i in enumerate(video.indices.tolist()):
                 # copies, so that no frame keeps its whole sample in memory
                 known.pixels.setdefault(i, video.frames[row].copy())
                 known.seconds[i] = float(video.pts_seconds[row])
@@ -176,7 +185,8 @@ class FeatureCache:
         return sampled, decoded
 
     def _encode(self, known: _VideoFeatures, video: Video, needs: tuple[str, ...]) -> int:
-        new = [row for row, i in enumerate(video.indices.tolist()) if not known.has(i, needs)]
+        rows = {i: row for row, i in enumerate(video.indices.tolist())}  # a frame may be chosen several times
+        new = [row for i, row in rows.items() if not known.has(i, needs)]
         if new:
             found = self.model.encode(with_outputs(video.frames[new], needs))
             for place, row in enumerate(new):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sfllava.files import Row
-from sfllava.lmms_bridge.arguments import ModelArguments
+from sfllava.lmms_bridge.arguments import NO_SELECTION, ModelArguments
 from sfllava.progress import progress_bar
 from sfllava.prompts import Prompt, Wording
 from sfllava.runs.failures import RESUMABLE
@@ -165,10 +165,12 @@ def answer_requests(
         The replies, in the order of the requests.
 
     Raises:
-        SfllavaError: The setting does not fit the context, or three videos in a row failed with the same error, which
-            they probably did not cause.
+        SfllavaError: The setting chooses frames for each question, or does not fit the context, or three videos in a
+            row failed with the same error, which they probably did not cause.
     """
     setting = arguments.setting.for_model(model.info)
+    if setting.question_aware:
+        raise SfllavaError(f"{setting.name}: {NO_SELECTION}")
     model.info.check_context(model.info.prompt_rows(setting), 1, setting.name)
     prompts: dict[str, dict[Task, Prompt]] = {setting.name: {"open": task_prompt(model.info.family)}}
     rows: dict[tuple[str, str], Row] = {}

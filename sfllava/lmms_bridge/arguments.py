@@ -26,7 +26,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "family": (str,),
     "positions": (str,),
     "timestamps": (bool,),
+    "quantize": (str,),
 }
+_SELECTION = ("selection", "selection_for", "scorer", "score_text", "score_cache", "frame_list")
+NO_SELECTION = (
+    "lmms-eval gives prompts, not questions, so frames cannot be chosen for them: use `sfllava evaluate --selection`"
+)
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -67,6 +72,8 @@ def check_arguments(given: Mapping[str, Any]) -> ModelArguments:
         SfllavaError: A name is unknown, or a value has the wrong type or is invalid.
     """
     names = ["pretrained", "frames", "aggregation", *loading_names(), "decoders", "decode_seconds"]
+    if asked := [name for name in given if name in _SELECTION]:
+        raise SfllavaError(f"model_args: {asked[0]}: {NO_SELECTION}")
     if unknown := [name for name in given if name not in names]:
         raise SfllavaError(f"model_args: unknown {', '.join(unknown)}; choose from {', '.join(names)}")
     if not given.get("pretrained"):

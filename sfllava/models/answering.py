@@ -9,7 +9,6 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -17,37 +16,19 @@ from torch import Tensor
 
 from sfllava.models.base import ModelInfo
 from sfllava.models.finite import is_finite
+from sfllava.models.items import Generated, Item, letter_ids
 from sfllava.models.kv_cache import Prefix
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.memory import retry_with_smaller_batch
 from sfllava.models.packed_decoding import PACKED_POSITIONS, PackedBatch, PrefixGroup, decode_steps, split_to_fit
 from sfllava.models.visual_tokens import VisualTokens
-from sfllava.prompts import LETTERS, Prompt, pack_prompt
+from sfllava.prompts import LETTERS, Prompt
 from sfllava.types import Question
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Generated = tuple[str, tuple[int, ...], dict[str, float]]
-"""Text, token ids, and the probability of each letter"""
 ByNumber = dict[int, T | None]
 """The result of each item, by its number; None where its logits are not finite"""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question of a call to `answer_batch`.
-
-    Attributes:
-        number: Its index among all questions of the call.
-        video: The index of its video.
-        before: Token ids of the text before the video.
-        after: Token ids of the text after the video (the suffix).
-    """
-
-    number: int
-    video: int
-    before: tuple[int, ...]
-    after: list[int]
 
 
 class Answering:
@@ -138,13 +119,33 @@ class Answering:
         answers: ByNumber[Generated] = {}
         for item, question in zip(items, questions):
             names = LETTERS[: len(question.options)]
-            ids = [self._letter_id(question, prompt, item.after, letter) for letter in names]
+            ids = letter_ids(self._info, question, prompt, item.after)
             row = logits[item.number]
             probabilities = [math.nan] if row is None else row[ids].float().softmax(-1).tolist()
             letters = dict(zip(names, probabilities))
             finite = all(map(math.isfinite, probabilities))
             answers[item.number] = (max(letters, key=lambda letter: letters[letter]), (), letters) if finite else None
         return answers
+
+    def stream(self, item: Item, tokens: VisualTokens, max_new_tokens: int, prefix: Prefix | None) -> Iterator[int]:
+        """Answer one question greedily, token by token.
+
+        Args:
+            item: The question.
+            tokens: The visual part of the prompt.
+            max_new_tokens: The largest number of new tokens.
+            prefix: Filled and reused if given.
+
+        Returns:
+            The token ids, including the one that ends the answer; -1 where logits are not finite.
+        """
+        length = len(item.before) + len(tokens) + len(item.after)
+        if length + max_new_tokens <= self._model.shared_limit:
+            shared = self._model.prefill(item.before, tokens, len(item.after) + max_new_tokens, prefix)
+            groups = [PrefixGroup(shared, [item.after])]
+            return (newest[0] for _, newest in decode_steps(self._model, groups, max_new_tokens, self._model.eos_ids))
+        inputs = self._model.prompt(item.before, tokens, item.after)
+        return self._model.stream(inputs, min(max_new_tokens, self._info.context - length))
 
     def _split(
         self, items: list[Item], tokens: list[VisualTokens], max_new_tokens: int
@@ -230,22 +231,13 @@ class Answering:
             for video, group in enumerate(by_video):
                 if group:
                     before, visual = group[0].before, tokens[video]
-                    self._model.prefill(before, visual, needed + longest - len(before) - len(visual), prefixes[video])
+                    room = needed + longest - len(before) - len(visual)
+                    self._model.prefill(before, visual, room, prefixes[video], prefixes)
             # 3) decode batch by batch
             for batch in batches:
                 groups = [PrefixGroup(prefix, [item.after for item in group]) for prefix, group in zip(prefixes, batch)]
                 results |= zip([item.number for group in batch for item in group], decode(groups))
         return results
-
-    def _letter_id(self, question: Question, prompt: Prompt | None, after: list[int], letter: str) -> int:
-        """Return the token id of a letter directly after the prompt."""
-        text = (prompt or pack_prompt(self._info.family, question.task)).pieces(question)[1]
-        longer = self._info.tokenizer.encode(text + letter)
-        if len(longer) > len(after) and longer[: len(after)] == after:
-            return longer[len(after)]
-        # the tokenizer merges the letter with the end of the prompt: take the token of the letter on its own
-        letter_id = self._info.tokenizer.token_id(letter)
-        return self._info.tokenizer.encode(letter)[-1] if letter_id is None else letter_id
 
 
 def _group_by_prefix(items: list[Item], videos: int) -> Iterator[list[list[Item]]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sfllava.aggregators.base import Aggregator
+from sfllava.models.engines.options import PACKED, EngineInfo
 from sfllava.models.family import VideoText
 from sfllava.models.kv_cache import Prefix
 from sfllava.models.language_model import LanguageModel
@@ -64,9 +65,11 @@ class ModelInfo:
         options: The options of the family with which it was loaded, where they are not the default.
         rope: Parameters of the rotary positions.
         device: Where tokens enter the language model.
-        dtype: Of the weights.
+        dtype: Of the weights that are not quantised.
         fingerprint: A hash of the loaded weights, config and tokenizer (`checkpoint.fingerprint`).
         tower_outputs: What the vision tower gives besides the features, names of `aggregators.tower.TOWER_OUTPUTS`.
+        quantize: How the linear layers of the language model are quantised, "nf4" or "int8"; None for not at all.
+        engine: What runs the language model.
     """
 
     path: Path
@@ -86,6 +89,8 @@ class ModelInfo:
     dtype: torch.dtype
     fingerprint: str
     tower_outputs: tuple[str, ...] = ()
+    quantize: str | None = None
+    engine: EngineInfo = PACKED
 
     def prompt_ids(self, question: Question, prompt: Prompt | None = None) -> tuple[list[int], list[int]]:
         """Tokenize the prompt of a question.
@@ -127,9 +132,11 @@ class ModelInfo:
             ContextError: They do not fit.
         """
         if visual_tokens + text_tokens >= self.context:
+            larger = (self.engine.packed_context or 0) > self.context
             raise ContextError(
                 f"{visual_tokens} visual and {text_tokens} text tokens do not fit the context of {self.context} "
                 f"({what[:60]!r}): use fewer frames or a coarser aggregation"
+                + (f", or the packed engine, which takes {self.engine.packed_context}" if larger else "")
             )
 
 

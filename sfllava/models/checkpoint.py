@@ -151,6 +151,7 @@ def check_sizes(given: dict[str, Any], where: str) -> None:
 
 # Where the weights are quantised, the packages one of which can read them
 _QUANTIZERS = {"bitsandbytes": ("bitsandbytes",), "awq": ("gptqmodel", "awq"), "gptq": ("gptqmodel",)}
+_EXTRAS = {"bitsandbytes": "'sfllava[quantize]'"}
 
 
 def check_quantization(config: dict[str, Any], folder: Path) -> None:
@@ -158,6 +159,16 @@ def check_quantization(config: dict[str, Any], folder: Path) -> None:
     method = (config.get("quantization_config") or {}).get("quant_method")
     packages = _QUANTIZERS.get(str(method), ())
     if packages and not any(importlib.util.find_spec(name) for name in packages):
+        what = _EXTRAS.get(packages[0], packages[0])
+        raise CheckpointError(f"{folder}: its weights are quantised ({method}); reading them needs pip install {what}")
+
+
+def check_full_precision(folder: Path) -> None:
+    """Raise CheckpointError if the weights of a folder are quantised already, so that they cannot be quantised anew."""
+    found = read_json(folder / "config.json").get("quantization_config")
+    if found:
+        method = found.get("quant_method", "unknown method") if isinstance(found, dict) else found
         raise CheckpointError(
-            f"{folder}: its weights are quantised ({method}); reading them needs pip install {packages[0]}"
+            f"{folder}: its weights are quantised already ({method}): load them without quantize, or use the "
+            "checkpoint in full precision"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,15 @@ class KVCacheView(DynamicCache):
         for layer in self.layers:
             layer.length = min(layer.length, length)  # type: ignore[attr-defined]
 
+    def extend_from(self, other: KVCacheView, length: int) -> None:
+        """Copy what follows the last position, up to `length` positions in all, from other rows of the same storage."""
+        layers: list[Any] = self.layers
+        others: list[Any] = other.layers
+        for layer, source in zip(layers, others):
+            for buffer in layer.storage.buffers:
+                buffer[layer.rows, :, layer.length : length] = buffer[source.rows, :, layer.length : length]
+            layer.length = length
+
 
 class BatchKVCache:
     """The keys and values of a batch of prompts: each row is prefilled on its own, and all are decoded together.
@@ -135,7 +145,8 @@ class Prefix:
         tokens: The visual part of the prompt.
         storage: The keys and values of all videos whose questions are decoded together.
         cache: The row of `storage` that belongs to this prefix.
-        reused: Number of visual tokens whose keys and values the last prefill kept from the one before.
+        reused: Number of visual tokens whose keys and values the last prefill kept from the one before, or copied from
+            another prefix.
     """
 
     before: tuple[int, ...]
@@ -154,11 +165,39 @@ class Prefix:
         """The position id of the first token after the prefix."""
         return len(self.before) + self.tokens.end
 
+    def count_equal(self, before: tuple[int, ...], tokens: VisualTokens) -> int:
+        """Count the leading positions that this prefix has in common with another text and visual part."""
+        return len(before) + self.tokens.count_equal_rows(tokens) if before == self.before else 0
+
     def forget(self) -> None:
         """Empty this prefix, and release the memory of all prefixes in the same storage."""
         self.before, self.tokens, self.reused = (), self.tokens.empty(), 0
         self.cache = self.cache.empty_copy()
         self.storage.clear()
+
+
+def longest_front(
+    prefixes: Sequence[Prefix], before: tuple[int, ...], tokens: VisualTokens
+) -> tuple[Prefix | None, int]:
+    """Find the prefix that has the most leading visual tokens in common with a new one.
+
+    Args:
+        prefixes: The prefixes.
+        before: Token ids of the new text before the video.
+        tokens: The new visual part.
+
+    Returns:
+        The prefix, and the number of positions in common; (None, 0) if no prefix begins with the same visual token.
+    """
+    filled = [prefix for prefix in prefixes if len(prefix.tokens) and prefix.before == before and len(tokens)]
+    if not filled:
+        return None, 0
+    # usually the prefixes are those of different videos: one comparison of all first tokens rules them out
+    first = torch.stack([prefix.tokens.embeddings[0] for prefix in filled])
+    equal = (first == tokens.embeddings[0]).all(1).tolist()
+    counts = [prefix.count_equal(before, tokens) if same else 0 for prefix, same in zip(filled, equal)]
+    longest = max(counts)
+    return (filled[counts.index(longest)], longest) if longest > len(before) else (None, 0)
 
 
 def packed_mask(

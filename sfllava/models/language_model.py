@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 
 from sfllava.models.finite import FiniteLogitsWatch, greedy
-from sfllava.models.kv_cache import BatchKVCache, KVCacheView, Prefix
+from sfllava.models.kv_cache import BatchKVCache, KVCacheView, Prefix, longest_front
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.visual_tokens import ModelInputs, VisualTokens
 
@@ -166,7 +166,12 @@ class LanguageModel:
 
     @torch.inference_mode()
     def prefill(
-        self, before: Sequence[int], tokens: Tensor | VisualTokens, room: int = 0, prefix: Prefix | None = None
+        self,
+        before: Sequence[int],
+        tokens: Tensor | VisualTokens,
+        room: int = 0,
+        prefix: Prefix | None = None,
+        others: Sequence[Prefix] = (),
     ) -> Prefix:
         """Compute the keys and values of the prefix that all questions about a video share.
 
@@ -175,6 +180,8 @@ class LanguageModel:
             tokens: The visual part.
             room: Number of further positions to allocate, for what will follow the prefix.
             prefix: An earlier prefix to replace. The leading positions that it has in common with the new one are kept.
+            others: Further prefixes from the same call of `new_prefixes`. Where one of them has more leading positions
+                in common with the new one, such as an equal Fast pathway that comes first, they are copied.
 
         Returns:
             The prefix; if one was given, the same object.
@@ -182,19 +189,22 @@ class LanguageModel:
         self.reset_rope()
         prefix = prefix or self.new_prefixes(1)[0]
         visual, before = VisualTokens.of(tokens).to(self.device, self.dtype), tuple(before)
-        # 1) count the leading positions that the earlier prefix has in common with the new one
-        same = before == prefix.before
-        kept = prefix.tokens.count_equal_rows(visual) if same else 0
+        # 1) count the leading positions that the earlier prefix, or another one, has in common with the new one
+        kept = prefix.count_equal(before, visual)
+        other, copied = longest_front(others, before, visual)
+        reused = visual.rows(slice(max(0, max(kept, copied) - len(before)))).count
         # a forward needs at least one position: if all are equal, compute the last one again
         length = len(before) + len(visual)
-        first = min(len(before) + kept, length - 1) if same else 0
+        kept, copied = min(kept, length - 1), min(copied, length - 1)
         # 2) drop the positions after them; until the forward succeeds, the prefix counts as empty
-        prefix.before, prefix.tokens, prefix.reused = (), visual.empty(), visual.rows(slice(kept)).count
-        prefix.cache.crop_to(first)
+        prefix.before, prefix.tokens, prefix.reused = (), visual.empty(), reused
+        prefix.cache.crop_to(kept)
+        if other is not None and copied > kept:
+            prefix.cache.extend_from(other.cache, copied)
         prefix.storage.reserve(length + room)
         # 3) compute the keys and values of the new positions
         with self.static_rope() if length <= self.shared_limit else nullcontext():
-            self.run(self.prompt(before, visual).from_row(first), prefix.cache)
+            self.run(self.prompt(before, visual).from_row(max(kept, copied)), prefix.cache)
         prefix.before, prefix.tokens = before, visual
         return prefix
 

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import GenerationConfig
-from transformers.utils import logging as transformers_logging
 
-from sfllava.files import is_url
 from sfllava.models import attention
 from sfllava.models.base import ModelInfo
-from sfllava.models.checkpoint import CheckpointError, fingerprint
+from sfllava.models.checkpoint import CheckpointError, check_full_precision, fingerprint
+from sfllava.models.engines.export import own_text_config
+from sfllava.models.engines.options import EngineOptions
+from sfllava.models.engines.vllm_model import prepare_export, with_vllm, without_layers
 from sfllava.models.families import configure, find_family
 from sfllava.models.family import POSITIONS, Configuration, Family, LoadOptions
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.layouts import read_checkpoint
+from sfllava.models.network import make_network
+from sfllava.models.placement import TINY as TINY
+from sfllava.models.placement import checkpoint_folder, device_of, dtype_of
 from sfllava.models.prompt_formats import choose_format
+from sfllava.models.quantization import check_quantization_kernels
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.types import SfllavaError
 
 # Parameters. Above this, a config that does not fit its weights is refused before missing tensors are allocated
 _CHECKED_PARAMETERS = 1_000_000_000
-TINY = Path(__file__).with_name("tiny") / "weights"
 
 
 def load_model(
@@ -42,6 +46,8 @@ def load_model(
     family: str | None = None,
     positions: str = "time",
     timestamps: bool = False,
+    quantize: str | None = None,
+    engine: str | EngineOptions = "packed",
 ) -> TransformersVideoLM:
     """Load a checkpoint.
 
@@ -52,32 +58,38 @@ def load_model(
         dtype: "auto" (float32 on CPU, the checkpoint's half precision elsewhere), "float32", "float16" or "bfloat16".
         device_map: As in transformers, such as "auto", for a model larger than one GPU.
         vision_tower: A folder that replaces `mm_vision_tower` of the original layout.
-        rope_factor: Factor of dynamic NTK RoPE for LLaVA-1.5 and LLaVA-NeXT, None for the checkpoint's own RoPE. The
-            other families were trained on long prompts and keep their own.
-        context: Number of positions of the longest prompt with its answer, at most as many as the checkpoint supports;
-            by default 8,192 for LLaVA-1.5 and LLaVA-NeXT, as in the published code, and all for the others.
+        rope_factor: Factor of dynamic NTK RoPE for LLaVA-1.5 and LLaVA-NeXT; None, or another family: its own RoPE.
+        context: Positions of the longest prompt with its answer, at most as many as the checkpoint supports; by default
+            8,192 for LLaVA-1.5 and LLaVA-NeXT, as in the published code, and all for the others.
         family: Name of the prompt templates; by default those that suit the checkpoint.
         positions: For Qwen's positions in time, height and width: "time" places each visual token by its time, row and
             column; "consecutive" counts them as text.
         timestamps: For Qwen: write a text such as "<1.5 seconds>" before the tokens of each frame.
+        quantize: "nf4" (4 bits) or "int8", for the linear layers of the language model only; needs bitsandbytes.
+        engine: What runs the language model: "packed", this package, or "vllm" (docs/engines.md), with its options.
 
     Returns:
         The model, ready to encode and to answer.
 
     Raises:
         CheckpointError: The checkpoint cannot be loaded.
-        SfllavaError: There is no such device or dtype.
+        SfllavaError: There is no such device, dtype, quantisation or engine, or they do not go together.
     """
-    folder = _folder(path_or_name)
+    folder, options = checkpoint_folder(path_or_name), LoadOptions(rope_factor, positions, timestamps)
+    with _one_line_errors(folder, device):
+        return _load(folder, device, dtype, device_map, vision_tower, options, context, family, quantize, engine)
+
+
+@contextmanager
+def _one_line_errors(folder: Path, device: str) -> Iterator[None]:
+    """Raise each error as a CheckpointError that names the folder."""
     try:
-        options = LoadOptions(rope_factor, positions, timestamps)
-        return _load(folder, device, dtype, device_map, vision_tower, options, context, family)
+        yield
     except (SfllavaError, MemoryError):
         raise
     except torch.OutOfMemoryError as error:
-        raise CheckpointError(
-            f"{folder}: the model does not fit the memory of {device}: {first_line(error)}"
-        ) from error
+        why = f"the model does not fit the memory of {device}: {first_line(error)}"
+        raise CheckpointError(f"{folder}: {why}") from error
     except Exception as error:  # a damaged folder can fail anywhere in three libraries
         raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
 
@@ -96,13 +108,24 @@ def _load(
     options: LoadOptions,
     context: int | None,
     prompt_family: str | None,
+    quantize: str | None,
+    engine: str | EngineOptions,
 ) -> TransformersVideoLM:
+    engine = EngineOptions(engine) if isinstance(engine, str) else engine
+    engine.check(device, device_map, quantize)
     if options.positions not in POSITIONS:
         raise SfllavaError(f"positions must be {' or '.join(POSITIONS)}, got {options.positions!r}")
     device = device_of(device)
+    if quantize is not None:
+        check_quantization_kernels(quantize, device)
+        check_full_precision(folder)
     config_dict, weights, layout = read_checkpoint(folder, vision_tower)
-    family = find_family(config_dict, folder)
-    made = configure(config_dict, folder, options)
+    family, in_vllm = find_family(config_dict, folder), engine.name == "vllm"
+    if in_vllm:
+        own_text_config(config_dict, folder)  # refuses what vLLM cannot run, before anything is written
+    # vLLM reads quantised layers itself; what is loaded here has full precision
+    kept = {name: value for name, value in config_dict.items() if not in_vllm or name != "quantization_config"}
+    made = configure(kept, folder, options)
     needed, found = made.shape.parameters, sum(tensor.numel() for tensor in weights.values())
     if needed > _CHECKED_PARAMETERS and needed > 16 * found:  # 4-bit weights are packed into fewer numbers
         raise CheckpointError(
@@ -111,15 +134,21 @@ def _load(
     checkpoint_hash = fingerprint(folder, weights)  # before loading, which takes the tensors over
     on_cpu = device == "cpu" and device_map is None
     torch_dtype = dtype_of(dtype, on_cpu, config_dict, weights)
-    network = _network(folder, family, made.config, weights, torch_dtype, device_map or {"": device})
+    exported, checkpoint_hash = (
+        prepare_export(folder, config_dict, checkpoint_hash, layout, engine) if in_vllm else (None, checkpoint_hash)
+    )
+    if in_vllm:
+        weights = without_layers(made.config, weights)
+    placement = device_map or {"": device}
+    network = make_network(folder, family, made.config, weights, torch_dtype, placement, quantize)
     network.model.language_model.config._attn_implementation = attention.NAME
     if (folder / "generation_config.json").exists():
         network.generation_config = GenerationConfig.from_pretrained(str(folder))
-    tokenizer = Tokenizer(folder)
-    return assemble(
-        network, tokenizer, family, made, path=folder, layout=layout, fingerprint=checkpoint_hash,
-        context=min(context or made.context, made.positions), prompt_family=prompt_family,
+    model = assemble(
+        network, Tokenizer(folder), family, made, path=folder, layout=layout, fingerprint=checkpoint_hash,
+        context=min(context or made.context, made.positions), prompt_family=prompt_family, quantize=quantize,
     )  # fmt: skip
+    return model if exported is None else with_vllm(model, exported, engine)
 
 
 def assemble(
@@ -133,6 +162,7 @@ def assemble(
     context: int,
     fingerprint: str,
     prompt_family: str | None = None,
+    quantize: str | None = None,
 ) -> TransformersVideoLM:
     """Make a model of a loaded network.
 
@@ -141,13 +171,10 @@ def assemble(
         tokenizer: The tokenizer of the checkpoint.
         family: The family of the checkpoint.
         configuration: The checked config.
-        path: As in `ModelInfo`.
-        layout: As in `ModelInfo`.
-        context: As in `ModelInfo`.
-        fingerprint: As in `ModelInfo`.
+        path, layout, context, fingerprint, quantize: As in `ModelInfo`.
         prompt_family: Name of the prompt templates; by default those that suit the checkpoint.
     """
-    config, shape = configuration.config, configuration.shape
+    config, shape = configuration.config, replace(configuration.shape, quantize=quantize)
     templates = choose_format(prompt_family, family.prompt_family(config, path, tokenizer), path)
     encoder = family.encoder(network, configuration, tokenizer)
     language_model = LanguageModel(network.eval(), tokenizer, context, family.unused_ids(config))
@@ -169,6 +196,7 @@ def assemble(
         dtype=language_model.dtype,
         fingerprint=fingerprint,
         tower_outputs=configuration.tower_outputs,
+        quantize=quantize,
     )
     return TransformersVideoLM(info, encoder, language_model)
 
@@ -177,120 +205,3 @@ def changed_options(options: LoadOptions) -> dict[str, Any]:
     """Return the options that change positions or text, where they are not the default."""
     usual = LoadOptions()
     return {n: getattr(options, n) for n in ("positions", "timestamps") if getattr(options, n) != getattr(usual, n)}
-
-
-def _network(
-    folder: Path, family: Family, config: Any, weights: dict[str, Tensor], dtype: torch.dtype, device_map: Any
-) -> Any:
-    """Make the network of a config from weights; raise CheckpointError where they do not fit."""
-    with quiet():
-        network, info = family.network.from_pretrained(
-            None,
-            config=config,
-            state_dict=weights,
-            dtype=dtype,
-            attn_implementation="sdpa",
-            device_map=device_map,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    missing = [key for key in info["missing_keys"] if not key.endswith(family.unused_tensors)]
-    problems = [
-        f"{label}: {', '.join(sorted(map(str, keys))[:12])}" + (f" and {len(keys) - 12} more" if len(keys) > 12 else "")
-        for label, keys in (
-            ("missing tensors", missing),
-            ("unexpected tensors", info["unexpected_keys"]),
-            ("wrong shapes (name, in the file, needed)", info["mismatched_keys"]),
-        )
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(f"{folder}: the weights do not fit the config: {'; '.join(problems)}")
-    return network
-
-
-def _folder(path_or_name: str | Path) -> Path:
-    if str(path_or_name) == "tiny":  # a folder of that name is written as ./tiny
-        return TINY
-    if is_url(path_or_name):
-        raise CheckpointError(
-            f"{path_or_name}: needed a checkpoint folder or a hub name such as llava-hf/llava-v1.6-vicuna-7b-hf, got a "
-            "URL"
-        )
-    path = Path(path_or_name).expanduser()
-    if path.is_dir():
-        return path
-    name = str(path_or_name)
-    if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CheckpointError(f"{name}: no such checkpoint folder")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.bin", "*.model"]))
-    except Exception as error:
-        raise CheckpointError(
-            f"{name}: neither a folder here nor a model that could be downloaded ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:120]})"
-        ) from error
-
-
-def device_of(device: str) -> str:
-    """Resolve a device name.
-
-    Args:
-        device: "auto", or a name that torch knows.
-
-    Returns:
-        A name that torch knows.
-
-    Raises:
-        SfllavaError: There is no such device.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise SfllavaError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise SfllavaError(f"device {device}: no CUDA GPU is usable here")
-    return device
-
-
-def dtype_of(dtype: str | torch.dtype, on_cpu: bool, config: dict[str, Any], weights: dict[str, Tensor]) -> torch.dtype:
-    """Resolve a dtype.
-
-    Args:
-        dtype: "auto", a name, or a torch dtype.
-        on_cpu: Whether "auto" means float32.
-        config: The JSON of the checkpoint's config.
-        weights: The checkpoint's tensors, for a config without a dtype.
-
-    Raises:
-        SfllavaError: There is no such dtype.
-    """
-    names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype in names:
-        return names[dtype]
-    if dtype != "auto":
-        raise SfllavaError(f"dtype must be auto, {', '.join(names)}, got {dtype!r}")
-    if on_cpu:
-        return torch.float32
-    stored = config.get("dtype") or config.get("torch_dtype") or next(iter(weights.values())).dtype
-    return names.get(str(stored).removeprefix("torch."), torch.float16)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the loading report of transformers: CheckpointError says the same in one line."""
-    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bar:
-            transformers_logging.enable_progress_bar()

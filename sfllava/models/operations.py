@@ -9,6 +9,27 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# Of bitsandbytes: numbers in 4 bits (NF4) with a scale for each block, or in 8 bits with a scale for each output
+QUANTIZATIONS = ("nf4", "int8")
+NF4_BLOCK = 64
+
+
+def quantized_bytes(quantize: str, inputs: int, outputs: int) -> int:
+    """Count the bytes of a quantised matrix with its scales.
+
+    The scales of NF4 are quantised too: in 8 bits, with a float32 scale for each 256, an offset, and two tables of 16
+    and 256 float32 numbers.
+
+    Args:
+        quantize: One of QUANTIZATIONS.
+        inputs: Columns of the matrix.
+        outputs: Rows of the matrix.
+    """
+    if quantize == "int8":
+        return inputs * outputs + 4 * outputs
+    blocks = -(-inputs * outputs // NF4_BLOCK)
+    return -(-inputs * outputs // 2) + blocks + 4 * (-(-blocks // 256) + 1 + 16 + 256)
+
 
 @dataclass(frozen=True)
 class Layers:
@@ -35,10 +56,16 @@ class Layers:
     vectors: int = 0
 
     @property
+    def matrices(self) -> tuple[tuple[int, int], ...]:
+        """Inputs and outputs of the matrices of one layer: queries, keys, values, output, feed-forward part."""
+        inside, kept = self.heads * self.head_width, self.kv_heads * self.head_width
+        attention = ((self.width, inside), (self.width, kept), (self.width, kept), (inside, self.width))
+        return attention + ((self.width, self.inner),) * (1 + self.gated) + ((self.inner, self.width),)
+
+    @property
     def weights(self) -> int:
         """Number of weights that each token is multiplied by."""
-        attention = self.width * self.head_width * 2 * (self.heads + self.kv_heads)
-        return self.count * (attention + (3 if self.gated else 2) * self.width * self.inner)
+        return self.count * sum(inputs * outputs for inputs, outputs in self.matrices)
 
     @property
     def parameters(self) -> int:
@@ -74,6 +101,7 @@ class Shape:
         window: Patches that attend to each other in most layers of the tower; 0: all.
         full_layers: Layers of the tower in which all patches attend to each other in spite of `window`.
         rest: Number of parameters outside the layers: embeddings, patches, projector, last norms.
+        quantize: How the matrices of `language` are quantised, one of QUANTIZATIONS; None for not at all.
     """
 
     language: Layers
@@ -88,6 +116,7 @@ class Shape:
     window: int = 0
     full_layers: int = 0
     rest: int = 0
+    quantize: str | None = None
 
     @property
     def patches(self) -> int:
@@ -113,6 +142,22 @@ class Shape:
     def parameters(self) -> int:
         """Number of parameters of a loaded model, whose vision tower ends at the last layer that is used."""
         return self.language.parameters + self.vision.parameters + self.rest
+
+    def weight_bytes(self, itemsize: int) -> int:
+        """Count the bytes of the weights, with `itemsize` bytes for each number that is not quantised."""
+        if self.quantize is None:
+            return self.parameters * itemsize
+        layers = self.language
+        matrices = layers.count * sum(quantized_bytes(self.quantize, *matrix) for matrix in layers.matrices)
+        return matrices + (self.parameters - layers.weights) * itemsize
+
+    def dequantized_bytes(self, itemsize: int) -> int:
+        """Count the bytes of the largest matrix while a forward computes with it: dequantised, with float32 scales."""
+        if self.quantize is None:
+            return 0
+        numbers = max(inputs * outputs for inputs, outputs in self.language.matrices)
+        scales = 4 * -(-numbers // NF4_BLOCK) if self.quantize == "nf4" else 0
+        return numbers * itemsize + scales
 
     def encode_flops(self, images: int) -> int:
         """Count the operations of the vision tower and the projector for a number of images."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sfllava.catalogue import unknown_name
 from sfllava.models.checkpoint import CheckpointError, read_json
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.prompts import families
@@ -66,7 +67,7 @@ def choose_format(requested: str | None, detected: str | None, folder: Path) -> 
         CheckpointError: There are no templates of the requested name, or both names are None.
     """
     if requested is not None and requested not in families():
-        raise CheckpointError(f"no prompt family is called {requested!r}; choose from {', '.join(families())}")
+        raise CheckpointError(unknown_name("prompt family", requested, families()))
     if requested or detected:
         return requested or str(detected)
     raise CheckpointError(

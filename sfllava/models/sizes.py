@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfllava.aggregators.base import Aggregator
+from sfllava.catalogue import unknown_name
 from sfllava.models.families import configure, find_family
 from sfllava.models.family import LoadOptions, VideoText
 from sfllava.models.known import KNOWN, known_name
@@ -84,8 +85,7 @@ def sizes_of(model: str | Path, *, rope_factor: float | None = 2.0, context: int
     else:
         folder = Path(__file__).with_name("tiny") / "weights" if name == "tiny" else folder
         if not folder.is_dir():
-            known_names = ", ".join([*KNOWN, "tiny"])
-            raise SfllavaError(f"no model is called {name!r}; choose from {known_names}, or a checkpoint folder")
+            raise SfllavaError(unknown_name("model", name, [*KNOWN, "tiny"], ", or a checkpoint folder"))
         config_dict, _ = read_config(folder)
         if any((folder / file).exists() for file in ("tokenizer.model", "tokenizer.json")):
             tokenizer = Tokenizer(folder)

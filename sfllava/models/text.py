@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessorList
 
 from sfllava.models.base import VideoLM
-from sfllava.models.checkpoint import CheckpointError, fingerprint
+from sfllava.models.chat_tokens import ChatTokens
+from sfllava.models.checkpoint import CheckpointError, check_full_precision, fingerprint, read_json, read_weights
 from sfllava.models.finite import FiniteLogitsWatch, LogitsError, not_finite
-from sfllava.models.load import device_of, dtype_of, first_line, quiet
+from sfllava.models.load import device_of, dtype_of, first_line
+from sfllava.models.network import quiet
+from sfllava.models.quantization import check_quantization_kernels, prepare_quantized, quantization_config
 from sfllava.prompts import Prompt, chat_prompt
 from sfllava.types import Question, SfllavaError
 
@@ -29,6 +31,7 @@ class CausalText:
         tokenizer: Its tokenizer.
         name: The name to record.
         checkpoint_hash: The fingerprint of the checkpoint.
+        quantize: How its linear layers are quantised; None for not at all.
 
     Attributes:
         batch: Number of requests to pass to `replies` at a time.
@@ -37,11 +40,14 @@ class CausalText:
 
     batch = 1
 
-    def __init__(self, network: Any, tokenizer: Any, name: str, checkpoint_hash: str) -> None:
+    def __init__(
+        self, network: Any, tokenizer: Any, name: str, checkpoint_hash: str, quantize: str | None = None
+    ) -> None:
         self._network, self._tokenizer, self.name = network.eval(), tokenizer, name
-        template = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+        self._chat = ChatTokens(tokenizer)
+        template = self._chat.template_sha256
         self.about = {"sha256_sampled": checkpoint_hash, "dtype": str(network.dtype), "template_sha256": template}
-        self._special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
+        self.about |= {"quantize": quantize} if quantize else {}
         ends = network.generation_config.eos_token_id or tokenizer.eos_token_id
         self._ends = [ends] if isinstance(ends, int) else list(ends or [])
         self._context = getattr(network.config, "max_position_embeddings", None)
@@ -60,7 +66,7 @@ class CausalText:
 
     @torch.inference_mode()
     def _reply(self, system: str, user: str, max_new_tokens: int) -> Reply | SfllavaError:
-        ids = self._ids(system, self._plain(user)).to(self._network.device)
+        ids = self._chat.ids(system, user).to(self._network.device)
         if self._context and ids.shape[1] + max_new_tokens > self._context:
             return SfllavaError(
                 f"{ids.shape[1]} prompt and {max_new_tokens} new tokens do not fit the judge's {self._context}"
@@ -80,24 +86,6 @@ class CausalText:
             return LogitsError(not_finite(self._network.dtype))
         generated_ids = out[0, ids.shape[1] :].tolist()
         return self._tokenizer.decode(generated_ids, skip_special_tokens=True).strip(), ids.shape[1], len(generated_ids)
-
-    def _ids(self, system: str, user: str) -> torch.Tensor:
-        if not self._tokenizer.chat_template:
-            return self._tokenizer(f"{system}\n\n{user}\n", return_tensors="pt").input_ids
-        turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        try:
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except Exception:  # templates without a system turn raise many kinds of errors
-            turns = [{"role": "user", "content": f"{system}\n\n{user}"}]
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return self._tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
-
-    def _plain(self, text: str) -> str:
-        # a prediction must not be able to end the turn by writing a special token
-        for token in self._special:
-            if len(token) > 1 and not token.isspace():
-                text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
 
 
 class VideoLMText:
@@ -119,6 +107,8 @@ class VideoLMText:
             "sha256_sampled": model.info.fingerprint,
             "dtype": str(model.info.dtype),
             "family": model.info.family,
+            **({"quantize": model.info.quantize} if model.info.quantize else {}),
+            **model.info.engine.identity(),
         }
         self._no_tokens = torch.zeros(0, model.language_model.width)
 
@@ -158,33 +148,50 @@ class VideoLMText:
         return chat_prompt(self._model.info.family, system)
 
 
-def load_text_model(folder: str | Path, device: str = "auto", dtype: str = "auto") -> CausalText:
+def load_text_model(
+    folder: str | Path, device: str = "auto", dtype: str = "auto", quantize: str | None = None
+) -> CausalText:
     """Load a causal LM from a folder; no code in the folder is executed.
 
     Args:
         folder: A folder with safetensors and a tokenizer.
         device: As in `load_model`.
         dtype: As in `load_model`.
+        quantize: As in `load_model`.
 
     Raises:
         CheckpointError: The folder cannot be loaded.
-        SfllavaError: There is no such device or dtype.
+        SfllavaError: There is no such device, dtype or quantisation.
     """
     folder = Path(folder).expanduser()
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: no such checkpoint folder of a language model; needed config.json")
     device = device_of(device)
+    if quantize is not None:
+        check_quantization_kernels(quantize, device)
+        check_full_precision(folder)
+    local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            network: Any = AutoModelForCausalLM.from_pretrained(
-                folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype="auto"
-            )
-        weights = network.state_dict()
-        checkpoint_hash = fingerprint(folder, weights)
-        network = network.to(device, dtype_of(dtype, device == "cpu", network.config.to_dict(), weights))
+            tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        if quantize is None:
+            with quiet():
+                network: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **local)
+            weights = network.state_dict()
+            checkpoint_hash = fingerprint(folder, weights)
+            network = network.to(device, dtype_of(dtype, device == "cpu", network.config.to_dict(), weights))
+        else:
+            weights = read_weights(folder)
+            checkpoint_hash = fingerprint(folder, weights)
+            chosen = dtype_of(dtype, device == "cpu", read_json(folder / "config.json"), weights)
+            local |= {"quantization_config": quantization_config(quantize, chosen, video_lm=False)}
+            with quiet():
+                network = AutoModelForCausalLM.from_pretrained(
+                    folder, use_safetensors=True, dtype=chosen, device_map={"": device}, **local
+                )
+            prepare_quantized(network)
     except (SfllavaError, MemoryError):
         raise
     except Exception as error:  # a damaged folder can fail anywhere in three libraries
         raise CheckpointError(f"{folder}: cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
-    return CausalText(network, tokenizer, str(folder.resolve()), checkpoint_hash)
+    return CausalText(network, tokenizer, str(folder.resolve()), checkpoint_hash, quantize)

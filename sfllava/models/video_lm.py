@@ -12,14 +12,14 @@ from torch import Tensor
 
 from sfllava.aggregators.native import NativeFrames
 from sfllava.aggregators.tower import TowerFrames, join_grids
-from sfllava.models.answering import Answering, Item
-from sfllava.models.base import ModelInfo, check_generation
+from sfllava.models.answering import Answering
+from sfllava.models.base import ContextError, ModelInfo, check_generation
 from sfllava.models.family import VisionEncoder
 from sfllava.models.finite import LogitsError, not_finite
+from sfllava.models.items import AnswersItems, Item
 from sfllava.models.kv_cache import Prefix
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.memory import retry_with_smaller_batch
-from sfllava.models.packed_decoding import PrefixGroup, decode_steps
 from sfllava.models.visual_tokens import VisualTokens
 from sfllava.prompts import Prompt
 from sfllava.sampler.images import resize_frames
@@ -34,11 +34,18 @@ class TransformersVideoLM:
         info: The facts about the checkpoint.
         encoder: Its vision encoder.
         language_model: Its language model.
+        answering: How answers are generated; by default the language model is decoded by this package.
     """
 
-    def __init__(self, info: ModelInfo, encoder: VisionEncoder, language_model: LanguageModel) -> None:
+    def __init__(
+        self,
+        info: ModelInfo,
+        encoder: VisionEncoder,
+        language_model: LanguageModel,
+        answering: AnswersItems | None = None,
+    ) -> None:
         self.info, self.encoder, self.language_model = info, encoder, language_model
-        self._answering = Answering(info, language_model)
+        self._answering = answering or Answering(info, language_model)
         self._batch = 8 if info.device.type == "cpu" else 64
         """Frames per batch; reduced once memory has turned out too small"""
 
@@ -126,7 +133,7 @@ class TransformersVideoLM:
             One answer per question, in order.
 
         Raises:
-            ContextError: A prompt does not fit the context; raised before any compute.
+            ContextError: A prompt does not fit the context; raised before any compute. In vLLM, or its answer.
             LogitsError: The logits of a question are not finite.
             SfllavaError: An option is out of range.
         """
@@ -140,7 +147,8 @@ class TransformersVideoLM:
         answers = self.answer_batch([(tokens, questions)], prefixes=prefixes, **options)[0]
         for answer in answers:
             if answer.error:
-                raise LogitsError(f"{answer.question.text[:60]!r}: {answer.error}")
+                kind = LogitsError if answer.error == not_finite(self.info.dtype) else ContextError
+                raise kind(f"{answer.question.text[:60]!r}: {answer.error}")
         return answers
 
     def answer_batch(
@@ -188,9 +196,9 @@ class TransformersVideoLM:
         answers: list[list[Answer]] = [[] for _ in videos]
         for item, question in zip(items, flat):
             tokens = visual[item.video]
-            text, ids, letters = found[item.number] or ("", (), {})
-            length = len(tokens) + len(item.before) + len(item.after)
-            error = not_finite(self.info.dtype) if found[item.number] is None else None
+            result, length = found[item.number], len(tokens) + len(item.before) + len(item.after)
+            text, ids, letters = result if isinstance(result, tuple) else ("", (), {})
+            error = None if isinstance(result, tuple) else str(result or not_finite(self.info.dtype))
             answers[item.video].append(Answer(question, text, ids, tokens.count, length, letters, error))
         return answers
 
@@ -225,18 +233,7 @@ class TransformersVideoLM:
         tokens = self._check_width(tokens)
         before, after = self.info.prompt_ids(question, prompt)
         self.info.check_context(len(tokens), len(before) + len(after), question.text)
-        length = len(before) + len(tokens) + len(after)
-        if length + max_new_tokens <= self.language_model.shared_limit:
-            shared = self.prefill(before, tokens, len(after) + max_new_tokens, prefix)
-            steps = (
-                newest[0]
-                for _, newest in decode_steps(
-                    self.language_model, [PrefixGroup(shared, [after])], max_new_tokens, self.language_model.eos_ids
-                )
-            )
-        else:
-            inputs = self.language_model.prompt(before, tokens, after)
-            steps = self.language_model.stream(inputs, min(max_new_tokens, self.info.context - length))
+        steps = self._answering.stream(Item(0, 0, tuple(before), after), tokens, max_new_tokens, prefix)
         for token in steps:
             if token < 0:
                 if prefix is not None:

@@ -95,7 +95,7 @@ def context_budget(
         slow, fast, visual - slow - fast, text, model.info.context,
         kv_bytes=model.info.shape.kv_bytes(visual + text, model.info.dtype.itemsize),
         prefill_flops=model.info.shape.prefill_flops(visual + text),
-        encode_flops=model.info.shape.encode_flops(image_count(setting.aggregation, frames)),
+        encode_flops=model.info.shape.encode_flops(image_count(setting.aggregation, setting.most_frames(total))),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sfllava.files import format_bytes
+from sfllava.models.operations import QUANTIZATIONS
 from sfllava.models.sizes import Sizes
 from sfllava.planning import stages
 from sfllava.planning.roofline import Roofline
@@ -52,21 +53,20 @@ def estimate_memory(
 ) -> Memory:
     """Return the most memory that a setting needs; `images` is how many images of a video have their patches kept."""
     shape, itemsize, answer_room = sizes.shape, device.itemsize, questions.workload.answer_room
-    groups = questions.workload.groups(batch.group_questions)
-    kv, work, widest = 0, stages.encode_bytes(shape, itemsize, min(batch.images, images)), 1
+    groups = questions.units.groups(batch.group_questions)
+    kv, work = 0, stages.encode_bytes(shape, itemsize, min(batch.images, images))
     for counts in questions.batches(groups):
         at_a_time = questions.questions_at_a_time(counts, batch.questions)
         positions = questions.prefix_tokens + at_a_time * (questions.suffix + answer_room)
         kv = max(kv, shape.kv_bytes(len(counts) * positions, itemsize))
         rows = max(questions.prefix_tokens, len(counts) * at_a_time * questions.suffix)
         work = max(work, stages.forward_bytes(shape, itemsize, rows, len(counts) * at_a_time))
-        widest = max(widest, len(counts))
     if questions.alone:
         kv = max(kv, shape.kv_bytes(questions.prompt_tokens + answer_room, itemsize))
         work = max(work, stages.forward_bytes(shape, itemsize, questions.prompt_tokens, 1))
-    widest = max(widest, *map(len, groups))
+    widest = max(len({questions.owners[i] for i in group}) for group in groups)
     patches = (widest + 1) * images * math.prod(shape.grid) * shape.language.width * itemsize
-    return Memory(shape.parameters * itemsize, kv, patches, work)
+    return Memory(shape.weight_bytes(itemsize), kv, patches, work)
 
 
 def batch_sizes(questions: PlannedQuestions, device: Roofline, group_questions: int) -> list[BatchSizes]:
@@ -115,6 +115,11 @@ def advice(questions: PlannedQuestions, sizes: Sizes, device: Roofline, images: 
         half = estimate_memory(questions, sizes, replace(device, dtype="float16"), images, least).peak
         if half <= device.free_bytes:
             options.append(f"float16 ({format_bytes(half)})")
+    for quantize in reversed(QUANTIZATIONS):  # nearest to full precision first
+        smaller = replace(sizes, shape=replace(sizes.shape, quantize=quantize))
+        peak = estimate_memory(questions, smaller, device, images, least).peak
+        if peak <= min(device.free_bytes, need.peak - 1):
+            options.append(f"--quantize {quantize} ({format_bytes(peak)})")
     spread, each = need.weights + need.kv, need.patches + need.work
     if device.kind == "cuda" and each < device.free_bytes:
         options.append(f"{math.ceil(spread / (device.free_bytes - each))} such GPUs (--device-map auto)")

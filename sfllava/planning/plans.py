@@ -44,6 +44,8 @@ class SettingPlan:
     fits: bool
     note: str
     """What does not fit, and what would"""
+    scores: bool = False
+    """Whether a scorer chooses frames for each question; its work is not planned"""
 
     @property
     def seconds(self) -> float:
@@ -57,6 +59,8 @@ class Plan:
     model: str
     parameters: int
     weight_bytes: int
+    quantize: str | None
+    """How the matrices of the language model are quantised"""
     benchmark: str
     videos: int
     questions: int
@@ -122,6 +126,7 @@ class Plan:
         for setting in self.settings:
             notes.setdefault(setting.note, []).append(setting.name)
         weights = f"{self.parameters / 1e6:,.0f} million parameters, {format_bytes(self.weight_bytes)} of weights"
+        weights += f" (language model in {self.quantize})" if self.quantize else ""
         answers = f"{self.new_tokens:,} new token{'s' * (self.new_tokens > 1)} each"
         lines = [
             f"{self.model}: {weights}",
@@ -146,7 +151,8 @@ class Plan:
         stages = {"encode": self.encode_seconds, "prefill": self.prefill_seconds, "decode": self.decode_seconds}
         shares = ", ".join(f"{stage} {seconds / self.seconds:.0%}" for stage, seconds in stages.items())
         return [
-            f"{what}: {_duration(self.seconds, unit)}{clock} ({shares}); decoding the video files is not in it",
+            f"{what}: {_duration(self.seconds, unit)}{clock} ({shares}); decoding the video files is not in it"
+            + (", nor is the scorer's work on one frame per second" if any(s.scores for s in self.settings) else ""),
             f"one question at a time: {_duration(self.one_by_one_seconds, unit)}, "
             f"{self.one_by_one_seconds / self.seconds:,.1f} times as long",
         ]

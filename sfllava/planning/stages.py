@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sfllava.models.operations import Layers, Shape
+from sfllava.models.operations import Layers, Shape, quantized_bytes
 from sfllava.planning.roofline import Roofline, rate
 
 
@@ -30,6 +30,10 @@ class Cost:
         return Cost(times * self.flops, times * self.bytes, times * self.seconds)
 
 
+# Rows up to which bitsandbytes computes with NF4 weights as they are, on every GPU
+_FUSED_ROWS = 4
+
+
 class _Meter:
     """Adds up the costs of a forward pass."""
 
@@ -39,9 +43,16 @@ class _Meter:
     def _add(self, flops: float, size: float, seconds: float, times: float) -> None:
         self.cost += Cost(flops, size, seconds) * times
 
-    def linear(self, rows: float, inputs: int, outputs: int, times: float = 1) -> None:
-        """Add `times` products of (rows, inputs) and (inputs, outputs)."""
+    def linear(self, rows: float, inputs: int, outputs: int, times: float = 1, quantize: str | None = None) -> None:
+        """Add `times` products of (rows, inputs) and (inputs, outputs), with dequantised weights where they are not."""
         flops, weights = 2 * rows * inputs * outputs, inputs * outputs * self.size
+        if quantize:
+            stored, fused = quantized_bytes(quantize, inputs, outputs), quantize == "nf4" and rows <= _FUSED_ROWS
+            # in a pass of its own, except in a kernel for few rows on a GPU
+            if not (fused and self.device.kind == "cuda"):
+                self._add(0, stored + weights, (stored + weights) / self.device.read, times)
+            else:
+                weights = stored
         out = rows * (inputs + outputs) * self.size
         products = flops / rate(self.device.linear, rows, (inputs * outputs) ** 0.5)
         moved = weights / self.device.read + out / rate(self.device.move, 1, rows * outputs * self.size)
@@ -95,13 +106,13 @@ def _encode(shape: Shape, device: Roofline, images: int) -> Cost:
 def prefill_cost(shape: Shape, device: Roofline, tokens: int, reused: int = 0) -> Cost:
     """Return the cost of the language model for a prompt whose first `reused` tokens are cached; no logits."""
     meter, layers, rows = _Meter(device), shape.language, tokens - reused
-    _language(meter, layers, rows)
+    _language(meter, shape, rows)
     inside = layers.heads * layers.head_width
-    if reused:
+    if 2 * rows <= tokens:
         _masked(meter, layers, 1, rows, tokens)
-    else:
-        speed = rate(device.causal, rows, layers.head_width)
-        meter.attend(2 * inside * rows * (rows + 1), speed, 2 * tokens * _key_width(layers), layers.count)
+    else:  # the causal kernel computes all positions
+        speed = rate(device.causal, tokens, layers.head_width)
+        meter.attend(2 * inside * tokens * (tokens + 1), speed, 2 * tokens * _key_width(layers), layers.count)
     return meter.total(layers.count)
 
 
@@ -109,7 +120,7 @@ def prefill_cost(shape: Shape, device: Roofline, tokens: int, reused: int = 0) -
 def forward_cost(shape: Shape, device: Roofline, videos: int, rows: float, keys: float, logits: float) -> Cost:
     """Return the cost of `rows` positions after each of several prefixes, masked over `keys` positions."""
     meter, layers = _Meter(device), shape.language
-    _language(meter, layers, videos * rows)
+    _language(meter, shape, videos * rows)
     _masked(meter, layers, videos, rows, keys)
     meter.linear(logits, layers.width, shape.vocabulary)
     return meter.total(layers.count)
@@ -122,7 +133,7 @@ def alone_cost(shape: Shape, device: Roofline, tokens: int, new: float) -> Cost:
     meter.linear(1, layers.width, shape.vocabulary)
     keys = tokens + new / 2
     step = _Meter(device)
-    _language(step, layers, 1)
+    _language(step, shape, 1)
     _masked(step, layers, 1, 1, keys)
     step.passes(2 * 2 * keys * _key_width(layers), keys * _key_width(layers), layers.count)
     step.linear(1, layers.width, shape.vocabulary)
@@ -134,15 +145,13 @@ def _key_width(layers: Layers) -> int:
     return layers.kv_heads * layers.head_width
 
 
-def _language(meter: _Meter, layers: Layers, rows: float) -> None:
+def _language(meter: _Meter, shape: Shape, rows: float) -> None:
     """Add all layers of the language model for `rows` positions, without attention."""
+    layers = shape.language
     inside = layers.heads * layers.head_width
     n, kept = layers.count, _key_width(layers)
-    meter.linear(rows, layers.width, inside, n)
-    meter.linear(rows, layers.width, kept, 2 * n)
-    meter.linear(rows, inside, layers.width, n)
-    meter.linear(rows, layers.width, layers.inner, 2 * n)
-    meter.linear(rows, layers.inner, layers.width, n)
+    for inputs, outputs in layers.matrices:
+        meter.linear(rows, inputs, outputs, n, shape.quantize)
     # a norm reads and writes seven times its width, and converts to float32 and back in half precision
     norm = 7 if meter.size == 4 else 18
     meter.passes(rows * (2 * norm + 6) * layers.width, rows * layers.width, n)
@@ -176,13 +185,12 @@ def forward_bytes(shape: Shape, itemsize: int, rows: int, logits: int = 0) -> in
 
     They are the embeddings and the residual; the largest of the feed-forward part (the normed input and three tensors
     of the inner width), attention (the normed input, queries and keys before, during and after rotation, values) and a
-    norm in float32; and the logits, also in float32.
+    norm in float32; the logits, also in float32; and a dequantised matrix.
     """
     layers = shape.language
     inside, kept = layers.heads * layers.head_width, _key_width(layers)
     feed = (layers.width + 3 * layers.inner) * itemsize
     attention = (layers.width + 5 * inside + 3 * kept) * itemsize
     norm = layers.width * 2 * 4
-    return rows * (2 * layers.width * itemsize + max(feed, attention, norm)) + logits * shape.vocabulary * (
-        itemsize + 4
-    )
+    activations = rows * (2 * layers.width * itemsize + max(feed, attention, norm))
+    return activations + logits * shape.vocabulary * (itemsize + 4) + shape.dequantized_bytes(itemsize)

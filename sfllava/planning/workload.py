@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+from sfllava.aggregators.base import part_counts, prefix_key
+from sfllava.aggregators.base import with_frames as with_pathways
 from sfllava.benchmarks import Benchmark
 from sfllava.benchmarks.base import load_spec
 from sfllava.models.base import check_generation
@@ -117,13 +120,27 @@ class PlannedQuestions:
     suffix: int
     """Text tokens after it, on average"""
     sharing: tuple[int, ...]
-    """For each video, the number of questions that share its prefix"""
+    """For each video of `units`, the number of questions that share its prefix"""
     alone: int
     """Questions beyond the positions up to which a prefix may be shared: each prefills its whole prompt"""
     failing: int
     """Questions that do not fit the context"""
     shortest: int
     """Text tokens of the shortest prompt"""
+    front: int = 0
+    """Visual tokens at the front that all questions of a video have in common, where frames are chosen for each"""
+
+    @cached_property
+    def units(self) -> Workload:
+        """The workload by what shares a prefix: the videos, or single questions where frames are chosen for each."""
+        return _units(self.setting, self.workload)
+
+    @cached_property
+    def owners(self) -> list[int]:
+        """For each video of `units`, the number of the video that it is about."""
+        if not self.setting.question_aware:
+            return list(range(len(self.workload.videos)))
+        return [i for i, questions in enumerate(self.workload.videos) for _ in questions]
 
     @property
     def prefix_tokens(self) -> int:
@@ -139,7 +156,7 @@ class PlannedQuestions:
 
     @property
     def sharing_videos(self) -> int:
-        """Videos whose prefix is shared"""
+        """Videos of `units` whose prefix is shared"""
         return sum(count > 0 for count in self.sharing)
 
     def batches(self, groups: Sequence[Sequence[int]]) -> Counter[tuple[int, ...]]:
@@ -157,7 +174,12 @@ class PlannedQuestions:
         """Return the cost of all prefixes and of the prompts that share none; `reused` visual tokens are cached."""
         cached = min(self.before + reused, self.prefix_tokens - 1) if reused else 0
         whole = stages.prefill_cost(shape, device, self.prompt_tokens) * self.alone if self.alone else Cost()
-        return stages.prefill_cost(shape, device, self.prefix_tokens, cached) * self.sharing_videos + whole
+        if not self.front or reused:
+            return stages.prefill_cost(shape, device, self.prefix_tokens, cached) * self.sharing_videos + whole
+        first = len({owner for owner, count in zip(self.owners, self.sharing) if count})
+        behind = stages.prefill_cost(shape, device, self.prefix_tokens, self.before + self.front)
+        fronts = stages.prefill_cost(shape, device, self.prefix_tokens) * first
+        return fronts + behind * (self.sharing_videos - first) + whole
 
     def decode(self, shape: Shape, device: Roofline, batches: Counter[tuple[int, ...]], max_questions: int) -> Cost:
         """Return the cost of the questions after their prefixes, and of all tokens of the answers."""
@@ -201,7 +223,7 @@ def planned_questions(setting: Setting, sizes: Sizes, workload: Workload) -> Pla
             lengths[text] = sizes.count(text)
         return lengths[text]
 
-    for questions in workload.videos:
+    for questions in _units(setting, workload).videos:
         shared = 0
         for question in questions:
             before, after = prompt.pieces(question)
@@ -216,8 +238,27 @@ def planned_questions(setting: Setting, sizes: Sizes, workload: Workload) -> Pla
     before, suffix = (round(sum(counts) / len(counts)) for counts in (befores, suffixes))
     shortest = min(map(sum, zip(befores, suffixes)))
     return PlannedQuestions(
-        setting, workload, visual_tokens, before, max(1, suffix), tuple(sharing), alone, failing, shortest
-    )
+        setting, workload, visual_tokens, before, max(1, suffix), tuple(sharing), alone, failing, shortest,
+        _shared_front(setting, sizes) if setting.question_aware else 0,
+    )  # fmt: skip
+
+
+def _units(setting: Setting, workload: Workload) -> Workload:
+    """Return a workload by what shares a prefix: where frames are chosen for each question, each may have its own."""
+    if not setting.question_aware:
+        return workload
+    return replace(workload, videos=tuple((question,) for questions in workload.videos for question in questions))
+
+
+def _shared_front(setting: Setting, sizes: Sizes) -> int:
+    """Count the visual tokens at the front that do not depend on the frames chosen for the Slow pathway."""
+    if setting.selection_for != "slow":
+        return 0
+    frames = list(range(setting.frames))
+    one, other = (with_pathways(setting.aggregation, [i], frames) for i in (0, setting.frames))
+    if prefix_key(one) != prefix_key(other):
+        return 0
+    return next(iter(part_counts(setting.aggregation, setting.frames, *sizes.grid).values()))
 
 
 def with_frames(questions: PlannedQuestions, sizes: Sizes, frames: int) -> PlannedQuestions:

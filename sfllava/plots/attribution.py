@@ -12,8 +12,8 @@ import torch
 from sfllava.aggregators.base import detailed_frames
 from sfllava.aggregators.sources import TokenSource
 from sfllava.attribution.attribution import Attribution
-from sfllava.plots.canvas import COLOURS, axes_of, draw_sheet, label_axes, sheet_shape, stack_rows
-from sfllava.plots.frames import draw_strip, frame_spacing, frame_times, frames_of, time_range
+from sfllava.plots.canvas import COLOURS, axes_of, draw_sheet, sheet_shape, stack_rows
+from sfllava.plots.frames import draw_strip, frames_of, time_axis
 from sfllava.sampler.video import Video
 
 
@@ -49,15 +49,15 @@ def show_attention(attribution: Attribution, word: int | None = None) -> go.Figu
 
 
 def _draw_totals(figure: go.Figure, row: int, video: Video, totals: dict[str, np.ndarray]) -> None:
-    seconds, label = frame_times(video)
+    axis = time_axis(video)
     x, y = axes_of(row)
     for name, total in totals.items():
         figure.add_bar(
-            x=seconds, y=total, name=name, marker_color=COLOURS.get(name, COLOURS["visual"]), xaxis=x, yaxis=y,
-            width=0.8 * frame_spacing(seconds),
+            x=axis.x, y=total, name=name, marker_color=COLOURS.get(name, COLOURS["visual"]), xaxis=x, yaxis=y,
+            width=0.8 * axis.spacing,
             hovertext=[f"frame {i}: {name} {value:.2%}" for i, value in enumerate(total)], hoverinfo="text",
         )  # fmt: skip
-    label_axes(figure, row, label, "attention", range=time_range(seconds), tickformat=".1%")
+    axis.label(figure, row, "attention", tickformat=".1%")
 
 
 def _draw_heat(

@@ -153,6 +153,6 @@ def kind_of(aggregation: str | None) -> str:
     """Return the family of an aggregation from its name: slow + fast, slow only, fast only, or another method."""
     name = aggregation or ""
     if name.startswith("slowfast-"):
-        slow, fast = "slow_0frms" not in name, not name.endswith("fast_0x0")
+        slow, fast = "slow_0frms" not in name, "fast_0x0" not in name
         return "slow + fast" if slow and fast else "slow only" if slow else "fast only"
     return name.split("-")[0].replace("_", " ") or "other"

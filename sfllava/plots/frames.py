@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,27 +24,37 @@ from sfllava.plots.canvas import (
     label_axes,
     stack_rows,
 )  # fmt: skip
+from sfllava.runs.video_choice import ChosenFrames
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
+_UNEVEN = 0.4  # frames whose distances differ more than this from the usual one are drawn in their order
+_MOST_TICKS = 12
 _LARGE = 10  # the most frames per part that can be drawn large enough to show their cells
 
 
-def show_frames(video: Video, setting: Setting, grid: tuple[int, int] = (24, 24)) -> go.Figure:
+def show_frames(
+    video: Video, setting: Setting, grid: tuple[int, int] = (24, 24), chosen: ChosenFrames | None = None
+) -> go.Figure:
     """Draw the sampled frames on a time axis, and on some of them which patches become one token.
 
     Args:
         video: the sampled frames.
         setting: how they become visual tokens.
         grid: rows and columns of patches in a frame (`model.info.grid`).
+        chosen: the frames that were chosen for a question, to draw the scores of the candidates.
 
     Returns:
         The figure. The Slow pathway's frames are marked. Up to ten frames of each part are drawn large.
     """
     sources, note = _sources(video, setting, grid)
-    figure, rows = stack_rows([("strip", 150), *((source.name, 112) for source in sources)])
+    scored = chosen if chosen is not None and len(chosen.candidates) else None
+    parts = [(source.name, 112) for source in sources]
+    figure, rows = stack_rows([("strip", 150), *([("scores", 90)] if scored else []), *parts])
     draw_strip(figure, rows["strip"], video, detailed_frames(setting.aggregation, len(video.frames)))
+    if scored:
+        draw_scores(figure, rows["scores"], video, scored)
     for source in sources:
         row, all_frames = rows[source.name], frames_of(source)
         frames = _spread(all_frames)
@@ -69,7 +81,8 @@ def _sources(video: Video, setting: Setting, grid: tuple[int, int]) -> tuple[lis
 
 def draw_strip(figure: go.Figure, row: int, video: Video, slow: Sequence[int]) -> None:
     """Draw the frames on a time axis, and mark those of the Slow pathway."""
-    x, label = frame_times(video)
+    axis = time_axis(video)
+    x = axis.x
     # many frames take two or three lines, so that each is large enough to see
     lines = 1 if len(x) <= 14 else 2 if len(x) <= 30 else 3
     xaxis, yaxis = axes_of(row)
@@ -80,11 +93,12 @@ def draw_strip(figure: go.Figure, row: int, video: Video, slow: Sequence[int]) -
         pictures.append(
             {
                 "source": source, "xref": xaxis, "yref": yaxis, "x": x[i], "y": lines - i % lines - 0.5,
-                "sizex": lines * frame_spacing(x) * 0.96, "sizey": 0.96, "xanchor": "center", "yanchor": "middle",
+                "sizex": lines * axis.spacing * 0.96, "sizey": 0.96, "xanchor": "center", "yanchor": "middle",
                 "sizing": "contain",
             }
         )  # fmt: skip
     add_pictures(figure, pictures)
+    seconds = frame_seconds(video)
     for name, which, symbol, size in (
         ("sampled", range(len(x)), "line-ns-open", 8),
         ("slow", sorted(marked), "triangle-up", 11),
@@ -93,29 +107,97 @@ def draw_strip(figure: go.Figure, row: int, video: Video, slow: Sequence[int]) -
             figure.add_scatter(
                 x=[x[i] for i in which], y=[-0.22] * len(which), mode="markers", name=f"{name}: {len(which)} frames",
                 marker={"symbol": symbol, "size": size, "color": COLOURS.get(name, INK)}, xaxis=xaxis, yaxis=yaxis,
-                hovertext=[f"frame {i} of the sample, {video.indices[i]} of the source, {x[i]:.2f}" for i in which],
+                hovertext=[
+                    f"frame {i} of the sample, {video.indices[i]} of the source, {seconds[i]:.2f}" for i in which
+                ],
                 hoverinfo="text",
             )  # fmt: skip
-    label_axes(figure, row, label, "", range=time_range(x), showgrid=False)
+    axis.label(figure, row, "", showgrid=False)
     end = "" if row == 1 else str(row)
     figure.update_layout({f"yaxis{end}": {"range": [-0.5, lines], "visible": False}})
 
 
-def frame_times(video: Video) -> tuple[np.ndarray, str]:
-    """Return the frames' positions on the time axis (T) and its label; frames without times are placed by index."""
+def draw_scores(figure: go.Figure, row: int, video: Video, chosen: ChosenFrames) -> None:
+    """Draw the scores of the candidates on a time axis, and mark the frames that were chosen by them."""
+    xaxis, yaxis = axes_of(row)
+    x, taken = seconds_of(chosen.candidates, video), set(chosen.selected["frames"])
+    detailed = chosen.selected["for"] != "all"
+    name, colour = ("chosen for Slow", COLOURS["slow"]) if detailed else ("chosen", COLOURS["fast"])
+    hover = [
+        f"frame {i} of the source, {at:.2f}: score {score:.4f}"
+        for i, at, score in zip(chosen.candidates, x, chosen.scores)
+    ]
+    figure.add_scatter(
+        x=x, y=chosen.scores, mode="lines", line={"color": INK, "width": 1.2}, name=f"score: {len(x):,} candidates",
+        hovertext=hover, hoverinfo="text", xaxis=xaxis, yaxis=yaxis,
+    )  # fmt: skip
+    which = [place for place, i in enumerate(chosen.candidates.tolist()) if i in taken]
+    figure.add_scatter(
+        x=x[which], y=chosen.scores[which], mode="markers", name=f"{name}: {len(which):,} frames",
+        marker={"size": 8, "color": colour}, hovertext=[hover[i] for i in which], hoverinfo="text", xaxis=xaxis,
+        yaxis=yaxis,
+    )  # fmt: skip
+    label = "frame of the source" if np.isnan(video.pts_seconds).any() else "seconds"
+    room = 0.02 * float(np.ptp(x)) or 1.0
+    label_axes(figure, row, label, "score", range=[float(x.min()) - room, float(x.max()) + room], showgrid=False)
+    figure.update_layout({f"yaxis{'' if row == 1 else row}": {"zeroline": False}})
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """Where frames are drawn from left to right.
+
+    Attributes:
+        x: (T) positions: seconds; for a video without a clock the indices; where frames are at very different
+            distances, as those chosen for a question, their order.
+        spacing: the distance of neighbours.
+        title: the axis' label.
+        ticks: the text at each frame; empty for a scale of numbers.
+    """
+
+    x: np.ndarray
+    spacing: float
+    title: str
+    ticks: tuple[str, ...] = ()
+
+    def label(self, figure: go.Figure, row: int, y_label: str, tickformat: str = "", **x: Any) -> None:
+        """Label the axes of a row whose x axis this is, with room for half a frame at both ends."""
+        more = {"range": [float(self.x.min()) - 1.6 * self.spacing, float(self.x.max()) + 1.6 * self.spacing], **x}
+        if self.ticks:
+            step = -(-len(self.x) // _MOST_TICKS)
+            more |= {"tickvals": self.x[::step], "ticktext": self.ticks[::step]}
+        label_axes(figure, row, self.title, y_label, tickformat, **more)
+
+
+def time_axis(video: Video) -> TimeAxis:
+    """Return where the frames of a video are drawn."""
+    seconds = frame_seconds(video)
+    gaps = np.diff(seconds)
+    usual = float(np.median(gaps)) if len(gaps) else 1.0
+    clock = not np.isnan(video.pts_seconds).any()
+    name = "seconds" if clock else "frame of the source"
+    if len(gaps) and (gaps.min() < _UNEVEN * usual or gaps.max() > usual / _UNEVEN):
+        ticks = tuple(f"{at:.1f}" if clock else f"{at:.0f}" for at in seconds)
+        return TimeAxis(np.arange(len(seconds), dtype=float), 1.0, f"{name}, not to scale", ticks)
+    return TimeAxis(seconds, usual, name)
+
+
+def frame_seconds(video: Video) -> np.ndarray:
+    """Return the second of each frame (T); of a video without a clock, its index."""
+    return video.indices.astype(float) if np.isnan(video.pts_seconds).any() else video.pts_seconds
+
+
+def seconds_of(indices: np.ndarray, video: Video) -> np.ndarray:
+    """Return the seconds of other frames (C) of a video, between those that were sampled; without a clock, indices."""
+    seconds = frame_seconds(video)
     if np.isnan(video.pts_seconds).any():
-        return video.indices.astype(float), "frame of the source"
-    return video.pts_seconds, "seconds"
-
-
-def frame_spacing(x: np.ndarray) -> float:
-    """Return the median distance between neighbouring frames on the time axis."""
-    return float(np.median(np.diff(x))) if len(x) > 1 else 1.0
-
-
-def time_range(x: np.ndarray) -> list[float]:
-    """Return the range of a time axis, with room for half a frame at both ends, however wide it is drawn."""
-    return [float(x.min()) - 1.6 * frame_spacing(x), float(x.max()) + 1.6 * frame_spacing(x)]
+        return indices.astype(float)
+    found = np.interp(indices, video.indices, seconds)
+    if video.fps:  # before the first sampled frame, and after the last
+        first, last = video.indices[[0, -1]]
+        found = np.where(indices < first, seconds[0] - (first - indices) / video.fps, found)
+        found = np.where(indices > last, seconds[-1] + (indices - last) / video.fps, found)
+    return found
 
 
 def frames_of(source: TokenSource) -> list[int]:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sfllava.catalogue import unknown_name
 from sfllava.files import is_url
 from sfllava.types import Question, SfllavaError, Task
 
@@ -174,7 +175,7 @@ def pack_prompt(family: str, task: Task) -> Prompt:
         SfllavaError: There is no such family, or it has no prompt for the task.
     """
     if family not in families():
-        raise SfllavaError(f"no prompt pack is called {family!r}; choose from {', '.join(families())}")
+        raise SfllavaError(unknown_name("prompt pack", family, families()))
     if (_TEMPLATES / family / f"{task}.txt").is_file():
         return Prompt(_read_template(family, task), f"{family}/{task}")
     if not (_TEMPLATES / family / "video.txt").is_file():

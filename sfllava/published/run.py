@@ -29,12 +29,13 @@ def load_choice(
     dtype: str = "auto",
     device_map: str | None = None,
     vision_tower: str | None = None,
+    quantize: str | None = None,
 ) -> VideoLM:
     """Load the model of a plan, on a GPU in float16 as the published code does.
 
     Args:
         choice: The checkpoint, and its RoPE factor.
-        device, dtype, device_map, vision_tower: As in `load_model`.
+        device, dtype, device_map, vision_tower, quantize: As in `load_model`.
 
     Returns:
         The model.
@@ -53,6 +54,7 @@ def load_choice(
         "float16" if dtype == "auto" and on_gpu else dtype,
         device_map=device_map,
         vision_tower=vision_tower,
+        quantize=quantize,
         rope_factor=choice.rope_factor,
         context=choice.context,
     )

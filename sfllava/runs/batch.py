@@ -17,13 +17,16 @@ from sfllava.aggregators.tower import TowerFrames, tower_needs, with_outputs
 from sfllava.benchmarks.subtitles import Subtitle, SubtitleError, lines_at, read_subtitles
 from sfllava.files import Row
 from sfllava.runs.failures import reason_of
-from sfllava.runs.jobs import GenerationOptions, Job, make_row
+from sfllava.runs.jobs import GenerationOptions, Job, make_row, selected_key
 from sfllava.sampler.video import Video
 from sfllava.settings import Setting
 from sfllava.types import Answer, Question, SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.base import VideoLM
+
+
+_FRAMES = "frames"  # the key of the patch grid of the frames themselves
 
 
 class EncodedVideo:
@@ -36,15 +39,15 @@ class EncodedVideo:
         postponed: Whether the current group is answered without it.
         subtitle_errors: Why files of subtitles cannot be used, by their names.
         alone: Whether it must be answered alone, because it failed in a group for a reason other than memory.
+        grids: The patch grids, which the parts of a video have in common.
     """
 
     def __init__(self, model: VideoLM, job: Job, video: Video) -> None:
         self.job, self.video, self.remaining = job, video, list(job.by_setting)
         self.postponed = self.alone = False
         self._model = model
-        self._frames_grid: Any = None
+        self.grids: dict[object, Any] = {}
         self._needs = tower_needs(*(setting.aggregation for setting, _ in job.by_setting))
-        self._image_grids: dict[object, Any] = {}
         self._subtitles: dict[str, list[Subtitle]] = {}
         self.subtitle_errors: dict[str, str] = {}
 
@@ -55,8 +58,14 @@ class EncodedVideo:
 
     def forget(self) -> None:
         """Drop the patch grids to free their memory; `grid` encodes them again."""
-        self._frames_grid = None
-        self._image_grids.clear()
+        self.grids.clear()
+
+    def part(self, job: Job) -> EncodedVideo:
+        """Return the same video for another job about it: they share frames, patch grids and subtitles."""
+        other = EncodedVideo(self._model, job, self.video)
+        other.grids, other._needs = self.grids, self._needs
+        other._subtitles, other.subtitle_errors = self._subtitles, self.subtitle_errors
+        return other
 
     def with_subtitles(self, questions: Sequence[Question], seconds: np.ndarray) -> list[Question]:
         """Return the questions with the subtitles that are visible at the sampled frames.
@@ -95,14 +104,14 @@ class EncodedVideo:
         frames = self.video.frames[positions]
         images = setting.images(frames)
         if images is frames or isinstance(images, TowerFrames):
-            if self._frames_grid is None:
-                self._frames_grid = self._model.encode(with_outputs(self.video.frames, self._needs))
-            return self._frames_grid[positions]
+            if _FRAMES not in self.grids:
+                self.grids[_FRAMES] = self._model.encode(with_outputs(self.video.frames, self._needs))
+            return self.grids[_FRAMES][positions]
         frame_by_frame = isinstance(images, NativeFrames) and images.per_image == 1
         key = (None if frame_by_frame else setting.sample, identity_key(setting.aggregation))
-        if key not in self._image_grids:
-            self._image_grids[key] = self._model.encode(NativeFrames(self.video.frames) if frame_by_frame else images)
-        return self._image_grids[key][positions] if frame_by_frame else self._image_grids[key]
+        if key not in self.grids:
+            self.grids[key] = self._model.encode(NativeFrames(self.video.frames) if frame_by_frame else images)
+        return self.grids[key][positions] if frame_by_frame else self.grids[key]
 
 
 class BatchItem:
@@ -118,10 +127,15 @@ class BatchItem:
     """
 
     def __init__(self, encoded: EncodedVideo, model: VideoLM, setting: Setting, options: GenerationOptions) -> None:
-        self.encoded, self.setting, self.failed_rows = encoded, setting, []
         self._options, self._info = options, model.info
         remaining = [] if encoded.postponed else encoded.remaining
-        asked = [question for s, questions in remaining if s.name == setting.name for question in questions]
+        # a video's own setting of this name has the frames that were chosen for its questions
+        own = next(((s, questions) for s, questions in remaining if s.name == setting.name), None)
+        setting, asked = own or (setting, [])
+        self.encoded, self.setting, self.failed_rows = encoded, setting, []
+        self.tokens, self.questions, self.seconds = torch.zeros(0, 1), [], 0.0
+        if not asked:
+            return
         seconds = encoded.video.pts_seconds[encoded.video.positions(setting.sample)]
         # 1) questions without enough room for the visual tokens fail before any token is computed
         visual_tokens = token_count(setting.aggregation, len(seconds), *model.info.grid)
@@ -150,7 +164,8 @@ class BatchItem:
 
         Args:
             answer: The answer to one of the questions.
-            reused_tokens: Number of visual tokens whose keys and values an earlier setting had computed.
+            reused_tokens: Number of visual tokens whose keys and values an earlier setting, or other questions about
+                the same video, had computed.
             seconds: Time to answer, in seconds per question.
         """
         if answer.error:
@@ -165,8 +180,15 @@ class BatchItem:
             reused_tokens=reused_tokens,
             frames=len(video.positions(self.setting.sample)),
             seconds={"encode": self.seconds, "answer": seconds},
+            **self._selected(answer.question),
+            **self._info.engine.row(),
             **({"letters": answer.letters} if answer.letters else {}),
             **({"damage": video.damage} if video.damage else {}),
             **({"subtitles": answer.question.subtitles.count("\n") + 1} if answer.question.subtitles else {}),
             **({"subtitle_error": error} if error else {}),
         )
+
+    def _selected(self, question: Question) -> Row:
+        """Return what the row of a question says about the frames that were chosen for it; empty where none were."""
+        found = self.encoded.job.selected.get(selected_key(self.setting.name, question))
+        return {"selected": found} if found else {}

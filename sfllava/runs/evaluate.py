@@ -30,6 +30,7 @@ from sfllava.runs.run_folder import RunFolder
 from sfllava.runs.run_json import choose_prompts, prompts_by_setting, run_identity, session_facts
 from sfllava.runs.runner import LocalRunner, Runner
 from sfllava.runs.scoring import format_scores, score_rows
+from sfllava.runs.selection_source import SelectionSource
 from sfllava.sampler.sampling import RULES
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError, Task
@@ -148,6 +149,7 @@ def prepare(
     decoders: int = 2,
     decode_seconds: float = 120.0,
     ablation: str | None = None,
+    selection: SelectionSource | None = None,
 ) -> Evaluation:
     """Check everything that a run needs, before any video is decoded or any file is written.
 
@@ -157,10 +159,9 @@ def prepare(
         out: The run folder.
         root, questions, videos: Where the files of a benchmark given by name are; see `load_benchmark`.
         limit, seed: Ask only `limit` questions: the first ones, or with a seed a random choice.
-        prompt, protocol: Your own prompt, or the evaluation tool whose prompts are used (`evaluators.protocols`).
-        subtitles: Add the subtitles that are visible at the sampled frames to the prompt.
-        max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
-        ablation: The name of the ablation that the run belongs to, recorded in run.json.
+        prompt, protocol: Your own prompt, or the tool whose prompts are used (`evaluators.protocols`).
+        subtitles, max_new_tokens, answer_mode, decoders, decode_seconds: See `jobs.GenerationOptions`.
+        ablation, selection: The ablation that the run belongs to; what frames are chosen with for each question.
 
     Raises:
         SfllavaError: An argument is wrong, a setting does not fit the context, or the run folder cannot be used.
@@ -171,13 +172,13 @@ def prepare(
     settings = [setting.for_model(runner.info) for setting in _list_settings(settings)]
     defaults = choose_prompts(runner.info.family, benchmark, asked, prompt, protocol, subtitles)
     prompts = prompts_by_setting(settings, defaults)
-    options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds, subtitles)
+    source = (selection or SelectionSource()).prepared(settings, benchmark.questions, asked)
+    options = GenerationOptions(prompts, max_new_tokens, answer_mode, decoders, decode_seconds, subtitles, source)
     _check(runner.info, benchmark, asked, settings, options)
     identity = run_identity(benchmark, asked, settings, runner.info, defaults, options)
     more = {"limit": limit, "seed": seed, "ablation": ablation, "protocol": protocol}
-    facts = session_facts(benchmark, runner.info, defaults, **more)
-    folder = RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))
-    folder.check()
+    facts = session_facts(benchmark, runner.info, defaults, **more, **(source.facts() if source else {}))
+    (folder := RunFolder(out, identity, facts, partial(upgrade, benchmark=benchmark))).check()
     return Evaluation(runner, benchmark, asked, settings, folder, options)
 
 

@@ -11,17 +11,19 @@ from typing import Any
 from sfllava.aggregators.base import prefix_key
 from sfllava.benchmarks import Benchmark, BenchmarkError
 from sfllava.files import Row
+from sfllava.models.engines.options import PACKED
 from sfllava.prompts import Prompt
 from sfllava.runs.failures import reason_of
 from sfllava.runs.identity import job_name, question_facts
-from sfllava.sampler.sampling import Sample
+from sfllava.runs.selection_source import SelectionSource
+from sfllava.sampler.sampling import AnySample
 from sfllava.settings import Setting
 from sfllava.types import Clip, Question, Task
 
 log = logging.getLogger(__name__)
 SettingQuestions = tuple[Setting, list[Question]]
 # The largest number of questions in a group of several videos: a decode step takes hardly longer for 12 than for 1
-MAX_BATCH_QUESTIONS = 12
+MAX_BATCH_QUESTIONS = PACKED.batch_questions
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,19 @@ class Job:
     by_setting: list[SettingQuestions]
     clip: Clip | None = None
     subtitles: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
+    selected: Mapping[tuple[str, ...], Row] = field(default_factory=dict, hash=False)
+    """What rows record of the frames chosen for a question, by `selected_key`."""
 
     @property
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[AnySample]:
         """The different samples of frames that the settings need, in a fixed order."""
         found = {setting.sample for setting, _ in self.by_setting}
-        return sorted(found, key=lambda sample: (sample.frames, sample.rule))
+        return sorted(found, key=lambda sample: (sample.frames, str(sample)))
+
+    @property
+    def question_aware(self) -> bool:
+        """Whether frames remain to be chosen for each question."""
+        return any(setting.question_aware and not setting.chosen for setting, _ in self.by_setting)
 
     @property
     def size(self) -> int:
@@ -77,6 +86,7 @@ class GenerationOptions:
         decoders: Number of processes that decode videos, for each model.
         decode_seconds: The longest time in seconds that one video may take to decode.
         subtitles: Whether prompts have the subtitles that are visible at the sampled frames.
+        selection: What frames are chosen with for each question; None if no setting needs it.
     """
 
     prompts: dict[str, dict[Task, Prompt]]
@@ -85,6 +95,7 @@ class GenerationOptions:
     decoders: int
     decode_seconds: float
     subtitles: bool = False
+    selection: SelectionSource | None = None
 
     def prompt(self, setting: str, question: Question) -> Prompt:
         """Return the prompt of a question at the setting with this name."""
@@ -117,7 +128,13 @@ def order_by_prefix(settings: Iterable[Setting]) -> list[Setting]:
     """Order settings as a run does: those with a common prefix follow one another, so that its KV cache is reused."""
     groups: dict[object, list[Setting]] = {}
     for setting in settings:
-        prefix = setting.prompt, setting.sample, prefix_key(setting.aggregation)
+        prefix = (
+            setting.prompt,
+            setting.sample,
+            setting.selection,
+            setting.selection_for,
+            prefix_key(setting.aggregation),
+        )
         groups.setdefault(prefix, []).append(setting)
     return [setting for group in groups.values() for setting in group]
 
@@ -164,6 +181,11 @@ def _find(find: Callable[[str], Path], name: str) -> tuple[str | None, str]:
         return str(find(name)), ""
     except BenchmarkError as error:
         return None, reason_of(error)
+
+
+def selected_key(setting: str, question: Question) -> tuple[str, ...]:
+    """Return the key by which a job has the frames chosen for a question at the setting with this name."""
+    return setting, question.key, question.text, *question.options
 
 
 def make_row(question: Question, setting: str, error: str | None = None, **result: Any) -> Row:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava.files import Row
+from sfllava.models.engines.options import spread
 from sfllava.runs.failures import Outcome, Streak
 from sfllava.runs.identity import job_of
 from sfllava.runs.jobs import GenerationOptions, Job
@@ -82,8 +83,7 @@ class RayRunner:
             ray = connect(self._address, stack)
             count, needs = plan_workers(ray.nodes(), self._wanted, self._gpus, self._device, self._address is None)
             self._load["device"] = "cuda" if needs.get("GPU") else "cpu"
-            if needs.get("GPU", 0) > 1:
-                self._load["device_map"] = self._load.get("device_map") or "auto"
+            self._load |= spread(self._load, needs.get("GPU", 1))
             self._needs = needs
             self._place(ray, count, needs, stack)
             self._stack = stack.pop_all()

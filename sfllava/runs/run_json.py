@@ -71,11 +71,14 @@ def run_identity(
             "rope": rope_facts(model.rope),
             "shape": model.shape.to_dict(),
             **({"options": model.options} if model.options else {}),
+            **({"quantize": model.quantize} if model.quantize else {}),
+            **model.engine.identity(),
         },
         prompt=_one_or_by_task({task: prompt.identity() for task, prompt in prompts.items()}),
         max_new_tokens=options.max_new_tokens,
         read=options.answer_mode,  # the field keeps this name, so that earlier runs can be resumed
         **({"subtitles": True} if options.subtitles else {}),
+        **(options.selection.identity() if options.selection else {}),
     )
 
 
@@ -92,6 +95,7 @@ def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task,
         "model": str(model.path),
         "layout": model.layout,
         "device": str(model.device),
+        "engine": str(model.engine),
         "prompt_source": _one_or_by_task({task: prompt.source for task, prompt in prompts.items()}),
         "question_files": [str(file) for file in benchmark.files],
         **({"question_flaws": benchmark.flaws} if benchmark.flaws else {}),
@@ -106,7 +110,7 @@ def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task,
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result may depend on."""
-    packages = ("sfllava", "torch", "transformers", "decord2", "av", "pillow", "numpy", "sentencepiece")
+    packages = ("sfllava", "torch", "transformers", "decord2", "av", "pillow", "numpy", "sentencepiece", "bitsandbytes")
     found = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -126,4 +130,6 @@ def describe_setting(setting: Setting, grid: tuple[int, int] | None = None) -> d
     facts = {"name": setting.name, "frames": setting.frames, "aggregation": name_of(setting.aggregation)}
     budget = {"budget": setting.token_count(*grid)} if grid else {}
     rule = {"frame_rule": setting.frame_rule} if setting.frame_rule != PUBLISHED else {}
+    if setting.question_aware:
+        rule |= {"selection": str(setting.selection), "selection_for": setting.selection_for}
     return facts | budget | rule | ({"prompt": setting.prompt} if setting.prompt else {})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sfllava.files import Row
 from sfllava.runs.failures import Streak
-from sfllava.runs.jobs import MAX_BATCH_QUESTIONS, GenerationOptions, Job
+from sfllava.runs.jobs import GenerationOptions, Job
 from sfllava.runs.worker import VideoWorker
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class LocalRunner:
                 # two groups, so that the second is decoded while the first is answered
                 while (
                     len(waiting) < 2 * options.decoders
-                    or sum(job.max_questions for job in waiting) < 2 * MAX_BATCH_QUESTIONS
+                    or sum(job.max_questions for job in waiting) < 2 * self.info.engine.batch_questions
                 ):
                     if (job := next(upcoming, None)) is None:
                         break

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sfllava.files import Row
 from sfllava.models.memory import free_memory, out_of_memory, pinned_array
 from sfllava.runs.batch import BatchItem, EncodedVideo
 from sfllava.runs.failures import Outcome, outcome_of_error, reason_of
-from sfllava.runs.jobs import MAX_BATCH_QUESTIONS, GenerationOptions, Job, group_videos, make_row
+from sfllava.runs.frame_choice import FrameChooser
+from sfllava.runs.jobs import GenerationOptions, Job, group_videos, make_row
+from sfllava.sampler.images import FrameSize
 from sfllava.sampler.pool import DecodePool
+from sfllava.sampler.sampling import AnySample, Sample
 from sfllava.sampler.video import ClipError, Decoder, Video, VideoError
 from sfllava.settings import Setting
+from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.base import VideoLM
@@ -38,8 +44,12 @@ class VideoWorker:
         self._pool = DecodePool(
             options.decoders, options.decode_seconds, pinned_array if model.info.device.type == "cuda" else None
         )
+        chosen_with = options.selection
+        self._chooser = FrameChooser(chosen_with, str(model.info.device)) if chosen_with else None
         self._decoding: dict[str, Future[Video]] = {}
-        self._max_questions = MAX_BATCH_QUESTIONS
+        self._looking: dict[str, tuple[Future[Video], list[AnySample], FrameSize] | None] = {}
+        """The frames by which those of a question are chosen; None where all that is needed is on disk"""
+        self._max_questions = model.info.engine.batch_questions
         """The largest number of questions in a group of several videos; reduced when memory runs out"""
 
     def __enter__(self) -> VideoWorker:
@@ -49,9 +59,17 @@ class VideoWorker:
         self._pool.close()
 
     def prefetch(self, job: Job) -> None:
-        """Start to decode the video of a job that will soon be passed to `answer`."""
-        if job.path is not None and job.video not in self._decoding:
+        """Start to decode the video of a job that will soon be passed to `answer`, or what its frames are chosen by."""
+        if job.path is None or job.video in self._decoding:
+            return
+        if self._chooser is None or not job.question_aware:
             self._decoding[job.video] = self._decode(job)
+            return
+        if job.video not in self._looking:
+            needed: tuple[list[AnySample], FrameSize] | None = [Sample(1)], (1, 1)
+            with contextlib.suppress(OSError):  # the video cannot be read, and decoding it says why
+                needed = self._chooser.needed(job)
+            self._looking[job.video] = needed and (self._submit(job, *needed), needed[0], needed[1])
 
     def pop_group(self, waiting: deque[Job]) -> list[Job]:
         """Remove and return the next jobs to answer together: as many as fit in a group, at least one."""
@@ -76,21 +94,14 @@ class VideoWorker:
             The rows of one setting at a time.
         """
         pending = deque[EncodedVideo]()
-        for job in jobs:
-            if job.path is None:
-                yield Outcome(job.failed_rows(job.missing))
-                continue
-            try:
-                pending.append(EncodedVideo(self._model, job, self.video(job)))
-            except Exception as error:
-                _warn(job.video, error, attempt=2)
-                yield outcome_of_error(job.video, job.failed_rows(reason_of(error)), error)
+        yield from self._decode_all(jobs, pending)
         while pending:
             # a video that must be alone counts as a full group
             counts = [self._max_questions if encoded.alone else encoded.max_questions for encoded in pending]
             group = [pending.popleft() for _ in next(group_videos(counts, self._max_questions))]
             for encoded in pending:
-                encoded.forget()  # the group that is answered now needs the memory
+                if not any(encoded.grids is other.grids for other in group):
+                    encoded.forget()  # the group that is answered now needs the memory
             yield from self._answer_group(group)
             unanswered = [encoded for encoded in group if encoded.remaining]
             if len(group) > 1:
@@ -99,8 +110,46 @@ class VideoWorker:
                 for encoded in unanswered:
                     yield from self._retry_settings(encoded)
 
+    def _decode_all(self, jobs: Sequence[Job], pending: deque[EncodedVideo]) -> Iterator[Outcome]:
+        """Add the decoded videos of jobs to `pending`, and yield the rows of what failed.
+
+        A video whose questions have different frames is added in parts; all frames are decoded and encoded together.
+        """
+        ready: list[tuple[Job, list[Job]]] = []
+        for job in jobs:
+            if job.path is None:
+                yield Outcome(job.failed_rows(job.missing))
+                continue
+            try:
+                parts, failed = self._choose_frames(job)
+            except Exception as error:
+                yield _failure(job, error)
+                continue
+            if failed:
+                yield Outcome(failed)
+            if parts:
+                job = replace(job, by_setting=[entry for part in parts for entry in part.by_setting])
+                self.prefetch(job)
+                ready.append((job, parts))
+        for job, parts in ready:
+            try:
+                whole = EncodedVideo(self._model, job, self.video(job))
+                pending.extend(whole.part(part) for part in parts)
+            except Exception as error:
+                yield _failure(job, error)
+
+    def _choose_frames(self, job: Job) -> tuple[list[Job], list[Row]]:
+        """Return the job with the frames of its questions, in parts where they differ; and rows of what failed."""
+        if not job.question_aware:
+            return [job], []
+        if self._chooser is None:
+            raise SfllavaError("frames are chosen for each question, and nothing was given to choose them with")
+        self.prefetch(job)
+        looking = self._looking.pop(job.video)
+        return self._chooser.choose(job, looking and self._result(job, *looking))
+
     def video(self, job: Job) -> Video:
-        """Return the decoded video of a job with a path.
+        """Return the decoded video of a job with a path, with the frames of all settings.
 
         If decoding fails, it is tried once more, with PyAV if the video could not be read.
 
@@ -108,19 +157,29 @@ class VideoWorker:
             VideoError: The video cannot be read.
         """
         self.prefetch(job)
+        size = self._model.info.image_size
+        return self._result(job, self._decoding.pop(job.video), job.samples, (size, size))
+
+    def _result(self, job: Job, future: Future[Video], samples: Sequence[AnySample], size: FrameSize) -> Video:
+        """Return a decoded video; if that fails, try once more."""
         try:
-            return self._decoding.pop(job.video).result()
+            return future.result()
         except ClipError:
             raise
         except Exception as error:
             _warn(job.video, error)
             decoder: Decoder = "pyav" if isinstance(error, VideoError) else "auto"
-        return self._decode(job, decoder).result()
+        return self._submit(job, samples, size, decoder).result()
 
-    def _decode(self, job: Job, decoder: Decoder = "auto") -> Future[Video]:
-        assert job.path is not None
+    def _decode(self, job: Job) -> Future[Video]:
         size = self._model.info.image_size
-        return self._pool.submit(job.path, job.samples, (size, size), decoder, job.clip)
+        return self._submit(job, job.samples, (size, size))
+
+    def _submit(
+        self, job: Job, samples: Sequence[AnySample], size: FrameSize, decoder: Decoder = "auto"
+    ) -> Future[Video]:
+        assert job.path is not None
+        return self._pool.submit(job.path, samples, size, decoder, job.clip)
 
     def _answer_group(self, group: Sequence[EncodedVideo]) -> Iterator[Outcome]:
         """Answer videos together, setting by setting; what fails stays in `remaining`, to be tried again."""
@@ -213,6 +272,12 @@ class VideoWorker:
             seconds = round((time.perf_counter() - start) / max(1, sum(map(len, answered))), 6)
             for item, answers, prefix in zip(items, answered, prefixes):
                 yield from (item.row(answer, prefix.reused, seconds) for answer in answers)
+
+
+def _failure(job: Job, error: Exception) -> Outcome:
+    """Return the outcome of a job that failed twice."""
+    _warn(job.video, error, attempt=2)
+    return outcome_of_error(job.video, job.failed_rows(reason_of(error)), error)
 
 
 def _warn(what: str, error: Exception, attempt: int = 1) -> None:

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from sfllava.sampler.container import ContainerInfo
-from sfllava.sampler.images import RESIZE_BYTES, resize_frames
+from sfllava.sampler.images import RESIZE_BYTES, FrameSize, resize_frames
 from sfllava.sampler.sampling import Selection
 from sfllava.sampler.video import Video, VideoError
 
 
-def read_with_decord(path: Path, info: ContainerInfo, selection: Selection, size: tuple[int, int] | None) -> Video:
+def read_with_decord(path: Path, info: ContainerInfo, selection: Selection, size: FrameSize | None) -> Video:
     """Sample frames of a video file with decord.
 
     Args:
         path: the file.
         info: what `probe_container` read from it.
         selection: the frames to read.
-        size: (height, width) to resize the frames to, None to keep them.
+        size: what to resize the frames to, as `resize_frames` takes it; None to keep them.
 
     Returns:
         The sampled frames, never from a file that is known to be damaged.
@@ -69,7 +69,7 @@ def _check_times(sampled: np.ndarray, first_start: float, last: np.ndarray, info
 
 
 def _read_batches(
-    reader: Any, indices: np.ndarray, info: ContainerInfo, size: tuple[int, int] | None
+    reader: Any, indices: np.ndarray, info: ContainerInfo, size: FrameSize | None
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """(T H W 3) frames, resized a batch at a time to bound the memory, and the (height, width) of the source."""
     batch = max(1, RESIZE_BYTES // (3 * info.pixels or 1)) if size else len(indices)

@@ -15,17 +15,19 @@ from sfllava.sampler.container import MAX_FRAME_PIXELS, first_line
 from sfllava.sampler.sampling import Selection
 from sfllava.sampler.video import Video, VideoError
 
+FrameSize = tuple[int, int] | int  # (height, width), or the shorter of the two where the aspect ratio is kept
 RESIZE_BYTES = 1 << 28  # decoders keep up to so many bytes of frames before they resize them
 _MAX_FOLDER_PIXELS = 1 << 30  # of the sampled images together, where they keep their size: 3 GiB
 
 
-def read_image_folder(path: Path, selection: Selection, size: tuple[int, int] | None) -> Video:
+def read_image_folder(path: Path, selection: Selection, size: FrameSize | None) -> Video:
     """Sample frames of a folder of images, sorted by file name.
 
     Args:
         path: the folder.
         selection: the frames to read.
-        size: (height, width) to resize the images to, None to keep them; then all must have the same size.
+        size: what to resize the images to, as `resize_frames` takes it; None to keep them. All must then have the
+            same size.
 
     Returns:
         The sampled frames; they have times if the clip has a frame rate.
@@ -83,18 +85,23 @@ def _read_image(file: Path, count: int) -> np.ndarray:
         raise VideoError(f"{file}: not a readable image: {first_line(error)}") from error
 
 
-def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize frames with PIL's default filter, regardless of their aspect ratio.
+def resize_frames(frames: np.ndarray, size: FrameSize) -> np.ndarray:
+    """Resize frames with PIL's default filter.
 
     Args:
         frames: (T H W 3) uint8.
-        size: (h, w).
+        size: (h, w), regardless of the aspect ratio; or one number, to which the shorter of the two is resized while
+            the aspect ratio is kept, the longer one truncated to whole pixels.
 
     Returns:
         (T h w 3) uint8; `frames` itself if it has that size.
     """
     from PIL import Image
 
+    if isinstance(size, int):
+        height, width = frames.shape[1:3]
+        shorter = min(height, width)
+        size = (size * height // shorter, size * width // shorter)
     if frames.shape[1:3] == size:
         return frames
     out = np.empty((len(frames), *size, 3), np.uint8)

@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from sfllava.sampler.images import FrameSize
 from sfllava.sampler.reading import read_video
-from sfllava.sampler.sampling import Sample, to_samples
+from sfllava.sampler.sampling import AnySample, FrameIndices, Sample, to_samples
 from sfllava.sampler.video import ClipError, Decoder, Video, VideoError
 from sfllava.types import Clip
 
@@ -53,8 +54,8 @@ class DecodePool:
     def submit(
         self,
         path: str | Path,
-        frames: int | Sample | Sequence[int | Sample],
-        size: tuple[int, int] | None = None,
+        frames: int | AnySample | Sequence[int | AnySample],
+        size: FrameSize | None = None,
         decoder: Decoder = "auto",
         clip: Clip | None = None,
     ) -> Future[Video]:
@@ -69,7 +70,7 @@ class DecodePool:
         samples = to_samples(frames)
         task = {
             "path": str(path),
-            "samples": asdict(samples) if isinstance(samples, Sample) else [asdict(sample) for sample in samples],
+            "samples": [asdict(one) for one in samples] if isinstance(samples, list) else asdict(samples),
             "size": size,
             "decoder": decoder,
             "clip": asdict(clip) if clip else None,
@@ -169,10 +170,10 @@ def _serve(parent: int) -> None:
 
 def _read_task(task: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray | None]:
     """The reply to a task, and the frames that follow it."""
-    size = tuple(task["size"]) if task["size"] else None
+    size = tuple(task["size"]) if isinstance(task["size"], list) else task["size"]
     clip = Clip(**task["clip"]) if task["clip"] else None
     samples = task["samples"]
-    frames = Sample(**samples) if isinstance(samples, dict) else [Sample(**sample) for sample in samples]
+    frames = [_sample(each) for each in samples] if isinstance(samples, list) else _sample(samples)
     try:
         video = read_video(task["path"], frames, size=size, decoder=task["decoder"], clip=clip)
     except Exception as error:
@@ -185,6 +186,10 @@ def _read_task(task: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray | None]
         "pts_seconds": [None if np.isnan(t) else float(t) for t in video.pts_seconds],
     }
     return reply, video.frames
+
+
+def _sample(fields: dict[str, Any]) -> AnySample:
+    return FrameIndices(tuple(fields["indices"])) if "indices" in fields else Sample(**fields)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sfllava.sampler.container import ContainerInfo, open_container
-from sfllava.sampler.images import RESIZE_BYTES, resize_frames
+from sfllava.sampler.images import RESIZE_BYTES, FrameSize, resize_frames
 from sfllava.sampler.sampling import Selection
 from sfllava.sampler.video import Video, VideoError
 
@@ -28,14 +28,14 @@ class _DecodeStats:
     end_seconds: float = 0.0
 
 
-def read_with_pyav(path: Path, info: ContainerInfo, selection: Selection, size: tuple[int, int] | None) -> Video:
+def read_with_pyav(path: Path, info: ContainerInfo, selection: Selection, size: FrameSize | None) -> Video:
     """Sample frames of a video file with PyAV; of a damaged file, the frames that can be decoded.
 
     Args:
         path: the file.
         info: what `probe_container` read from it.
         selection: the frames to read.
-        size: (height, width) to resize the frames to, None to keep them.
+        size: what to resize the frames to, as `resize_frames` takes it; None to keep them.
 
     Returns:
         The sampled frames; `damage` says what is wrong with the file.
@@ -77,7 +77,7 @@ def read_with_pyav(path: Path, info: ContainerInfo, selection: Selection, size: 
 
 
 def _read_frames(
-    path: Path, wanted: set[int], size: tuple[int, int] | None
+    path: Path, wanted: set[int], size: FrameSize | None
 ) -> tuple[dict[int, np.ndarray], dict[int, float], tuple[int, int]]:
     """The wanted frames and their seconds, by index, and the (height, width) of the source, upright."""
     pixels: dict[int, np.ndarray] = {}

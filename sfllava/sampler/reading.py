@@ -9,9 +9,9 @@ from pathlib import Path
 from sfllava.files import is_url
 from sfllava.sampler.container import first_line, probe_container
 from sfllava.sampler.decord import read_with_decord
-from sfllava.sampler.images import read_image_folder
+from sfllava.sampler.images import FrameSize, read_image_folder
 from sfllava.sampler.pyav import read_with_pyav
-from sfllava.sampler.sampling import Sample, SamplingError, Selection, to_samples
+from sfllava.sampler.sampling import AnySample, SamplingError, Selection, to_samples
 from sfllava.sampler.video import ClipError, Decoder, Video, VideoError
 from sfllava.types import Clip
 
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 def read_video(
     path: str | Path,
-    frames: int | Sample | Sequence[int | Sample] = 50,
+    frames: int | AnySample | Sequence[int | AnySample] = 50,
     *,
-    size: tuple[int, int] | None = None,
+    size: FrameSize | None = None,
     decoder: Decoder = "auto",
     clip: Clip | None = None,
 ) -> Video:
@@ -30,9 +30,10 @@ def read_video(
 
     Args:
         path: the file or folder.
-        frames: the number of frames to sample, or a sample with a rule. If there are several, each frame is read only
-            once; `Video.positions` finds the frames of one sample.
-        size: (height, width) to resize each frame to, regardless of its aspect ratio; None to keep the frames.
+        frames: the number of frames to sample, a sample with a rule, or frames named one by one. If there are several,
+            each frame is read only once; `Video.positions` finds the frames of one sample.
+        size: (height, width) to resize each frame to, regardless of its aspect ratio; or the length of the shorter
+            side, while the aspect ratio is kept; None to keep the frames.
         decoder: `decord`, `pyav`, or `auto`: decord, then PyAV for what decord cannot read (some rotated files, edit
             lists, damaged files).
         clip: the part of the video to sample; None for the whole video.
@@ -55,7 +56,7 @@ def read_video(
         raise ClipError(f"{path}: {error}") from error
 
 
-def _read(path: Path, selection: Selection, size: tuple[int, int] | None, decoder: Decoder) -> Video:
+def _read(path: Path, selection: Selection, size: FrameSize | None, decoder: Decoder) -> Video:
     try:
         if path.is_dir():
             return read_image_folder(path, selection, size)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sfllava.catalogue import unknown_name
 from sfllava.types import Clip, SfllavaError
 
 PUBLISHED = "published"
@@ -64,6 +65,37 @@ class Sample:
         return self.frames if total is None or repeats else min(self.frames, total)
 
 
+@dataclass(frozen=True)
+class FrameIndices:
+    """Frames that are named one by one, such as those chosen for a question; takes the place of a `Sample`.
+
+    Attributes:
+        indices: of the frames in the video, from 0, in ascending order; they may repeat.
+    """
+
+    indices: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        found = self.indices
+        if not found or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in found):
+            raise SfllavaError(f"needed one or more indices of frames, from 0, got {list(found[:8])}")
+        object.__setattr__(self, "indices", tuple(sorted(found)))
+
+    @property
+    def frames(self) -> int:
+        """The number of frames."""
+        return len(self.indices)
+
+    def within(self, first: int, last: int) -> np.ndarray:
+        """Return the indices (n) int64; raise SamplingError if one is not from the frame `first` to `last`."""
+        if outside := [i for i in self.indices if not first <= i <= last]:
+            raise SamplingError(f"has the frames {first} to {last}, which frame {outside[0]} is not among")
+        return np.array(self.indices, np.int64)
+
+
+AnySample = Sample | FrameIndices
+
+
 def sample_indices(total: int, frames: int) -> np.ndarray:
     """Return the middle frame of each of several equal segments of a video.
 
@@ -85,7 +117,7 @@ def sample_indices(total: int, frames: int) -> np.ndarray:
 def check_rule(name: str) -> None:
     """Raise SfllavaError if no frame rule has this name."""
     if name not in RULES and not ((rate := _FPS.fullmatch(name)) and float(rate[1]) > 0):
-        raise SfllavaError(f"no frame rule is called {name!r}; choose from {', '.join(RULES)}, fps:N")
+        raise SfllavaError(unknown_name("frame rule", name, RULES, ", fps:N"))
 
 
 def parse_rule(text: str) -> tuple[str, int | None]:
@@ -143,7 +175,7 @@ class Selection:
         clip: the part of the video to sample; None for the whole video.
     """
 
-    samples: Sample | Sequence[Sample]
+    samples: AnySample | Sequence[AnySample]
     clip: Clip | None = None
 
     def select(self, total: int, fps: float | None) -> tuple[np.ndarray, tuple[int, int]]:
@@ -165,7 +197,9 @@ class Selection:
         return union_indices(self.samples, first, last, fps), (first, last)
 
 
-def union_indices(samples: Sample | Sequence[Sample], first: int, last: int, fps: float | None = None) -> np.ndarray:
+def union_indices(
+    samples: AnySample | Sequence[AnySample], first: int, last: int, fps: float | None = None
+) -> np.ndarray:
     """Return the indices of one sample of a clip, or of several samples together.
 
     Args:
@@ -177,19 +211,20 @@ def union_indices(samples: Sample | Sequence[Sample], first: int, last: int, fps
     Returns:
         int64, in ascending order, without duplicates if there are several samples.
     """
-    total = last - first + 1
     if isinstance(samples, Sample):
-        return first + samples.indices(total, fps)
-    return first + np.unique(np.concatenate([sample.indices(total, fps) for sample in samples]))
+        return first + samples.indices(last - first + 1, fps)
+    if isinstance(samples, FrameIndices):
+        return samples.within(first, last)
+    return np.unique(np.concatenate([union_indices(sample, first, last, fps) for sample in samples]))
 
 
-def to_samples(frames: Any) -> Sample | list[Sample]:
+def to_samples(frames: Any) -> AnySample | list[AnySample]:
     """Convert a number of frames to a sample, or a sequence of numbers to a list of samples."""
-    if isinstance(frames, Sample):
+    if isinstance(frames, AnySample):
         return frames
     if isinstance(frames, int):
         return Sample(frames)
-    found = [one if isinstance(one, Sample) else Sample(one) for one in frames]
+    found = [one if isinstance(one, AnySample) else Sample(one) for one in frames]
     if not found:
         raise SfllavaError(f"frames must be a whole number of at least 1, got {frames!r}")
     return found

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from sfllava.sampler.sampling import Sample, union_indices
+from sfllava.sampler.sampling import AnySample, Sample, union_indices
 from sfllava.types import SfllavaError
 
 Decoder = Literal["auto", "decord", "pyav"]
@@ -49,11 +49,11 @@ class Video:
     damage: str = ""
     span: tuple[int, int] | None = None
 
-    def positions(self, frames: int | Sample) -> np.ndarray:
+    def positions(self, frames: int | AnySample) -> np.ndarray:
         """Return the positions in `self.frames` of one sample.
 
         Args:
-            frames: the number of frames of the sample, or the sample.
+            frames: the number of frames of the sample, or the sample, or frames named one by one.
 
         Returns:
             (n) int64.

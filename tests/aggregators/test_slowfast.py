@@ -3,16 +3,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sfllava.aggregators.base import token_count
+from sfllava.aggregators.base import part_counts, shared_tokens, token_count, token_parts
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.aggregators.pools import SLOW_POOLS, Pool
 from sfllava.aggregators.slowfast import SlowFast, slow_indices
+from sfllava.aggregators.sources import token_sources
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
 NAMES = (
     *(f"slowfast-slow_{s}frms_{pool}-fast_{f}" for pool in SLOW_POOLS for s in (1, 10) for f in ("4x4", "3x6", "0x0")),
     "slowfast-slow_0frms_concat-fast_2x4",
+    "slowfast-slow_10frms_spatial_1d_max_pool-fast_4x4-fast_first",
+    "slowfast-slow_10frms_concat-fast_0x0-fast_first",
     *SLOW_POOLS,
     "none",
 )
@@ -46,6 +49,7 @@ def test_names_read_and_written_and_counted(name):
         "slowfast-slow_10frms_concat-fast_4x0",
         "slowfast-slow_0frms_concat-fast_0x0",
         "slowfast-slow_10frms_concat-fast_4x4 ",
+        "slowfast-slow_10frms_concat-fast_4x4-slow_first",
         "Concat",
         "",
     ],
@@ -70,6 +74,39 @@ def test_tokens_are_slow_then_fast_frame_by_frame_row_by_row():
     torch.testing.assert_close(tokens[:32], slow)
     fast = [g[t, r : r + 2, c : c + 2].mean((0, 1)) for t in range(6) for r in (0, 2) for c in (0, 2)]
     torch.testing.assert_close(tokens[32:], torch.stack(fast))
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_fast_first_has_the_published_tokens_in_another_order(chosen):
+    g = grid(6, 4, 4, 3)
+    published, other = SlowFast(2, "concat", (2, 2)), SlowFast(2, "concat", (2, 2), order="fast-first")
+    if chosen:
+        published, other = (one.with_frames([1, 5], [0, 2, 3]) for one in (published, other))
+    fast = 4 * (3 if chosen else 6)
+    assert torch.equal(other(g), torch.cat([published(g)[32:], published(g)[:32]])) and other.order == "fast-first"
+    assert part_counts(other, 6, 4, 4) == {"fast": fast, "slow": 32} and list(token_parts(other, g)) == ["fast", "slow"]
+    by_name = {source.name: source for source in token_sources(published, g)}
+    found = token_sources(other, g)
+    assert [(source.name, source.first) for source in found] == [("fast", 0), ("slow", fast)]
+    for source in found:
+        assert torch.equal(source.frames, by_name[source.name].frames)
+        assert torch.equal(source.patches, by_name[source.name].patches)
+    assert other.detailed_frames(6) == published.detailed_frames(6) and published != other
+
+
+def test_what_is_first_is_shared():
+    def fast_first(*values, **more):
+        return SlowFast(*values, order="fast-first", **more)
+
+    one = fast_first(2, "concat", (2, 2))
+    assert shared_tokens(one, fast_first(3, "spatial_2d_avg_pool", (2, 2)), 6, 4, 4) == 6 * 4
+    assert shared_tokens(one, fast_first(2, "concat", (1, 2)), 6, 4, 4) == 0
+    assert shared_tokens(one, SlowFast(2, "concat", (2, 2)), 6, 4, 4) == 0
+    chosen = [one.with_frames([i, 5], [0, 2, 3]) for i in (1, 2)]
+    assert shared_tokens(*chosen, 6, 4, 4) == 3 * 4
+    assert shared_tokens(chosen[0], one.with_frames([1, 5], [0, 2, 4]), 6, 4, 4) == 0
+    with pytest.raises(SfllavaError, match="order must be slow-first or fast-first, got 'fast'"):
+        SlowFast(order="fast")
 
 
 def test_pools_by_hand():
@@ -123,7 +160,7 @@ def test_sized_pools_are_torch_s():
     assert torch.equal(Pool("bilinear_4x3")(features), wanted.permute(0, 2, 3, 1).flatten(0, 2))
     wanted = torch.nn.functional.adaptive_avg_pool2d(channels_first, (4, 3))
     assert torch.equal(Pool("adaptive_4x3")(features), wanted.permute(0, 2, 3, 1).flatten(0, 2))
-    with pytest.raises(SfllavaError, match=r"no pool is called 'bilinear_0x3'; choose from .*bilinear_"):
+    with pytest.raises(SfllavaError, match=r"no pool is called 'bilinear_0x3'.*; choose from .*bilinear_"):
         Pool("bilinear_0x3")
     with pytest.raises(SfllavaError, match="spatial_2d_max_pool needs a larger grid than 1x4 patches"):
         Pool("spatial_2d_max_pool")(grid(2, 1, 4))

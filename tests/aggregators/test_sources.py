@@ -33,6 +33,7 @@ AVERAGES = [
     "slowfast-slow_12frms_spatial_2d_avg_pool-fast_3x5",  # frames repeat, and windows overlap
     "slowfast-slow_3frms_spatial_temporal_pool-fast_0x0",
     "slowfast-slow_0frms_concat-fast_1x2",
+    "slowfast-slow_4frms_spatial_1d_avg_pool-fast_3x5-fast_first",
     "spatial_temporal_pool", "temporal_global_pool", "concat", "none", "keyframes-3frms_spatial_2d_avg_pool",
     "merged-48", "merged-100", "merged-431", "merged-432", "merged-900",
 ]  # fmt: skip

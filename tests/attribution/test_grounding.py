@@ -349,3 +349,16 @@ def test_scoring_that_fails_for_every_video_stops_the_run(tiny, splits, tmp_path
     with pytest.raises(SfllavaError, match=r"3 videos in a row failed with the same error.*device-side assert"):
         prepared(tiny, splits["train"], tmp_path / "run").run(progress=False)
     assert list(read_predictions(tmp_path / "run")) == []
+
+
+def test_chosen_frames_are_not_grounded(tiny, splits, tmp_path):
+    """Before anything is written; neither is the attention of frames that are not chosen yet."""
+    chosen = Setting(8, "slowfast-slow_0frms_concat-fast_2x2", selection="topk")
+    with pytest.raises(
+        SfllavaError, match="use selection uniform here, and `sfllava evaluate --selection` for"
+    ) as error:
+        prepared(tiny, splits["test"], tmp_path / "out", chosen)
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+    video = read_video(min((splits["test"] / "videos").glob("*.mp4")), 8, size=(112, 112))
+    with pytest.raises(SfllavaError, match="needs frames chosen for the question: use the explorer, or uniform frames"):
+        attribute(tiny, video, chosen, "what?")

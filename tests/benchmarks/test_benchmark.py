@@ -16,7 +16,9 @@ OPEN = "video_name,question,answer,question_id\n"
 
 
 def test_unknown_names_and_places(tmp_path):
-    with pytest.raises(SfllavaError, match="no benchmark is called 'msvdd'; choose from activitynet, choice"):
+    with pytest.raises(
+        SfllavaError, match=r"no benchmark is called .msvdd. .did you mean 'msvd'..; choose from activitynet, choice"
+    ):
         load_benchmark("msvdd")
     assert {
         "msvd",

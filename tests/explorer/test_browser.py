@@ -17,7 +17,13 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scorers import write_scorer
+
+from sfllava.benchmarks.shapesqa import write_shapesqa
+from sfllava.sampler.reading import read_video
+from sfllava.sampler.writing import write_video
 
 from conftest import ROOT  # isort: skip
 
@@ -291,6 +297,69 @@ def test_a_session_in_the_browser(page, shots):
         page.keyboard.press("Tab")
     wanted = {
         "Video path", "Open", "Render samples", "Recent", "Frames", "Slow frames", "Slow pool", "Fast grid", "Method",
-        "Prompt", "Question", "Options", "Reply", "New tokens", "Ask", "Answer", "Notebook cell",
+        "Selection", "Prompt", "Question", "Options", "Reply", "New tokens", "Ask", "Answer", "Notebook cell",
     }  # fmt: skip
     assert wanted <= seen, f"Tab does not reach {wanted - seen}"
+
+
+@pytest.fixture(scope="module")
+def minute(tmp_path_factory):
+    """A folder with a video of a minute, in which something happens every few seconds, and a scorer."""
+    folder = tmp_path_factory.mktemp("minute")
+    files = sorted((write_shapesqa(folder / "shapes", videos=8) / "videos").glob("*.mp4"))
+    frames = np.concatenate([read_video(path, 64).frames for path in files])
+    write_video(folder / "minute.mp4", frames, fps=8)
+    write_scorer(folder / "clip", size=64)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_frames_chosen_for_a_question_in_the_browser(page, shots, minute):
+    """After the session above: its notebook, in the light theme."""
+    root = page.locator(".sfllava").first
+    root.get_by_label("Video path").fill(str(minute / "minute.mp4"))
+    button(page, "Open").click()
+    expect(root).to_contain_text("minute.mp4: 50 of 512 frames")
+    button(page, "Answer").click()
+    slide(page, "Frames", 1, "Home")
+    slide(page, "Frames", 15)
+    slide(page, "Slow frames", 1, "Home")
+    slide(page, "Slow frames", 4)
+    choose(page, "Fast grid", "2x2")
+    root.get_by_label("Question", exact=True).fill("what is the color of the first shape")
+    choose(page, "Selection", "topk")
+    expect(root).to_contain_text("topk needs a scorer: the folder or hub name of a CLIP or SigLIP")
+    expect(button(page, "Ask")).to_be_disabled()
+    shoot(page, shots, "8-no-scorer")
+    root.get_by_label("Scorer").fill(str(minute / "clip"))
+    root.get_by_label("Scorer").press("Enter")
+    expect(root).to_contain_text("topk: 16 frames of 64 candidates for this question")
+    expect(button(page, "Ask")).to_be_enabled()
+    strip = root.locator(".js-plotly-plot").first
+    expect(strip).to_contain_text("score: 64 candidates")
+    expect(strip).to_contain_text("chosen: 16 frames")
+    expect(strip).to_contain_text("seconds, not to scale")
+    assert strip.locator("image").count() == 16 + 4 + 10
+    button(page, "Ask").click()
+    expect(root.locator(".sf-small", has_text="generate").first).to_contain_text("select ")
+    shoot(page, shots, "9-chosen-light")
+    before = strip.inner_text()
+    root.get_by_label("Question", exact=True).fill("what moves up")
+    choose(page, "Selection", "bolt")
+    root.get_by_label("Rule options").fill("power=2.5")
+    root.get_by_label("Rule options").press("Enter")
+    choose(page, "Selection for", "slow")
+    expect(root).to_contain_text(re.compile(r"bolt:power=2.5: \d frames? of 64 candidates for this question"))
+    expect(strip).to_contain_text("chosen for Slow: ")
+    assert strip.inner_text() != before
+    shoot(page, shots, "10-chosen-slow")
+    button(page, "Ask").click()
+    button(page, "Where did it look").click()
+    button(page, "Look").click()
+    expect(root.locator(".js-plotly-plot").nth(1)).to_contain_text("mean over all words")
+    theme(page, "JupyterLab Dark")
+    page.set_viewport_size({"width": 800, "height": 3000})
+    page.wait_for_timeout(1000)
+    assert wider_than_the_page(page) == []
+    shoot(page, shots, "11-chosen-narrow-dark")
+    page.set_viewport_size({"width": 1280, "height": 3000})

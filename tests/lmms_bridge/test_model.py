@@ -194,3 +194,14 @@ def test_other_kinds_of_tasks_are_refused():
     for ask_for in (model.loglikelihood, model.generate_until_multi_round):
         with pytest.raises(SfllavaError, match=r"^task seedbench_ppl: .* whose output_type is generate_until$"):
             ask_for([SimpleNamespace(task_name="seedbench_ppl")])
+
+
+@pytest.mark.parametrize("name", ["selection", "scorer", "frame_list"])
+def test_frames_are_not_chosen_for_prompts(model, videos, name):
+    """Requests are prompts; a run by sfllava has the questions, and the message says so."""
+    with pytest.raises(SfllavaError, match=rf"model_args: {name}: .* use `sfllava evaluate --selection`$") as error:
+        check_arguments({**GIVEN, name: "topk"})
+    assert "\n" not in str(error.value)
+    arguments = SimpleNamespace(setting=Setting(4, AGGREGATION, selection="topk"), decoders=1, decode_seconds=9.0)
+    with pytest.raises(SfllavaError, match=r"4frms-topk-.*: .* use `sfllava evaluate --selection`"):
+        answer_requests(model, [request(videos / "a.mp4")], arguments, progress=False)

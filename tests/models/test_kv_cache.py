@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from video_questions import QUESTIONS, token_ids
 
@@ -7,6 +8,7 @@ from sfllava.aggregators.pools import Pool
 from sfllava.aggregators.slowfast import SlowFast
 from sfllava.models import answering, packed_decoding
 from sfllava.models.kv_cache import packed_mask
+from sfllava.models.language_model import LanguageModel
 
 
 def test_packed_mask_by_hand():
@@ -35,6 +37,50 @@ def test_prefixes_of_several_videos_are_reused(models, frames):
     again = model.answer_batch([(t, QUESTIONS[:2]) for t in wide], max_new_tokens=12, prefixes=prefixes)
     assert [prefix.reused for prefix in prefixes] == [576, 576]
     assert [token_ids(a) for a in again] == [token_ids(model.answer(t, QUESTIONS[:2], max_new_tokens=12)) for t in wide]
+
+
+def test_an_equal_front_is_computed_once_for_all_rows(models, frames, monkeypatch):
+    """Four choices of Slow frames after one Fast pathway, two of them equal, and another video between them."""
+    model, computed = models(), []
+    grid = model.encode(frames)
+    fast = SlowFast(2, "spatial_2d_avg_pool", (2, 2), order="fast-first")
+    tokens = [fast.with_frames(slow, range(12))(grid) for slow in ([0, 20], [5, 30], [5, 40], [0, 20])]
+    tokens.insert(2, SlowFast(2, "spatial_2d_avg_pool", (2, 2), order="fast-first")(grid.flip(0)))
+    forward = LanguageModel.forward
+    monkeypatch.setattr(
+        LanguageModel, "forward", lambda self, e, **more: computed.append(e.shape[1]) or forward(self, e, **more)
+    )
+    prefixes = model.new_prefixes(5)
+    answers = model.answer_batch([(t, QUESTIONS[:2]) for t in tokens], max_new_tokens=12, prefixes=prefixes)
+    before, n = len(prefixes[0].before), len(tokens[0])
+    # 12 frames of 4 Fast tokens, then 144 tokens of each Slow frame
+    assert [prefix.reused for prefix in prefixes] == [0, 48, 0, 48 + 144, n]
+    assert computed[:5] == [before + n, n - 48, before + len(tokens[2]), 144, 1]
+    alone = [model.answer(t, QUESTIONS[:2], max_new_tokens=12, share_prefix=False) for t in tokens]
+    assert [token_ids(a) for a in answers] == [token_ids(a) for a in alone]
+    # a second setting: each row copies what another row has, if its own has less
+    other = [tokens[1], tokens[2], tokens[0], tokens[2], tokens[4]]
+    again = model.answer_batch([(t, QUESTIONS[:2]) for t in other], max_new_tokens=12, prefixes=prefixes)
+    assert [prefix.reused for prefix in prefixes] == [len(t) for t in other]
+    assert [token_ids(a) for a in again] == [token_ids(alone[i]) for i in (1, 2, 0, 2, 4)]
+
+
+def test_a_row_that_failed_is_not_copied(models, frames, monkeypatch):
+    model = models()
+    tokens = SlowFast(2, "spatial_2d_avg_pool", (2, 2), order="fast-first")(model.encode(frames))
+    prefixes, run = model.new_prefixes(2), LanguageModel.run
+    with monkeypatch.context() as patched, pytest.raises(torch.OutOfMemoryError):
+
+        def fail(self, inputs, cache=None):
+            run(self, inputs, cache)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        patched.setattr(LanguageModel, "run", fail)
+        model.answer_batch([(tokens, QUESTIONS[:1])] * 2, max_new_tokens=4, prefixes=prefixes)
+    answers = model.answer_batch([(tokens, QUESTIONS[:1])] * 2, max_new_tokens=4, prefixes=prefixes)
+    assert [prefix.reused for prefix in prefixes] == [0, len(tokens)]
+    wanted = token_ids(model.answer(tokens, QUESTIONS[:1], max_new_tokens=4))
+    assert [token_ids(a) for a in answers] == [wanted, wanted]
 
 
 def test_groups_bound_the_memory(models, frames, monkeypatch):

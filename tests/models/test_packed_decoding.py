@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +228,28 @@ def test_grouped_attention_equals_attention_with_copied_keys():
     got, _ = grouped_attention(module, query, key, value, mask, scaling=0.3)
     wanted, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
     torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_attention_after_a_cached_front_is_causal(groups):
+    """The causal kernel with added queries, next to a mask."""
+    module = types.SimpleNamespace(num_key_value_groups=groups, is_causal=True)
+    query, key, value = torch.randn(1, 6, 7, 8), *torch.randn(2, 1, 6 // groups, 11, 8)
+    mask = torch.ones(7, 11, dtype=torch.bool).tril(4)[None, None]
+    got, _ = grouped_attention(module, query, key, value, None, scaling=0.3)
+    wanted, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["vicuna", "mistral"])
+@pytest.mark.parametrize("cached", [1, 9, 20, 21, 39])
+def test_a_prefill_after_a_cached_front_equals_a_whole_one(models, family, cached):
+    """With fewer and with more new positions than cached ones."""
+    model = models(family).language_model
+    inputs = model.prompt([], torch.randn(40, model.width, generator=torch.Generator().manual_seed(cached)))
+    with torch.inference_mode():
+        wanted = model.run(inputs)
+        cache = model.new_prefixes(1)[0].cache
+        front = replace(inputs, embeds=inputs.embeds[:, :cached], positions=inputs.positions[:, :cached])
+        got = torch.cat([model.run(front, cache), model.run(inputs.from_row(cached), cache)], 1)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)

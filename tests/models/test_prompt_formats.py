@@ -51,5 +51,5 @@ def test_an_unknown_prompt_format_is_an_error(tmp_path):
     with pytest.raises(Exception, match=r"the prompt format is unknown.*--family.*llama3.*vicuna"):
         load_model(folder)
     assert load_model(folder, family="llama3").info.family == "llama3"
-    with pytest.raises(Exception, match="no prompt family is called 'lama'; choose from"):
+    with pytest.raises(Exception, match=r"no prompt family is called 'lama' \(did you mean 'llama3'\?\); choose from"):
         load_model(folder, family="lama")

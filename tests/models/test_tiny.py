@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ import torch
 from sfllava import Setting, load_model
 from sfllava.aggregators.slowfast import SlowFast
 from sfllava.benchmarks import load_benchmark
-from sfllava.benchmarks.shapesqa import write_shapesqa
+from sfllava.benchmarks.shapesqa import write_long_shapesqa, write_shapesqa
 from sfllava.evaluators import find_evaluator
 from sfllava.models.video_lm import TransformersVideoLM
 from sfllava.runs.evaluate import evaluate
 from sfllava.sampler import sampling
 from sfllava.sampler.reading import read_video
+from sfllava.sampler.sampling import Sample
 from sfllava.types import Question
 
 VIDEOS, SEED = 24, 7
@@ -170,3 +172,27 @@ def test_a_model_that_sees_nothing_guesses(tiny: TransformersVideoLM, films: lis
     width = tiny.language_model.network.config.text_config.hidden_size
     answers = tiny.answer(torch.zeros(0, width), questions, max_new_tokens=6)
     assert np.mean([is_right(answer.question, answer.text) for answer in answers]) < 0.35
+
+
+def test_reads_the_sign_that_a_question_names_among_frames_with_others(
+    tiny: TransformersVideoLM, tmp_path: Path
+) -> None:
+    root = write_long_shapesqa(tmp_path / "long", 5, SEED)
+    spans = json.loads((root / "shapesqa_spans.json").read_text())
+    right: dict[str, list[bool]] = {"all frames with signs": [], "uniform frames": []}
+    for form in RULES:
+        benchmark = load_benchmark(form, root / f"shapesqa_{form}.csv", root / "videos")
+        for video in sorted({question.video for question in benchmark.questions}):
+            questions = [question for question in benchmark.questions if question.video == video]
+            read = read_video(benchmark.find_video(video), Sample(20_000, "fps:1"))
+            starts = {start for ((start, _),) in spans[video]["location"].values()}
+            shown = [i for i, k in enumerate(read.indices) if any(0 <= k / spans[video]["fps"] - s < 1 for s in starts)]
+            uniform = np.linspace(0, len(read.frames) - 1, 8).astype(int)
+            chosen = np.sort([*shown, *uniform[: 8 - len(shown)]])
+            for name, indices in zip(right, (chosen, uniform), strict=True):
+                tokens = tiny.encode(read.frames[indices]).flatten(0, 2)
+                for answer in tiny.answer(tokens, questions, max_new_tokens=6):
+                    right[name].append(is_right(answer.question, answer.text))
+    found = {name: 100 * float(np.mean(values)) for name, values in right.items()}
+    assert len(right["uniform frames"]) == 40
+    assert found["all frames with signs"] >= 90 and found["uniform frames"] <= 45, found

@@ -194,7 +194,9 @@ def test_unknown_names_list_what_there_is(tmp_path):
         SfllavaError, match=r"no model is called '8b'; choose from 7b, 13b, mistral-7b, 34b, .*, tiny, or"
     ):
         plan("8b", DEFAULT, "nextqa", GPU)
-    with pytest.raises(SfllavaError, match="no benchmark is called 'next'; choose from activitynet"):
+    with pytest.raises(
+        SfllavaError, match=r"no benchmark is called 'next' \(did you mean 'nextqa'\?\); choose from activitynet"
+    ):
         plan("7b", DEFAULT, "next", GPU)
     with pytest.raises(SfllavaError, match="no ablation is called 'none'; choose from fast_grid"):
         plan("7b", "none", "nextqa", GPU)

@@ -41,6 +41,10 @@ def test_operations_against_the_real_code(models, family):
     other = torch.cat([tokens[:50], torch.randn(20, shape.language.width)])
     reused = stages.prefill_cost(shape, CPU, 73, 53).flops
     assert counted(lambda: model.prefill(before, other, prefix=prefix)) == reused and prefix.reused == 50
+    # where more than half of the positions are new, the causal kernel computes all
+    other = torch.cat([other[:20], torch.randn(50, shape.language.width)])
+    reused = stages.prefill_cost(shape, CPU, 73, 23).flops + unseen
+    assert counted(lambda: model.prefill(before, other, prefix=prefix)) == reused and prefix.reused == 20
 
     suffixes = [list(range(3, 10)) for _ in range(4)]
     with torch.inference_mode():

@@ -11,7 +11,7 @@ from written_runs import rows_of, write_run
 
 from sfllava import catalogue, cli
 from sfllava.analysis.loading import load_results
-from sfllava.plots import draw_chart, interactive, static
+from sfllava.plots import draw_chart, interactive, kind_of, static
 
 from conftest import ROOT  # isort: skip
 
@@ -20,7 +20,7 @@ def setting(name, frames, aggregation, budget):
     return {"name": name, "frames": frames, "aggregation": aggregation, "budget": budget}
 
 
-def sweep(folder, benchmark="open", **facts):
+def sweep(folder, benchmark="open", order="", **facts):
     """Slow frames by Fast grids, and each pathway alone."""
     settings, rows = [], []
     for i, (slow, grid, frames) in enumerate(
@@ -28,7 +28,7 @@ def sweep(folder, benchmark="open", **facts):
     ):
         name = f"slow <{slow}> fast {grid} of {frames}"
         tokens = slow * 64 + frames * int(grid[0]) ** 2
-        settings.append(setting(name, frames, f"slowfast-slow_{slow}frms_concat-fast_{grid}", tokens))
+        settings.append(setting(name, frames, f"slowfast-slow_{slow}frms_concat-fast_{grid}{order}", tokens))
         kinds = ("colour", "place", "order")
         made = rows_of(name, 20 + i, visual_tokens=tokens)
         rows += [row | {"type": kinds[j % 3]} for j, row in enumerate(made)]
@@ -111,6 +111,16 @@ def test_lines_along_which_one_number_of_frames_changes(tmp_path):
         ("Slow frames", "+ fast 32, 2x2"): [2, 4, 8],
         ("Slow frames", "slow only"): [2, 4, 8],
     }
+
+
+def test_settings_in_another_order_have_lines_of_their_own(tmp_path):
+    chart = draw_chart("frames", load_results(sweep(tmp_path / "run", order="-fast_first")))
+    assert {s.name for panel in chart.panels for s in panel.series} == {
+        "fast only, 2x2", "+ fast 32, 1x1, fast first", "+ fast 32, 2x2, fast first", "slow only",
+    }  # fmt: skip
+    heat = draw_chart("heat", load_results(sweep(tmp_path / "heat", order="-fast_first")))
+    assert heat.panels[0].title == "32 frames, slow concat, fast first"
+    assert kind_of("slowfast-slow_2frms_concat-fast_0x0-fast_first") == "slow only"
 
 
 def test_the_heat_map_is_the_table_of_both(tmp_path):

@@ -19,10 +19,10 @@ from sfllava.aggregators.slowfast import SlowFast
 from sfllava.benchmarks import BenchmarkError, load_benchmark
 from sfllava.files import as_line
 from sfllava.models.base import ContextError
+from sfllava.models.engines.options import EngineInfo
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.load import load_model
 from sfllava.models.video_lm import TransformersVideoLM
-from sfllava.runs import worker
 from sfllava.runs.evaluate import evaluate as evaluate_function
 from sfllava.runs.run_folder import RunError, read_rows
 from sfllava.sampler.sampling import sample_indices
@@ -158,7 +158,7 @@ def test_videos_with_few_questions_are_answered_together(models, videos, tmp_pat
     together = len(steps)
     assert (3, 1) in steps, "no step said a token for three videos"
     steps.clear()
-    monkeypatch.setattr(worker, "MAX_BATCH_QUESTIONS", 1)
+    monkeypatch.setattr(models().info, "engine", EngineInfo(batch_questions=1))
     run(models(), benchmark, tmp_path / "apart", settings)
     assert plain(read_rows(tmp_path / "together")) == plain(read_rows(tmp_path / "apart"))
     assert together < 0.6 * len(steps)

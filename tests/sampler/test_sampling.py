@@ -111,7 +111,10 @@ def test_a_rule_in_a_setting_has_its_number_and_a_name():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("lmms_eval", "no frame rule is called 'lmms_eval'; choose from published, lmms-eval, vlmevalkit, mvbench"),
+        (
+            "lmms_eval",
+            "no frame rule is called 'lmms_eval' .did you mean 'lmms-eval'..; choose from published, lmms-eval, vlmevalkit, mvbench",
+        ),
         ("fps:0", "no frame rule is called 'fps:0'"),
         ("fps:1,max:0", "needed fps:N,max:M with a whole number M of at least 1"),
         ("mvbench,max:8", "needed fps:N,max:M"),

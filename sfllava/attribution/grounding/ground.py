@@ -182,6 +182,11 @@ def _choose(matched: Sequence[AnnotatedQuestion], limit: int, seed: int | None) 
 
 def _check(model: VideoLM, options: GroundingOptions, questions: Sequence[Question]) -> None:
     generation, setting = options.generation, options.setting
+    if setting.question_aware:
+        raise SfllavaError(
+            f"{setting.name}: spans are predicted from frames at equal distances: use selection uniform here, and "
+            "`sfllava evaluate --selection` for answers with chosen frames"
+        )
     check_generation("generate", generation.max_new_tokens, questions)
     if generation.decoders < 1 or generation.decode_seconds <= 0:
         raise SfllavaError(

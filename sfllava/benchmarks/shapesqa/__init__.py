@@ -1,18 +1,18 @@
 """ShapesQA: rendered videos with questions that need spatial resolution, and others that need many frames.
 
 *Detail* questions ask about small things that are always visible; *moment* questions about flashes of a few frames.
-Unlike other benchmarks, ShapesQA is rendered: call `write_shapesqa`, then load that folder as root.
+*Search* questions, in `long.py`, ask about what a long video shows for a second. Unlike other benchmarks, ShapesQA is
+rendered: call `write_shapesqa` or `write_long_shapesqa`, then load that folder as root.
 """
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from sfllava.benchmarks.shapesqa.long import write_long_shapesqa
 from sfllava.benchmarks.shapesqa.scenes import (
     COLOURS,
     COUNTS,
@@ -23,19 +23,18 @@ from sfllava.benchmarks.shapesqa.scenes import (
     SceneQuestion,
     ask_detail,
     ask_moment,
-    choose_options,
     draw_scene,
     make_scene,
 )
+from sfllava.benchmarks.shapesqa.tables import SPLITS, Tables, check_arguments, spread_evenly
 from sfllava.benchmarks.spec import Spec
-from sfllava.files import atomic_write, write_json
 from sfllava.sampler.writing import write_video
-from sfllava.types import SfllavaError
+
+__all__ = ["write_long_shapesqa", "write_shapesqa"]
 
 SPEC = Spec(name="shapesqa", task="open", questions=("shapesqa_open.csv",), videos=("videos",))
 FRAMES, FLASH, GAP = 64, 2, 4  # frames per video, frames per flash, least distance between two starts
 FPS = 8
-_SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -67,32 +66,20 @@ def write_shapesqa(folder: str | Path, videos: int = 40, seed: int = 0, split: s
         SfllavaError: `videos` is below 1, or `seed` below 0.
         RunError: a file cannot be written.
     """
-    if split not in _SPLITS:
-        raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
-    if videos < 1 or seed < 0:
-        raise SfllavaError(f"needed at least 1 video and a seed of at least 0, got {videos} videos and seed {seed}")
+    check_arguments(videos, seed, split)
     folder = Path(folder)
     (folder / "videos").mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng([seed, _SPLITS.index(split)])
-    tables: dict[str, list[dict[str, str]]] = {"open": [], "choice": []}
-    spans: dict[str, dict[str, Any]] = {}
-    letters = _spread_evenly(rng, 4, 8 * videos)
+    rng = np.random.default_rng([seed, SPLITS.index(split)])
+    tables = Tables(rng, spread_evenly(rng, 4, 8 * videos))
     for i, script in enumerate(_make_scripts(rng, videos)):
         name = f"{split}_{seed}_{i:04d}"
         # high quality, since chroma has half the resolution and the marks are only 10 pixels wide
         write_video(folder / "videos" / f"{name}.mp4", _render(script, rng), FPS, crf="10", preset="veryfast")
-        spans[name] = {"duration": FRAMES / FPS, "location": {}, "fps": FPS}
+        tables.add_video(name, FRAMES / FPS, FPS)
         for question in _choose_questions(script.scene, i):
-            row = {"video_name": name, "question_id": f"{name}_{len(tables['open'])}", "question_type": question.type}
-            row |= {"question": question.text, "answer": question.answer}
-            options = choose_options(question, rng, letters[len(tables["open"])])
-            tables["open"].append(row)
-            tables["choice"].append(row | {f"a{k}": option for k, option in enumerate(options)})
-            if question.type.startswith("moment"):
-                spans[name]["location"][row["question_id"]] = _spans_of(question, script)
-    for form, rows in tables.items():
-        _write_csv(folder / f"shapesqa_{form}.csv", rows)
-    write_json(folder / "shapesqa_spans.json", spans)
+            spans = _spans_of(question, script) if question.type.startswith("moment") else None
+            tables.add_question(name, question, spans)
+    tables.write(folder)
     return folder
 
 
@@ -103,25 +90,11 @@ def _spans_of(question: SceneQuestion, script: _Script) -> list[list[float]]:
     return [[script.starts[k] / FPS, (script.starts[k] + FLASH) / FPS] for k in asked]
 
 
-def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _spread_evenly(rng: np.random.Generator, kinds: int, n: int) -> list[int]:
-    """Return `n` numbers below `kinds`, each equally often, in random order."""
-    return rng.permutation(np.arange(n) % kinds).tolist()
-
-
 def _make_scripts(rng: np.random.Generator, videos: int) -> list[_Script]:
     colours, places = list(COLOURS), list(PLACES)
-    marks, spots = (
-        [_spread_evenly(rng, k, videos) for _ in range(n)] for k, n in ((len(colours), 2), (len(places), 3))
-    )
-    firsts = _spread_evenly(rng, len(colours), videos)
-    digits, counts = _spread_evenly(rng, len(DIGITS), videos), _spread_evenly(rng, len(COUNTS), videos)
+    marks, spots = ([spread_evenly(rng, k, videos) for _ in range(n)] for k, n in ((len(colours), 2), (len(places), 3)))
+    firsts = spread_evenly(rng, len(colours), videos)
+    digits, counts = spread_evenly(rng, len(DIGITS), videos), spread_evenly(rng, len(COUNTS), videos)
     scripts = []
     for i in range(videos):
         n = counts[i] + 1

@@ -181,7 +181,7 @@ def draw_scene(
         else:
             image[(_X - x - size / 2) ** 2 + (_Y - y - size / 2) ** 2 < size * size / 4] = grey
     for thing in scene.things:
-        _draw_thing(image, thing)
+        draw_thing(image, thing)
     if flash:
         x, y = SIDE / 2 + rng.uniform(-6, 6, 2)
         image[(_X - x) ** 2 + (_Y - y) ** 2 < radius * radius] = COLOURS[flash]
@@ -189,7 +189,8 @@ def draw_scene(
     return image.clip(0, 255).astype(np.uint8)
 
 
-def _draw_thing(image: np.ndarray, thing: Thing) -> None:
+def draw_thing(image: np.ndarray, thing: Thing) -> None:
+    """Draw a small thing into an image (112 112 3), which is changed in place."""
     y, x = (CELL * c + j for c, j in zip(thing.cell, thing.jitter))
     if thing.name == "sign":
         image[y : y + 12, x : x + 10] = 245

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from sfllava.catalogue import unknown_name
 from sfllava.evaluators.judges.base import JudgeKind, JudgeOptions
 from sfllava.types import SfllavaError
 
@@ -31,4 +32,4 @@ def find_judge(name: str) -> JudgeKind:
     for kind in judge_kinds():
         if name in kind.names:
             return kind
-    raise SfllavaError(f"no judge is called {name!r}; choose from {', '.join(judge_names())}")
+    raise SfllavaError(unknown_name("judge", name, judge_names()))

@@ -10,10 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sfllava.evaluators.judges.rubric import PLACES, USER, Rubric
+from sfllava.models.engines.options import EngineOptions
 from sfllava.prompts import LETTERS
 from sfllava.types import SfllavaError, Verdict
 
@@ -142,6 +143,8 @@ class JudgeOptions:
         structured: request replies that follow the JSON schema.
         price: US dollars per million prompt and reply tokens.
         device: where a local model runs.
+        quantize: as in `load_model`, for a local model.
+        engine: what runs a local model.
     """
 
     model: str = ""
@@ -153,6 +156,8 @@ class JudgeOptions:
     structured: bool = True
     price: tuple[float, float] | None = None
     device: str = "auto"
+    quantize: str | None = None
+    engine: EngineOptions = field(default_factory=EngineOptions)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ class LocalJudge(Judge):
 
     def __init__(self, model: TextModel, name: str = "", *, max_reply_tokens: int = 64) -> None:
         self._text, self.model, self.batch = model, model.name, model.batch
-        self.name = name or f"local-{re.sub(r'[^A-Za-z0-9.-]+', '-', PurePath(model.name).name).strip('-.')}"
+        own = PurePath(model.name).name + (f"-{quantize}" if (quantize := model.about.get("quantize")) else "")
+        self.name = name or f"local-{re.sub(r'[^A-Za-z0-9.-]+', '-', own).strip('-.')}"
         self._max_reply_tokens = max_reply_tokens
 
     @property
@@ -92,11 +93,19 @@ class LocalJudge(Judge):
 def _make(name: str, options: JudgeOptions) -> Judge:
     if not options.model:
         raise JudgeError(f"the {name} judge needs --model, the folder of a model")
+    from sfllava.models.engines.vllm_text import load_vllm_text
     from sfllava.models.load import load_model
     from sfllava.models.text import VideoLMText, load_text_model
 
-    where = options.model, options.device
-    model = VideoLMText(load_model(*where)) if name == "llava" else load_text_model(*where)
+    where, quantize = (options.model, options.device), options.quantize
+    if name == "llava":
+        model: TextModel = VideoLMText(load_model(*where, quantize=quantize, engine=options.engine))
+    elif options.engine.name == "vllm":
+        options.engine.check(options.device, None, quantize)
+        model = load_vllm_text(*where, options.engine)
+    else:
+        options.engine.check(options.device, None)
+        model = load_text_model(*where, quantize=quantize)
     limit = {"max_reply_tokens": options.max_reply_tokens} if options.max_reply_tokens else {}
     return LocalJudge(model, options.name, **limit)
 

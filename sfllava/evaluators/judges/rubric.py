@@ -19,6 +19,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from sfllava.catalogue import unknown_name
 from sfllava.prompts import check_placeholders
 from sfllava.types import SfllavaError
 
@@ -105,7 +106,7 @@ def load_rubric(name: str, folder: str | Path | None = None) -> Rubric:
         SfllavaError: There is no such rubric, or its text lacks a required part.
     """
     if name not in rubric_names():
-        raise SfllavaError(f"no rubric is called {name!r}; choose from {', '.join(rubric_names())}")
+        raise SfllavaError(unknown_name("rubric", name, rubric_names()))
     file = _RUBRICS / f"{name}.txt"
     head, text = _split(_read(file), str(file))
     if head is None:

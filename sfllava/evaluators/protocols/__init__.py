@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from sfllava.catalogue import unknown_name
 from sfllava.evaluators.protocols.base import Protocol
 from sfllava.types import SfllavaError
 
@@ -25,5 +26,5 @@ def load_protocol(name: str) -> Protocol:
         SfllavaError: There is no protocol with this name.
     """
     if name not in protocol_names():
-        raise SfllavaError(f"no protocol is called {name!r}; choose from {', '.join(protocol_names())}")
+        raise SfllavaError(unknown_name("protocol", name, protocol_names()))
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").PROTOCOL

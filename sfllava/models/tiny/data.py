@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from sfllava.benchmarks.shapesqa.scenes import (
-    CELL,
     CELLS,
     COLOURS,
     COUNTS,
@@ -18,15 +17,10 @@ from sfllava.benchmarks.shapesqa.scenes import (
     MARKS,
     PLACES,
     SIDE,
-    Scene,
-    SceneQuestion,
-    ask_detail,
-    ask_moment,
     choose_options,
     describe,
-    draw_scene,
-    random_scene,
 )
+from sfllava.models.tiny.stills import Pools, make_stills
 from sfllava.prompts import LETTERS, pack_prompt
 from sfllava.types import Question, Task
 
@@ -42,6 +36,7 @@ _OTHER_WORDS = {
         "What number does the sign show?",
         "What is on the sign?",
     ),
+    "Which digit is on the": ("What digit is on the", "What is on the"),
     "Where is the": ("Where in the frame is the", "In which corner is the"),
     "How many colours flashed?": ("How many flashes were there?", "How many different colours flashed?"),
     "Which colour flashed?": ("What colour was the flash?", "What colour flashed?"),
@@ -49,11 +44,6 @@ _OTHER_WORDS = {
     "Which colour flashed last?": ("What colour flashed last?", "Which flash came last?"),
 }
 _DESCRIBE = ("Describe the video.", "What does the video show?", "What happens in the video?")
-CONTENTS = (
-    "nothing",
-    *(f"{name} {colour}" for name in (*MARKS, "flash") for colour in COLOURS),
-    *(f"sign {digit}" for digit in DIGITS),
-)
 BOS, EOS = 1, 2
 # the task of each question about a scene
 SLOTS: tuple[Task, ...] = ("open", "open", "open", "describe", "choice", "choice", "choice", "choice")
@@ -67,15 +57,22 @@ class BatchSpec:
         stills: the least and the most stills per sequence.
         kept: patches per still, chosen at random; 0 for all.
         scenes: sequences in the batch, each of one scene.
+        signs: whether the stills show coloured signs, and the questions are about those.
     """
 
     stills: tuple[int, int]
     kept: int
     scenes: int
+    signs: bool = False
+
+    @property
+    def few(self) -> str:
+        """How many stills there are per sequence, in words."""
+        least, most = self.stills
+        return f"{least}" if least == most else f"{least} to {most}"
 
     def __str__(self) -> str:
-        least, most = self.stills
-        return f"({least if least == most else f'{least} to {most}'}, {self.kept or 'all'}, {self.scenes})"
+        return f"({self.few}{' with signs' if self.signs else ''}, {self.kept or 'all'}, {self.scenes})"
 
 
 @dataclass(frozen=True)
@@ -149,18 +146,8 @@ def make_batch(rng: np.random.Generator, tokenizer: Any, spec: BatchSpec) -> Bat
     has_bos = rng.random(size) > 0.06
     rows: list[list[_Text]] = []
     for b in range(size):
-        scene, shown = _scene(rng, stills, least=1 if spec.kept else 0)
-        start, span = rng.random(), rng.random()
-        radius = rng.uniform(45, 75)
-        light = rng.uniform(0.85, 1.15)
-        for i, k in enumerate(shown):
-            when = (start * (1 - span)) + span * i / stills
-            still = draw_scene(scene, rng, when, None if k is None else scene.flashes[k], radius)
-            pixels[b, i] = _augment(still, rng, light)
-            patches[b, i] = _patches(scene, k, radius)
-        detail = ask_detail(scene) if None in shown and not spec.kept else []
-        moment = ask_moment(scene)
-        rows.append([_text(_question(task, scene, detail, moment, rng), has_bos[b], tokenizer) for task in SLOTS])
+        pixels[b], patches[b], pools = make_stills(rng, stills, spec.signs, bool(spec.kept))
+        rows.append([_text(_question(task, pools, rng), has_bos[b], tokenizer) for task in SLOTS])
     kept = None
     if spec.kept:
         kept = np.sort(rng.random(patches.shape).argsort(-1)[..., : spec.kept])
@@ -176,54 +163,16 @@ def _pad(rows: list[list[int]]) -> np.ndarray:
     return padded
 
 
-def _scene(rng: np.random.Generator, stills: int, least: int) -> tuple[Scene, list[int | None]]:
-    """Return a scene, and which of its flashes each still shows, if any; a flash is in one still or in two."""
-    shown: list[int | None] = [None] * stills
-    n = int(rng.integers(least, min(4, stills) + 1)) if stills > 1 else int(rng.random() < 0.25)
-    starts = sorted(rng.permutation(stills)[:n].tolist())
-    for k, start in enumerate(starts):
-        end = starts[k + 1] if k + 1 < n else stills
-        for i in range(start, min(end, start + 1 + int(rng.random() < 0.3))):
-            shown[i] = k
-    return random_scene(rng, n), shown
-
-
-def _patches(scene: Scene, flash: int | None, radius: float) -> np.ndarray:
-    """Return the content of each patch of a still, as an index of CONTENTS; -1 at the edge of a flash."""
-    found = np.zeros((CELLS, CELLS), np.int64)
-    for thing in scene.things:
-        found[thing.cell] = CONTENTS.index(f"{thing.name} {thing.value}")
-    if flash is not None:
-        y, x = np.mgrid[0:CELLS, 0:CELLS] * CELL + CELL / 2 - SIDE / 2
-        distance = np.hypot(x, y)
-        found[distance < radius + 16] = -1
-        found[distance < radius - 16] = CONTENTS.index(f"flash {scene.flashes[flash]}")
-    return found.ravel()
-
-
-def _augment(still: np.ndarray, rng: np.random.Generator, light: float) -> np.ndarray:
-    """Change the brightness, add noise, and sometimes halve the resolution of colour as a video codec does."""
-    image = still.astype(np.float32) * light
-    if rng.random() < 0.5:
-        grey = image.mean(-1, keepdims=True)
-        colour = (image - grey).reshape(SIDE // 2, 2, SIDE // 2, 2, 3).mean((1, 3))
-        image = grey + colour.repeat(2, 0).repeat(2, 1)
-    image += rng.normal(0, rng.uniform(0, 5), (SIDE, SIDE, 1)).astype(np.float32)
-    return image.clip(0, 255).astype(np.uint8)
-
-
-def _question(
-    task: Task, scene: Scene, detail: list[SceneQuestion], moment: list[SceneQuestion], rng: np.random.Generator
-) -> tuple[Question, str, str]:
+def _question(task: Task, pools: Pools, rng: np.random.Generator) -> tuple[Question, str, str]:
     """Return a question, the reply to it, and the answer that the reply means (empty for a description)."""
-    if task == "describe" and detail:
-        return Question(str(rng.choice(_DESCRIBE)), task=task), describe(scene), ""
+    detail, moment = pools.detail, pools.moment
+    if task == "describe" and detail and pools.scene:
+        return Question(str(rng.choice(_DESCRIBE)), task=task), describe(pools.scene), ""
     pool = detail if detail and (not moment or rng.random() < 0.5) else moment
     asked = pool[int(rng.integers(len(pool)))]
     text = asked.text
     if rng.random() < 0.4:
-        known = next(k for k in sorted(_OTHER_WORDS, key=len, reverse=True) if text.startswith(k))
-        text = str(rng.choice(_OTHER_WORDS[known])) + text[len(known) :]
+        text = str(rng.choice(wordings(text)[1:]))
     if task != "choice":
         return Question(text), asked.answer, asked.answer
     if rng.random() < 0.3:  # the question contains the answer, which teaches what an option's letter stands for
@@ -231,6 +180,12 @@ def _question(
     right = int(rng.integers(4))
     options = choose_options(asked, rng, right)
     return Question(text, options=options, task="choice"), LETTERS[right], asked.answer
+
+
+def wordings(text: str) -> list[str]:
+    """Return the wordings of a question, its own first."""
+    known = next(k for k in sorted(_OTHER_WORDS, key=len, reverse=True) if text.startswith(k))
+    return [words + text[len(known) :] for words in (known, *_OTHER_WORDS[known])]
 
 
 _Text = tuple[list[int], list[int], list[int], list[int]]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from sfllava.models.families import find_family
-from sfllava.models.load import quiet
+from sfllava.models.network import quiet
 from sfllava.models.tiny.random_checkpoint import CORPUS, random_weights, rename, write_json, write_sentencepiece
 
 _CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

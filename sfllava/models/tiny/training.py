@@ -20,24 +20,30 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from sfllava.benchmarks.shapesqa.scenes import CELLS, SIDE
-from sfllava.models.family import CLIP_STATISTICS, normalize
 from sfllava.models.tiny.card import write_card
-from sfllava.models.tiny.data import BOS, CONTENTS, Batch, BatchSpec, make_batch, write_tokenizer
+from sfllava.models.tiny.data import Batch, BatchSpec, make_batch, write_tokenizer
+from sfllava.models.tiny.losses import ANSWER_LAYER, OPTION_LAYER, patch_loss, render_batch, reply_loss
 from sfllava.models.tiny.random_checkpoint import rename
+from sfllava.models.tiny.stills import CONTENTS
 
 FOLDER = Path(__file__).with_name("weights")
 _ONE, _FEW, _MANY = BatchSpec((1, 1), 0, 24), BatchSpec((2, 4), 0, 12), BatchSpec((4, 16), 8, 16)
+_SIGN, _SIGNS = BatchSpec((1, 1), 0, 24, True), BatchSpec((2, 6), 0, 8, True)
 # (steps, the batches that they take in turn) of each stage; the first trains only the tower and the projector
-STAGES = ((150, (_ONE,)), (1250, (_ONE,)), (4200, (_ONE, _FEW, _MANY)))
-_RATE = 1.2e-3
-# the layers of the language model after which the auxiliary losses on the answer and on the options apply
-_ANSWER_LAYER, _OPTION_LAYER = 3, 4
+STAGES = (
+    (150, (_ONE,)),
+    (1250, (_ONE,)),
+    (4200, (_ONE, _FEW, _MANY)),
+    (1500, (_SIGN, _FEW, _SIGNS, _MANY, _SIGNS, _ONE)),
+)
+# the last stage starts anew from the stored weights, with new auxiliary heads and a smaller rate
+_FIRST = sum(steps for steps, _ in STAGES[:-1])
+_RATE, _LATE_RATE = 1.2e-3, 5e-4
 
 
 def config_dict(vocabulary: int) -> dict[str, Any]:
@@ -80,87 +86,6 @@ def config_dict(vocabulary: int) -> dict[str, Any]:
     }
 
 
-def patch_loss(visual: Tensor, batch: Batch, head: torch.nn.Module) -> Tensor:
-    """Return the loss of `head` at classifying the content and position of each projected patch (B*K cells D)."""
-    what, which = head(visual).float().flatten(0, 1).split((len(CONTENTS), CELLS * CELLS), -1)
-    contents = torch.from_numpy(batch.patches).flatten()
-    # most patches are empty; with full weight they would dominate those that show something
-    weight = torch.where(contents > 0, 1.0, 0.1)
-    places = torch.arange(CELLS * CELLS).repeat(len(visual))
-    losses = F.cross_entropy(what, contents, ignore_index=-1, reduction="none")
-    losses = losses + 0.3 * F.cross_entropy(which, places, reduction="none")
-    return (weight * losses).sum() / weight.sum()
-
-
-def render_batch(network: Any, batch: Batch) -> Tensor:
-    """Return the projected patches of a batch's stills (B*K cells D)."""
-    x = normalize(torch.from_numpy(batch.stills).flatten(0, 1), CLIP_STATISTICS)
-    return network.model.multi_modal_projector(network.model.vision_tower(x).last_hidden_state[:, 1:])
-
-
-def reply_loss(
-    network: Any, heads: Any, batch: Batch, visual: Tensor, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return the language model's loss on a batch, and how many first tokens of replies are right.
-
-    Args:
-        network: the model.
-        heads: the auxiliary heads, of which `options` is used.
-        batch: the batch.
-        visual: its projected patches (B*K cells D).
-        rng: the source of the random position ids.
-
-    Returns:
-        The loss, auxiliary losses included; and (2), the shares that are right among words and among letters.
-    """
-    b, k = batch.stills.shape[:2]
-    visual = visual.unflatten(0, (b, k))
-    if batch.kept is not None:
-        visual = visual.take_along_dim(torch.from_numpy(batch.kept)[..., None], 2)
-    visual = visual.flatten(1, 2)
-    language = network.model.language_model
-    first = language.embed_tokens(torch.full((b, 1), BOS))
-    # a sequence without BOS begins with a patch of another one
-    first = torch.where(torch.from_numpy(batch.has_bos)[:, None, None], first, visual[:, -1:].roll(1, 0))
-    ids = [torch.from_numpy(slot) for slot in batch.ids]
-    embeds = torch.cat([first, visual, *(language.embed_tokens(slot.clamp(min=0)) for slot in ids)], 1)
-    n = 1 + visual.shape[1]
-    # one visual prefix, many questions: each attends to the prefix and to itself
-    owners = torch.cat([torch.full((n,), -1), *(torch.full((slot.shape[1],), q) for q, slot in enumerate(ids))])
-    seen = ((owners[None] == -1) | (owners[None] == owners[:, None])).tril()
-    output = language(
-        inputs_embeds=embeds, attention_mask=torch.zeros(seen.shape).masked_fill(~seen, -1e4)[None, None],
-        position_ids=_position_ids(n, ids, rng)[None], use_cache=False, output_hidden_states=True,
-    )  # fmt: skip
-    replies = torch.cat([torch.zeros(b, n, dtype=torch.bool), *map(torch.from_numpy, batch.replies)], 1)
-    targets = torch.cat([torch.zeros(b, n, dtype=torch.long), *ids], 1)[:, 1:][replies[:, 1:]]
-    logits = network.lm_head(output.last_hidden_state[:, :-1][replies[:, 1:]]).float()
-    # every slot has the same weight, whatever the length of its replies
-    slots = owners[1:].expand(b, -1)[replies[:, 1:]]
-    weights = torch.ones(len(ids)).div(torch.bincount(slots, minlength=len(ids)))[slots] / len(ids)
-    loss = (weights * F.cross_entropy(logits, targets, reduction="none")).sum()
-    known = torch.cat([torch.full((b, n), -1), *map(torch.from_numpy, batch.known)], 1)
-    early = network.lm_head(language.norm(output.hidden_states[_ANSWER_LAYER][known >= 0])).float()
-    right = logits.argmax(-1) == targets
-    firsts = (replies[:, 1:] & ~replies[:, :-1])[replies[:, 1:]]
-    options = torch.cat([torch.full((b, n), -1), *map(torch.from_numpy, batch.options)], 1)
-    chosen = heads["options"](output.hidden_states[_OPTION_LAYER][options >= 0]).float().squeeze(-1)
-    loss = loss + 0.5 * F.cross_entropy(early, known[known >= 0])
-    loss = loss + 0.5 * F.binary_cross_entropy_with_logits(chosen, options[options >= 0].float())
-    return loss, torch.stack([right[firsts & (slots // 4 == part)].float().mean() for part in (0, 1)])
-
-
-def _position_ids(n: int, ids: list[Tensor], rng: np.random.Generator) -> Tensor:
-    """Return the position ids of a prefix of n tokens and of the questions, each of which follows the prefix.
-
-    Most prefixes get random gaps, so that the model accepts longer prompts than those in training.
-    """
-    places = np.arange(n)
-    if rng.random() < 0.7:
-        places = np.sort(rng.choice(int(rng.uniform(n, 2 * n + 600)), n, replace=False))
-    return torch.cat([torch.from_numpy(places), *(places[-1] + 1 + torch.arange(s.shape[1]) for s in ids)])
-
-
 def _stage(step: int) -> tuple[int, BatchSpec]:
     """Return the stage of a step, and its batch."""
     for stage, (steps, specs) in enumerate(STAGES):
@@ -181,11 +106,11 @@ def _tokenizer(folder: Path) -> Any:
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
-def _batches(folder: Path, seed: int, steps: int) -> Iterator[tuple[int, Batch]]:
+def _batches(folder: Path, seed: int, steps: range) -> Iterator[tuple[int, Batch]]:
     """Yield every step with its batch; another process prepares the next ones."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         ahead: deque[tuple[int, Future[Batch]]] = deque()
-        for step in range(steps):
+        for step in steps:
             ahead.append((step, pool.submit(_prepare, folder, seed, step)))
             if len(ahead) > 4:
                 yield ahead[0][0], ahead.popleft()[1].result()
@@ -203,12 +128,13 @@ def new_network(folder: Path, seed: int) -> None:
     save(network, folder)
 
 
-def train(folder: Path, seed: int) -> dict[str, Any]:
+def train(folder: Path, seed: int, late: bool) -> dict[str, Any]:
     """Train the weights in a folder, and save them there every 200 steps.
 
     Args:
-        folder: from `new_network`.
+        folder: from `new_network`, or with weights of the stages before the last.
         seed: the seed of the data and of the auxiliary heads.
+        late: whether to run the last stage, and not all the others.
 
     Returns:
         seconds, seed, and history: (step, seconds, patch loss, reply loss, words right, letters right) per 50 steps.
@@ -220,22 +146,18 @@ def train(folder: Path, seed: int) -> dict[str, Any]:
     tower = network.model.vision_tower
     unused = tower.encoder.layers[-1:]
     tower.encoder.layers = tower.encoder.layers[:-1]
-    width = network.config.text_config.hidden_size
-    heads = torch.nn.ModuleDict(
-        {"patches": torch.nn.Linear(width, len(CONTENTS) + CELLS * CELLS), "options": torch.nn.Linear(width, 1)}
-    )
-    parameters = [p for name, p in network.named_parameters() if "post_layernorm" not in name and "newline" not in name]
-    parameters += heads.parameters()
-    optimizer = torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05)
+    heads = _new_heads(network.config.text_config.hidden_size)
+    own = [p for name, p in network.named_parameters() if "post_layernorm" not in name and "newline" not in name]
+    groups = [{"params": own, "rate": _LATE_RATE if late else _RATE}, {"params": [*heads.parameters()], "rate": _RATE}]
+    optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05)
     start, history, recent = time.perf_counter(), [], []
-    steps = sum(n for n, _ in STAGES)
+    steps = range(_FIRST, _FIRST + STAGES[-1][0]) if late else range(_FIRST)
     for step, batch in _batches(folder, seed, steps):
-        stage = _stage(step)[0]
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, steps)
-        loss, measured = _step_loss(network, heads, batch, stage, np.random.default_rng([seed, 1, step]))
+            group["lr"] = group["rate"] * (_late_part if late else _part)(step)
+        loss, measured = _step_loss(network, heads, batch, _stage(step)[0], np.random.default_rng([seed, 1, step]))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         recent.append(measured)
@@ -244,11 +166,18 @@ def train(folder: Path, seed: int) -> dict[str, Any]:
             history.append((step + 1, round(time.perf_counter() - start), *means))
             print("step {} {} s: loss of patches {}, of replies {}; right: words {}, letters {}".format(*history[-1]))
             recent = []
-        if (step + 1) % 200 == 0 or step + 1 == steps:
+        if (step + 1) % 200 == 0 or step + 1 == steps.stop:
             tower.encoder.layers.extend(unused)
             save(network, folder)
             tower.encoder.layers = tower.encoder.layers[:-1]
     return {"seconds": round(time.perf_counter() - start), "seed": seed, "history": history}
+
+
+def _new_heads(width: int) -> torch.nn.ModuleDict:
+    """Return new auxiliary heads, on the content and position of patches, and on options."""
+    return torch.nn.ModuleDict(
+        {"patches": torch.nn.Linear(width, len(CONTENTS) + CELLS * CELLS), "options": torch.nn.Linear(width, 1)}
+    )
 
 
 def _step_loss(
@@ -266,11 +195,17 @@ def _step_loss(
         return replies + 0.1 * patches, (patches.item(), replies.item(), *right.tolist())
 
 
-def _rate(step: int, steps: int) -> float:
-    """Return the learning rate: warm-up, again when stage 2 starts, then constant, then a cosine decay."""
+def _part(step: int) -> float:
+    """Return the part of the highest rate: warm-up, again when stage 2 starts, constant, then a cosine decay."""
     since = step - (STAGES[0][0] if step >= STAGES[0][0] else 0)
-    late = max(0.0, (step / steps - 0.6) / 0.4)
-    return _RATE * min(1, (since + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * late)))
+    late = max(0.0, (step / _FIRST - 0.6) / 0.4)
+    return min(1, (since + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * late)))
+
+
+def _late_part(step: int) -> float:
+    """Return the part of the highest rate in the last stage: warm-up, constant, then a cosine decay."""
+    since, late = step - _FIRST, max(0.0, ((step - _FIRST) / STAGES[-1][0] - 0.3) / 0.7)
+    return min(1, (since + 1) / 60) * (0.01 + 0.495 * (1 + math.cos(math.pi * late)))
 
 
 def save(network: Any, folder: Path) -> None:
@@ -283,12 +218,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--continue", action="store_true", dest="late", help="only the last stage, on what is stored")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    new_network(options.folder, options.seed)
-    record = train(options.folder, options.seed)
-    (options.folder / "training.json").write_text(json.dumps(record) + "\n")
-    write_card(options.folder, STAGES, (_ANSWER_LAYER, _OPTION_LAYER), _RATE, record)
+    record_path = options.folder / "training.json"
+    if options.late:
+        record = json.loads(record_path.read_text())
+        if "last_stage" in record:
+            parser.error(f"{options.folder}: the last stage has already run on these weights")
+    else:
+        new_network(options.folder, options.seed)
+        record = train(options.folder, options.seed, late=False)
+        record_path.write_text(json.dumps(record) + "\n")
+    record["last_stage"] = train(options.folder, options.seed, late=True)
+    record_path.write_text(json.dumps(record) + "\n")
+    write_card(options.folder, STAGES, (ANSWER_LAYER, OPTION_LAYER), (_RATE, _LATE_RATE), record)
 
 
 if __name__ == "__main__":
