@@ -48,6 +48,7 @@ bench: .venv/.installed
 	$(BIN)/python bench/preprocess.py
 	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/judging.py
+	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/explorer.py
 	$(BIN)/python bench/plan.py
 	$(BIN)/python bench/throughput.py

@@ -3,7 +3,6 @@
 import pandas as pd
 
 from sfllava import catalogue
-from sfllava.ablation import load_ablation
 from sfllava.analysis.results import accuracy
 from sfllava.plots import ACCURACY, Chart, Panel, Series, series_of
 
@@ -19,6 +18,8 @@ def draw(results: pd.DataFrame) -> Chart | str:
         return "not the runs of an ablation"
     if name not in catalogue.names("ablations"):  # a file of the user's own
         return f"the paper has no numbers of {name}"
+    from sfllava.ablation import load_ablation  # with it come the models, which most results do not need
+
     benchmark = str(results["benchmark"].iloc[0])
     paper = {label: found[benchmark] for label, found in load_ablation(name).paper.items() if benchmark in found}
     if not paper:

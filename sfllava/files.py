@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -104,19 +104,25 @@ def read_lines(path: Path, what: str, needed: Mapping[str, Any]) -> Iterator[Row
     Raises:
         RunError: A line is not such a row; the message has the line's number and the field.
     """
-    if not path.exists():
-        return
-    with path.open("rb") as lines:
-        for i, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-                if mismatch := _mismatch(row, needed):
-                    raise ValueError(mismatch)
-            except (ValueError, RecursionError) as error:
-                raise RunError(f"{path}, line {i}: not a {what}: {error}") from error
-            yield row
+    if path.exists():
+        with path.open("rb") as lines:
+            yield from parse_lines(lines, path, what, needed)
+
+
+def parse_lines(
+    lines: Iterable[bytes], path: Path, what: str, needed: Mapping[str, Any], first: int = 1
+) -> Iterator[Row]:
+    """Yield the rows of lines of a file, as `read_lines`; `first` is the number of the first line."""
+    for i, line in enumerate(lines, first):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            row = json.loads(line)
+            if mismatch := _mismatch(row, needed):
+                raise ValueError(mismatch)
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{path}, line {i}: not a {what}: {error}") from error
+        yield row
 
 
 def read_object(path: Path, what: str, needed: Mapping[str, Any]) -> Row:
@@ -143,7 +149,7 @@ def _mismatch(value: Any, kind: Any, name: str = "") -> str:
     """Describe why a value is not of a kind (see `read_lines`), with its field's name; empty if it is."""
     if isinstance(kind, Mapping):
         if not isinstance(value, dict):
-            return f"{name} is {_short(value)}" if name else f"needed an object, got {type(value).__name__}"
+            return f"{name} is {shorten(value)}" if name else f"needed an object, got {type(value).__name__}"
         if str in kind:
             kind = dict.fromkeys(value, kind[str])
         inside = f"{name}." if name else ""
@@ -157,7 +163,7 @@ def _mismatch(value: Any, kind: Any, name: str = "") -> str:
         fits = fits and bool in (kind, *get_args(kind))
     if isinstance(value, float):
         fits = fits and math.isfinite(value)
-    return "" if fits else f"{name} is {_short(value)}"
+    return "" if fits else f"{name} is {shorten(value)}"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -267,7 +273,8 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _short(value: Any) -> str:
+def shorten(value: Any) -> str:
+    """Return a value as JSON for an error message, cut if it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 160 else text[:157] + "..."
 

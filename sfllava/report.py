@@ -39,11 +39,14 @@ def export_all(
     made: dict[str, list[Path] | str] = {}
     with folder_of_parts(out) as parts:
         made |= save_figures(results, parts, only)
-        for name, table in tables(results).items():
+        made_tables = tables(results)
+        for name, table in made_tables.items():
             made[f"{name} (table)"] = (
                 table if isinstance(table, str) else [export(table, parts / f"{name}.{kind}") for kind in files]
             )
-        write_file(parts / "findings.txt", f"{describe_findings(results)}\n".encode())
+        gaps = made_tables.get("differences")  # those of one benchmark are not computed again
+        known = gaps if isinstance(gaps, pd.DataFrame) and len(gaps["benchmark"].unique()) == 1 else None
+        write_file(parts / "findings.txt", f"{describe_findings(results, gaps=known)}\n".encode())
     return {name: f if isinstance(f, str) else [out / path.name for path in f] for name, f in made.items()}
 
 
@@ -62,14 +65,14 @@ def tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
     found: dict[str, pd.DataFrame | str] = {
         "accuracy": accuracy(results, ("benchmark", "name")), "costs": costs(results), "failures": failures(results),
     }  # fmt: skip
-    if len(set(results["name"])) > 1:
+    if len(results["name"].unique()) > 1:
         try:
             parts = [paired_differences(part).assign(benchmark=name) for name, part in by_benchmark(results)]
             columns = ["benchmark", *parts[0].columns.drop("benchmark")]
             found["differences"] = pd.concat(parts).reindex(columns=columns)
         except RunError as error:
             found["differences"] = f"none, since {error}"
-    if len(set(results["type"])) > 1:
+    if len(results["type"].unique()) > 1:
         found["types"] = accuracy(results, ("benchmark", "name", "type"))
     found |= {f"by_{column}": table for column, table in breakdowns(results).items() if column != "type"}
     official = headlines(results)

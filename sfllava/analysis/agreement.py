@@ -6,7 +6,7 @@ leaves out one video at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -15,7 +15,10 @@ import numpy as np
 import pandas as pd
 
 from sfllava.analysis import stats
+from sfllava.runs.coded import combine
 from sfllava.runs.run_folder import RunError
+
+_ENDS = ((np.min, np.inf), (np.max, -np.inf))
 
 
 @dataclass(frozen=True)
@@ -49,22 +52,36 @@ def judge_pairs(verdicts: pd.DataFrame) -> list[Pair]:
         RunError: Two judges judge under different rubrics.
     """
     found = []
-    judges: Any = verdicts.groupby("judge", sort=False)
-    tables = {judge: table.set_index(["key", "setting", "rubric"]) for judge, table in judges}
+    items = _items(verdicts)
+    states, videos = verdicts["state"].to_numpy(), verdicts["video"].cat.codes.to_numpy()
+    tables = {str(judge): rows for judge, rows in _rows_of_judges(verdicts)}
     for one, other in combinations(tables, 2):
-        joined = tables[one].join(tables[other], rsuffix="_other")
-        joined: Any = joined[(joined["state"] == "judged") & (joined["state_other"] == "judged")]
-        decided = joined["correct"].notna() & joined["correct_other"].notna()
-        if len(joined) and decided.all():
-            labels, column = ["no", "yes"], "correct"
-            given = [joined[c].to_numpy(int) for c in (column, f"{column}_other")]
-        elif joined["score"].notna().all() and joined["score_other"].notna().all():
+        judged = [rows[states[rows] == "judged"] for rows in (tables[one], tables[other])]
+        _, *both = np.intersect1d(*(items[rows] for rows in judged), assume_unique=True, return_indices=True)
+        joined = [verdicts.iloc[rows[at]] for rows, at in zip(judged, both)]
+        decided = all(part["correct"].notna().all() for part in joined)
+        if len(joined[0]) and decided:
+            labels = ["no", "yes"]
+            given = [part["correct"].to_numpy(int) for part in joined]
+        elif all(part["score"].notna().all() for part in joined):
             labels = [str(i) for i in range(6)]
-            given = [np.floor(joined[c].to_numpy(float) + 0.5).astype(int) for c in ("score", "score_other")]
+            given = [np.floor(part["score"].to_numpy(float) + 0.5).astype(int) for part in joined]
         else:
             raise RunError(f"{one} and {other} judge under different rubrics: they cannot be compared")
-        found.append(_pair(one, other, given, joined["video"].to_numpy(str), labels))
+        found.append(_pair(one, other, given, videos[judged[0][both[0]]], labels))
     return found
+
+
+def _items(verdicts: pd.DataFrame) -> np.ndarray:
+    """Return (N) the number of the item that each row is about."""
+    return combine(*(verdicts[name].cat.codes.to_numpy() for name in ("key", "setting", "rubric")))[0]
+
+
+def _rows_of_judges(verdicts: pd.DataFrame) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yield each judge with the indices of its rows."""
+    judges = verdicts["judge"]
+    for judge in judges.unique():
+        yield judge, np.flatnonzero(judges == judge)
 
 
 def _pair(one: str, other: str, given: list[np.ndarray], videos: np.ndarray, labels: list[str]) -> Pair:
@@ -131,15 +148,21 @@ def disagreements(verdicts: pd.DataFrame) -> pd.DataFrame:
 
     The table has one row per question, setting and rubric, and one column per judge.
     """
-    judged: Any = verdicts[verdicts["state"] == "judged"]
     about = ["key", "setting", "rubric", "question", "answer", "prediction"]
+    judged = verdicts.loc[verdicts["state"] == "judged"]
     decided = judged["correct"].notna().all()
-    given = judged.assign(given=judged["correct"].map({True: "yes", False: "no"}) if decided else judged["score"])
-    wide = given.pivot(index=about, columns="judge", values="given")
-    if decided:
-        return wide[wide.nunique(axis=1) > 1].reset_index()
-    wide = wide.astype(float)
-    return wide[wide.max(axis=1) - wide.min(axis=1) > 1].reset_index()
+    given = judged["correct" if decided else "score"].to_numpy(float, na_value=np.nan)
+    items, first = combine(*(judged[name].cat.codes.to_numpy() for name in about[:3]))
+    wide = np.full((len(first), judged["judge"].nunique()), np.nan)
+    names = sorted(judged["judge"].unique())
+    for judge, rows in _rows_of_judges(judged):
+        wide[items[rows], names.index(judge)] = given[rows]
+    least, most = (reduce(wide, axis=1, initial=end, where=~np.isnan(wide)) for reduce, end in _ENDS)
+    differ = np.flatnonzero(most - least > (0 if decided else 1))
+    table = judged.iloc[first[differ]][about].astype(object).reset_index(drop=True)
+    for judge, values in zip(names, wide[differ].T):
+        table[judge] = pd.Series(values).map({1.0: "yes", 0.0: "no"}) if decided else values
+    return table.sort_values(about[:3], ignore_index=True)
 
 
 def format_pairs(found: Sequence[Pair]) -> str:

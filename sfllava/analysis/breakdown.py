@@ -16,6 +16,7 @@ from sfllava.analysis.results import accuracy
 from sfllava.benchmarks.base import load_spec
 from sfllava.benchmarks.groups import count_groups, describe_missing, group_name
 from sfllava.benchmarks.spec import Headline
+from sfllava.runs.coded import combine
 
 
 def breakdowns(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -37,10 +38,12 @@ def breakdowns(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def columns_of(results: pd.DataFrame) -> list[str]:
     """Return the columns by which results can be broken down, as `breakdowns` does."""
-    found: dict[str, pd.Series] = {}
+    found: dict[str, np.ndarray] = {}
     for column in ("type", *results.attrs.get("groups", ())):
-        texts = results[column].astype(str)
-        if len(set(texts) - {""}) > 1 and not any(texts.equals(other) for other in found.values()):
+        texts = results[column].to_numpy()
+        if len(set(results[column].unique()) - {""}) > 1 and not any(
+            (texts == other).all() for other in found.values()
+        ):
             found[column] = texts
     return list(found)
 
@@ -84,8 +87,11 @@ def headline_of(benchmark: str) -> Headline | None:
 
 def group_labels(results: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """Return the name of each row's group, such as "yes_no / action"."""
-    parts = [results[column].astype(str) if column in results else [""] * len(results) for column in columns]
-    return np.array([group_name(values, columns) for values in zip(*parts)], dtype=str)
+    there = [column for column in columns if column in results]
+    numbers, rows = combine(np.zeros(len(results), int), *(results[column].cat.codes.to_numpy() for column in there))
+    texts = results.iloc[rows][there].astype(str).assign(**{c: "" for c in columns if c not in there})[list(columns)]
+    names = [group_name(values, columns) for values in texts.itertuples(index=False, name=None)]
+    return np.array(names, dtype=str)[numbers]
 
 
 def _percent(found: stats.Estimate, *names: str) -> dict[str, float]:

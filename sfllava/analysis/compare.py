@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sfllava.analysis import stats
 from sfllava.analysis.breakdown import group_labels, headline_of, headlines
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
+from sfllava.runs.coded import combine
 from sfllava.runs.run_folder import AskedQuestions, RunError, asked_questions
 
 
@@ -38,22 +40,29 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None, grou
     names = list(results["name"].cat.remove_unused_categories().cat.categories) if len(results) else []
     if reference is not None and reference not in names:
         raise RunError(f"no setting is called {reference!r}; choose from {', '.join(names)}")
-    by_name = {n: _indexed(part, groups) for n, part in results.groupby("name", sort=False, observed=True)}
     pairs = [
-        (one, other)
+        (i, k)
         for i, one in enumerate(names)
-        for other in ([reference] if reference else names[i + 1 :])
-        if one != other
+        for k in ([names.index(reference)] if reference else range(i + 1, len(names)))
+        if names[k] != one
     ]
-    rows = []
+    rows_of, questions = _rows_by_name(results, names)
     for one, other in pairs:
-        first, second = by_name[one], by_name[other]
-        if len(first) != len(second) or not first.index.equals(second.index):
+        first, second = questions[rows_of[one]], questions[rows_of[other]]
+        if not np.array_equal(first, second):
             raise RunError(
-                f"{one} and {other} were not asked the same questions: {len(first)} and {len(second)} rows, of which "
-                f"{len(first.index.intersection(second.index))} agree"
+                f"{names[one]} and {names[other]} were not asked the same questions: {len(first)} and {len(second)} "
+                f"rows, of which {len(np.intersect1d(first, second))} agree"
             )
-        rows.append({"setting": one, "other": other} | _difference(first, second, bool(groups)))
+    rows = []
+    if pairs:
+        # a video is one cluster, whatever the types of its questions
+        first, correct = results.iloc[rows_of[0]], results["correct"].to_numpy()
+        labels = group_labels(first, groups) if groups else None
+        found = stats.differences(
+            np.stack([correct[rows] for rows in rows_of]), pairs, _ranks(first["video"]), groups=labels
+        )
+        rows = [{"setting": names[i], "other": names[k]} | _in_points(each) for (i, k), each in zip(pairs, found)]
     columns = ["setting", "other", "points", "low", "high", "p", "min_detectable_effect", "questions", "videos"]
     table = pd.DataFrame(rows, columns=columns)
     table.insert(6, "p_holm", stats.holm(table["p"].to_numpy(float)) if len(table) else [])
@@ -61,10 +70,23 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None, grou
     return table
 
 
-def _difference(first: pd.DataFrame, second: pd.DataFrame, grouped: bool) -> dict[str, float]:
-    """Return the paired difference of two settings, in points, from tables that `_indexed` made."""
-    groups = first["group"].to_numpy() if grouped else None
-    found = stats.difference(first["correct"], second["correct"], first["video"], groups=groups)
+def _rows_by_name(results: pd.DataFrame, names: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the indices of each setting's rows in the order of their questions, and the number of each question."""
+    questions, _ = combine(*(results[column].cat.codes.to_numpy() for column in ("benchmark", "key")))
+    order = np.argsort(questions, kind="stable")
+    own = pd.Index(names).get_indexer(results["name"].cat.categories)[results["name"].cat.codes.to_numpy()][order]
+    return [order[own == i] for i in range(len(names))], questions
+
+
+def _ranks(texts: pd.Series) -> np.ndarray:
+    """Return (N) the place of each text in the order of texts: the flips of a test must not depend on that of rows."""
+    known = list(texts.cat.categories)
+    ranks = np.empty(len(known), int)
+    ranks[sorted(range(len(known)), key=known.__getitem__)] = np.arange(len(known))
+    return ranks[texts.cat.codes.to_numpy()]
+
+
+def _in_points(found: stats.Difference) -> dict[str, float]:
     mean = found.estimate
     return {
         "points": 100 * mean.mean,
@@ -75,13 +97,6 @@ def _difference(first: pd.DataFrame, second: pd.DataFrame, grouped: bool) -> dic
         "questions": mean.n,
         "videos": mean.videos,
     }
-
-
-def _indexed(part: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
-    index = pd.MultiIndex.from_arrays([part["benchmark"].astype(str), part["key"].astype(str)])
-    # a video is one cluster, whatever the types of its questions
-    plain = pd.DataFrame({"correct": part["correct"].to_numpy(), "video": part["video"].astype(str).to_numpy()}, index)
-    return plain.assign(group=group_labels(part, groups) if groups else "").sort_index()
 
 
 def describe_findings(results: pd.DataFrame, reference: str | None = None, gaps: pd.DataFrame | None = None) -> str:
@@ -117,9 +132,7 @@ def by_benchmark(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Split results by benchmark into (name, rows), also for benchmarks without any rows yet."""
     settings = results.attrs.get("settings", [])
     found = []
-    for name in dict.fromkeys(
-        [*results["benchmark"].astype(str), *(s["benchmark"] for s in settings if not s["rows"])]
-    ):
+    for name in dict.fromkeys([*results["benchmark"].unique(), *(s["benchmark"] for s in settings if not s["rows"])]):
         part = results[results["benchmark"] == name]
         part.attrs = results.attrs | {"settings": [s for s in settings if s["benchmark"] == name]}
         found.append((name, part))

@@ -13,20 +13,17 @@ import numpy as np
 import pandas as pd
 
 from sfllava.analysis import stats
+from sfllava.analysis.loading import as_categorical
 from sfllava.benchmarks.base import load_spec
 from sfllava.benchmarks.spec import Headline
 from sfllava.evaluators.judges.rubric import load_rubric
+from sfllava.runs.coded import Coded, CodedColumn, combine
+from sfllava.runs.judge_items import JudgeItems, rubrics_by_type
 from sfllava.runs.run_folder import RunError, read_run
-from sfllava.runs.verdicts import (
-    JudgeItem,
-    judge_names,
-    read_items,
-    read_verdicts,
-    rubrics_by_type,
-    verdict_key,
-    verdicts_path,
-)
+from sfllava.runs.verdicts import MatchedVerdicts, judge_names, match_verdicts, verdicts_path
 
+_STATES = ("judged", "no prediction", "failed", "unjudged")
+_JUDGED, _NO_PREDICTION, _FAILED, _UNJUDGED = range(4)
 _PUBLISHED_SCALE = (0.0, 5.0)
 _UNKNOWN = stats.Estimate(np.nan, np.nan, np.nan, np.nan, 0, 0)
 
@@ -47,48 +44,69 @@ def load_verdicts(run: str | Path, judges: Sequence[str] = ()) -> pd.DataFrame:
     Raises:
         RunError: A judge has no verdicts in the run, or a line of its file is not a verdict.
     """
-    items = read_items(run)
+    items = JudgeItems(run)
     available = judge_names(run)
     if missing := sorted(set(judges) - set(available)):
         raise RunError(f"{run}: no verdicts by {', '.join(missing)}; there are {', '.join(available) or 'none'}")
-    rows = []
-    for judge in judges or available:
-        verdicts = {verdict_key(row): row for row in read_verdicts(verdicts_path(run, judge))}
-        rows += [{"judge": judge} | _row(item, verdicts.get(item.row_key)) for item in items]
-    table = pd.DataFrame(rows)
+    names = list(judges or available)
+    contents, columns = items.contents(), _columns_of(items)
+    found = [_verdict_columns(items, match_verdicts(items, contents, verdicts_path(run, name))) for name in names]
+    size = len(items)
+    data: dict[str, Any] = {"judge": as_categorical(Coded(np.repeat(np.arange(len(names)), size), names))}
+    for name, column in columns.items():
+        data[name] = as_categorical(Coded(np.tile(column.codes, len(names)), column.values))
+    state = np.concatenate([np.empty(0, int), *(each[2] for each in found)])
+    correct, score = (np.concatenate([np.empty(0), *(each[i] for each in found)]) for i in range(2))
+    unknown = np.isnan(correct)
+    decided = pd.arrays.BooleanArray(np.where(unknown, 0, correct).astype(bool), unknown)
+    data |= {"correct": decided, "score": score, "state": as_categorical(Coded(state, _STATES))}
+    table = pd.DataFrame(data)
     spec, chosen = load_spec(read_run(run)["identity"]["benchmark"]), rubrics_by_type(run)
     scored = not any(load_rubric(name).gives_correct for names in chosen.values() for name in names)
     table.attrs = {"rubrics": chosen, "headline": spec.headline if scored else None}
     return table
 
 
-def _row(item: JudgeItem, found: dict[str, Any] | None) -> dict[str, Any]:
-    """Return an item's row of `load_verdicts`, with its row in the verdict file."""
-    request, rubric = item.request, load_rubric(item.rubric)
-    if found and (request is None or found["content"] != request.content):
-        found = None  # on a prediction that the run no longer has
-    state = "no prediction" if request is None else "unjudged" if found is None else "judged"
-    if found and found["error"]:
-        state = "failed"
-    verdict = found if found and state == "judged" else {}
-    if request is None:
-        verdict = {
-            "correct": False if rubric.gives_correct else None,
-            "score": rubric.head.scale[0] if rubric.head.scale else None,
-        }
-    return {
-        "key": item.key,
-        "setting": item.setting,
-        "rubric": item.rubric,
-        "video": item.video,
-        "type": item.type,
-        "question": " / ".join(request.questions) if request else "",
-        "answer": request.reference if request else "",
-        "prediction": " / ".join(request.predictions) if request else "",
-        "correct": verdict.get("correct"),
-        "score": verdict.get("score"),
-        "state": state,
-    }
+def _columns_of(items: JudgeItems) -> dict[str, Coded]:
+    """Return what the table says of each item, whoever judges it."""
+    rows, names = items.rows, [rubric.name for rubric in items.rubrics]
+    found = {"key": items.keys, "setting": rows["setting"].take(items.first), "rubric": Coded(items.rubric, names)}
+    found |= {name: rows[name].take(items.first) for name in ("video", "type")}
+    pairs = np.flatnonzero(np.array([rubric.pair for rubric in items.rubrics], bool)[items.rubric])
+    for name in ("question", "answer", "prediction"):
+        texts = rows[name].take(items.first)
+        codes, values = texts.codes, list(texts.values)
+        if name != "answer":
+            both, one_of_each = combine(codes[pairs], rows[name].codes[items.second[pairs]])
+            codes[pairs] = len(values) + both
+            values += [
+                f"{rows[name].at(items.first[pair])} / {rows[name].at(items.second[pair])}"
+                for pair in pairs[one_of_each]
+            ]
+        found[name] = Coded(np.where(items.failed, len(values), codes), [*values, ""])
+    return {name: _distinct(column) for name, column in found.items()}
+
+
+def _distinct(column: Coded) -> Coded:
+    """Return a column without equal or unused values, which categories must not have."""
+    grown = CodedColumn()
+    grown.append(column)
+    return grown.column()
+
+
+def _verdict_columns(items: JudgeItems, found: MatchedVerdicts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (N) correct, (N) score and (N) the state of each item, as an index of `_STATES`."""
+    least = [rubric.head.scale[0] if rubric.head.scale else np.nan for rubric in items.rubrics]
+    wrong = [0.0 if rubric.gives_correct else np.nan for rubric in items.rubrics]
+    current = found.given & ~found.stale
+    state = np.where(current, np.where(found.failed, _FAILED, _JUDGED), _UNJUDGED)
+    state[items.failed] = _NO_PREDICTION
+    verdicts = ((found.correct, wrong), (found.score, least))
+    correct, score = (
+        np.where(items.failed, np.array(otherwise, float)[items.rubric], np.where(state == _JUDGED, value, np.nan))
+        for value, otherwise in verdicts
+    )
+    return correct, score, state
 
 
 def judge_scores(verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +128,7 @@ def judge_scores(verdicts: pd.DataFrame) -> pd.DataFrame:
     headline = verdicts.attrs.get("headline")
     for (judge, setting), group in _by_judge_and_setting(verdicts):
         about = {"judge": judge, "setting": setting, "missing": ""}
-        for rubric, part in group.groupby("rubric", sort=False):
+        for rubric, part in group.groupby("rubric", sort=False, observed=True):
             rows.append(about | {"rubric": rubric} | _scores_of(part, load_rubric(str(rubric)).head.scale))
         if headline is not None:
             rows.append(about | {"rubric": headline.name} | _headline_of(group, headline, verdicts.attrs["rubrics"]))
@@ -118,12 +136,12 @@ def judge_scores(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_judge_and_setting(table: pd.DataFrame) -> Any:
-    return table.groupby(["judge", "setting"], sort=False)
+    return table.groupby(["judge", "setting"], sort=False, observed=True)
 
 
 def _scores_of(part: Any, scale: tuple[float, float] | None) -> dict[str, Any]:
     known: Any = part[part["state"].isin(["judged", "no prediction"])]
-    videos = known["video"].to_numpy(str)
+    videos = known["video"].cat.codes.to_numpy()
     decided = known["correct"].notna().all() and len(known) > 0
     found = stats.proportion(known["correct"].to_numpy(float), videos) if decided else _UNKNOWN
     out: dict[str, Any] = {"questions": len(part), **_counts(part["state"])}
@@ -151,21 +169,28 @@ def _counts(states: Any) -> dict[str, int]:
 def _headline_of(group: Any, headline: Headline, rubrics: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     """Return the mean over groups of the sums of their rubrics' mean scores, with its interval."""
     wanted = [(kind, name) for kind, names in rubrics.items() for name in names]
-    cells = group["type"].where(group["type"].isin(rubrics), "") + "\n" + group["rubric"]
-    there = set(cells)
+    kinds = [kind if kind in rubrics else "" for kind in group["type"].cat.categories]
+    numbers, rows = combine(group["type"].cat.codes.to_numpy(), group["rubric"].cat.codes.to_numpy())
+    types, judged_by = (group[name].iloc[rows] for name in ("type", "rubric"))
+    labels = pd.Index([f"{kinds[kind]}\n{rubric}" for kind, rubric in zip(types.cat.codes, judged_by)])
+    numbers, labels = labels.factorize()[0][numbers], labels.unique()  # several types may count as ""
+    there = set(labels)
     out = {"questions": len(group), **_counts(group["state"]), **_score(_UNKNOWN), "published": np.nan}
     out |= dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"), np.nan)
     out["missing"] = ", ".join(name for kind, name in wanted if f"{kind}\n{name}" not in there)
     known = group["state"].isin(["judged", "no prediction"]) & group["score"].notna()
-    if set(cells[known]) != {f"{kind}\n{name}" for kind, name in wanted}:
+    known = known.to_numpy()
+    if set(labels[np.unique(numbers[known])]) != {f"{kind}\n{name}" for kind, name in wanted}:
         return out
     scales = [load_rubric(name).head.scale or _PUBLISHED_SCALE for _, name in wanted]
     low, high = min(scale[0] for scale in scales), max(scale[1] for scale in scales)
-    scores, videos = group["score"][known].to_numpy(float), group["video"][known].to_numpy(str)
-    found = stats.group_mean(scores, cells[known].to_numpy(str), videos, low, high)
+    scores, videos = group["score"][known].to_numpy(float), group["video"].cat.codes.to_numpy()[known]
+    found = stats.group_mean(scores, numbers[known], videos, low, high)
     groups = len(wanted) if headline.groups == ("rubric",) else len(rubrics)
     if set(scales) == {_PUBLISHED_SCALE}:
-        out["published"] = float(np.mean([_published(part) for _, part in group.groupby(cells)])) * len(wanted) / groups
+        out["published"] = (
+            float(np.mean([_published(part) for _, part in group.groupby(numbers)])) * len(wanted) / groups
+        )
     return out | _score(found, len(wanted) / groups)
 
 

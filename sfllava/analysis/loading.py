@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,11 @@ from sfllava.evaluators import find_evaluator
 from sfllava.evaluators.base import Evaluator
 from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.files import printable
+from sfllava.runs.coded import Block, Coded, CodedColumn, combine
 from sfllava.runs.identity import USUAL_TASKS
-from sfllava.runs.run_folder import RunError, read_rows, read_run
-from sfllava.runs.verdicts import (
-    judge_names,
-    read_items,
-    read_verdicts,
-    rubrics_by_type,
-    verdict_key,
-    verdicts_path,
-)
+from sfllava.runs.judge_items import JudgeItems, rubrics_by_type
+from sfllava.runs.run_folder import RunError, read_row_blocks, read_run
+from sfllava.runs.verdicts import judge_names, match_verdicts, verdicts_path
 from sfllava.types import Task
 
 _TEXTS = ("run", "benchmark", "setting", "key", "video", "type", "reason")
@@ -40,8 +34,9 @@ _COLUMNS = {
 }  # fmt: skip
 """Names that this table, or a table made from it, has for something else than a group."""
 COSTS = "costs.json"
-Grade = Callable[[dict[str, Any]], tuple[bool, bool]]
-"""Maps a row to whether its answer is correct, and whether it could be parsed."""
+_OTHERS = {"tokens": float, "seconds": float, "correct": bool, "unparsable": bool, "failed": bool}
+Grade = Callable[[Block, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Maps a block and the indices of its rows with an answer to whether each of all its rows is correct, and parsed."""
 
 
 def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = None) -> pd.DataFrame:
@@ -70,13 +65,17 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
         about = read_run(folder)
         identity = about["identity"]
         spec = load_spec(identity["benchmark"])
-        grade = _grade_by_judge(folder, judge, spec) if judge else _grade_offline(folder, spec.task)
+        if judge:
+            whole, grade = _grade_by_judge(folder, judge, spec)
+            blocks = [whole]
+        else:
+            blocks, grade = read_row_blocks(folder), _grade_offline(folder, spec.task)
         facts[label] = identity | {"costs": _read_costs(folder)}
         for name in ("ablation", "headline_sizes"):
             said = [session[name] for session in about.get("sessions", []) if session.get(name)]
             facts[label][name] = said[-1] if said else None
-        for row in read_rows(folder):
-            columns.append(row, label, spec, grade, folder)
+        for block in blocks:
+            columns.append(block, label, spec, grade, folder)
     table = columns.table()
     table.attrs["settings"] = _add_names(table, facts)
     table.attrs["runs"] = facts
@@ -85,53 +84,70 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
 
 
 class _Columns:
-    """The columns of a table of results, in compact arrays, since there may be a million rows."""
+    """The columns of a table of results, which grow by blocks."""
 
     def __init__(self) -> None:
-        self._texts = {column: _TextColumn() for column in _TEXTS}
-        self._groups: dict[str, _TextColumn] = {}
-        self._numbers = {"tokens": array("d"), "seconds": array("d")}
-        self._flags = {name: array("b") for name in ("correct", "unparsable", "failed")}
+        self._texts = {column: CodedColumn() for column in _TEXTS}
+        self._groups: dict[str, CodedColumn] = {}
+        self._others: list[dict[str, np.ndarray]] = []
+        self._rows = 0
 
-    def append(self, row: dict[str, Any], run: str, spec: Spec, grade: Grade, folder: Path) -> None:
-        self._append_groups(row, folder)
-        reason = row["error"] or ("no prediction" if row["prediction"] is None else "")
-        correct, parsed = (False, True) if reason else grade(row)
-        self._flags["correct"].append(correct)
-        self._flags["unparsable"].append(not parsed)
-        self._flags["failed"].append(bool(reason))
-        seconds = row.get("seconds") or {}
-        self._numbers["seconds"].append(sum(seconds.values()) if seconds else np.nan)
-        tokens = row["visual_tokens"]
-        self._numbers["tokens"].append(np.nan if tokens is None else tokens)
-        self._texts["run"].append(run)
-        self._texts["benchmark"].append(spec.name)
+    def append(self, block: Block, run: str, spec: Spec, grade: Grade, folder: Path) -> None:
+        rows = len(block["key"])
+        self._append_groups(block, folder)
+        reasons = _reasons(block)
+        failed = reasons.map([bool(text) for text in [*reasons.values, ""]], bool)
+        correct, parsed = grade(block, np.flatnonzero(~failed))
+        others = {"tokens": block["visual_tokens"], "seconds": block["seconds"]}
+        others |= {"correct": correct, "unparsable": ~parsed & ~failed, "failed": failed}
+        self._others.append(others)
+        for column, value in (("run", run), ("benchmark", spec.name)):
+            self._texts[column].append_value(value, rows)
+        types = Coded(block["type"].codes, [spec.types.get(kind, kind) for kind in block["type"].values])
         for column in ("setting", "key", "video"):
-            self._texts[column].append(row[column])
-        self._texts["type"].append(spec.types.get(row["type"], row["type"]))
-        self._texts["reason"].append(reason)
+            self._texts[column].append(block[column])
+        self._texts["type"].append(types)
+        self._texts["reason"].append(reasons)
+        self._rows += rows
 
-    def _append_groups(self, row: dict[str, Any], folder: Path) -> None:
-        groups = row.get("groups") or {}
-        if not isinstance(groups, dict) or not all(isinstance(value, str) for value in groups.values()):
-            raise RunError(f"{folder}: question {row['key']}: groups must be texts by name, got {groups!r:.80}")
-        for name in [name for name in groups if name not in self._groups]:
-            if name in _COLUMNS or not name.isidentifier():
-                where = f"{folder}: question {row['key']}"
-                raise RunError(f"{where}: a group's name must be a word that is no other column, got {name!r:.80}")
-            self._groups[name] = _TextColumn(len(self._flags["failed"]))
-        for name, column in self._groups.items():
-            column.append(groups.get(name, ""))
+    def _append_groups(self, block: Block, folder: Path) -> None:
+        column = block["groups"]
+        found = [column.values[code] or {} for code in column.first_rows()]
+        for groups, row in zip(found, column.first_rows().values()):
+            where = f"{folder}: question {block['key'].at(row)}"
+            if not isinstance(groups, dict) or not all(isinstance(value, str) for value in groups.values()):
+                raise RunError(f"{where}: groups must be texts by name, got {groups!r:.80}")
+            for name in [name for name in groups if name not in self._groups]:
+                if name in _COLUMNS or not name.isidentifier():
+                    raise RunError(f"{where}: a group's name must be a word that is no other column, got {name!r:.80}")
+                self._groups[name] = CodedColumn()
+                self._groups[name].append_value("", self._rows)
+        for name, texts in self._groups.items():
+            values = [(groups or {}).get(name, "") for groups in [*column.values, None]]
+            texts.append(Coded(np.where(column.codes < 0, len(values) - 1, column.codes), values))
 
     def groups(self) -> list[str]:
         return list(self._groups)
 
     def table(self) -> pd.DataFrame:
         texts = self._texts | self._groups
-        data: dict[str, Any] = {column: values.categories() for column, values in texts.items()}
-        data |= {name: np.frombuffer(values) if values else np.empty(0) for name, values in self._numbers.items()}
-        data |= {name: np.array(values, dtype=bool) for name, values in self._flags.items()}
+        data: dict[str, Any] = {name: as_categorical(column.column()) for name, column in texts.items()}
+        for name, kind in _OTHERS.items():
+            data[name] = np.concatenate([np.empty(0, kind), *(block[name] for block in self._others)])
         return pd.DataFrame(data)
+
+
+def as_categorical(column: Coded) -> pd.Categorical:
+    """Return a column as pandas has it."""
+    return pd.Categorical.from_codes(column.codes, categories=pd.Index(column.values, dtype=object))
+
+
+def _reasons(block: Block) -> Coded:
+    """Return why each question failed: an empty text where it did not."""
+    errors, values = block["error"], [*block["error"].values, "no prediction", ""]
+    said = errors.map([bool(text) for text in values[: len(errors.values)]] + [False], bool)
+    unsaid = np.where(block["prediction"].codes < 0, len(values) - 2, len(values) - 1)
+    return Coded(np.where(said, errors.codes, unsaid), values)
 
 
 def _add_names(table: pd.DataFrame, facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -153,21 +169,6 @@ def _add_names(table: pd.DataFrame, facts: dict[str, Any]) -> list[dict[str, Any
     return [
         {"benchmark": pair[0], "run": pair[1], "name": name, "rows": rows.get(pair, 0)} for pair, name in names.items()
     ]
-
-
-class _TextColumn:
-    """A column of texts that stores equal texts once; its first `empty` texts are empty."""
-
-    def __init__(self, empty: int = 0) -> None:
-        self._codes: dict[str, int] = {"": 0} if empty else {}
-        self._values = array("i", [0]) * empty
-
-    def append(self, text: str) -> None:
-        self._values.append(self._codes.setdefault(text, len(self._codes)))
-
-    def categories(self) -> pd.Categorical:
-        codes = np.frombuffer(self._values, np.int32) if self._values else np.empty(0, np.int32)
-        return pd.Categorical.from_codes(codes, categories=pd.Index(list(self._codes), dtype=object))
 
 
 def _labels(folders: list[Path]) -> list[str]:
@@ -194,25 +195,35 @@ def _grade_offline(folder: Path, task: Task) -> Grade:
         raise RunError(f"{folder}: no offline score for a {task} benchmark; its predictions need a judge")
     known: dict[str, Evaluator | None] = {}
 
-    def grade(row: dict[str, Any]) -> tuple[bool, bool]:
-        own = _task_of(row, task)
-        if own not in known:
-            known[own] = find_evaluator(own)
-        evaluator = known[own]
-        if evaluator is None:
-            raise RunError(f"{folder}: question {row['key']}: no offline score for a {own} question; it needs a judge")
-        return evaluator.grade_quickly(row["answer"], row.get("options") or (), row["prediction"])
+    def grade(block: Block, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        fields = ("task", "answer", "options", "prediction")
+        numbers, first = combine(*(block[field].codes[rows] for field in fields))
+        found = np.zeros((2, len(first)), bool)
+        # in the order of the rows, so that an error is about the first one
+        for i in np.argsort(first):
+            own, answer, options, prediction = (block[field].at(rows[first[i]]) for field in fields)
+            own = _task_of(own, options, task)
+            if own not in known:
+                known[own] = find_evaluator(own)
+            evaluator = known[own]
+            if evaluator is None:
+                where = f"{folder}: question {block['key'].at(rows[first[i]])}"
+                raise RunError(f"{where}: no offline score for a {own} question; it needs a judge")
+            found[:, i] = evaluator.grade_quickly(answer, options, prediction)
+        right, parsed = np.zeros(len(block["key"]), bool), np.zeros(len(block["key"]), bool)
+        right[rows], parsed[rows] = found[:, numbers]
+        return right, parsed
 
     return grade
 
 
-def _task_of(row: dict[str, Any], task: Task) -> Task:
+def _task_of(own: Task | None, options: Sequence[str], task: Task) -> Task:
     """Return the task of a row: its own, or one that the benchmark's name and the options tell."""
-    return row.get("task") or (task if task in USUAL_TASKS else "choice" if row.get("options") else "open")
+    return own or (task if task in USUAL_TASKS else "choice" if options else "open")
 
 
-def _grade_by_judge(folder: Path, judge: str, spec: Spec) -> Grade:
-    """Return a rule that looks up a judge's verdicts; these can always be parsed."""
+def _grade_by_judge(folder: Path, judge: str, spec: Spec) -> tuple[Block, Grade]:
+    """Return the rows of a run, and a rule that looks up a judge's verdicts on them; these can always be parsed."""
     chosen = rubrics_by_type(folder)
     if any(len(names) != 1 or not load_rubric(names[0]).gives_correct for names in chosen.values()):
         listed = ", ".join(name for names in chosen.values() for name in names)
@@ -223,26 +234,19 @@ def _grade_by_judge(folder: Path, judge: str, spec: Spec) -> Grade:
     path = verdicts_path(folder, judge)
     if not path.exists():
         raise RunError(f"{path}: no verdicts by this judge; there are {', '.join(judge_names(folder)) or 'none'}")
-    verdicts = {verdict_key(row): row for row in read_verdicts(path)}
-    right: dict[tuple[str, str], bool] = {}
-    waiting = stale = 0
-    for item in read_items(folder):
-        if item.request is None:  # inference failed: wrong without asking a judge
-            continue
-        verdict = verdicts.get(item.row_key)
-        if verdict is None or verdict["error"] is not None:
-            waiting += 1
-        elif verdict["content"] != item.request.content:
-            stale += 1
-        else:
-            right[item.key, item.setting] = bool(verdict["correct"])
+    items = JudgeItems(folder)
+    found = match_verdicts(items, items.contents(), path)
+    waiting = int(np.count_nonzero(~items.failed & (~found.given | found.failed)))
+    stale = int(np.count_nonzero(~items.failed & found.stale & ~found.failed))
     if waiting or stale:
         counts = [f"{waiting:,} predictions have no verdict yet, or a failed one"] * bool(waiting)
         counts += [f"{stale:,} verdicts are on other predictions than those in the run now"] * bool(stale)
         raise RunError(
             f"{path}: {', and '.join(counts)}: judge again, or see the verdicts so far with `sfllava judges`"
         )
-    return lambda row: (right[row["key"], row["setting"]], True)
+    right = np.zeros(len(items.rows["key"]), bool)
+    right[items.first] = right[items.second] = (found.correct == 1) & ~items.failed
+    return items.rows, lambda block, rows: (right, np.ones(len(right), bool))
 
 
 def _read_costs(folder: Path) -> dict[str, Any]:

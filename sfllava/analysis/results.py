@@ -29,10 +29,12 @@ def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
         without rows has no accuracy.
     """
     unasked = [setting for setting in results.attrs.get("settings", ()) if not setting["rows"]]
-    several = len({*results["benchmark"], *(setting["benchmark"] for setting in unasked)}) > 1
+    several = len({*results["benchmark"].unique(), *(setting["benchmark"] for setting in unasked)}) > 1
     by = list(by or (["benchmark"] * several + ["name"]))
     rows = []
-    for names, group in results.groupby(by, sort=False, observed=True):
+    needed = dict.fromkeys([*by, "tokens", "correct", "failed", "unparsable", "video"])
+    plain = pd.DataFrame({column: results[column] for column in needed})  # without `attrs`, which each group would copy
+    for names, group in plain.groupby(by, sort=False, observed=True):
         found = stats.proportion(group["correct"].to_numpy(), group["video"].cat.codes.to_numpy())
         rows.append(
             dict(zip(by, names))

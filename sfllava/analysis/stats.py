@@ -12,14 +12,14 @@ that it would add a heavy dependency, so this module needs numpy and scipy alone
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy import stats
 
-from sfllava.analysis.strata import Strata
+from sfllava.analysis.strata import Cells, Strata
 
 FEWEST_VIDEOS = 6
 """With fewer, no difference is significant: the smallest p-value of n sign flips is 2 / 2**n, 0.0625 for 5 videos."""
@@ -80,7 +80,7 @@ def group_mean(
         high: the largest possible value.
     """
     values, n = np.asarray(values, float), len(values)
-    strata = _strata(values, groups, videos)
+    strata = Strata(values, _cells(n, groups, videos))
     value, error, count, degrees = strata.mean, strata.error(), strata.videos, strata.degrees()
     if count < 2:
         return Estimate(value, low, high, error, n, count)
@@ -129,15 +129,45 @@ def difference(
         limit: the largest possible difference, in either direction.
         groups: (N) the group of each question; the difference is then that of the means of the groups' means.
     """
-    gain = np.asarray(one, float) - np.asarray(other, float)
-    strata = _strata(gain, np.zeros(len(gain)) if groups is None else groups, videos)
+    return differences(np.stack([one, other]), [(0, 1)], videos, limit, groups)[0]
+
+
+def differences(
+    values: np.ndarray,
+    pairs: Iterable[tuple[int, int]],
+    videos: np.ndarray,
+    limit: float = 1.0,
+    groups: np.ndarray | None = None,
+) -> list[Difference]:
+    """The paired differences of several settings, as `difference` has them; what pairs have in common is done once.
+
+    Args:
+        values: (S N) the values of each setting on the same questions.
+        pairs: the indices of the two settings of each difference.
+        videos, limit, groups: as for `difference`.
+    """
+    values, n = np.asarray(values, float), values.shape[1]
+    cells = _cells(n, np.zeros(n) if groups is None else groups, videos)
+    weights = np.ones(n) if groups is None else Strata(values[0], cells).shares * n
+    sums = np.stack([np.bincount(cells.owner, each) for each in (*(values * weights), weights)])
+    flipped = np.concatenate([signs @ sums.T for signs in _flips(cells.videos)])
+    found = []
+    for one, other in pairs:
+        gain = sums[one] - sums[other]
+        gain[np.abs(gain) < _TINY] = 0.0
+        interval = _flip_interval(
+            gain.sum(), flipped[:, one] - flipped[:, other], sums[-1].sum(), flipped[:, -1], limit
+        )
+        found.append(_difference(Strata(values[one] - values[other], cells), gain, interval, limit))
+    return found
+
+
+def _difference(strata: Strata, sums: np.ndarray, interval: tuple[float, float], limit: float) -> Difference:
+    """The difference of two settings from the sums of their differences by video, and the interval of the flips."""
     value, error, count = strata.mean, strata.error(), strata.videos
-    weights = np.ones(len(gain)) if groups is None else strata.shares * len(gain)
-    sums, sizes = (np.bincount(strata.owner, each) for each in (gain * weights, weights))
-    sums[np.abs(sums) < _TINY] = 0.0
     differing = int(np.count_nonzero(sums))
     p = _flip_p(sums[sums != 0])
-    low, high = _flip_interval(sums, sizes, limit)
+    low, high = interval
     min_detectable_effect = (
         (t_quantile(0.975, count) + t_quantile(0.8, count)) * error if count >= FEWEST_VIDEOS else np.inf
     )
@@ -149,7 +179,7 @@ def difference(
         low, high = min(low, 0.0), max(high, 0.0)
     elif low <= 0 <= high:
         low, high = (0.0 + _TINY, high) if value > 0 else (low, 0.0 - _TINY)
-    estimate = Estimate(value, max(-limit, low), min(limit, high), error, len(gain), count)
+    estimate = Estimate(value, max(-limit, low), min(limit, high), error, len(strata.shares), count)
     return Difference(estimate, p, float(min_detectable_effect))
 
 
@@ -180,28 +210,32 @@ def _flip_totals(sizes: np.ndarray) -> np.ndarray:
     chances = np.ones(1)
     for size, count in zip(*np.unique(sizes, return_counts=True)):
         ups = stats.binom.pmf(np.arange(count + 1), count, 0.5)
-        steps = np.zeros(2 * size * count + 1)
-        steps[:: 2 * size] = ups
-        chances = np.convolve(chances, steps)
+        before, chances = chances, np.zeros(len(chances) + 2 * size * count)
+        for start in range(min(2 * size, len(before))):  # this many totals apart are those that one flip leads to
+            chances[start :: 2 * size][: len(before[start :: 2 * size]) + count] = np.convolve(
+                before[start :: 2 * size], ups
+            )
     return chances
 
 
-def _flip_interval(sums: np.ndarray, sizes: np.ndarray, limit: float) -> tuple[float, float]:
-    """The differences c for which flipping the signs of (G) sums - c * sizes gives p > 0.05.
+def _flip_interval(s: float, a: np.ndarray, n: float, b: np.ndarray, limit: float) -> tuple[float, float]:
+    """The differences c for which flipping the signs of sums - c * sizes gives p > 0.05.
 
-    A flip with totals a of the sums and b of the sizes is as extreme as the data for all c between (S - a) / (N - b)
-    and (S + a) / (N + b), which lie on either side of the mean S / N. So the ends are quantiles over the flips.
+    A flip with totals a of the sums and b of the sizes is as extreme as the data for all c between (s - a) / (n - b)
+    and (s + a) / (n + b), which lie on either side of the mean s / n. So the ends are quantiles over the flips.
+
+    Args:
+        s: the total of the sums by video.
+        a: (B) the total of the sums under each flip.
+        n: the total of the sizes of the videos.
+        b: (B) the total of the sizes under each flip.
+        limit: the largest possible difference.
     """
-    s, n = sums.sum(), sizes.sum()
-    lows, highs = [], []
-    for signs in _flips(len(sums)):
-        a, b = signs @ sums, signs @ sizes
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ends = np.stack([(s - a) / (n - b), (s + a) / (n + b)])
-        # where all signs are equal, no difference is less extreme
-        lows.append(np.where(n - np.abs(b) > 0.5, ends.min(0), -np.inf))
-        highs.append(np.where(n - np.abs(b) > 0.5, ends.max(0), np.inf))
-    low, high = np.sort(np.concatenate(lows)), np.sort(np.concatenate(highs))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = np.stack([(s - a) / (n - b), (s + a) / (n + b)])
+    # where all signs are equal, no difference is less extreme
+    known = n - np.abs(b) > 0.5
+    low, high = np.sort(np.where(known, ends.min(0), -np.inf)), np.sort(np.where(known, ends.max(0), np.inf))
     outside = int(0.05 * len(low))  # a difference that at most so many flips reach is rejected
     return max(-limit, float(low[outside])), min(limit, float(high[-1 - outside]))
 
@@ -226,10 +260,10 @@ def unseen(videos: float) -> float:
     return 1 - 0.025 ** (1 / videos)
 
 
-def _strata(values: np.ndarray, groups: np.ndarray, videos: np.ndarray) -> Strata:
-    if not len(values) or len(values) != len(videos) or len(values) != len(groups):
-        raise ValueError(f"needed values and as many videos, got {len(values)} and {len(videos)}")
-    return Strata(values, groups, videos)
+def _cells(values: int, groups: np.ndarray, videos: np.ndarray) -> Cells:
+    if not values or values != len(videos) or values != len(groups):
+        raise ValueError(f"needed values and as many videos, got {values} and {len(videos)}")
+    return Cells(groups, videos)
 
 
 def _known_from(degrees: float) -> float:

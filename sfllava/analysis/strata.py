@@ -7,13 +7,36 @@ import numpy as np
 _TINY = 1e-9  # a smaller spread of the values is rounding
 
 
+class Cells:
+    """Which values are about which video and in which group. A cell is a group's part of a video.
+
+    Args:
+        groups: (N) the group of each value.
+        videos: (N) the video of each; a video may be in several groups.
+
+    Attributes:
+        owner: (N) the index of each value's video.
+        stratum: (N) the index of each value's group.
+        index: (N) the index of each value's cell.
+        group: the group of each cell.
+        video: the video of each cell.
+        videos: the number of videos.
+        groups: the number of groups.
+    """
+
+    def __init__(self, groups: np.ndarray, videos: np.ndarray) -> None:
+        self.owner, self.stratum = (np.unique(each, return_inverse=True)[1] for each in (videos, groups))
+        self.videos, self.groups = int(self.owner.max()) + 1, int(self.stratum.max()) + 1
+        cells, self.index = np.unique(self.stratum * self.videos + self.owner, return_inverse=True)
+        self.group, self.video = np.divmod(cells, self.videos)
+
+
 class Strata:
-    """Values by group and video. A cell is a group's part of a video.
+    """Values by group and video.
 
     Args:
         values: (N) the values.
-        groups: (N) the group of each.
-        videos: (N) the video of each; a video may be in several groups.
+        cells: the group and the video of each.
 
     Attributes:
         mean: the mean of the groups' means.
@@ -23,19 +46,17 @@ class Strata:
         owner: (N) the index of each value's video.
     """
 
-    def __init__(self, values: np.ndarray, groups: np.ndarray, videos: np.ndarray) -> None:
-        self.owner, stratum = (np.unique(each, return_inverse=True)[1] for each in (videos, groups))
-        self.videos, self.groups = int(self.owner.max()) + 1, int(stratum.max()) + 1
-        cells, index = np.unique(stratum * self.videos + self.owner, return_inverse=True)
-        self._group, self._video = np.divmod(cells, self.videos)
-        self._sizes, self._sums = np.bincount(index), np.bincount(index, values)
+    def __init__(self, values: np.ndarray, cells: Cells) -> None:
+        self.owner, self.videos, self.groups = cells.owner, cells.videos, cells.groups
+        self._group, self._video = cells.group, cells.video
+        self._sizes, self._sums = np.bincount(cells.index), np.bincount(cells.index, values)
         self._totals = np.bincount(self._group, self._sizes)
         self._in_group = np.bincount(self._group)  # videos
         self._means = np.bincount(self._group, self._sums) / self._totals
         self.mean = float(self._means.mean())
-        self.shares = 1 / (self.groups * self._totals[stratum])
-        self._residuals = values - self._means[stratum]
-        self._deviations = np.sqrt(np.bincount(stratum, self._residuals**2) / self._totals)
+        self.shares = 1 / (self.groups * self._totals[cells.stratum])
+        self._residuals = values - self._means[cells.stratum]
+        self._deviations = np.sqrt(np.bincount(cells.stratum, self._residuals**2) / self._totals)
 
     def error(self) -> float:
         """The cluster-robust standard error of the mean (Liang & Zeger); inf for one video."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sfllava.files import Row, RunError, read_object
+from sfllava.files import Row, RunError, read_object, shorten
 
 NOT_ANSWERED = "no answer in the sample log"
 _NAME = re.compile(r"(?P<date>.+?)_samples_(?P<task>.+)\.jsonl")
@@ -151,7 +151,7 @@ def _object(line: bytes, where: str) -> Row:
 def _sample(row: Row, where: str) -> Sample:
     for name in ("doc_id", "target"):
         if isinstance(row[name], bool) or not isinstance(row[name], str | int | float):
-            raise RunError(f"{where}: {name} must be text or a number, got {_short(row[name])}")
+            raise RunError(f"{where}: {name} must be text or a number, got {shorten(row[name])}")
     added = row.get("token_counts")
     added = added[0] if isinstance(added, list) and added and isinstance(added[0], dict) else {}
     answer = _answer(row["filtered_resps"], where)
@@ -177,12 +177,7 @@ def _answer(found: Any, where: str) -> str | None:
         found = found[0] if found else None
     if found is None or isinstance(found, str):
         return found
-    what = "several" if isinstance(found, list) else _short(found)
+    what = "several" if isinstance(found, list) else shorten(found)
     if isinstance(found, list) and any(isinstance(each, list) for each in found):
         what = "likelihoods: a task that compares likelihoods has no answers to import"
     raise RunError(f"{where}: filtered_resps must be one answer, got {what}")
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."

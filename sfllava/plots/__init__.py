@@ -39,7 +39,7 @@ def draw_chart(name: str | Path, results: pd.DataFrame) -> Chart | str:
     draw = getattr(catalogue.load("figures", name), "draw", None)
     if draw is None:
         raise SfllavaError(f"{catalogue.find('figures', name)}: needed a function draw(results)")
-    if "panel" in results or len(set(results["benchmark"])) < 2:
+    if "panel" in results or len(results["benchmark"].unique()) < 2:
         return draw(results)
     charts = {name: draw(part) for name, part in by_benchmark(results) if len(part)}
     drawn = {benchmark: chart for benchmark, chart in charts.items() if not isinstance(chart, str)}

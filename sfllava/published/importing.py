@@ -16,9 +16,10 @@ from sfllava.published.judged import PublishedVerdicts, find_judged, read_judged
 from sfllava.published.outputs import FOLDERS, OutputError, Outputs, QuestionIndex, find_outputs, read_outputs
 from sfllava.runs.identity import make_identity, upgrade
 from sfllava.runs.jobs import make_row
+from sfllava.runs.judge_items import read_items
 from sfllava.runs.run_folder import RunFolder
 from sfllava.runs.scoring import format_scores, score_rows
-from sfllava.runs.verdicts import VerdictFile, read_items, verdict_key
+from sfllava.runs.verdicts import VerdictFile, verdict_key
 from sfllava.settings import Setting
 from sfllava.types import Question
 

@@ -16,17 +16,15 @@ from typing import Any
 from sfllava.evaluators.judges.base import Judge, JudgeRequest
 from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.progress import progress_bar
+from sfllava.runs.judge_items import JudgeItem, read_items, rubrics_by_type
 from sfllava.runs.judging_run import JudgingResult, JudgingRun, estimate_cost
 from sfllava.runs.run_folder import RunError
 from sfllava.runs.verdicts import (
-    JudgeItem,
     Row,
     VerdictFile,
     read_aside,
-    read_items,
     read_judge_info,
     read_verdicts,
-    rubrics_by_type,
     verdict_key,
     verdicts_path,
     waiting_contents,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sfllava.evaluators.judges.base import Judge, JudgeError, JudgeRequest
-from sfllava.runs.verdicts import JudgeItem, Row, VerdictFile, verdict_key
+from sfllava.runs.judge_items import JudgeItem
+from sfllava.runs.verdicts import Row, VerdictFile, verdict_key
 from sfllava.types import SfllavaError, Verdict
 
 log = logging.getLogger(__name__)

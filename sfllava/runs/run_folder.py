@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sfllava.files import Row, RunError, log_to, printable, read_object, write_json
+from sfllava.runs.coded import Block, Coded
+from sfllava.runs.columns import read_blocks_once
 from sfllava.runs.identity import asked_sha256, describe_mismatch, merge_settings, question_of
 from sfllava.runs.journal import Journal, hold, read_rows_once, usable_files
 
@@ -32,6 +34,8 @@ _ROW = {
     "seconds": {str: int | float},
     "error": str | None,
 }
+_OPTIONAL = {"task": str, "groups": {str: str}}
+_WHAT, _AGAIN = "row of predictions", "a second row for question {} at setting {}"
 _IDENTITY = {"benchmark": str, "questions": int, "settings": [{"name": str}]}
 _RUN = {"identity": _IDENTITY, "sessions": [{}]}
 AskedQuestions = tuple[str, int, str]
@@ -178,9 +182,21 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     return _read(Path(path) / PREDICTIONS)
 
 
+def read_row_blocks(path: str | Path) -> Iterator[Block]:
+    """Yield the rows of a run folder's predictions.jsonl as columns, in blocks: the fields that each row has, and task
+    and groups.
+
+    Raises:
+        RunError: As for `read_rows`.
+    """
+    file = Path(path) / PREDICTIONS
+    for block in read_blocks_once(file, _WHAT, _ROW, _OPTIONAL, ("key", "setting"), _AGAIN):
+        error = block["error"]
+        yield block | {"error": Coded(error.codes, [printable(text) for text in error.values])}
+
+
 def _read(file: Path) -> Iterator[Row]:
-    again = "a second row for question {} at setting {}"
-    for row in read_rows_once(file, "row of predictions", _ROW, lambda row: (row["key"], row["setting"]), again):
+    for row in read_rows_once(file, _WHAT, _ROW, lambda row: (row["key"], row["setting"]), _AGAIN):
         if row["error"]:  # it may contain a file name that is not valid UTF-8, which no table or figure can show
             row["error"] = printable(row["error"])
         yield row

@@ -10,21 +10,19 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfllava.benchmarks.base import load_spec
-from sfllava.benchmarks.spec import Spec
-from sfllava.evaluators.judges.base import JudgeRequest
-from sfllava.evaluators.judges.options import read_information, right_option
-from sfllava.evaluators.judges.rubric import Rubric, load_rubric
+import numpy as np
+
 from sfllava.files import RunError, as_line, log_to, read_lines, read_object, write_file, write_json
-from sfllava.prompts import LETTERS
+from sfllava.runs.coded import Coded
+from sfllava.runs.columns import read_blocks_once
 from sfllava.runs.journal import Journal, hold, read_rows_once, usable_files
 from sfllava.runs.json_diff import describe_changes
-from sfllava.runs.run_folder import read_rows, read_run
+from sfllava.runs.judge_items import JudgeItem, JudgeItems
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -38,108 +36,10 @@ _NEEDED = {
     "score": int | float | None,
     "error": str | None,
 }
+_KEY = ("key", "setting", "rubric")
+_WHAT, _AGAIN = "row of verdicts", "a second verdict on {} at setting {} by rubric {}"
 _BATCH = {"token": str, "id": str | None, "collected": bool, "contents": [str]}
 _JUDGE_INFO = {"identity": {}, "sessions": list, "batches": [_BATCH]}
-
-
-@dataclass(frozen=True)
-class JudgeItem:
-    """A prediction to judge by a rubric (for a pair, such as VCGBench's consistency: two), or why there is none.
-
-    Attributes:
-        key: The key of the question.
-        setting: The name of the setting.
-        rubric: The name of the rubric.
-        video: The video of the question.
-        request: What to send to a judge; None if inference failed.
-        error: Why inference failed.
-        type: The type of the question.
-    """
-
-    key: str
-    setting: str
-    rubric: str
-    video: str
-    request: JudgeRequest | None
-    error: str | None = None
-    type: str = ""
-
-    @property
-    def row_key(self) -> tuple[str, str, str]:
-        """The key of the item's row in a verdict file, as `verdict_key` returns it."""
-        return self.key, self.setting, self.rubric
-
-
-def read_items(run: str | Path, rubrics: str | Path | None = None) -> list[JudgeItem]:
-    """Read the items that a run has to judge, in the order of its predictions.
-
-    Args:
-        run: The run folder.
-        rubrics: A folder with your own rubrics, one NAME.txt each.
-
-    Returns:
-        The items. Where inference failed, `request` is None. A pair of which one question is not asked yet is left out.
-
-    Raises:
-        RunError: The run's benchmark needs no judge, or a question has an unknown type or no options to choose from.
-    """
-    chosen = rubrics_by_type(run)
-    items, firsts = [], {}
-    for row in read_rows(run):
-        kind = row["type"] if row["type"] in chosen else ""
-        if kind not in chosen:
-            raise RunError(f"{run}: question {row['key']}: type must be {', '.join(chosen)}, got {row['type']!r}")
-        for name in chosen[kind]:
-            rubric = load_rubric(name, rubrics)
-            if not rubric.pair:
-                items.append(_item(run, row["key"], (row,), rubric))
-                continue
-            stem, _, part = row["key"].rpartition("/")
-            place = stem, row["setting"], name
-            other = firsts.pop(place, None)
-            if other is None:
-                firsts[place] = row
-            else:
-                pair = (row, other) if part == "1" else (other, row)
-                items.append(_item(run, stem, pair, rubric))
-    return items
-
-
-def rubrics_by_type(run: str | Path) -> dict[str, tuple[str, ...]]:
-    """Return the names of the rubrics by which a run is judged, by the type of question; "" has those for all types.
-
-    Raises:
-        RunError: The run's benchmark needs no judge.
-    """
-    spec = load_spec(read_run(run)["identity"]["benchmark"])
-    if found := rubrics_of(spec):
-        return found
-    if spec.task == "choice":
-        raise RunError(f"{run}: multiple choice is scored by its letters and needs no judge")
-    raise RunError(f"{run}: {spec.name} names no rubrics: its predictions need no judge")
-
-
-def rubrics_of(spec: Spec) -> dict[str, tuple[str, ...]]:
-    """Return the names of a benchmark's rubrics by the type of question; empty if its predictions need no judge."""
-    return dict(spec.rubrics) or ({"": ("open",)} if spec.task == "open" else {})
-
-
-def _item(run: str | Path, key: str, rows: tuple[Row, ...], rubric: Rubric) -> JudgeItem:
-    row = rows[0]
-    about = {"video": row["video"], "type": row["type"]}
-    if errors := [r["error"] or "no prediction" for r in rows if r["error"] or r["prediction"] is None]:
-        return JudgeItem(key, row["setting"], rubric.name, request=None, error=errors[0], **about)
-    texts = (tuple(r["question"] for r in rows), row["answer"], tuple(r["prediction"] for r in rows))
-    request = JudgeRequest(rubric, *texts)
-    if rubric.head.chooses:
-        options = tuple(row["options"]) or read_information(row["question"])
-        if not 1 < len(options) <= len(LETTERS):
-            raise RunError(f"{run}: question {key}: needed 2 to {len(LETTERS)} options, got {len(options)}")
-        right = right_option(row["answer"], options)
-        if right is None:
-            raise RunError(f"{run}: question {key}: {row['answer']!r} is none of its {len(options)} options")
-        request = replace(request, options=options, right=right)
-    return JudgeItem(key, row["setting"], rubric.name, request=request, **about)
 
 
 class VerdictFile:
@@ -251,13 +151,74 @@ def read_verdicts(path: Path) -> Iterator[Row]:
     Raises:
         RunError: A line is not a verdict, or repeats one. The message has the line's number.
     """
-    again = "a second verdict on {} at setting {} by rubric {}"
-    return read_rows_once(path, "row of verdicts", _NEEDED, verdict_key, again)
+    return read_rows_once(path, _WHAT, _NEEDED, verdict_key, _AGAIN)
+
+
+@dataclass(frozen=True)
+class MatchedVerdicts:
+    """What one judge says about the items of a run, as columns.
+
+    Attributes:
+        given: (N) whether the judge has a row for the item.
+        failed: (N) whether the judge failed.
+        stale: (N) whether the row is about another prediction than the run has now.
+        correct: (N) 1 for yes, 0 for no, NaN for neither.
+        score: (N) NaN where there is none.
+    """
+
+    given: np.ndarray
+    failed: np.ndarray
+    stale: np.ndarray
+    correct: np.ndarray
+    score: np.ndarray
+
+
+def match_verdicts(items: JudgeItems, contents: np.ndarray, path: Path) -> MatchedVerdicts:
+    """Read a verdict file and return its rows on the items of a run; other rows are left out.
+
+    Args:
+        items: The items.
+        contents: (N) the hashes of their contents, `items.contents()`.
+        path: The verdict file.
+
+    Raises:
+        RunError: As for `read_verdicts`.
+    """
+    rubrics = Coded(items.rubric, [rubric.name for rubric in items.rubrics])
+    keys = (items.keys, Coded(items.rows["setting"].codes[items.first], items.rows["setting"].values), rubrics)
+    codes = [{text: code for code, text in enumerate(column.values)} for column in keys]
+    size = len(items)
+    found = [np.full(size, np.nan) for _ in range(3)]
+    same = np.zeros(size, bool)
+    places = _places([column.codes for column in keys], codes)
+    order = np.argsort(places)
+    for block in read_blocks_once(path, _WHAT, _NEEDED, {}, _KEY, _AGAIN):
+        own = [
+            block[name].map([known.get(text, -1) for text in [*block[name].values, None]], np.int64)
+            for name, known in zip(_KEY, codes)
+        ]
+        row_places = np.where(np.min(own, axis=0) < 0, -1, _places(own, codes))
+        at = order[np.minimum(np.searchsorted(places, row_places, sorter=order), size - 1)] if size else order
+        rows = np.flatnonzero(places[at] == row_places) if size else np.empty(0, int)
+        at = at[rows]
+        error = block["error"].map([float(bool(text)) for text in [*block["error"].values, ""]], float)
+        for column, values in zip(found, (error, block["correct"], block["score"])):
+            column[at] = values[rows]
+        hashes = block["content"].map(map(hash, [*block["content"].values, ""]), np.int64)
+        same[at] = hashes[rows] == contents[at]
+    failed, correct, score = found
+    given = ~np.isnan(failed)
+    return MatchedVerdicts(given, failed == 1, given & ~same, correct, score)
+
+
+def _places(columns: Sequence[np.ndarray], codes: Sequence[Mapping[str, int]]) -> np.ndarray:
+    """Return the place of each row's key among all that there could be."""
+    return np.ravel_multi_index([np.maximum(column, 0) for column in columns], [len(each) + 1 for each in codes])
 
 
 def read_aside(run: str | Path, name: str) -> Iterator[Row]:
     """Yield the verdicts of a judge that were set aside; a question may have several, on different predictions."""
-    return read_lines(aside_path(run, name), "row of verdicts", _NEEDED)
+    return read_lines(aside_path(run, name), _WHAT, _NEEDED)
 
 
 def aside_path(run: str | Path, name: str) -> Path:

@@ -19,8 +19,8 @@ from sfllava.analysis.agreement import (
 )
 from sfllava.analysis.judge_scores import format_judge_scores, judge_scores, load_verdicts
 from sfllava.plots.judges import judges_agreement
+from sfllava.runs.judge_items import read_items
 from sfllava.runs.run_folder import RunError
-from sfllava.runs.verdicts import read_items
 
 
 def write_verdicts(run, name, say):

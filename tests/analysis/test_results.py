@@ -181,7 +181,9 @@ def test_verdicts_on_other_predictions_do_not_count(tmp_path, capsys):
 
 def test_compare_works_out_its_differences_once(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(stats, "difference", lambda *a, real=stats.difference, **k: (calls.append(1), real(*a, **k))[1])
+    monkeypatch.setattr(
+        stats, "differences", lambda *a, real=stats.differences, **k: (calls.append(1), real(*a, **k))[1]
+    )
     compare([write_run(tmp_path / "run", rows_of("a", 30) + rows_of("b", 10))])
     assert len(calls) == 1
 

@@ -28,9 +28,10 @@ from sfllava.published.config import ExperimentError, read_experiment
 from sfllava.published.importing import import_outputs
 from sfllava.published.literal import parse_value
 from sfllava.published.wordings import read_wordings
+from sfllava.runs.judge_items import read_items
 from sfllava.runs.run_folder import RunFolder, read_rows, read_run
 from sfllava.runs.scoring import score_rows
-from sfllava.runs.verdicts import VerdictFile, read_items, read_judge_info, waiting_contents
+from sfllava.runs.verdicts import VerdictFile, read_judge_info, waiting_contents
 from sfllava.sampler.writing import write_video
 from sfllava.types import Question, SfllavaError
 

@@ -17,8 +17,8 @@ from sfllava.evaluators.judges.base import JudgeError
 from sfllava.evaluators.judges.match import MatchJudge
 from sfllava.evaluators.judges.openai_batch import BatchClient
 from sfllava.runs.judge import plan_judging
+from sfllava.runs.judge_items import read_items
 from sfllava.runs.run_folder import RunError
-from sfllava.runs.verdicts import read_items
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ from sfllava.benchmarks.spec import Headline, Spec
 from sfllava.evaluators.judges.match import MatchJudge
 from sfllava.plots.judges import judges_agreement
 from sfllava.runs.judge import plan_judging
+from sfllava.runs.judge_items import read_items, rubrics_by_type
 from sfllava.runs.run_folder import RunError
-from sfllava.runs.verdicts import read_items, rubrics_by_type
 
 OPEN = Spec(
     name="long_videos", task="describe", headline=Headline("G-Avg", ("type",)),

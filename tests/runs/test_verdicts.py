@@ -4,7 +4,8 @@ from judged_runs import open_rows, write_run
 
 from sfllava.evaluators.judges.match import MatchJudge
 from sfllava.runs.judge import plan_judging
-from sfllava.runs.verdicts import VerdictFile, read_aside, read_items, read_judge_info, waiting_contents
+from sfllava.runs.judge_items import read_items
+from sfllava.runs.verdicts import VerdictFile, read_aside, read_judge_info, waiting_contents
 
 
 def entry(token, contents, collected):

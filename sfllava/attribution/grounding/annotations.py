@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sfllava.files import shorten
 from sfllava.types import Question, SfllavaError
 
 Span = tuple[float, float]
@@ -135,33 +136,33 @@ def read_annotations(path: str | Path) -> Annotations:
     except (ValueError, RecursionError) as error:
         raise SfllavaError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(videos, dict) or not videos:
-        raise SfllavaError(f"{path}: needed an object with an entry for each video, got {_short(videos)}")
+        raise SfllavaError(f"{path}: needed an object with an entry for each video, got {shorten(videos)}")
     read = {name: _read_video(entry, f"{path}: video {name!r}") for name, entry in videos.items()}
     return Annotations(path, read, hashlib.sha256(data).hexdigest())
 
 
 def _read_video(entry: Any, where: str) -> AnnotatedVideo:
     if not isinstance(entry, dict):
-        raise SfllavaError(f"{where}: needed an object with duration and location, got {_short(entry)}")
+        raise SfllavaError(f"{where}: needed an object with duration and location, got {shorten(entry)}")
     duration: Any = entry.get("duration")
     fps: Any = entry.get("fps")
     location = entry.get("location")
     if not _is_number(duration) or duration <= 0:
-        raise SfllavaError(f"{where}: duration must be a number of seconds above 0, got {_short(duration)}")
+        raise SfllavaError(f"{where}: duration must be a number of seconds above 0, got {shorten(duration)}")
     if fps is not None and (not _is_number(fps) or fps <= 0):
-        raise SfllavaError(f"{where}: fps must be a number above 0, got {_short(fps)}")
+        raise SfllavaError(f"{where}: fps must be a number above 0, got {shorten(fps)}")
     if not isinstance(location, dict):  # may be empty: a few published videos have no spans
-        raise SfllavaError(f"{where}: location must be an object with spans by question, got {_short(location)}")
+        raise SfllavaError(f"{where}: location must be an object with spans by question, got {shorten(location)}")
     spans = {qid: _read_spans(listed, duration, f"{where}, question {qid!r}") for qid, listed in location.items()}
     return AnnotatedVideo(float(duration), fps, spans)
 
 
 def _read_spans(listed: Any, duration: float, where: str) -> tuple[Span, ...]:
     if not isinstance(listed, list) or not listed:
-        raise SfllavaError(f"{where}: needed a list of [start, end], got {_short(listed)}")
+        raise SfllavaError(f"{where}: needed a list of [start, end], got {shorten(listed)}")
     for pair in listed:
         if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_number, pair)):
-            raise SfllavaError(f"{where}: needed [start, end] in seconds, got {_short(pair)}")
+            raise SfllavaError(f"{where}: needed [start, end] in seconds, got {shorten(pair)}")
         start, end = pair
         if start >= end:
             raise SfllavaError(f"{where}: needed a start before the end, got {start} to {end}")
@@ -182,8 +183,3 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"key {key!r} occurs twice in one object")
         found[key] = value
     return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."

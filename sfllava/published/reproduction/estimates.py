@@ -15,8 +15,8 @@ from sfllava.planning import Plan, plan
 from sfllava.planning.roofline import Roofline
 from sfllava.published.reproduction.plan import NEW_TOKENS, PlannedRun
 from sfllava.runs.judge import plan_judging
+from sfllava.runs.judge_items import rubrics_of
 from sfllava.runs.judging_run import estimate_cost
-from sfllava.runs.verdicts import rubrics_of
 from sfllava.types import Question
 
 _PREDICTION = "x" * 4 * NEW_TOKENS
