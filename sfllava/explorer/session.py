@@ -17,7 +17,7 @@ from sfllava.attribution.leave_out import leave_out
 from sfllava.explorer.feature_cache import FeatureCache
 from sfllava.files import Row, as_csv
 from sfllava.models.base import VideoLM
-from sfllava.models.load import TINY
+from sfllava.models.placement import TINY
 from sfllava.runs.frame_choice import FrameChooser
 from sfllava.runs.selection_source import SelectionSource
 from sfllava.runs.video_choice import ChosenFrames, choose_frames, prepare_source

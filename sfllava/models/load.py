@@ -22,7 +22,6 @@ from sfllava.models.family import POSITIONS, Configuration, Family, LoadOptions
 from sfllava.models.language_model import LanguageModel
 from sfllava.models.layouts import read_checkpoint
 from sfllava.models.network import make_network
-from sfllava.models.placement import TINY as TINY
 from sfllava.models.placement import checkpoint_folder, device_of, dtype_of
 from sfllava.models.prompt_formats import choose_format
 from sfllava.models.quantization import check_quantization_kernels

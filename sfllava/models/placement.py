@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +27,36 @@ def checkpoint_folder(path_or_name: str | Path) -> Path:
     """
     if str(path_or_name) == "tiny":  # a folder of that name is written as ./tiny
         return TINY
+    return local_or_hub_folder(path_or_name, "checkpoint", "llava-hf/llava-v1.6-vicuna-7b-hf", ["*.jinja", "*.bin"])
+
+
+def local_or_hub_folder(path_or_name: str | Path, kind: str, example: str, files: Sequence[str]) -> Path:
+    """Return a folder on this machine, or that of a hub name after its download.
+
+    Args:
+        path_or_name: A folder, or a hub name.
+        kind: What it should be, for messages, such as "checkpoint".
+        example: A hub name of that kind.
+        files: Patterns of the files to download besides JSON, safetensors and sentencepiece models.
+
+    Raises:
+        CheckpointError: There is no such folder, and it cannot be downloaded.
+    """
+    name, path = str(path_or_name), Path(path_or_name).expanduser()
+    needed = f"needed a {kind} folder or a hub name such as {example}"
     if is_url(path_or_name):
-        raise CheckpointError(
-            f"{path_or_name}: needed a checkpoint folder or a hub name such as llava-hf/llava-v1.6-vicuna-7b-hf, got a "
-            "URL"
-        )
-    path = Path(path_or_name).expanduser()
+        raise CheckpointError(f"{name}: {needed}, got a URL")
     if path.is_dir():
         return path
-    name = str(path_or_name)
     if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CheckpointError(f"{name}: no such checkpoint folder")
+        raise CheckpointError(f"{name}: no such {kind} folder; {needed}")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.bin", "*.model"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", *files]))
     except Exception as error:
         raise CheckpointError(
-            f"{name}: neither a folder here nor a model that could be downloaded ({type(error).__name__}: "
+            f"{name}: neither a folder here nor a {kind} that could be downloaded ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:120]})"
         ) from error
 

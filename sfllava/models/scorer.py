@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
-from sfllava.files import is_url
 from sfllava.models.checkpoint import (
     CheckpointError,
     check_sizes,
@@ -21,14 +20,15 @@ from sfllava.models.checkpoint import (
     weight_files,
 )
 from sfllava.models.family import from_dict, normalize, read_preprocessor, read_statistics
-from sfllava.models.load import device_of, first_line
+from sfllava.models.load import first_line
 from sfllava.models.memory import retry_with_smaller_batch
 from sfllava.models.network import quiet
+from sfllava.models.placement import device_of, local_or_hub_folder
 from sfllava.models.tiny import SCORER as TINY_SCORER
 from sfllava.sampler.images import FrameSize, resize_frames
 
 _KINDS: dict[str, tuple[Any, Any]] = {"clip": (CLIPConfig, CLIPModel), "siglip": (SiglipConfig, SiglipModel)}
-_FILES = ["*.json", "*.model", "merges.txt", "*.safetensors"]
+_EXAMPLE, _FILES = "openai/clip-vit-large-patch14", ["merges.txt"]
 _CLIP_STATISTICS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _SIGLIP_STATISTICS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _SPANS, _SPAN_BYTES = 64, 4096  # of a weight file that are hashed
@@ -52,7 +52,8 @@ class ScorerFolder:
     """
 
     def __init__(self, path_or_name: str | Path) -> None:
-        self.path = _folder(path_or_name)
+        name = str(path_or_name)
+        self.path = TINY_SCORER if name == "tiny" else local_or_hub_folder(path_or_name, "scorer", _EXAMPLE, _FILES)
         self.config = read_json(self.path / "config.json")
         self.kind = str(self.config.get("model_type"))
         if self.kind not in _KINDS:
@@ -160,25 +161,6 @@ def _load(folder: ScorerFolder) -> Any:
         listed = ", ".join(f"{name} ({what})" for name, what in list(problems.items())[:6])
         raise CheckpointError(f"{folder.path}: the weights do not fit the config: {listed}")
     return network
-
-
-def _folder(path_or_name: str | Path) -> Path:
-    path, name = Path(path_or_name).expanduser(), str(path_or_name)
-    if name == "tiny":
-        return TINY_SCORER
-    if path.is_dir():
-        return path
-    if is_url(name) or path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CheckpointError(f"{name}: needed a scorer's folder, or a hub name such as openai/clip-vit-large-patch14")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
-    except Exception as error:
-        raise CheckpointError(
-            f"{name}: neither a folder here nor a scorer that could be downloaded ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:120]})"
-        ) from error
 
 
 def _fingerprint(folder: Path) -> str:

@@ -13,8 +13,9 @@ from sfllava.models.base import VideoLM
 from sfllava.models.chat_tokens import ChatTokens
 from sfllava.models.checkpoint import CheckpointError, check_full_precision, fingerprint, read_json, read_weights
 from sfllava.models.finite import FiniteLogitsWatch, LogitsError, not_finite
-from sfllava.models.load import device_of, dtype_of, first_line
+from sfllava.models.load import first_line
 from sfllava.models.network import quiet
+from sfllava.models.placement import device_of, dtype_of
 from sfllava.models.quantization import check_quantization_kernels, prepare_quantized, quantization_config
 from sfllava.prompts import Prompt, chat_prompt
 from sfllava.types import Question, SfllavaError

@@ -169,7 +169,7 @@ def measure(device: str = "auto", dtype: str = "auto", clock: Callable[[], float
     Raises:
         SfllavaError: The device or the dtype is unknown.
     """
-    from sfllava.models.load import device_of
+    from sfllava.models.placement import device_of
 
     place = torch.device(device_of(device))
     name = ("float32" if place.type == "cpu" else "float16") if dtype == "auto" else dtype

@@ -217,7 +217,7 @@ def test_no_such_folder(name):
 
 
 def test_a_hub_name_without_a_network():
-    with pytest.raises(CheckpointError, match="llava-hf/nothing: neither a folder here nor a model that could be"):
+    with pytest.raises(CheckpointError, match="llava-hf/nothing: neither a folder here nor a checkpoint that could be"):
         load_model("llava-hf/nothing")
 
 

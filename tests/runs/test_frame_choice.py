@@ -279,7 +279,7 @@ def test_what_is_missing_is_said_before_anything_is_done(models, questions, chec
     for setting, source, wanted in (
         (needs, SelectionSource(), "selection topk needs a scorer: pass --scorer"),
         (needs, SelectionSource(str(checkpoints())), "needed a scorer of type clip or siglip, got 'llava_next'"),
-        (needs, SelectionSource(str(tmp_path / "none")), "needed a scorer's folder, or a hub name"),
+        (needs, SelectionSource(str(tmp_path / "none")), "no such scorer folder; needed a scorer folder or a hub name"),
         (needs, SelectionSource(str(scorer), text="all"), "must be question or options, got 'all'"),
         (Setting(selection="listed"), SelectionSource(), "needs a list of frames: pass --frame-list FILE"),
         (Setting(selection="listed"), SelectionSource(frame_list=tmp_path / "f.json"), "are for other questions"),

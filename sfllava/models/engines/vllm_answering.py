@@ -65,17 +65,10 @@ class VllmAnswering:
         tokens: list[VisualTokens],
         prefixes: Sequence[Prefix],
     ) -> Results:
-        """Generate answers greedily.
-
-        Args:
-            items: The questions.
-            max_new_tokens: The largest number of new tokens of an answer.
-            share_prefix: Must be True.
-            tokens: The visual part of each video's prompt.
-            prefixes: One for each video; only its number of reused tokens is set.
+        """Generate answers greedily; `share_prefix` must be True, and of `prefixes` only the reused tokens are set.
 
         Returns:
-            Text and token ids of each item; an error where the answer does not end within the context, although it
+            As from `Answering.generate`; an error where the answer does not end within the context, although it
             would with the packed engine.
         """
         if not share_prefix:
@@ -100,18 +93,7 @@ class VllmAnswering:
         tokens: list[VisualTokens],
         prefixes: Sequence[Prefix],
     ) -> Results:
-        """Choose the most probable letter by the logits at the end of each prompt.
-
-        Args:
-            items: The questions, as token ids.
-            questions: The same questions, with their options.
-            prompt: Replaces the prompt of each question's task.
-            tokens: The visual part of each video's prompt.
-            prefixes: One for each video; only its number of reused tokens is set.
-
-        Returns:
-            The letter of each item, no token ids, and the probability of each letter among the options.
-        """
+        """Choose the most probable letter by the logits at the end of each prompt, as `Answering.letters` does."""
         allowed = [letter_ids(self._info, q, prompt, item.after) for item, q in zip(items, questions)]
         replies = self._engine.choose([self._embeds(item, tokens) for item in items], allowed)
         self._count_reused(items, replies, tokens, prefixes)
@@ -125,12 +107,6 @@ class VllmAnswering:
 
     def stream(self, item: Item, tokens: VisualTokens, max_new_tokens: int, prefix: Prefix | None) -> Iterator[int]:
         """Answer one question; its token ids arrive together, when the answer is complete.
-
-        Args:
-            item: The question.
-            tokens: The visual part of the prompt.
-            max_new_tokens: The largest number of new tokens.
-            prefix: Only its number of reused tokens is set.
 
         Yields:
             The token ids; -1 where logits are not finite.

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
 from sfllava.benchmarks.shapesqa.scenes import COLOURS, DIGITS, MARKS, PLACES, SIDE
 from sfllava.models.family import CLIP_STATISTICS, normalize
-from sfllava.models.load import TINY
+from sfllava.models.placement import TINY
 from sfllava.models.tiny import SCORER
 from sfllava.models.tiny.card import write_scorer_card
 from sfllava.models.tiny.data import wordings
