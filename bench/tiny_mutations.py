@@ -12,7 +12,7 @@ import pytest
 
 from sfllava import load_model
 from sfllava.benchmarks.shapesqa import write_shapesqa
-from sfllava.models.load import TINY
+from sfllava.models.placement import TINY
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
 import test_tiny as tests

@@ -26,7 +26,7 @@ from sfllava.analysis.results import accuracy
 from sfllava.benchmarks import Benchmark, load_benchmark
 from sfllava.benchmarks.shapesqa import write_long_shapesqa
 from sfllava.files import write_file
-from sfllava.models.load import TINY
+from sfllava.models.placement import TINY
 from sfllava.models.scorer import Scorer, ScorerFolder, similarity
 from sfllava.models.tiny import SCORER
 from sfllava.runs.run_json import versions
