@@ -15,6 +15,8 @@ from sfllava.models.load import load_model
 from sfllava.prompts import pack_prompt
 from sfllava.runs.evaluate import evaluate
 from sfllava.runs.run_folder import read_rows, read_run
+from sfllava.sampler.reading import read_video
+from sfllava.sampler.writing import write_video
 from sfllava.settings import Setting
 
 SMALL = Setting(8, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_1x1")
@@ -57,7 +59,17 @@ def write(path, rows):
     path.write_text(json.dumps(rows))
 
 
-def few(name, root, shared, folder):
+@pytest.fixture(scope="module")
+def clips(shared, tmp_path_factory):
+    """The three clips at two small frames per second, since each is decoded dozens of times here."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name in CLIPS:
+        frames = read_video(shared / "clips" / f"{name}.mp4", 24, size=(112, 112)).frames
+        write_video(folder / f"{name}.mp4", frames, fps=2)
+    return folder
+
+
+def few(name, root, clips, folder):
     """The benchmark with a few questions; its videos are copies of the three clips."""
     whole = load_benchmark(name, root=root)
     kinds: dict[tuple[str, str], list] = {}
@@ -67,7 +79,7 @@ def few(name, root, shared, folder):
     for i, video in enumerate(dict.fromkeys(question.video for question in chosen)):
         path = folder / (video if video.endswith(".mp4") else f"{video}.mp4")
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(shared / "clips" / f"{CLIPS[i % 3]}.mp4", path)
+        shutil.copy(clips / f"{CLIPS[i % 3]}.mp4", path)
     benchmark = load_benchmark(name, root=root, videos=folder)
     keys = {question.key for question in chosen}
     benchmark.questions = [question for question in benchmark.questions if question.key in keys]
@@ -75,8 +87,8 @@ def few(name, root, shared, folder):
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, "mvbench", "mlvu_test", "mlvu_open"])
-def test_every_reader_prompt_and_protocol(name, root, shared, tmp_path, tiny, capsys):
-    benchmark = few(name, root, shared, tmp_path / "videos")
+def test_every_reader_prompt_and_protocol(name, root, clips, tmp_path, tiny, capsys):
+    benchmark = few(name, root, clips, tmp_path / "videos")
     prompts = {}
     for protocol in (None, *protocol_names()):
         out = tmp_path / str(protocol)

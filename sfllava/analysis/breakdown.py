@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sfllava.analysis import stats
+from sfllava.analysis.loading import codes_of
 from sfllava.analysis.results import accuracy
 from sfllava.benchmarks.base import load_spec
 from sfllava.benchmarks.groups import count_groups, describe_missing, group_name
@@ -66,7 +67,7 @@ def headlines(results: pd.DataFrame) -> pd.DataFrame:
         if headline is None:
             continue
         labels = group_labels(group, headline.groups)
-        videos, right = group["video"].cat.codes.to_numpy(), group["correct"].to_numpy()
+        videos, right = codes_of(group["video"]), group["correct"].to_numpy()
         found, together = stats.group_mean(right, labels, videos), stats.proportion(right, videos)
         sizes = dict(zip(*(each.tolist() for each in np.unique(labels, return_counts=True))))
         rows.append(
@@ -88,7 +89,7 @@ def headline_of(benchmark: str) -> Headline | None:
 def group_labels(results: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """Return the name of each row's group, such as "yes_no / action"."""
     there = [column for column in columns if column in results]
-    numbers, rows = combine(np.zeros(len(results), int), *(results[column].cat.codes.to_numpy() for column in there))
+    numbers, rows = combine(np.zeros(len(results), int), *(codes_of(results[column]) for column in there))
     texts = results.iloc[rows][there].astype(str).assign(**{c: "" for c in columns if c not in there})[list(columns)]
     names = [group_name(values, columns) for values in texts.itertuples(index=False, name=None)]
     return np.array(names, dtype=str)[numbers]

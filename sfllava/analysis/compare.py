@@ -13,7 +13,7 @@ import pandas as pd
 
 from sfllava.analysis import stats
 from sfllava.analysis.breakdown import group_labels, headline_of, headlines
-from sfllava.analysis.loading import load_results
+from sfllava.analysis.loading import codes_of, load_results
 from sfllava.analysis.results import accuracy
 from sfllava.runs.coded import combine
 from sfllava.runs.run_folder import AskedQuestions, RunError, asked_questions
@@ -37,7 +37,7 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None, grou
     Raises:
         RunError: There is no such reference, or two settings were not asked the same questions.
     """
-    names = list(results["name"].cat.remove_unused_categories().cat.categories) if len(results) else []
+    names = list(results["name"].astype("category").cat.remove_unused_categories().cat.categories)
     if reference is not None and reference not in names:
         raise RunError(f"no setting is called {reference!r}; choose from {', '.join(names)}")
     pairs = [
@@ -72,18 +72,19 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None, grou
 
 def _rows_by_name(results: pd.DataFrame, names: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
     """Return the indices of each setting's rows in the order of their questions, and the number of each question."""
-    questions, _ = combine(*(results[column].cat.codes.to_numpy() for column in ("benchmark", "key")))
+    questions, _ = combine(*(codes_of(results[column]) for column in ("benchmark", "key")))
     order = np.argsort(questions, kind="stable")
-    own = pd.Index(names).get_indexer(results["name"].cat.categories)[results["name"].cat.codes.to_numpy()][order]
+    each = results["name"].astype("category").cat
+    own = pd.Index(names).get_indexer(each.categories)[each.codes.to_numpy()][order]
     return [order[own == i] for i in range(len(names))], questions
 
 
 def _ranks(texts: pd.Series) -> np.ndarray:
     """Return (N) the place of each text in the order of texts: the flips of a test must not depend on that of rows."""
-    known = list(texts.cat.categories)
+    known = list(texts.astype("category").cat.categories)
     ranks = np.empty(len(known), int)
     ranks[sorted(range(len(known)), key=known.__getitem__)] = np.arange(len(known))
-    return ranks[texts.cat.codes.to_numpy()]
+    return ranks[codes_of(texts)]
 
 
 def _in_points(found: stats.Difference) -> dict[str, float]:

@@ -142,6 +142,11 @@ def as_categorical(column: Coded) -> pd.Categorical:
     return pd.Categorical.from_codes(column.codes, categories=pd.Index(column.values, dtype=object))
 
 
+def codes_of(column: pd.Series) -> np.ndarray:
+    """Return (N) a number for each row, equal for equal texts; the texts may also be a column of a user's own."""
+    return column.astype("category").cat.codes.to_numpy()
+
+
 def _reasons(block: Block) -> Coded:
     """Return why each question failed: an empty text where it did not."""
     errors, values = block["error"], [*block["error"].values, "no prediction", ""]

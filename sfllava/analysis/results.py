@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sfllava.analysis import stats
+from sfllava.analysis.loading import codes_of
 from sfllava.models.operations import shape_from
 
 
@@ -35,7 +36,7 @@ def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     needed = dict.fromkeys([*by, "tokens", "correct", "failed", "unparsable", "video"])
     plain = pd.DataFrame({column: results[column] for column in needed})  # without `attrs`, which each group would copy
     for names, group in plain.groupby(by, sort=False, observed=True):
-        found = stats.proportion(group["correct"].to_numpy(), group["video"].cat.codes.to_numpy())
+        found = stats.proportion(group["correct"].to_numpy(), codes_of(group["video"]))
         rows.append(
             dict(zip(by, names))
             | {"tokens": group["tokens"].max(), "questions": len(group), "videos": found.videos}

@@ -104,12 +104,18 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(lab):
+    """Lab in the light theme, after the notebook has run: the tests may run in any order, or in two processes."""
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         context = browser.new_context(viewport={"width": 1280, "height": 3000})
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.goto(f"{lab}/doc/tree/explore.ipynb?token={TOKEN}")
+        expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible()
+        theme(page, "JupyterLab Light")
+        expect(page.get_by_role("button", name="| Idle")).to_be_visible()  # without a kernel Lab would ask for one
+        command(page, "notebook:run-all-cells")
+        expect(page.locator(".sfllava").first).to_be_visible()
         yield page
         browser.close()
 
@@ -159,12 +165,7 @@ def wider_than_the_page(page) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_session_in_the_browser(page, shots):
-    expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible()
-    theme(page, "JupyterLab Light")
-    expect(page.get_by_role("button", name="| Idle")).to_be_visible()  # without a kernel Lab would ask for one
-    command(page, "notebook:run-all-cells")
     root = page.locator(".sfllava").first
-    expect(root).to_be_visible()
     expect(root.locator(".sf-budget")).to_contain_text("slow 320, fast 800")
 
     # a rendered video: the strip, with the slow ones marked, and both pathways' cells
@@ -315,7 +316,6 @@ def minute(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore")
 def test_frames_chosen_for_a_question_in_the_browser(page, shots, minute):
-    """After the session above: its notebook, in the light theme."""
     root = page.locator(".sfllava").first
     root.get_by_label("Video path").fill(str(minute / "minute.mp4"))
     button(page, "Open").click()

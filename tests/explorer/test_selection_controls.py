@@ -201,7 +201,7 @@ def test_what_is_impossible_is_said_at_the_controls(explorer, checkpoints, tmp_p
     controls.scorer.value = str(checkpoints())
     assert "needed a scorer of type clip or siglip, got &#x27;llava_next&#x27;" in said()
     controls.scorer.value = str(tmp_path / "<b>none")
-    assert "needed a scorer&#x27;s folder" in said() and "<b>" not in controls.message.value
+    assert "needed a scorer folder" in said() and "<b>" not in controls.message.value
     controls.name.value, controls.options.value = "bolt", "power=x"
     assert "needed options as OPTION=NUMBER; bolt has power=3" in said() and explorer.views.ask.disabled
     controls.name.value = "listed"
