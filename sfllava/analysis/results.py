@@ -69,15 +69,17 @@ def costs(results: pd.DataFrame) -> pd.DataFrame:
         results: A table from `load_results`.
 
     Returns:
-        One row per setting, with the columns name, run, frames, aggregation and tokens. prefill_flops and kv_bytes are
-        calculated from the model's shape. Further columns are the costs that an ablation measured, such as seconds
-        (encode and prefill of one video, without sharing work between settings) and peak_bytes (of GPU memory).
+        One row per setting, with the columns name, run, frames, selection, aggregation and tokens.
+        prefill_flops and kv_bytes are calculated from the model's shape. Further columns are the costs that an
+        ablation measured, such as seconds (encode and prefill of one video, without sharing work between
+        settings) and peak_bytes (of GPU memory).
     """
     rows = []
     for (name, run, setting), _ in results.groupby(["name", "run", "setting"], sort=False, observed=True):
         facts = results.attrs["runs"][run]
         about = next((s for s in facts.get("settings", []) if s["name"] == setting), {})
-        row = {"name": name, "run": run, "frames": about.get("frames"), "aggregation": about.get("aggregation")}
+        row = {"name": name, "run": run, "frames": about.get("frames")}
+        row |= {"selection": about.get("selection", "uniform"), "aggregation": about.get("aggregation")}
         row["tokens"] = about.get("budget")
         if (shape := (facts.get("model") or {}).get("shape")) and about.get("budget"):
             sizes = shape_from(shape)

@@ -35,7 +35,8 @@ def render(chart: Chart) -> Figure:
     """Render a chart as a matplotlib figure, closed, so that a notebook shows it only where it is returned."""
     n = len(chart.panels)
     rows, columns, places = arrange(chart.panels)
-    width = COLUMN if n == 1 and not chart.panels[0].wide else TEXT
+    names = {series.name for panel in chart.panels for series in panel.series}
+    width = COLUMN if n == 1 and not chart.panels[0].wide and len(names) <= 8 else TEXT
     with sns.axes_style("whitegrid"), matplotlib.rc_context(STYLE):
         least = 2.6 if n == 1 else 2.5
         heights = [least] * rows
@@ -88,7 +89,8 @@ def _panel(axis: Any, panel: Panel, limits: tuple[float, float]) -> None:
             axis.bar(x, y, width, color=colour, yerr=_errors(series), label=series.name, error_kw={"linewidth": 0.7})
         else:
             if panel.log_x and len(points) > 1:  # shifted a little, so that overlapping points can be told apart
-                x = x * span ** (0.014 * (points.index(series) - (len(points) - 1) / 2))
+                step = min(0.014, 0.06 / len(points))
+                x = x * span ** (step * (points.index(series) - (len(points) - 1) / 2))
             axis.errorbar(
                 x, y, yerr=_errors(series), label=series.name, color=colour, marker=marker, markersize=4,
                 linewidth=1.1 if series.mark == "line" else 0, elinewidth=0.8, capsize=2, zorder=2,

@@ -199,3 +199,30 @@ def test_a_figure_of_one_s_own(tmp_path):
     assert draw_chart(path, load_results(sweep(tmp_path / "run"))) == "440 rows"
     assert catalogue.names("figures") == ["budget", "cost", "frames", "heat", "paper", "types"]
     assert {p.stem for p in (ROOT / "figures").glob("*.py")} == set(catalogue.names("figures"))
+
+
+def test_selections_have_colours_of_their_own_and_equal_budgets_name_the_settings(tmp_path):
+    chosen = ("uniform", "topk", "bolt")
+    settings = [
+        setting(f"{name} {n}", n, "slowfast-slow_0frms_concat-fast_8x8", 64 * n)
+        | ({"selection": name} if name != "uniform" else {})
+        for name in chosen for n in (4, 8)
+    ]  # fmt: skip
+    rows = {s["name"]: rows_of(s["name"], 20 + i, visual_tokens=s["budget"]) for i, s in enumerate(settings)}
+    results = load_results(
+        write_run(tmp_path / "all", [row for made in rows.values() for row in made], "open", settings)
+    )
+    (panel,) = draw_chart("budget", results).panels
+    assert [series.name for series in panel.series] == [*chosen, "Pareto front"]
+    assert [list(series.x) for series in panel.series[:3]] == [[256, 512]] * 3 and not panel.names
+    equal = [s for s in settings if s["frames"] == 8]
+    made = [row for s in equal for row in rows[s["name"]]]
+    chart = draw_chart("budget", load_results(write_run(tmp_path / "equal", made, "open", equal)))
+    assert sorted(chart.panels[0].names) == ["bolt 8", "topk 8", "uniform 8"]
+    assert chart.panels[0].x_label == "512 visual tokens each" and len(chart.panels[0].series) == 3
+    figure = static.render(chart)
+    figure.canvas.draw()
+    edge = figure.bbox
+    for text in [*figure.axes[0].get_xticklabels(), figure.axes[0].yaxis.label]:  # nothing is cut off
+        box = text.get_window_extent()
+        assert box.x0 >= edge.x0 and box.x1 <= edge.x1 and box.y0 >= edge.y0 and box.y1 <= edge.y1, text
