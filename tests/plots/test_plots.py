@@ -221,7 +221,7 @@ def test_selections_have_colours_of_their_own_and_equal_budgets_name_the_setting
     assert sorted(chart.panels[0].names) == ["bolt 8", "topk 8", "uniform 8"]
     assert chart.panels[0].x_label == "512 visual tokens each" and len(chart.panels[0].series) == 3
     figure = static.render(chart)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     edge = figure.bbox
     for text in [*figure.axes[0].get_xticklabels(), figure.axes[0].yaxis.label]:  # nothing is cut off
         box = text.get_window_extent()
