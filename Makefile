@@ -75,7 +75,7 @@ soak: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -e '.[notebooks,judge,cluster,quantize,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[notebooks,judge,cluster,quantize,track,docs,dev]'
 	touch $@
 
 # torchvision, torchaudio and torchcodec come as builds for CUDA, which break the import

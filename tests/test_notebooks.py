@@ -13,7 +13,7 @@ from written_runs import rows_of, write_run
 from sfllava import SfllavaError, run_notebook
 from sfllava.cli import main
 from sfllava.notebooks import run_batch, run_paths, values_of
-from sfllava.report import report
+from sfllava.reports.export import report
 from sfllava.runs.run_folder import read_rows
 
 from conftest import ROOT  # isort: skip

@@ -30,7 +30,7 @@ _COMMAND, _MODULES = [sys.executable, "-m"], ("sfllava.cli", "ipykernel_launcher
 _IMPORTS = (
     "torch", "transformers.models.llava_next.modeling_llava_next", "transformers.generation", "pandas", "scipy.stats",
     "openai", "tqdm.auto", "yaml", "sfllava.cli", "sfllava.models.load", "sfllava.runs.evaluate", "sfllava.runs.ask",
-    "sfllava.runs.judge", "sfllava.ablation", "sfllava.report", "ipykernel.kernelapp", "ipywidgets", "plotly.io",
+    "sfllava.runs.judge", "sfllava.ablation", "sfllava.reports.export", "ipykernel.kernelapp", "ipywidgets", "plotly.io",
 )  # fmt: skip
 _Popen = subprocess.Popen
 

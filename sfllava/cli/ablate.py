@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from sfllava.ablation import ablate, load_ablation
     from sfllava.benchmarks import find_benchmark
-    from sfllava.report import report
+    from sfllava.reports.export import report
 
     ablation = load_ablation(arguments.ablation)
     benchmark = find_benchmark(arguments.benchmark or ablation.benchmark, **parsed.benchmark_files(arguments))

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sfllava.report import export_all
+    from sfllava.reports.export import export_all
 
     for name, made in export_all(arguments.runs, arguments.out, arguments.only, arguments.judge).items():
         print(f"{name}: {made if isinstance(made, str) else ', '.join(path.name for path in made)}")

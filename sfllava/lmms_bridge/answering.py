@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sfllava.display.progress import progress_bar
 from sfllava.files import Row
 from sfllava.lmms_bridge.arguments import NO_SELECTION, ModelArguments
-from sfllava.progress import progress_bar
 from sfllava.prompts import Prompt, Wording
 from sfllava.runs.failures import RESUMABLE
 from sfllava.runs.jobs import GenerationOptions, Job

@@ -10,7 +10,7 @@ from pathlib import Path
 from sfllava.benchmarks import Benchmark, BenchmarkError, LinkError
 from sfllava.benchmarks.subtitles import SubtitleError, read_subtitles
 from sfllava.benchmarks.video_files import AmbiguousVideoError
-from sfllava.progress import progress_bar
+from sfllava.display.progress import progress_bar
 from sfllava.sampler.pool import DecodePool
 from sfllava.sampler.sampling import SamplingError, clip_range
 from sfllava.sampler.video import Video, VideoError

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava.benchmarks import Benchmark, BenchmarkError, find_benchmark
+from sfllava.display.progress import progress_bar
 from sfllava.files import RunError
 from sfllava.models.base import check_generation
-from sfllava.progress import progress_bar
 from sfllava.prompts import Prompt
 from sfllava.runs.identity import choose_questions, upgrade
 from sfllava.runs.jobs import GenerationOptions, make_jobs

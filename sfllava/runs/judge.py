@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sfllava.display.progress import progress_bar
 from sfllava.evaluators.judges.base import Judge, JudgeRequest
 from sfllava.evaluators.judges.rubric import load_rubric
-from sfllava.progress import progress_bar
 from sfllava.runs.judge_items import JudgeItem, read_items, rubrics_by_type
 from sfllava.runs.judging_run import JudgingResult, JudgingRun, estimate_cost
 from sfllava.runs.run_folder import RunError

@@ -16,7 +16,7 @@ from sfllava.analysis.compare import compare, paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
 from sfllava.benchmarks.spec import Headline, Spec
-from sfllava.report import export_all, tables
+from sfllava.reports.export import export_all, tables
 from sfllava.runs.run_folder import RunError
 
 A, B = {"plot": 15, "needle": 6, "count": 1}, {"plot": 21, "needle": 3, "count": 1}

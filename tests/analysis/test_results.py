@@ -15,7 +15,7 @@ from sfllava.analysis.compare import compare, describe_findings, paired_differen
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs, failures, pareto
 from sfllava.analysis.tables import export
-from sfllava.report import export_all
+from sfllava.reports.export import export_all
 from sfllava.runs.run_folder import RunError
 from sfllava.types import SfllavaError
 

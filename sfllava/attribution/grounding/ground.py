@@ -23,11 +23,11 @@ from sfllava.attribution.grounding.annotations import AnnotatedQuestion, Annotat
 from sfllava.attribution.grounding.frame_scores import MEASURES, check_scores
 from sfllava.attribution.grounding.ground_video import GroundingOptions, ground_video, make_grounded_row
 from sfllava.benchmarks import Benchmark
+from sfllava.display.progress import progress_bar
 from sfllava.evaluators import find_evaluator
 from sfllava.files import Row
 from sfllava.models.base import check_generation
 from sfllava.models.memory import free_memory
-from sfllava.progress import progress_bar
 from sfllava.prompts import Prompt
 from sfllava.runs.failures import Streak, outcome_of_error, reason_of
 from sfllava.runs.identity import choose_questions

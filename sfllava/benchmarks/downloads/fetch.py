@@ -19,8 +19,8 @@ from sfllava.benchmarks.downloads.answers import (
     read_validator,
 )
 from sfllava.benchmarks.downloads.part import Part
+from sfllava.display.progress import progress_bar
 from sfllava.files import file_sha256, format_bytes
-from sfllava.progress import progress_bar
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be another one in a moment
 _LONGEST_WAIT_SECONDS = 600.0

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from sfllava.benchmarks.downloads.addresses import DownloadError
+from sfllava.display.progress import progress_bar
 from sfllava.files import format_bytes, partial_path
-from sfllava.progress import progress_bar
 
 _BLOCK = 2**20
 # what the readers raise at damaged, encrypted or exotic archives
