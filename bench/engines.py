@@ -34,6 +34,12 @@ HEADS = {"num_attention_heads": 8, "num_key_value_heads": 8}
 SHAPES = {
     # layers, width and inner width of the language model, visual tokens, new tokens
     "small": (HEADS | {"num_hidden_layers": 8, "hidden_size": 512, "intermediate_size": 1376}, 3680, 32),
+    "1b": (
+        {"num_hidden_layers": 22, "hidden_size": 2048, "intermediate_size": 5504}
+        | {"num_attention_heads": 16, "num_key_value_heads": 16},
+        3680,
+        32,
+    ),
     "try": (HEADS | {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 688}, 600, 8),
 }
 Answers = list[list[tuple[int, ...]]]
@@ -123,7 +129,12 @@ def compare(
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="small", choices=list(SHAPES), help="try: seconds, to see that all works")
+    parser.add_argument(
+        "--shape",
+        default="small",
+        choices=list(SHAPES),
+        help="small: for a CPU; 1b: for a GPU; try: seconds, to see that all works",
+    )
     parser.add_argument("--checkpoint", help="a real checkpoint instead, such as a 7B on a GPU")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--tensor-parallel", type=int)
@@ -154,7 +165,7 @@ def main() -> None:
             rows.append(compare(packed, vllm, [video() for _ in range(videos)], n, new, chosen.repeats))
             print(rows[-1], file=sys.stderr, flush=True)
         save(
-            "engines" if chosen.shape == "small" or chosen.checkpoint else f"engines-{chosen.shape}",
+            "engines" if chosen.shape != "try" or chosen.checkpoint else "engines-try",
             {
                 "engine": str(vllm.info.engine),
                 "checkpoint": str(chosen.checkpoint) if chosen.checkpoint else {"shape": chosen.shape, **text},

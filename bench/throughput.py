@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.utils._pytree as pytree
-from common import sample_video, save
+from common import RESULTS, sample_video, save
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -247,6 +248,40 @@ def timed(model: TransformersVideoLM, video: Path, n: int, new: int, repeats: in
     return found
 
 
+@torch.inference_mode()
+def profiled(model: TransformersVideoLM, video: Path, n: int, new: int, name: str) -> None:
+    """Write the kernels of each stage at `n` questions, the longest first, to bench/results."""
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = model.info.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    by = "self_cuda_time_total" if cuda else "self_cpu_time_total"
+    frames = read_video(video, SETTING.frames, size=(model.info.image_size, model.info.image_size)).frames
+    suffixes = [[5 + i % 90] * SUFFIX for i in range(n)]
+    made: dict[str, Any] = {}
+
+    def encode() -> None:
+        made["tokens"] = SETTING.tokens(model.encode(frames))
+
+    def prefill() -> None:
+        made["prefix"] = model.prefill([1] * BEFORE, made["tokens"], n * (SUFFIX + new))
+
+    def generate() -> None:
+        list(decode_steps(model.language_model, [PrefixGroup(made["prefix"], suffixes)], new, set()))
+
+    text = f"{name}, {n} questions of {new} new tokens, {model.info.device}\n"
+    for stage in (encode, prefill, generate):
+        stage()
+        with profile(activities=activities) as profiler:
+            stage()
+        text += (
+            f"\n{stage.__name__}\n{profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=60)}"
+        )
+    path = RESULTS / f"profile-{name}-{date.today().isoformat()}.txt"
+    path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
+    print(path)
+
+
 def floor(shape: Shape, speed: float, memory: float, width: int, n: int, new: int, visual: int) -> dict[str, float]:
     """Seconds by stage: operations at `speed`, or bytes at `memory`, the longer."""
     prefix, behind = visual + BEFORE, n * (SUFFIX + new)
@@ -301,12 +336,16 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--videos", type=int, default=12)
+    parser.add_argument("--shape", nargs="+", choices=["small", "7b", "34b"], help="default: what fits the device")
+    parser.add_argument("--no-count", action="store_true", help="leave out the count of operations of 7B and 34B")
+    parser.add_argument("--profile", action="store_true", help="only the kernels of 12 questions, by time")
     a = parser.parse_args()
     cuda = torch.cuda.is_available()
     device, dtype = ("cuda", "bfloat16") if cuda else ("cpu", "float32")
     roofline = measure(device, dtype)
     speed = max(rate for _, _, rate in roofline.linear)
-    names = ["7b", "34b"] if cuda and roofline.memory_bytes > 90e9 else ["7b"] if cuda else ["small"]
+    fitting = ["7b", "34b"] if cuda and roofline.memory_bytes > 90e9 else ["7b"] if cuda else ["small"]
+    names = a.shape or fitting
     result: dict[str, Any] = {
         "what": f"{SETTING.frames} frames, {SETTING.name}, {a.new_tokens} new tokens; seconds, the best of {a.repeats}",
         "floor of": {"product_tflops": round(speed / 1e12, 3), "read_gbytes_a_second": round(roofline.read / 1e9, 1)},
@@ -319,6 +358,9 @@ def main() -> None:
             model = wrap(build(shape, folder, device, getattr(torch, dtype)), folder)
             visual = SETTING.token_count(*model.info.grid)
             timed(model, video, 1, 4, 1)  # warms up
+            if a.profile:
+                profiled(model, video, 12, a.new_tokens, shape)
+                continue
             rows = {}
             for n in QUESTIONS:
                 rows[n] = timed(model, video, n, a.new_tokens, a.repeats)
@@ -330,8 +372,11 @@ def main() -> None:
             result[shape]["videos with one question"] = many_videos(model, a.videos, a.new_tokens)
             result[shape]["pipeline"] = pipeline(model, video, a.videos, a.new_tokens)
             del model
+        if a.profile:
+            return
         count = partial(counted, folder=folder, new=a.new_tokens)
-        result["counted"] = {shape: count(shape) for shape in ("7b", "34b")}
+        if not a.no_count:
+            result["counted"] = {shape: count(shape) for shape in ("7b", "34b")}
     save("throughput", result)
 
 
