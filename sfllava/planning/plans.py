@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,6 +74,8 @@ class Plan:
     decode_seconds: float
     one_by_one_seconds: float
     """For the same questions one at a time: encode, prefill and generate for each"""
+    notes: tuple[str, ...] = ()
+    """Which text of the prompts is counted, where that is not obvious"""
 
     @property
     def fits(self) -> bool:
@@ -135,6 +137,7 @@ class Plan:
             "",
             *_table(self.settings),
             *(f"{', '.join(names)}: {note}" for note, names in notes.items() if note),
+            *(f"note: {line}" for line in self.notes),
             *(f"warning: {line}" for line in self.warnings),
             "",
             *self._totals(),
@@ -156,6 +159,28 @@ class Plan:
             f"one question at a time: {_duration(self.one_by_one_seconds, unit)}, "
             f"{self.one_by_one_seconds / self.seconds:,.1f} times as long",
         ]
+
+
+def format_devices(plans: Mapping[str, Plan]) -> str:
+    """Return one line per device: whether the settings fit, the largest peak of those that do, and the time."""
+    rows = [("device", "memory", "settings that fit", "peak", "time", "one at a time")]
+    for name, plan in plans.items():
+        fitting = [setting for setting in plan.settings if setting.fits]
+        peak = max((setting.peak_bytes for setting in fitting), default=0)
+        cells = (
+            [format_bytes(peak), _duration(plan.seconds / plan.workers), _duration(plan.one_by_one_seconds)]
+            if fitting
+            else ["", "does not fit", ""]
+        )
+        of = f"{len(fitting)} of {len(plan.settings)}"
+        rows.append((name, format_bytes(plan.device.free_bytes), of, *cells))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            f"{cell:{'<' if i == 0 else '>'}{width}}" for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    )
 
 
 def _duration(seconds: float, unit: str = "") -> str:
