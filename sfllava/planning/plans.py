@@ -123,17 +123,20 @@ class Plan:
 
         return pd.DataFrame([asdict(setting) for setting in self.settings])
 
+    def heading(self, device: str = "") -> str:
+        """Return the lines about the model, the device and the questions."""
+        weights = f"{self.parameters / 1e6:,.0f} million parameters, {format_bytes(self.weight_bytes)} of weights"
+        weights += f" (language model in {self.quantize})" if self.quantize else ""
+        answers = f"{self.new_tokens:,} new token{'s' * (self.new_tokens > 1)} each"
+        about = f"{self.benchmark}: {self.questions:,} questions about {self.videos:,} videos, {answers}"
+        return "\n".join([f"{self.model}: {weights}", *([device] if device else []), about])
+
     def __str__(self) -> str:
         notes: dict[str, list[str]] = {}
         for setting in self.settings:
             notes.setdefault(setting.note, []).append(setting.name)
-        weights = f"{self.parameters / 1e6:,.0f} million parameters, {format_bytes(self.weight_bytes)} of weights"
-        weights += f" (language model in {self.quantize})" if self.quantize else ""
-        answers = f"{self.new_tokens:,} new token{'s' * (self.new_tokens > 1)} each"
         lines = [
-            f"{self.model}: {weights}",
-            str(self.device),
-            f"{self.benchmark}: {self.questions:,} questions about {self.videos:,} videos, {answers}",
+            self.heading(str(self.device)),
             "",
             *_table(self.settings),
             *(f"{', '.join(names)}: {note}" for note, names in notes.items() if note),

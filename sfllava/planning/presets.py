@@ -57,6 +57,11 @@ def find_preset(name: str) -> Preset | None:
     return max(named, key=lambda one: one.memory_gb, default=None)
 
 
+def is_preset(device: str) -> bool:
+    """Return whether a device is meant that is not of this machine."""
+    return re.fullmatch(r"auto|(cpu|cuda|mps)(:\d+)?", device) is None
+
+
 def preset_roofline(name: str, dtype: str = "auto") -> Roofline:
     """Return the roofline that is assumed for a preset.
 
