@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ from sfllava.catalogue import unknown_name
 GROUPS = ("input", "setting", "model", "output", "speed and failures")
 """Titles of the groups of a command's options, in the order of its help"""
 
+_EXAMPLE_WIDTH = 70
 # examples of commands whose module has no EXAMPLES
 _EXAMPLES = {
     "evaluate": (
@@ -56,7 +58,7 @@ class CommandParser(argparse.ArgumentParser):
         given = [made._format_args(action, action.dest) for action in self._actions if not action.option_strings]
         self.usage = " ".join(["%(prog)s", *given, *required, "[options]"])
         if examples := examples or _EXAMPLES.get(name):
-            self.epilog = "\n  ".join(["examples:", *examples])
+            self.epilog = "\n  ".join(["examples:", *map(_folded, examples)])
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse a command line; an option that there is not is an error of the command that it was given to."""
@@ -87,6 +89,17 @@ def group(parser: argparse._ActionsContainer, title: str) -> argparse._ActionsCo
         return parser
     found = next((one for one in parser._action_groups if one.title == title), None)
     return found or parser.add_argument_group(title)
+
+
+def _folded(example: str) -> str:
+    """Return an example that fits 80 columns, as a shell takes it."""
+    lines = [""]
+    for part in re.split(r" (?=--)", example):
+        if lines[-1] and len(lines[-1]) + len(part) > _EXAMPLE_WIDTH:
+            lines.append(part)
+        else:
+            lines[-1] = f"{lines[-1]} {part}".strip()
+    return " \\\n      ".join(lines)
 
 
 class _Formatter(argparse.HelpFormatter):

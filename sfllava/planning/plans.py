@@ -166,17 +166,14 @@ class Plan:
 
 def format_devices(plans: Mapping[str, Plan]) -> str:
     """Return one line per device: whether the settings fit, the largest peak of those that do, and the time."""
-    rows = [("device", "memory", "settings that fit", "peak", "time", "one at a time")]
+    rows = [["device", "memory", "settings that fit", "peak", "time", "one at a time"]]
     for name, plan in plans.items():
         fitting = [setting for setting in plan.settings if setting.fits]
-        peak = max((setting.peak_bytes for setting in fitting), default=0)
-        cells = (
-            [format_bytes(peak), _duration(plan.seconds / plan.workers), _duration(plan.one_by_one_seconds)]
-            if fitting
-            else ["", "does not fit", ""]
-        )
-        of = f"{len(fitting)} of {len(plan.settings)}"
-        rows.append((name, format_bytes(plan.device.free_bytes), of, *cells))
+        row = [name, format_bytes(plan.device.free_bytes), f"{len(fitting)} of {len(plan.settings)}"]
+        if fitting:
+            row.append(format_bytes(max(setting.peak_bytes for setting in fitting)))
+            row += [_duration(plan.seconds / plan.workers), _duration(plan.one_by_one_seconds)]
+        rows.append(row + [""] * (len(rows[0]) - len(row)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
