@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_follow_links(parser)
     options.add_decoders(parser)
     options.add_workers(parser)
-    options.add_device(parser)
+    options.add_device(parser, "auto, cpu, cuda or cuda:1; with --dry-run also h100 and so on (default: auto)")
     options.add_placement(parser)
     options.add_model_text(parser)
     parser.set_defaults(positions="time", timestamps=False, quantize=None, engine="packed", vllm=[])
@@ -216,7 +216,8 @@ def _print_plan(
     notes = []
     if roofline is None:
         notes.append(
-            "hours and memory need a GPU here, or --roofline FILE from `sfllava plan --measure FILE` elsewhere"
+            "hours and memory need a GPU here, --roofline FILE from `sfllava plan --measure FILE` elsewhere, or "
+            "--device h100 (`sfllava list devices`) for estimates from published figures"
         )
     if not a.prompts:
         notes.append("prompts are this package's own; `sfllava prompts import` and --prompts give the published ones")
@@ -230,13 +231,16 @@ def _print_plan(
 
 
 def _find_roofline(a: argparse.Namespace) -> Roofline | None:
-    """Return the measurements in --roofline, or those of the local GPU; None without either."""
+    """Return the measurements in --roofline, a preset's figures, or measurements of the local GPU; None without any."""
     import torch
 
+    from sfllava.planning.presets import is_preset, preset_roofline
     from sfllava.planning.roofline import load_roofline, measure
 
     if a.roofline:
         return load_roofline(a.roofline)
+    if is_preset(a.device):
+        return preset_roofline(a.device, a.dtype)
     if a.device == "cpu" or (a.device == "auto" and not torch.cuda.is_available()):
         return measure(a.device, a.dtype) if a.device == "cpu" else None
     print("measuring the GPU", file=sys.stderr, flush=True)

@@ -37,7 +37,7 @@ def test_each_preset_cites_the_vendor_and_is_never_faster_than_published():
             tables = (device.linear, device.masked, device.causal)
             assert all(0 < speed < peak * 1e12 for table in tables for *_, speed in table)
             # one row takes no less than reading the weights
-            assert 2 * 4096**2 / dict((row[:2], row[2]) for row in device.linear)[1, 4096] == pytest.approx(
+            assert 2 * 4096**2 / {row[:2]: row[2] for row in device.linear}[1, 4096] == pytest.approx(
                 4096**2 * device.itemsize / device.read
             )
             assert "not measured" in str(device) and preset.source in str(device) and "60%" in str(device)
