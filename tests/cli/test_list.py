@@ -58,3 +58,7 @@ def test_a_typo_in_an_aggregation_gets_its_own_form():
     assert str(error.value).endswith("needed slowfast-slow_{FRAMES}frms_{POOL}-fast_{ROWS}x{COLUMNS}[-fast_first]")
     with pytest.raises(SfllavaError, match="did you mean 'spatial_1d_max_pool'"):
         parse_aggregation("slowfast-slow_10frms_spatial_1d_max_pol-fast_4x4")
+    for name, meant in {"concatt": "concat", "nativ": "native", "spatial_1d_max_pol": "spatial_1d_max_pool"}.items():
+        with pytest.raises(SfllavaError) as error:
+            parse_aggregation(name)
+        assert str(error.value) == f"no aggregation is called {name!r} (did you mean {meant!r}?)"
