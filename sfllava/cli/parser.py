@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -13,7 +14,8 @@ from sfllava.catalogue import unknown_name
 GROUPS = ("input", "setting", "model", "output", "speed and failures")
 """Titles of the groups of a command's options, in the order of its help"""
 
-_EXAMPLE_WIDTH = 70
+_HELP = {"run_folder": "run folder"}  # of arguments whose command says nothing else
+_EXAMPLE_WIDTH = 74
 # examples of commands whose module has no EXAMPLES
 _EXAMPLES = {
     "evaluate": (
@@ -50,11 +52,12 @@ class CommandParser(argparse.ArgumentParser):
     def finish(self, name: str, examples: Sequence[str] | None) -> None:
         """Set the usage to what is required, and the examples that follow the options."""
         made = self._get_formatter()
-        required = [
-            f"{action.option_strings[-1]} {made._format_args(action, action.dest.upper())}"
-            for action in self._actions
-            if action.option_strings and action.required
-        ]
+        required = []
+        for action in self._actions:
+            action.help = action.help or _HELP.get(action.dest)
+            if action.option_strings and action.required:
+                value = made._format_args(action, action.dest.upper())
+                required.append(f"{action.option_strings[-1]} {value if len(value) < 30 else action.dest.upper()}")
         given = [made._format_args(action, action.dest) for action in self._actions if not action.option_strings]
         self.usage = " ".join(["%(prog)s", *given, *required, "[options]"])
         if examples := examples or _EXAMPLES.get(name):
@@ -107,6 +110,15 @@ class _Formatter(argparse.HelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28)
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):  # its names are indented once more
+            self._action_max_length += self._indent_increment
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        # names such as lmms-eval stay in one piece
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith("examples:"):
