@@ -6,6 +6,7 @@ be reached. No figure in it was measured.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfllava.catalogue import unknown_name
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
@@ -48,13 +48,20 @@ def find_preset(name: str) -> Preset | None:
 
     A name without the memory is that of the preset with the largest memory.
     """
-    wanted = _plain(name)
-    presets = [Preset(key, **values) for key, values in _read()["devices"].items()]
-    exact = [one for one in presets if wanted in (_plain(one.name), _plain(one.label))]
-    # h100 for h100-80g, and 4090 for rtx-4090
-    partly = [one for one in presets if wanted in (_plain(one.name.partition("-")[0]), _plain(one.name)[3:])]
-    named = exact or (partly if any(map(str.isdigit, wanted)) else [])
-    return max(named, key=lambda one: one.memory_gb, default=None)
+    found = _names().get(_plain(name))
+    return Preset(found, **_read()["devices"][found]) if found else None
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Return the names of presets by all names that they are known by."""
+    presets = sorted((Preset(name, **values) for name, values in _read()["devices"].items()), key=lambda p: p.memory_gb)
+    short: dict[str, str] = {}
+    for preset in presets:  # h100 for h100-80g, and 4090 for rtx-4090
+        family, _, number = preset.name.partition("-")
+        short[_plain(number if family == "rtx" else family)] = preset.name
+    exact = {_plain(alias): preset.name for preset in presets for alias in (preset.name, preset.label)}
+    return short | exact
 
 
 def is_preset(device: str) -> bool:
@@ -76,8 +83,11 @@ def preset_roofline(name: str, dtype: str = "auto") -> Roofline:
 
     preset = find_preset(name)
     if preset is None:
+        close = difflib.get_close_matches(_plain(name), _names(), n=1, cutoff=0.7)
+        meant = f" (did you mean {_names()[close[0]]!r}?)" if close else ""
         raise SfllavaError(
-            unknown_name("device", name, preset_names(), ", or auto, cpu, cuda or cuda:N of this machine")
+            f"no device is called {name!r}{meant}; needed auto, cpu, cuda or cuda:N of this machine, or one of "
+            f"{', '.join(preset_names())}"
         )
     dtype = "float16" if dtype == "auto" else dtype
     if dtype not in preset.tflops:

@@ -12,7 +12,7 @@ import torch
 from shell import sfllava
 
 from sfllava.cli import main
-from sfllava.cli.diagnosis import machine, packages
+from sfllava.cli.diagnosis import decoding, machine, packages
 from sfllava.cli.diagnosis.finding import Finding, without_private
 
 
@@ -50,7 +50,7 @@ def test_an_installation_that_works(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Decoders take a second, and these tests are not about them."""
-    monkeypatch.setattr(machine, "_CLIPS", {})
+    monkeypatch.setattr(decoding, "CLIPS", {})
 
 
 def test_a_required_package_that_is_too_old_is_broken_and_an_optional_one_is_missing(quick, monkeypatch, capsys):

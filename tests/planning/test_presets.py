@@ -59,7 +59,7 @@ def test_faster_devices_take_less_time_and_larger_ones_fit_more():
 
 
 def test_an_unknown_device_and_dtype():
-    with pytest.raises(SfllavaError, match=r"no device is called 'h20' \(did you mean 'h200'\?\); choose from a10, "):
+    with pytest.raises(SfllavaError, match=r"no device is called 'h20' \(did you mean 'h200'\?\); needed auto, cpu"):
         preset_roofline("h20")
     with pytest.raises(SfllavaError, match="h200: no published figure for int8, only for bfloat16, float16, float32"):
         preset_roofline("h200", "int8")

@@ -8,25 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from sfllava.cli.diagnosis import environment, machine, packages
+from sfllava.cli.diagnosis.decoding import Decoding
 from sfllava.cli.diagnosis.finding import Finding, without_private
-
-SECTIONS: dict[str, tuple[Callable[[], Iterator[Finding]], ...]] = {
-    "versions": (packages.versions,),
-    "devices": (machine.devices,),
-    "decoders": (machine.decoders,),
-    "disk": (machine.disks,),
-    "keys": (environment.keys,),
-    "extras": (packages.extras,),
-    "variables": (environment.variables,),
-}
 
 
 def diagnose() -> dict[str, list[Finding]]:
     """Return the findings by section; a check that fails is a finding of its own."""
     found: dict[str, list[Finding]] = {}
-    for section, checks in SECTIONS.items():
-        findings = found.setdefault(section, [])
-        for check in checks:
+    with Decoding() as decoding:
+        sections: dict[str, Callable[[], Iterator[Finding]]] = {
+            "versions": packages.versions, "devices": machine.devices, "decoders": decoding.findings,
+            "disk": machine.disks, "keys": environment.keys, "extras": packages.extras,
+            "variables": environment.variables,
+        }  # fmt: skip
+        for section, check in sections.items():
+            findings = found.setdefault(section, [])
             try:
                 findings += check()
             except Exception as error:  # the report is needed most where something unexpected is wrong

@@ -1,4 +1,4 @@
-"""Devices, decoders and disks of this machine."""
+"""Devices and disks of this machine."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sfllava.cli.diagnosis.finding import Finding
 from sfllava.files import format_bytes
 
-if TYPE_CHECKING:
-    import numpy as np
-
-
 _LITTLE = 2 * 2**30  # bytes of free disk space below which there is a warning
-_CLIPS = {"H.264": ("clip.mp4", "libx264"), "VP9": ("clip.webm", "libvpx-vp9")}
-_DECODE_SECONDS = 20
 
 
 def devices() -> Iterator[Finding]:
@@ -42,41 +36,6 @@ def devices() -> Iterator[Finding]:
     if platform.system() == "Darwin":
         there = "there; not used by --device auto" if torch.backends.mps.is_available() else "not usable"
         yield Finding("MPS", there, "info")
-
-
-def decoders() -> Iterator[Finding]:
-    """Yield whether each decoder reads small clips that are written here, in processes as in a run."""
-    import numpy as np
-
-    from sfllava.sampler.pool import DecodePool
-    from sfllava.sampler.writing import write_video
-
-    levels = np.arange(16, dtype=np.uint8) * 15 + 10
-    frames = np.broadcast_to(levels[:, None, None, None], (16, 64, 64, 3))
-    with tempfile.TemporaryDirectory() as folder, DecodePool(2, _DECODE_SECONDS) as pool:
-        clips, unwritten = {}, []
-        for name, (file, codec) in _CLIPS.items():
-            try:
-                clips[name] = write_video(Path(folder) / file, frames, codec=codec)
-            except Exception:
-                unwritten.append(name)
-        waiting = {(d, n): pool.submit(path, 4, decoder=d) for d in ("decord", "pyav") for n, path in clips.items()}
-        problems = {key: _read_wrongly(future, levels) for key, future in waiting.items()}
-    for decoder in ("decord", "pyav"):
-        own = {name: problems[decoder, name] for name in clips}
-        wrong = [f"{name}: {problem}" for name, problem in own.items() if problem]
-        good = [name for name, problem in own.items() if not problem]
-        text = f"reads {' and '.join(good)}" if good else "reads no clip"
-        if not clips:
-            yield Finding(decoder, "not tried, since no clip can be written", "warning")
-        elif wrong:
-            instead = "" if decoder == "pyav" else "; files that it cannot read are left to PyAV"
-            state = "warning" if decoder == "decord" or good else "broken"
-            yield Finding(decoder, f"{text}; {'; '.join(wrong)}{instead}", state)
-        else:
-            yield Finding(decoder, f"{text} (tried on clips of 16 frames)")
-    if unwritten:
-        yield Finding("encoders", f"PyAV writes no {' and no '.join(unwritten)}, which only `render` needs", "info")
 
 
 def disks() -> Iterator[Finding]:
@@ -157,18 +116,6 @@ def _memory() -> tuple[int, int]:
     elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
         free = total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return free, total
-
-
-def _read_wrongly(future: Any, levels: np.ndarray) -> str:
-    """Return what is wrong with the frames that were read of a clip, or an empty text."""
-    try:
-        video = future.result(timeout=_DECODE_SECONDS + 10)
-    except Exception as error:
-        return f"{type(error).__name__}: {str(error)[:200]}"
-    if video.total != len(levels) or len(video.frames) != 4:
-        return f"{len(video.frames)} of 4 frames, of a video of {video.total} instead of {len(levels)} frames"
-    off = abs(video.frames.mean(axis=(1, 2, 3)) - levels[video.indices]).max()
-    return f"pixels differ by up to {off:.0f} of 255" if off > 12 else ""
 
 
 def _disk(name: str, folder: Path, what: str) -> Finding:
