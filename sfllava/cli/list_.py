@@ -96,8 +96,13 @@ def _methods() -> Rows:
 
     rows = []
     for method in methods():
-        text = importlib.import_module(method.make.__module__).__doc__ or ""
-        rows.append((method.usage.removeprefix("or "), text.partition("\n")[0]))
+        forms, _, note = method.usage.removeprefix("or ").partition(" (")
+        if forms.startswith("one of "):
+            names = forms.removeprefix("one of ").split(", ")
+            rows += [(name, f"All frames pooled alike; {note.rstrip(')')}.") for name in names]
+        else:
+            text = importlib.import_module(method.make.__module__).__doc__ or ""
+            rows.append((forms, text.partition("\n")[0]))
     return rows
 
 
@@ -134,7 +139,7 @@ def _devices() -> Rows:
         one = find_preset(name)
         assert one is not None
         speed = f"{one.tflops['float16']:g} TFLOP/s in 16 bits, {one.bandwidth_gb:,g} GB/s"
-        rows.append((name, f"{one.label}: {one.memory_gb:g} GB, {speed}; published peak figures, for `sfllava plan`"))
+        rows.append((name, f"{one.label}: {one.memory_gb:g} GB, {speed}; published peak figures"))
     return rows
 
 

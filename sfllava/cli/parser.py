@@ -81,9 +81,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            kind = (action.option_strings or [str(action.metavar or action.dest)])[-1].lstrip("-").lower()
             known = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(action, unknown_name(kind, str(value), known))
+            about = unknown_name("", str(value), known).partition(" is called ")[2]
+            raise argparse.ArgumentError(action, f"invalid choice: {about}")
 
 
 def group(parser: argparse._ActionsContainer, title: str) -> argparse._ActionsContainer:

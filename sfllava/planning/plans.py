@@ -129,7 +129,8 @@ class Plan:
         weights += f" (language model in {self.quantize})" if self.quantize else ""
         answers = f"{self.new_tokens:,} new token{'s' * (self.new_tokens > 1)} each"
         about = f"{self.benchmark}: {self.questions:,} questions about {self.videos:,} videos, {answers}"
-        return "\n".join([f"{self.model}: {weights}", *([device] if device else []), about])
+        notes = [f"note: {line}" for line in self.notes]
+        return "\n".join([f"{self.model}: {weights}", *([device] if device else []), about, *notes])
 
     def __str__(self) -> str:
         notes: dict[str, list[str]] = {}
@@ -140,7 +141,6 @@ class Plan:
             "",
             *_table(self.settings),
             *(f"{', '.join(names)}: {note}" for note, names in notes.items() if note),
-            *(f"note: {line}" for line in self.notes),
             *(f"warning: {line}" for line in self.warnings),
             "",
             *self._totals(),

@@ -73,7 +73,7 @@ class Roofline:
 
     def __str__(self) -> str:
         if self.source:
-            return f"{self.device}, {self.dtype}: {self.source}"
+            return f"{self.device}, {self.dtype}: {self.source}".replace("; assumed: ", "\nassumed: ")
         top = max(rate for _, _, rate in self.linear)
         return (
             f"{self.device}, {self.dtype}: products {top / 1e12:,.3g} TFLOP/s, weights read at {self.read / 1e9:,.3g} "

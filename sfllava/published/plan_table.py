@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 Row = dict[str, str | Path]
+_OWN = ("benchmark", "asked")  # facts that belong to a run also where all are equal
 
 
 def format_plan(title: str, rows: Sequence[Row], problems: Sequence[str], notes: Sequence[str]) -> str:
@@ -26,7 +27,7 @@ def format_plan(title: str, rows: Sequence[Row], problems: Sequence[str], notes:
             folder, names = _split(cells)  # type: ignore[arg-type]  # a fact is a path in all rows, or in none
             common += [(about, f"in {folder}")] if folder else []
             differing.append((about, names))
-        elif len(rows) > 1 and len(set(cells)) == 1 and about != "benchmark":
+        elif len(rows) > 1 and len(set(cells)) == 1 and about not in _OWN:
             common.append((about, str(cells[0])))
         else:
             differing.append((about, [str(cell) for cell in cells]))

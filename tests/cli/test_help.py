@@ -49,14 +49,14 @@ def test_options_are_grouped():
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["evalute", "nextqa"], "no command is called 'evalute' (did you mean 'evaluate'?)"),
-        (["list", "ablation"], "no kind is called 'ablation' (did you mean 'ablations'?)"),
+        (["evalute", "nextqa"], "invalid choice: 'evalute' (did you mean 'evaluate'?)"),
+        (["list", "ablation"], "invalid choice: 'ablation' (did you mean 'ablations'?)"),
         (
             ["ask", "a.mp4", "q", "--agregation", "concat"],
             "no option is called --agregation (did you mean --aggregation?)",
         ),
         (["check", "nextqa", "--rot=x"], "no option is called --rot (did you mean --root?)"),
-        (["ask", "a.mp4", "q", "--engine", "packd"], "no engine is called 'packd' (did you mean 'packed'?)"),
+        (["ask", "a.mp4", "q", "--engine", "packd"], "invalid choice: 'packd' (did you mean 'packed'?)"),
         (["check", "nextqa", "msvd"], "'msvd' is one argument too many"),
     ],
 )
