@@ -90,11 +90,11 @@ class Step:
         rope = f"dynamic RoPE, factor {self.model.rope_factor:g}" if self.model.rope_factor else "the checkpoint's RoPE"
         return {
             "benchmark": self.name,
-            "asked": f"{len(self.benchmark.questions):,}" if self.benchmark else "-",
+            "questions": f"{len(self.benchmark.questions):,}" if self.benchmark else "-",
             "model": f"{self.model.path}, {rope}, inputs up to {self.model.context:,} tokens",
             "setting": f"{self.setting.frames} frames, {name_of(self.setting.aggregation)}",
             "prompt": self.prompt.source,
-            "questions": self.questions,
+            "question file": self.questions,
             "videos": self.videos,
             "run folder": self.out,
         }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 Row = dict[str, str | Path]
-_OWN = ("benchmark", "asked")  # facts that belong to a run also where all are equal
+_OWN = ("benchmark", "questions")  # facts that belong to a run also where all are equal
 
 
 def format_plan(title: str, rows: Sequence[Row], problems: Sequence[str], notes: Sequence[str]) -> str:
@@ -37,6 +37,7 @@ def format_plan(title: str, rows: Sequence[Row], problems: Sequence[str], notes:
             *(f"  {about:{max(len(a) for a, _ in common)}}  {text}" for about, text in common),
             *([""] if common else []),
             *_table(differing, len(rows)),
+            "",
             *(f"  MISSING  {problem}" for problem in problems),
             *(f"  note: {note}" for note in notes),
         ]
@@ -48,7 +49,7 @@ def _table(columns: Sequence[tuple[str, Sequence[str]]], count: int) -> list[str
     numbers = ["", *(f"{i}." for i in range(1, count + 1))]
     cells = [numbers, *([about, *texts] for about, texts in columns)]
     widths = [max(map(len, column)) for column in cells]
-    right = [0, *(i for i, column in enumerate(cells) if column[0] == "asked")]
+    right = [0, *(i for i, column in enumerate(cells) if column[0] == "questions")]
     return [
         "  "
         + "  ".join(
