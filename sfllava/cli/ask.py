@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava.cli import options, parsed, selecting
@@ -15,6 +16,7 @@ from sfllava.files import is_url
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
+    from sfllava.runs.ask import AskResult
     from sfllava.settings import Setting
 
 ORDER = 1
@@ -41,40 +43,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sfllava.runs.ask import ask, to_questions
-    from sfllava.runs.video_choice import prepare_source
-    from sfllava.settings import Setting
-
-    setting = Setting(
-        arguments.frames, arguments.aggregation, frame_rule=arguments.frame_rule, selection=arguments.selection,
-        selection_for=arguments.selection_for,
-    )  # fmt: skip
-    source = selecting.selection_source(arguments)
-    prompt = parsed.own_prompt(arguments)
-    questions = to_questions(arguments.questions)
-    if is_url(arguments.video):  # before a model is loaded for it
-        raise SfllavaError(f"{arguments.video}: needed a video on this machine, got a URL: download it first")
-    if setting.question_aware:
-        source = prepare_source(source, setting, questions, arguments.video)
     checkpoint, silent = parsed.checkpoint(arguments), arguments.json or arguments.quiet
-    start = time.perf_counter()
-    with working(f"loading {checkpoint}", silent):
+    with working(f"loading {checkpoint}", silent):  # importing torch takes a while, too
+        from sfllava.runs.ask import ask, to_questions
+        from sfllava.runs.video_choice import prepare_source
+        from sfllava.settings import Setting
+
+        setting = Setting(
+            arguments.frames, arguments.aggregation, frame_rule=arguments.frame_rule, selection=arguments.selection,
+            selection_for=arguments.selection_for,
+        )  # fmt: skip
+        source = selecting.selection_source(arguments)
+        prompt = parsed.own_prompt(arguments)
+        questions = to_questions(arguments.questions)
+        if is_url(arguments.video):  # before a model is loaded for it
+            raise SfllavaError(f"{arguments.video}: needed a video on this machine, got a URL: download it first")
+        if setting.question_aware:
+            source = prepare_source(source, setting, questions, arguments.video)
+        start = time.perf_counter()
         model = parsed.load_model(arguments)
-    load_seconds = time.perf_counter() - start
+        load_seconds = time.perf_counter() - start
     count = f"{len(questions)} question{'s' * (len(questions) > 1)}"
-    with working(f"asking {count} about {arguments.video}", silent):
+    with working(f"asking {count} about {Path(arguments.video).name}", silent):
         found = ask(
             model, arguments.video, questions, setting, prompt=prompt, max_new_tokens=arguments.max_new_tokens,
             selection=source,
         )  # fmt: skip
-    repeated = _repeated(setting, len(found.video.frames))
+    _print(found, load_seconds, arguments)
+    return 0
+
+
+def _print(found: AskResult, load_seconds: float, arguments: argparse.Namespace) -> None:
+    """Print the answers, and how they were made."""
+    repeated = _repeated(found.setting, len(found.video.frames))
     if arguments.json:
         result = found.to_dict()
         result["seconds"] = {"load": round(load_seconds, 4), **result["seconds"]}
         if repeated:
             result["notes"] = [repeated]
         print(json.dumps(result, ensure_ascii=False, indent=1))
-        return 0
+        return
     for i, answer in enumerate(found.answers):
         print(f"{answer.question.text}\n  {answer.text}")
         if found.selected:
@@ -85,7 +93,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{frames}; {', '.join(f'{stage} {spent:.2f} s' for stage, spent in seconds.items())}", file=sys.stderr)
         if repeated:
             print(f"note: {repeated}", file=sys.stderr)
-    return 0
 
 
 def _repeated(setting: Setting, frames: int) -> str:

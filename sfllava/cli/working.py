@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -24,6 +25,8 @@ def working(what: str, silent: bool = False) -> Iterator[None]:
         print(f"{what} ...", file=sys.stderr, flush=True)
         yield
         return
+    room = shutil.get_terminal_size().columns - len(" ... 1,000.0 s")
+    what = what if len(what) <= room else f"{what[: room - 3]}..."  # a second line could not be written over
     done, start = threading.Event(), time.monotonic()
 
     def count() -> None:
