@@ -29,6 +29,11 @@ def parse_aggregation(name: str) -> Aggregator:
     forms = [method.usage for method in known]
     # a name is recognised by its first word, such as "merged" in merged-{TOKENS}
     meant = difflib.get_close_matches(_first_word(name), map(_first_word, forms), n=1, cutoff=0.7)
+    if not meant:  # some names are whole words, such as concat
+        words = [(method, word) for method in known for word in re.findall(r"[\w-]+", method.usage)]
+        whole = [word for method, word in words if re.fullmatch(method.pattern, word, re.ASCII)]
+        if close := difflib.get_close_matches(name, whole, n=1, cutoff=0.8):
+            raise SfllavaError(f"no aggregation is called {name!r} (did you mean {close[0]!r}?)")
     needed = [form for form in forms if _first_word(form) in meant] or forms
     raise SfllavaError(f"no aggregation is called {name!r}; needed {', '.join(needed)}")
 

@@ -5,6 +5,7 @@ A module in this package that has `run` is a subcommand of its name, without a t
 the others. It has:
     its docstring, whose first line is the help text;
     ORDER, its place in `sfllava --help`;
+    EXAMPLES, command lines that follow its options in its help;
     add_arguments(parser), which declares its options, those that commands share with `sfllava.cli.options`;
     run(arguments), which returns the exit status.
 Modules import what they need inside `run`, so that `--help` and completion need no torch.
@@ -22,6 +23,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from sfllava.cli.parser import CommandParser
 from sfllava.types import SfllavaError
 
 
@@ -73,17 +75,24 @@ class _ShowVersion(argparse.Action):
         parser.exit()
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(prog="sfllava", description="SlowFast-LLaVA: ask videos, score benchmarks.")
+    parser = CommandParser(
+        prog="sfllava", description="SlowFast-LLaVA: ask videos, score benchmarks.",
+        usage="%(prog)s COMMAND ... [options]",
+        epilog="`sfllava COMMAND --help` shows the options of a command, with examples; `sfllava list` shows the names "
+        "of benchmarks, models, methods and more; `sfllava doctor` checks this installation.",
+    )  # fmt: skip
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", title="commands", prog="sfllava")
     for name, command in find_commands().items():
         text = command.__doc__.partition("\n")[0]
         subparser = subparsers.add_parser(name, help=text, description=text)
+        subparser.begin()
         subparser.add_argument("-v", "--verbose", action="store_true", help="log what is done")
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
+        subparser.finish(name, getattr(command, "EXAMPLES", None))
+        subparser.set_defaults(run=command.run, command_parser=subparser)
     return parser
 
 

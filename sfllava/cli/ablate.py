@@ -5,17 +5,29 @@ from __future__ import annotations
 import argparse
 
 from sfllava.cli import options, parsed, selecting
+from sfllava.cli.parser import group
 
 ORDER = 6
+EXAMPLES = (
+    "sfllava ablate fast_grid --root DATA --model llava-hf/llava-v1.6-vicuna-7b-hf --out runs/fast_grid",
+    "sfllava ablate methods --benchmark egoschema --budget 1500 --root DATA --model 7B_FOLDER --out runs/methods",
+    "sfllava ablate my_ablation.py --root DATA --model tiny --limit 100 --rows-only --out runs/mine",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    ablation = parser.add_argument("ablation", help="name, such as fast_grid, or a .py file of your own")
+    ablation = parser.add_argument(
+        "ablation", metavar="ABLATION", help="name, such as fast_grid (`sfllava list ablations`), or your own .py file"
+    )
     options.complete_with_catalogue(ablation, "ablations")
-    benchmark = parser.add_argument("--benchmark", metavar="NAME", help="default: the ablation's own")
+    benchmark = group(parser, "input").add_argument(
+        "--benchmark", metavar="NAME", help="what is asked (default: the ablation's own benchmark)"
+    )
     options.complete_with(benchmark, options.benchmark_names)
-    parser.add_argument("--budget", type=int, metavar="TOKENS", help="visual tokens, for an ablation that matches them")
-    parser.add_argument(
+    group(parser, "setting").add_argument(
+        "--budget", type=int, metavar="TOKENS", help="visual tokens, for an ablation that matches them"
+    )
+    group(parser, "output").add_argument(
         "--rows-only", action="store_true", help="neither time each setting on its own nor write a report"
     )
     selecting.add_source(parser)

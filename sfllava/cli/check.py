@@ -7,6 +7,7 @@ import argparse
 from sfllava.cli import options, parsed
 
 ORDER = 3
+EXAMPLES = ("sfllava check nextqa,egoschema --root DATA", "sfllava check open --questions my.csv --videos clips")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

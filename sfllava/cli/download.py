@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfllava.cli import options
+from sfllava.cli.parser import group
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
@@ -16,29 +17,41 @@ if TYPE_CHECKING:
     from sfllava.benchmarks.remote_files import Downloads
 
 ORDER = 3
+EXAMPLES = (
+    "sfllava download questions --root DATA",
+    "sfllava download questions nextqa mlvu --root DATA --dry-run",
+    "sfllava download videos nextqa --root DATA",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["questions", "videos"])
+    parser.add_argument("what", choices=["questions", "videos"], help="which files to fetch")
     benchmarks = parser.add_argument(
-        "benchmarks", nargs="*", metavar="BENCHMARK", help="default: the questions of all that have any"
+        "benchmarks", nargs="*", metavar="BENCHMARK", help="names (default: the questions of all that have any)"
     )
     options.complete_with(benchmarks, options.benchmark_names)
-    parser.add_argument("--root", required=True, metavar="DIR", help="folder below which the files go")
-    parser.add_argument("--videos", action="store_true", help="with questions: the videos, too")
-    parser.add_argument(
+    inputs, speed = group(parser, "input"), group(parser, "speed and failures")
+    group(parser, "output").add_argument("--root", required=True, metavar="DIR", help="folder below which the files go")
+    inputs.add_argument("--videos", action="store_true", help="with questions: the videos, too")
+    inputs.add_argument(
         "--source", metavar="URL", help="mirror: this instead of https://HOST of each file (hub only: HF_ENDPOINT)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="list files, sizes and licences; fetch nothing")
-    parser.add_argument(
+    group(parser, "output").add_argument(
+        "--dry-run", action="store_true", help="list files, sizes and licences; fetch nothing"
+    )
+    speed.add_argument(
         "--tries",
         type=int,
         default=5,
         metavar="N",
         help="give up a file after N attempts in a row without new data, or N starts from its beginning (default: 5)",
     )
-    parser.add_argument(
-        "--timeout", type=float, default=60, metavar="S", help="longest silence of a server, in seconds"
+    speed.add_argument(
+        "--timeout",
+        type=float,
+        default=60,
+        metavar="S",
+        help="longest silence of a server, in seconds (default: %(default)s)",
     )
 
 

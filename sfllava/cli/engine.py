@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sfllava.cli.parser import group
+
 
 def add_engine(parser: argparse._ActionsContainer, prefix: str = "") -> None:
     """Add the engine and its options.
@@ -12,13 +14,22 @@ def add_engine(parser: argparse._ActionsContainer, prefix: str = "") -> None:
         parser: The parser of the command, or a group in it.
         prefix: The prefix of the options' names.
     """
+    speed = group(parser, "speed and failures")
 
     def add(name: str, **more: object) -> None:
-        parser.add_argument(f"--{prefix}{name}", dest=f"{prefix}{name}".replace("-", "_"), **more)  # type: ignore[arg-type]
+        speed.add_argument(f"--{prefix}{name}", dest=f"{prefix}{name}".replace("-", "_"), **more)  # type: ignore[arg-type]
 
-    add("engine", default="packed", choices=["packed", "vllm"], help="what runs the language model (docs/engines.md)")
+    add(
+        "engine", default="packed", choices=["packed", "vllm"],
+        help="what runs the language model: packed, this package (default), or vllm (docs/engines.md)",
+    )  # fmt: skip
     if not prefix:
         add("exported-lm", metavar="DIR", help="vllm: folder of sfllava export-lm (default: a cache folder)")
-    add("tensor-parallel", type=int, metavar="N", help="vllm: GPUs over which each layer is spread")
-    add("gpu-memory", type=float, metavar="FRACTION", help="vllm: part of the GPU's memory that it takes")
+    add("tensor-parallel", type=int, metavar="N", help="vllm: GPUs over which each layer is spread (default: 1)")
+    add(
+        "gpu-memory",
+        type=float,
+        metavar="FRACTION",
+        help="vllm: part of the GPU's memory that it takes (default: vLLM's own)",
+    )
     add("vllm", action="append", default=[], metavar="NAME=VALUE", help="vllm: any argument of vllm.LLM")

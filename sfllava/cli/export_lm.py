@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import argparse
 
+from sfllava.cli.parser import group
+
 ORDER = 18
+EXAMPLES = ("sfllava export-lm llava-hf/llava-v1.6-vicuna-7b-hf --out lm",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="checkpoint folder or hub name")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; a complete export is kept")
-    parser.add_argument("--vision-tower", metavar="DIR", help="folder of the original layout's mm_vision_tower")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint folder or hub name")
+    group(parser, "output").add_argument(
+        "--out", required=True, metavar="DIR", help="folder to write; a complete export is kept"
+    )
+    group(parser, "input").add_argument(
+        "--vision-tower", metavar="DIR", help="folder of the original layout's mm_vision_tower"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import argparse
 
 from sfllava.cli import options
+from sfllava.cli.parser import group
 
 ORDER = 8
+EXAMPLES = (
+    "sfllava figures runs/fast_grid --out figures",
+    "sfllava figures runs/7b runs/13b --out figures --only budget my_figure.py",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_runs(parser)
-    parser.add_argument("--out", required=True, metavar="DIR")
-    only = parser.add_argument(
-        "--only", nargs="+", default=[], metavar="FIGURE", help="names, or .py files of your own"
-    )
+    output = group(parser, "output")
+    output.add_argument("--out", required=True, metavar="DIR", help="folder for the figures and tables")
+    only = output.add_argument(
+        "--only", nargs="+", default=[], metavar="FIGURE",
+        help="names (`sfllava list figures`), or .py files of your own (default: all)",
+    )  # fmt: skip
     options.complete_with_catalogue(only, "figures")
 
 

@@ -6,29 +6,38 @@ import argparse
 from typing import Any
 
 from sfllava.cli import options, parsed
+from sfllava.cli.parser import group
 from sfllava.types import SfllavaError
 
 ORDER = 6
+EXAMPLES = (
+    "sfllava ground nextgqa --root DATA --spans gsub_test.json --model 7B_FOLDER --out runs/ground",
+    "sfllava ground nextgqa --root DATA --spans gsub_test.json --model 7B_FOLDER --tune-on runs/val --out runs/test",
+)
 MEASURES = {"attention": ("attention",), "leave-out": ("leave-out",), "both": ("attention", "leave-out")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_benchmark(parser, subtitles=False)
-    parser.add_argument("--spans", required=True, metavar="FILE", help="annotated spans, like NExT-GQA's gsub_val.json")
-    parser.add_argument("--out", required=True, metavar="DIR", help="run folder")
-    parser.add_argument("--frames", type=int, default=50, metavar="N", help="frames to sample (default: 50)")
+    group(parser, "input").add_argument(
+        "--spans", required=True, metavar="FILE", help="annotated spans, like NExT-GQA's gsub_val.json"
+    )
+    group(parser, "output").add_argument("--out", required=True, metavar="DIR", help="run folder")
+    options.add_frames(parser)
     options.add_aggregation(parser)
     options.add_frame_rule(parser, default="published")
-    parser.add_argument(
+    setting = group(parser, "setting")
+    setting.add_argument(
         "--measure", default="both", choices=list(MEASURES),
-        help="how to score frames: attention, the drop of the answer's log-likelihood without the frame, or both",
+        help="how to score frames: attention, the drop of the answer's log-likelihood without the frame, or both "
+        "(default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--tune-on", metavar="DIR", help="tune window and share on the run of another split")
-    parser.add_argument(
+    setting.add_argument("--tune-on", metavar="DIR", help="tune window and share on the run of another split")
+    setting.add_argument(
         "--tune-by", default="Acc@GQA", metavar="METRIC", help="metric to tune by, such as mIoP (default: Acc@GQA)"
     )
-    parser.add_argument("--window", type=int, metavar="N", help="frames in the moving average (default: 3)")
-    parser.add_argument("--share", type=float, metavar="X", help="threshold, a fraction of the maximum (default: 0.5)")
+    setting.add_argument("--window", type=int, metavar="N", help="frames in the moving average (default: 3)")
+    setting.add_argument("--share", type=float, metavar="X", help="threshold, a fraction of the maximum (default: 0.5)")
     options.add_limit(parser, "ask only the first N annotated questions")
     options.add_failures(parser)
     options.add_model(parser, 128)

@@ -6,12 +6,17 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sfllava.cli import options
+from sfllava.cli.parser import group
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.settings import Setting
 
 ORDER = 13
+EXAMPLES = (
+    "sfllava import outputs/msvd --benchmark msvd --root DATA --out runs/theirs",
+    "sfllava import logs --from lmms-eval --out runs/lmms",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,20 +24,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder", metavar="PATH",
         help="the folder with merge.jsonl, or its OUTPUT_DIR; for lmms-eval: *_samples_*.jsonl, or a folder with one",
     )  # fmt: skip
-    parser.add_argument(
+    group(parser, "input").add_argument(
         "--from", dest="source", default="published", choices=["published", "lmms-eval"],
         help="where it is from: the published code (default), or lmms-eval with --log_samples",
     )  # fmt: skip
-    benchmark = parser.add_argument("--benchmark", metavar="NAME", help="lmms-eval: by default chosen by its samples")
+    inputs = group(parser, "input")
+    benchmark = inputs.add_argument(
+        "--benchmark", metavar="NAME", help="which (lmms-eval: default: found in its samples)"
+    )
     options.complete_with(benchmark, options.benchmark_names)
-    parser.add_argument("--questions", metavar="FILE", help="question file (vcgbench: folder; lmms-eval: task data)")
-    parser.add_argument("--root", metavar="DIR", help="folder in which it is found, instead")
-    parser.add_argument("--out", required=True, metavar="DIR", help="run folder to write")
-    parser.add_argument("--config-name", metavar="NAME", help="which CONFIG_NAME, where there are several")
-    parser.add_argument("--judged", metavar="DIR", help="its judge's files: TEMP_DIR, or one judge's folder")
-    parser.add_argument("--judge", metavar="NAME", help="which judge, or what to call it (default: its folder)")
-    parser.add_argument("--frames", type=int, metavar="N", help="the setting it was run with, to compare with ours")
-    parser.add_argument("--aggregation", metavar="NAME", help="likewise")
+    inputs.add_argument("--questions", metavar="FILE", help="question file (vcgbench: folder; lmms-eval: task data)")
+    inputs.add_argument("--root", metavar="DIR", help="folder in which the question file is found, instead")
+    group(parser, "output").add_argument("--out", required=True, metavar="DIR", help="run folder to write")
+    inputs.add_argument("--config-name", metavar="NAME", help="which CONFIG_NAME, where there are several")
+    inputs.add_argument("--judged", metavar="DIR", help="its judge's files: TEMP_DIR, or one judge's folder")
+    inputs.add_argument("--judge", metavar="NAME", help="which judge, or what to call it (default: its folder)")
+    setting = group(parser, "setting")
+    setting.add_argument("--frames", type=int, metavar="N", help="frames that it was run with, to compare with ours")
+    setting.add_argument("--aggregation", metavar="NAME", help="aggregation that it was run with, likewise")
 
 
 def run(arguments: argparse.Namespace) -> int:

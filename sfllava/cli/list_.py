@@ -1,28 +1,60 @@
-"""List what there is: ablations, benchmarks, methods, selections, models, judges, protocols, figures, notebooks."""
+"""List what there is, by name: benchmarks, methods, models, judges, ablations, figures and more."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import importlib
+import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable
 
+from sfllava.cli.parser import group
+
 ORDER = 0.5
+EXAMPLES = ("sfllava list", "sfllava list benchmarks", "sfllava list methods --json")
 Rows = list[tuple[str, str]]
+_NAME_WIDTH = 30  # longer names have their text on the next line, on a terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", nargs="?", choices=KINDS, metavar="KIND", help=f"one of {', '.join(KINDS)}")
+    parser.add_argument(
+        "kind", nargs="?", choices=KINDS, metavar="KIND", help=f"one of {', '.join(KINDS)} (default: all)"
+    )
+    group(parser, "output").add_argument("--json", action="store_true", help="print names and texts as JSON, by kind")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for kind in [arguments.kind] if arguments.kind else KINDS:
-        rows = KINDS[kind]()
+    found = {kind: KINDS[kind]() for kind in ([arguments.kind] if arguments.kind else KINDS)}
+    if arguments.json:
+        rows = {kind: [{"name": name, "text": text} for name, text in rows] for kind, rows in found.items()}
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        return 0
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for i, (kind, rows) in enumerate(found.items()):
         if not arguments.kind:
-            print(f"\n{kind}" if kind != next(iter(KINDS)) else kind)
-        width = max(len(name) for name, _ in rows)
-        for name, text in rows:
-            print(f"{'' if arguments.kind else '  '}{name:{width}}  {text}".rstrip())
+            print(f"\n{kind}" if i else kind)
+        print(*_lines(rows, "" if arguments.kind else "  ", columns), sep="\n")
     return 0
+
+
+def _lines(rows: Rows, indent: str, columns: int) -> list[str]:
+    """Return a line per row, or several where a terminal has fewer columns; 0 columns for any number."""
+    width = max(len(name) for name, _ in rows)
+    if not columns:
+        return [f"{indent}{name:{width}}  {text}".rstrip() for name, text in rows]
+    width = min(width, _NAME_WIDTH)
+    lines = []
+    for name, text in rows:
+        wrapped = textwrap.wrap(text, max(20, columns - len(indent) - width - 2)) or [""]
+        if len(name) > width:
+            lines.append(f"{indent}{name}")
+        else:
+            lines.append(f"{indent}{name:{width}}  {wrapped.pop(0)}".rstrip())
+        lines += [f"{indent}{'':{width}}  {line}".rstrip() for line in wrapped if line]
+    return lines
 
 
 def _first_sentences(kind: str) -> Rows:
@@ -62,7 +94,16 @@ def _benchmarks() -> Rows:
 def _methods() -> Rows:
     from sfllava.aggregators.methods import methods
 
-    return [(method.usage.removeprefix("or "), "") for method in methods()]
+    rows = []
+    for method in methods():
+        forms, _, note = method.usage.removeprefix("or ").partition(" (")
+        if forms.startswith("one of "):
+            names = forms.removeprefix("one of ").split(", ")
+            rows += [(name, f"All frames pooled alike; {note.rstrip(')')}.") for name in names]
+        else:
+            text = importlib.import_module(method.make.__module__).__doc__ or ""
+            rows.append((forms, text.partition("\n")[0]))
+    return rows
 
 
 def _selections() -> Rows:
@@ -90,6 +131,18 @@ def _protocols() -> Rows:
     return [(name, load_protocol(name).summary) for name in protocol_names()]
 
 
+def _devices() -> Rows:
+    from sfllava.planning.presets import find_preset, preset_names
+
+    rows = []
+    for name in preset_names():
+        one = find_preset(name)
+        assert one is not None
+        speed = f"{one.tflops['float16']:g} TFLOP/s in 16 bits, {one.bandwidth_gb:,g} GB/s"
+        rows.append((name, f"{one.label}: {one.memory_gb:g} GB, {speed}; published peak figures"))
+    return rows
+
+
 KINDS: dict[str, Callable[[], Rows]] = {
     "ablations": lambda: _first_sentences("ablations"),
     "benchmarks": _benchmarks,
@@ -100,4 +153,5 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "protocols": _protocols,
     "figures": lambda: _first_sentences("figures"),
     "notebooks": _notebooks,
+    "devices": _devices,
 }

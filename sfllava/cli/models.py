@@ -6,14 +6,16 @@ import argparse
 import json
 import sys
 
+from sfllava.cli.parser import group
 from sfllava.types import SfllavaError
 
 ORDER = 16
+EXAMPLES = ("sfllava models", "sfllava models 7b qwen2.5-vl-7b", "sfllava models CHECKPOINT_FOLDER --json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="checkpoint folders or names (default: all names)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per model")
+    group(parser, "output").add_argument("--json", action="store_true", help="print one JSON object per model")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ def load_model(arguments: argparse.Namespace) -> VideoLM:
     """Load the model of a command line."""
     from sfllava.models import load
 
-    return load.load_model(_checkpoint(arguments), **_placement(arguments))
+    return load.load_model(checkpoint(arguments), **_placement(arguments))
 
 
 def open_runner(arguments: argparse.Namespace) -> AbstractContextManager[VideoLM | RayRunner]:
@@ -40,10 +40,11 @@ def open_runner(arguments: argparse.Namespace) -> AbstractContextManager[VideoLM
     from sfllava.runs.ray_runner import RayRunner
 
     gpus = 1 if arguments.gpus_per_worker is None else arguments.gpus_per_worker
-    return RayRunner(_checkpoint(arguments), arguments.workers, arguments.ray, gpus=gpus, **_placement(arguments))
+    return RayRunner(checkpoint(arguments), arguments.workers, arguments.ray, gpus=gpus, **_placement(arguments))
 
 
-def _checkpoint(arguments: argparse.Namespace) -> str:
+def checkpoint(arguments: argparse.Namespace) -> str:
+    """Return the checkpoint of --model or SFLLAVA_MODEL."""
     path = arguments.model or os.environ.get("SFLLAVA_MODEL")
     if not path:
         raise SfllavaError(_NO_MODEL)

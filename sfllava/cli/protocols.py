@@ -6,20 +6,28 @@ import argparse
 from pathlib import Path
 
 from sfllava.cli import options
+from sfllava.cli.parser import group
 from sfllava.types import SfllavaError
 
 ORDER = 7.5
+EXAMPLES = (
+    "sfllava protocols runs/videomme",
+    "sfllava protocols runs/videomme --protocol strict lmms-eval --csv differing.csv --out protocols",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_folder", metavar="RUN")
-    names = parser.add_argument("--protocol", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
+    parser.add_argument("run_folder", metavar="RUN", help="run folder")
+    setting, output = group(parser, "setting"), group(parser, "output")
+    names = setting.add_argument("--protocol", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
     options.complete_with(names, options.protocols)
-    parser.add_argument("--setting", metavar="NAME", help="only this setting of the run (default: all)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random options (default: 0)")
-    parser.add_argument("--list", type=int, default=20, metavar="N", help="number of differing replies to list (20)")
-    parser.add_argument("--csv", metavar="FILE", help="write all differing replies to FILE")
-    parser.add_argument("--out", metavar="DIR", help="write the figure and the tables to DIR")
+    setting.add_argument("--setting", metavar="NAME", help="only this setting of the run (default: all)")
+    setting.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random options (default: 0)")
+    output.add_argument(
+        "--list", type=int, default=20, metavar="N", help="number of differing replies to list (default: %(default)s)"
+    )
+    output.add_argument("--csv", metavar="FILE", help="write all differing replies to FILE")
+    output.add_argument("--out", metavar="DIR", help="write the figure and the tables to DIR")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfllava.cli import options, parsed
 from sfllava.cli.judging import add_judge, make_judge
+from sfllava.cli.parser import group
 from sfllava.types import SfllavaError
 
 if TYPE_CHECKING:
@@ -21,27 +22,36 @@ if TYPE_CHECKING:
     from sfllava.published.reproduction.run import Problems
 
 ORDER = 13
+EXAMPLES = (
+    "sfllava reproduce --root DATA --out runs/paper --dry-run",
+    "sfllava reproduce --root DATA --out runs/paper --model 7b=7B_FOLDER --only main --limit 50",
+    "sfllava reproduce --root DATA --out runs/paper --model 7b=7B_FOLDER --judge match-contains",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", required=True, metavar="DIR", help="folder of the benchmarks, published layout")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the runs and the report")
-    parser.add_argument("--model", nargs="+", default=[], metavar="SIZE=PATH", help="7b=PATH, 34b=PATH, or both")
-    only = parser.add_argument(
+    inputs, output = group(parser, "input"), group(parser, "output")
+    inputs.add_argument("--root", required=True, metavar="DIR", help="folder of the benchmarks, published layout")
+    output.add_argument("--out", required=True, metavar="DIR", help="folder for the runs and the report")
+    group(parser, "model").add_argument(
+        "--model", nargs="+", default=[], metavar="SIZE=PATH", help="7b=PATH, 34b=PATH, or both"
+    )
+    only = inputs.add_argument(
         "--only", nargs="+", default=[], metavar="NAME",
         help="main, ablations, an ablation, a benchmark; a table and a benchmark together select their intersection",
     )  # fmt: skip
     options.complete_with(only, _names)
-    parser.add_argument("--dry-run", action="store_true", help="print the runs and their cost, and stop")
-    parser.add_argument("--prompts", metavar="DIR", help="published wordings, from `sfllava prompts import`")
+    output.add_argument("--dry-run", action="store_true", help="print the runs and their cost, and stop")
+    group(parser, "setting").add_argument(
+        "--prompts", metavar="DIR", help="published wordings, from `sfllava prompts import`"
+    )
     options.add_limit(parser, "the first N questions of each benchmark, for a trial")
     options.add_follow_links(parser)
     options.add_decoders(parser)
     options.add_workers(parser)
-    options.add_device(parser)
+    options.add_device(parser, "auto, cpu, cuda or cuda:1; with --dry-run also h100 and so on (default: auto)")
     options.add_placement(parser)
-    parser.add_argument("--family", metavar="NAME", help="prompt format (default: found in the checkpoint)")
-    parser.add_argument("--context", type=int, metavar="N", help="maximum tokens of a prompt and its answer together")
+    options.add_model_text(parser)
     parser.set_defaults(positions="time", timestamps=False, quantize=None, engine="packed", vllm=[])
     planning = parser.add_argument_group("dry run")
     planning.add_argument("--roofline", metavar="FILE", help="device measurements, from `sfllava plan --measure FILE`")
@@ -206,7 +216,8 @@ def _print_plan(
     notes = []
     if roofline is None:
         notes.append(
-            "hours and memory need a GPU here, or --roofline FILE from `sfllava plan --measure FILE` elsewhere"
+            "hours and memory need a GPU here, --roofline FILE from `sfllava plan --measure FILE` elsewhere, or "
+            "--device h100 (`sfllava list devices`) for estimates from published figures"
         )
     if not a.prompts:
         notes.append("prompts are this package's own; `sfllava prompts import` and --prompts give the published ones")
@@ -220,13 +231,16 @@ def _print_plan(
 
 
 def _find_roofline(a: argparse.Namespace) -> Roofline | None:
-    """Return the measurements in --roofline, or those of the local GPU; None without either."""
+    """Return the measurements in --roofline, a preset's figures, or measurements of the local GPU; None without any."""
     import torch
 
+    from sfllava.planning.presets import is_preset, preset_roofline
     from sfllava.planning.roofline import load_roofline, measure
 
     if a.roofline:
         return load_roofline(a.roofline)
+    if is_preset(a.device):
+        return preset_roofline(a.device, a.dtype)
     if a.device == "cpu" or (a.device == "auto" and not torch.cuda.is_available()):
         return measure(a.device, a.dtype) if a.device == "cpu" else None
     print("measuring the GPU", file=sys.stderr, flush=True)

@@ -6,19 +6,27 @@ import argparse
 from functools import partial
 
 from sfllava.cli import options
+from sfllava.cli.parser import group
 
 ORDER = 12
+EXAMPLES = (
+    "sfllava run --config cfgs/slowfast_llava_7b.yaml --dry-run",
+    "sfllava run --config cfgs/slowfast_llava_7b.yaml --root CHECKOUT --prompts prompts --limit 20",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE", help="its YAML file, as it is")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
-    parser.add_argument(
+    inputs = group(parser, "input")
+    inputs.add_argument("--config", required=True, metavar="FILE", help="its YAML file, as it is")
+    group(parser, "output").add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
+    inputs.add_argument(
         "--root", default=".", metavar="DIR", help="where its relative paths start (default: this folder)"
     )
-    parser.add_argument("--prompts", metavar="DIR", help="exact wordings, from `sfllava prompts import`")
+    group(parser, "setting").add_argument(
+        "--prompts", metavar="DIR", help="exact wordings, from `sfllava prompts import`"
+    )
     options.add_follow_links(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N questions of each benchmark, to try it")
+    inputs.add_argument("--limit", type=int, metavar="N", help="the first N questions of each benchmark, to try it")
     options.add_decoders(parser)
     options.add_device(parser)
     options.add_placement(parser)

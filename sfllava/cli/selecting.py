@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sfllava.cli import options, parsed
+from sfllava.cli.parser import group
 
 if TYPE_CHECKING:
     from sfllava.runs.selection_source import SelectionSource
@@ -25,13 +26,14 @@ def add_one_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_selection(parser: argparse.ArgumentParser, **more: Any) -> None:
-    selection = parser.add_argument(
+    setting = group(parser, "setting")
+    selection = setting.add_argument(
         "--selection", metavar="NAME", **more,
         help="frames for each question: uniform (default), topk, bolt, aks, qframe, with options as in bolt:power=2.5; "
         "listed needs --frame-list",
     )  # fmt: skip
     options.complete_with(selection, selections)
-    parser.add_argument(
+    setting.add_argument(
         "--selection-for", default="all", choices=["all", "slow", "both"],
         help="which frames are chosen: all (default), the Slow pathway's while the Fast one's are uniform, or both "
         "pathways' by themselves",
@@ -40,13 +42,16 @@ def _add_selection(parser: argparse.ArgumentParser, **more: Any) -> None:
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Add what frames are chosen with."""
-    parser.add_argument("--scorer", metavar="PATH", help="folder or hub name of the CLIP or SigLIP that scores frames")
-    parser.add_argument(
+    setting = group(parser, "setting")
+    setting.add_argument("--scorer", metavar="PATH", help="folder or hub name of the CLIP or SigLIP that scores frames")
+    setting.add_argument(
         "--score-text", default="question", choices=["question", "options"],
         help="what frames are compared with: the question (default), or the question with its options",
     )  # fmt: skip
-    parser.add_argument("--score-cache", metavar="DIR", help="where scores are kept (default: ~/.cache/sfllava/scores)")
-    parser.add_argument("--frame-list", metavar="FILE", help="JSON or parquet with the frames of each question")
+    group(parser, "speed and failures").add_argument(
+        "--score-cache", metavar="DIR", help="where scores are kept (default: ~/.cache/sfllava/scores)"
+    )
+    setting.add_argument("--frame-list", metavar="FILE", help="JSON or parquet with the frames of each question")
 
 
 def selections() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sfllava.ablation import Ablation, load_ablation
 from sfllava.aggregators.base import identity_key, image_count, makes_images, shared_tokens
@@ -23,6 +24,7 @@ from sfllava.planning.fitting import (
     sharing_frames,
 )
 from sfllava.planning.plans import Plan, SettingPlan
+from sfllava.planning.presets import preset_names, preset_roofline
 from sfllava.planning.roofline import Roofline, measure
 from sfllava.planning.stages import Cost
 from sfllava.planning.workload import PlannedQuestions, Workload, planned_questions, workload_of
@@ -38,15 +40,11 @@ def plan(
     benchmark: Benchmark | str,
     roofline: Roofline | None = None,
     *,
-    videos: int | None = None,
-    questions: int | None = None,
     budget: int | None = None,
-    max_new_tokens: int = 128,
-    new_tokens: int | None = None,
-    answer_mode: str = "generate",
     workers: int = 1,
     video_frames: int = 900,
     quantize: str | None = None,
+    **questions: Any,
 ) -> Plan:
     """Predict what `evaluate` or `ablate` would take of a device, without loading weights or videos.
 
@@ -54,15 +52,13 @@ def plan(
         model: A checkpoint folder, of which only JSON is read, or a name such as `7b` (`models.sizes.KNOWN`).
         settings: One, several, or an ablation by name.
         benchmark: A loaded one, or a name; by name, the published numbers of questions and videos are planned for.
-        roofline: Measurements of the device; None measures this one.
-        videos, questions: Other numbers, for a benchmark by name.
+        roofline: Measurements of the device, or a preset (`presets.preset_roofline`); None measures this one.
         budget: Visual tokens, for an ablation that matches them.
-        max_new_tokens: Positions reserved for an answer.
-        new_tokens: Expected length of an answer; None for `max_new_tokens`.
-        answer_mode: "generate" or "logits".
         workers: Devices, each with a model.
         video_frames: Frames of a video, which decide how many frames two samples of it have in common.
         quantize: As in `load_model`.
+        **questions: What is asked, as `workload.workload_of` takes it: videos, questions, max_new_tokens, new_tokens,
+            answer_mode, protocol, subtitles.
 
     Returns:
         The plan, which prints as a table.
@@ -70,18 +66,51 @@ def plan(
     Raises:
         SfllavaError: The arguments do not go together.
     """
+    sizes, chosen = _prepare(model, settings, benchmark, budget, quantize, questions)
+    _check_counts(workers, video_frames)
+    return _plan(chosen, sizes, roofline or measure(), workers, video_frames)
+
+
+def plan_presets(
+    model: str | Path | Sizes,
+    settings: Setting | Iterable[Setting] | Ablation | str,
+    benchmark: Benchmark | str,
+    dtype: str = "auto",
+    *,
+    budget: int | None = None,
+    workers: int = 1,
+    video_frames: int = 900,
+    quantize: str | None = None,
+    **questions: Any,
+) -> dict[str, Plan]:
+    """Predict the same for each device of `presets`; arguments as in `plan`, and the dtype as in `preset_roofline`."""
+    sizes, chosen = _prepare(model, settings, benchmark, budget, quantize, questions)
+    _check_counts(workers, video_frames)
+    return {name: _plan(chosen, sizes, preset_roofline(name, dtype), workers, video_frames) for name in preset_names()}
+
+
+def _prepare(
+    model: str | Path | Sizes,
+    settings: Setting | Iterable[Setting] | Ablation | str,
+    benchmark: Benchmark | str,
+    budget: int | None,
+    quantize: str | None,
+    questions: dict[str, Any],
+) -> tuple[Sizes, list[PlannedQuestions]]:
+    """Return the sizes of the model, and the questions at each setting."""
     sizes = model if isinstance(model, Sizes) else sizes_of(model)
     if quantize is not None:
         if quantize not in QUANTIZATIONS:
             raise SfllavaError(f"quantize must be {' or '.join(QUANTIZATIONS)}, got {quantize!r}")
         sizes = replace(sizes, shape=replace(sizes.shape, quantize=quantize))
+    workload = workload_of(benchmark, **questions)
+    wanted = _choose_settings(settings, sizes, workload, budget)
+    return sizes, [planned_questions(setting, sizes, workload) for setting in wanted]
+
+
+def _check_counts(workers: int, video_frames: int) -> None:
     if workers < 1 or video_frames < 1:
         raise SfllavaError(f"workers and video_frames must be at least 1, got {workers} and {video_frames}")
-    workload = workload_of(
-        benchmark, videos, questions, max_new_tokens=max_new_tokens, new_tokens=new_tokens, answer_mode=answer_mode
-    )
-    chosen = [planned_questions(s, sizes, workload) for s in _choose_settings(settings, sizes, workload, budget)]
-    return _plan(chosen, sizes, roofline or measure(), workers, video_frames)
 
 
 def _choose_settings(
@@ -128,7 +157,21 @@ def _plan(chosen: Sequence[PlannedQuestions], sizes: Sizes, device: Roofline, wo
         sizes.name, shape.parameters, shape.weight_bytes(device.itemsize), shape.quantize,
         workload.name, len(workload.videos), workload.question_count, workload.new_tokens,
         device, workers, tuple(planned), encode.seconds, prefill.seconds, decode.seconds, one_by_one.seconds,
+        _text_notes(workload),
     )  # fmt: skip
+
+
+def _text_notes(workload: Workload) -> tuple[str, ...]:
+    """Say which text is counted, where that is not obvious."""
+    notes = []
+    if workload.protocol:
+        notes.append(f"prompts are counted in the wording of the protocol {workload.protocol}")
+    if workload.subtitles:
+        notes.append(
+            "subtitles are not counted, since their text depends on the videos: prompts are longer than planned by the "
+            "text of the sampled frames"
+        )
+    return tuple(notes)
 
 
 def _plan_setting(

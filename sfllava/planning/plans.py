@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,6 +74,8 @@ class Plan:
     decode_seconds: float
     one_by_one_seconds: float
     """For the same questions one at a time: encode, prefill and generate for each"""
+    notes: tuple[str, ...] = ()
+    """Which text of the prompts is counted, where that is not obvious"""
 
     @property
     def fits(self) -> bool:
@@ -121,17 +123,21 @@ class Plan:
 
         return pd.DataFrame([asdict(setting) for setting in self.settings])
 
+    def heading(self, device: str = "") -> str:
+        """Return the lines about the model, the device and the questions."""
+        weights = f"{self.parameters / 1e6:,.0f} million parameters, {format_bytes(self.weight_bytes)} of weights"
+        weights += f" (language model in {self.quantize})" if self.quantize else ""
+        answers = f"{self.new_tokens:,} new token{'s' * (self.new_tokens > 1)} each"
+        about = f"{self.benchmark}: {self.questions:,} questions about {self.videos:,} videos, {answers}"
+        notes = [f"note: {line}" for line in self.notes]
+        return "\n".join([f"{self.model}: {weights}", *([device] if device else []), about, *notes])
+
     def __str__(self) -> str:
         notes: dict[str, list[str]] = {}
         for setting in self.settings:
             notes.setdefault(setting.note, []).append(setting.name)
-        weights = f"{self.parameters / 1e6:,.0f} million parameters, {format_bytes(self.weight_bytes)} of weights"
-        weights += f" (language model in {self.quantize})" if self.quantize else ""
-        answers = f"{self.new_tokens:,} new token{'s' * (self.new_tokens > 1)} each"
         lines = [
-            f"{self.model}: {weights}",
-            str(self.device),
-            f"{self.benchmark}: {self.questions:,} questions about {self.videos:,} videos, {answers}",
+            self.heading(str(self.device)),
             "",
             *_table(self.settings),
             *(f"{', '.join(names)}: {note}" for note, names in notes.items() if note),
@@ -156,6 +162,25 @@ class Plan:
             f"one question at a time: {_duration(self.one_by_one_seconds, unit)}, "
             f"{self.one_by_one_seconds / self.seconds:,.1f} times as long",
         ]
+
+
+def format_devices(plans: Mapping[str, Plan]) -> str:
+    """Return one line per device: whether the settings fit, the largest peak of those that do, and the time."""
+    rows = [["device", "memory", "settings that fit", "peak", "time", "one at a time"]]
+    for name, plan in plans.items():
+        fitting = [setting for setting in plan.settings if setting.fits]
+        row = [name, format_bytes(plan.device.free_bytes), f"{len(fitting)} of {len(plan.settings)}"]
+        if fitting:
+            row.append(format_bytes(max(setting.peak_bytes for setting in fitting)))
+            row += [_duration(plan.seconds / plan.workers), _duration(plan.one_by_one_seconds)]
+        rows.append(row + [""] * (len(rows[0]) - len(row)))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            f"{cell:{'<' if i == 0 else '>'}{width}}" for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    )
 
 
 def _duration(seconds: float, unit: str = "") -> str:

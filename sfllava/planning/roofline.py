@@ -57,6 +57,8 @@ class Roofline:
     cores: int = 0
     spread: float = 1.0
     """The largest ratio of a median repeat to the best; 1 where it was not recorded"""
+    source: str = ""
+    """Where the figures are from, and what is assumed, if they were not measured"""
 
     @property
     def itemsize(self) -> int:
@@ -70,6 +72,8 @@ class Roofline:
         return path
 
     def __str__(self) -> str:
+        if self.source:
+            return f"{self.device}, {self.dtype}: {self.source}".replace("; assumed: ", "\nassumed: ")
         top = max(rate for _, _, rate in self.linear)
         return (
             f"{self.device}, {self.dtype}: products {top / 1e12:,.3g} TFLOP/s, weights read at {self.read / 1e9:,.3g} "
@@ -80,7 +84,12 @@ class Roofline:
 
     @property
     def warning(self) -> str:
-        """One line if the device was busy with something else while it was measured, else empty"""
+        """One line if the device was not measured, or was busy with something else meanwhile; else empty"""
+        if self.source:
+            return (
+                "seconds are estimates from published peak figures; on the device, `sfllava plan --measure FILE` "
+                "measures it, and --roofline FILE plans with that"
+            )
         if self.spread < _BUSY:
             return ""
         return (
@@ -104,8 +113,8 @@ def load_roofline(path: str | Path) -> Roofline:
         raise SfllavaError(f"{path}: not readable as JSON: {error}") from error
     wanted = {field.name: field for field in fields(Roofline)}
     keys = set(found) if isinstance(found, dict) else set()
-    # files of version 0.1.0 have no spread
-    missing, other = sorted(set(wanted) - keys - {"spread"}), sorted(keys - set(wanted))
+    # files of version 0.1.0 have no spread, and those before 0.5.0 no source
+    missing, other = sorted(set(wanted) - keys - {"spread", "source"}), sorted(keys - set(wanted))
     if missing or other:
         raise SfllavaError(
             f"{path}: not a roofline: " + (f"without {', '.join(missing)}" if missing else f"what is {other[0]}?")

@@ -11,6 +11,7 @@ from sfllava.aggregators.base import part_counts, prefix_key
 from sfllava.aggregators.base import with_frames as with_pathways
 from sfllava.benchmarks import Benchmark
 from sfllava.benchmarks.base import load_spec
+from sfllava.evaluators.protocols import load_protocol
 from sfllava.models.base import check_generation
 from sfllava.models.operations import Shape
 from sfllava.models.packed_decoding import PACKED_POSITIONS
@@ -18,7 +19,7 @@ from sfllava.models.sizes import Sizes
 from sfllava.planning import stages
 from sfllava.planning.roofline import Roofline
 from sfllava.planning.stages import Cost
-from sfllava.prompts import pack_prompt
+from sfllava.prompts import Prompt, pack_prompt
 from sfllava.runs.jobs import group_videos
 from sfllava.settings import Setting
 from sfllava.types import Clip, Question, SfllavaError, Task
@@ -42,6 +43,16 @@ class Workload:
     """Positions reserved for each answer; 0 where option letters are read from the logits"""
     new_tokens: int
     """Expected length of an answer"""
+    protocol: str | None = None
+    """The evaluation tool whose prompts are used"""
+    subtitles: bool = False
+    """Whether prompts have subtitles; their text is not counted, since it depends on the videos"""
+
+    def prompt(self, family: str) -> Prompt:
+        """Return the prompt of the questions, in the chat format of a family."""
+        tool = load_protocol(self.protocol) if self.protocol else None
+        wording = tool.wording(self.name, self.task, self.subtitles) if tool else None
+        return wording.prompt(family, f"{family}/{self.protocol}") if wording else pack_prompt(family, self.task)
 
     @property
     def question_count(self) -> int:
@@ -60,6 +71,8 @@ def workload_of(
     max_new_tokens: int = 128,
     new_tokens: int | None = None,
     answer_mode: str = "generate",
+    protocol: str | None = None,
+    subtitles: bool = False,
 ) -> Workload:
     """Return the questions of a benchmark.
 
@@ -70,9 +83,11 @@ def workload_of(
         max_new_tokens: Positions reserved for an answer.
         new_tokens: Expected length of an answer; None for `max_new_tokens`.
         answer_mode: "generate" or "logits".
+        protocol, subtitles: As in `evaluate`.
 
     Raises:
-        SfllavaError: The numbers do not go together, or the answer mode does not suit the questions.
+        SfllavaError: There is no such protocol, the numbers do not go together, or the answer mode does not suit the
+            questions.
     """
     if isinstance(benchmark, Benchmark):
         by_video: dict[tuple[str, Clip | None], list[Question]] = {}
@@ -87,8 +102,10 @@ def workload_of(
     if not 1 <= expected <= max_new_tokens:
         raise SfllavaError(f"new_tokens must be between 1 and max_new_tokens ({max_new_tokens}), got {new_tokens}")
     if answer_mode == "logits":
-        return Workload(name, task, grouped, answer_room=0, new_tokens=1)
-    return Workload(name, task, grouped, max_new_tokens, expected)
+        max_new_tokens, expected = 0, 1
+    if protocol:
+        load_protocol(protocol)  # an unknown name is an error here
+    return Workload(name, task, grouped, max_new_tokens, expected, protocol, subtitles)
 
 
 def _placeholders(
@@ -210,7 +227,7 @@ class PlannedQuestions:
 
 def planned_questions(setting: Setting, sizes: Sizes, workload: Workload) -> PlannedQuestions:
     """Count the tokens of a workload's questions at a setting."""
-    prompt = setting.prompt_or(pack_prompt(sizes.family, workload.task))
+    prompt = setting.prompt_or(workload.prompt(sizes.family))
     assert prompt is not None
     visual_tokens = setting.token_count(*sizes.grid)
     video_text = sizes.prompt_rows(setting) - visual_tokens

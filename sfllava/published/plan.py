@@ -12,6 +12,7 @@ from sfllava.benchmarks import Benchmark, load_benchmark
 from sfllava.benchmarks.base import load_spec
 from sfllava.prompts import Prompt, load_prompt, pack_prompt
 from sfllava.published.config import DEFAULTS, Experiment, Value, read_experiment
+from sfllava.published.plan_table import format_plan
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
@@ -83,18 +84,20 @@ class Step:
     problem: str
     """Why the step cannot run, or empty"""
 
-    def __str__(self) -> str:
-        count = f"{len(self.benchmark.questions):,} questions" if self.benchmark else "questions"
+    @property
+    def facts(self) -> dict[str, str | Path]:
+        """How the benchmark is run, by what each fact is about"""
         rope = f"dynamic RoPE, factor {self.model.rope_factor:g}" if self.model.rope_factor else "the checkpoint's RoPE"
-        lines = [
-            f"{self.name}: {count} of {self.questions}",
-            f"videos   {self.videos}",
-            f"model    {self.model.path}, {rope}, inputs up to {self.model.context} tokens",
-            f"setting  {self.setting.frames} frames, {name_of(self.setting.aggregation)}",
-            f"prompt   {self.prompt.source}",
-            f"out      {self.out}",
-        ]
-        return "\n     ".join([*lines, *([f"MISSING  {self.problem}"] if self.problem else [])])
+        return {
+            "benchmark": self.name,
+            "questions": f"{len(self.benchmark.questions):,}" if self.benchmark else "-",
+            "model": f"{self.model.path}, {rope}, inputs up to {self.model.context:,} tokens",
+            "setting": f"{self.setting.frames} frames, {name_of(self.setting.aggregation)}",
+            "prompt": self.prompt.source,
+            "question file": self.questions,
+            "videos": self.videos,
+            "run folder": self.out,
+        }
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,8 @@ class ExperimentPlan:
         return [f"{step.name}: {step.problem}" for step in self.steps if step.problem]
 
     def __str__(self) -> str:
-        steps = [f"  {i}. {step}" for i, step in enumerate(self.steps, 1)]
-        return "\n".join([f"{self.path}: {len(steps)} runs", *steps, *(f"  note: {note}" for note in self.notes)])
+        runs = f"{self.path}: {len(self.steps)} runs"
+        return format_plan(runs, [step.facts for step in self.steps], self.problems, self.notes)
 
 
 def plan_experiment(

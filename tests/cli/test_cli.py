@@ -86,7 +86,9 @@ def test_bad_input_is_one_line_and_a_status(checkpoints, videos, tmp_path, monke
     names = {"MODEL": checkpoints(), "VIDEO": videos / "a.mp4", "VIDEOS": videos, "OPEN": tmp_path / "open.csv"}
     out = sfllava(*(names.get(a, a) for a in arguments), SFLLAVA_MODEL="")
     assert out.returncode == 1 and out.stdout == ""
-    assert out.stderr.startswith("sfllava: ") and len(out.stderr.strip().splitlines()) == 1, out.stderr
+    told = ("loading ", "asking ")  # what `ask` does before the error
+    lines = [line for line in out.stderr.splitlines() if not line.startswith(told)]
+    assert len(lines) == 1 and lines[0].startswith("sfllava: "), out.stderr
     assert message in out.stderr
     assert not (tmp_path / "run").exists()
 
@@ -96,6 +98,21 @@ def test_a_model_from_the_environment(checkpoints, videos):
         "ask", videos / "a.mp4", "what?", "--frames", 4, "--max-new-tokens", 2, SFLLAVA_MODEL=str(checkpoints())
     )
     assert out.returncode == 0, out.stderr
+
+
+def test_ask_says_what_it_does_and_that_frames_repeat(videos):
+    arguments = ("ask", videos / "a.mp4", "what?", "--model", "tiny", "--max-new-tokens", 2)
+    few = (*arguments, "--aggregation", "slowfast-slow_10frms_spatial_2d_avg_pool-fast_2x2", "--frames", 4)
+    out = sfllava(*few)
+    loading, asking, seconds, note = out.stderr.splitlines()
+    assert loading == "loading tiny ..." and asking.startswith("asking 1 question about ") and "4 of 20" in seconds
+    assert note.startswith("note: slowfast-slow_10frms_") and "10 Slow frames and only 4 were sampled" in note
+    assert "--frames 10 or more" in note
+    quiet, as_json = sfllava(*few, "--quiet"), sfllava(*few, "--json")
+    assert quiet.stderr == as_json.stderr == "" and quiet.stdout == out.stdout
+    assert "frames repeat" in json.loads(as_json.stdout)["notes"][0]
+    enough = sfllava(*arguments, "--frames", 12)
+    assert enough.returncode == 0 and "repeat" not in enough.stderr
 
 
 def test_evaluate_several_benchmarks_under_one_root(checkpoints, videos, tmp_path):

@@ -15,7 +15,8 @@ def test_all_kinds_are_listed():
     said = sfllava("list").stdout
     blocks = dict(block.split("\n", 1) for block in said.strip().split("\n\n"))
     assert list(blocks) == [
-        "ablations", "benchmarks", "methods", "selections", "models", "judges", "protocols", "figures", "notebooks"
+        "ablations", "benchmarks", "methods", "selections", "models", "judges", "protocols", "figures", "notebooks",
+        "devices",
     ]  # fmt: skip
     for kind in ("ablations", "figures", "notebooks"):
         names = [line.split()[0] for line in blocks[kind].splitlines()]
@@ -23,6 +24,9 @@ def test_all_kinds_are_listed():
     assert [line.split()[0] for line in blocks["benchmarks"].splitlines()] == benchmark_names()
     assert "videomme  " in blocks["benchmarks"] and "2,700 questions, 900 videos" in blocks["benchmarks"]
     assert "visionzip-{TOKENS}" in blocks["methods"] and "bolt" in blocks["selections"] and "7b" in blocks["models"]
+    assert all(len(line.split()) > 2 for line in blocks["methods"].splitlines())
+    assert {"native", "concat"} <= {line.split()[0] for line in blocks["methods"].splitlines()}
+    assert "h200" in blocks["devices"] and "4,800 GB/s; published peak figures" in blocks["devices"]
     one = sfllava("list", "protocols").stdout.splitlines()
     assert [line.split()[0] for line in one] == ["lmms-eval", "official", "strict", "vlmevalkit"]
 
@@ -37,11 +41,16 @@ def test_all_kinds_are_listed():
         ),
         (("models", "qwen2.5-vl-7"), "(did you mean 'qwen2.5-vl-7b'?)"),
         (("check", "zzzzzz"), "no benchmark is called 'zzzzzz'; choose from activitynet"),
+        (
+            ("ask", "a.mp4", "what?", "--model", "tiny", "--aggregation", "slwofast-slow_10frms_concat-fast_4x4"),
+            "no aggregation is called 'slwofast-slow_10frms_concat-fast_4x4'; needed slowfast-slow_{FRAMES}frms_",
+        ),
     ],
 )
 def test_a_typo_gets_the_name_that_is_meant(command, wanted, tmp_path):
     done = sfllava(*command, cwd=tmp_path)
     assert wanted in done.stderr and len(done.stderr.splitlines()) == 1
+    assert len(done.stderr) < 400
 
 
 def test_a_typo_in_an_aggregation_gets_its_own_form():
@@ -50,3 +59,7 @@ def test_a_typo_in_an_aggregation_gets_its_own_form():
     assert str(error.value).endswith("needed slowfast-slow_{FRAMES}frms_{POOL}-fast_{ROWS}x{COLUMNS}[-fast_first]")
     with pytest.raises(SfllavaError, match="did you mean 'spatial_1d_max_pool'"):
         parse_aggregation("slowfast-slow_10frms_spatial_1d_max_pol-fast_4x4")
+    for name, meant in {"concatt": "concat", "nativ": "native", "spatial_1d_max_pol": "spatial_1d_max_pool"}.items():
+        with pytest.raises(SfllavaError) as error:
+            parse_aggregation(name)
+        assert str(error.value) == f"no aggregation is called {name!r} (did you mean {meant!r}?)"

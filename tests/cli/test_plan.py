@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
-from devices import GPU
+from devices import CPU, GPU
 
 from sfllava.cli import main
+from sfllava.planning.presets import preset_names
 
 
 @pytest.mark.parametrize("layout", ["transformers", "original"])
@@ -51,3 +53,31 @@ def test_questions_are_those_of_the_file(tmp_path, capsys):
     ):
         assert main([*common, *options]) == 1
         assert wanted in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_here(capsys, tmp_path):
+    common = ["plan", "egoschema", "--model", "7b", "--new-tokens", "5"]
+    assert main([*common, "--device", "h100"]) == 0
+    out = capsys.readouterr().out
+    assert "NVIDIA H100 SXM 80 GB, float16: the vendor's published peak figures, not measured" in out
+    assert "https://www.nvidia.com/en-us/data-center/h100/" in out and "warning: seconds are estimates" in out
+    assert main([*common, "--device", "presets", "--dtype", "bfloat16", "--frames", "50", "100"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if " of 2 " in line] == preset_names()
+    assert any("not measured" in line and "bfloat16" in line for line in lines)
+    assert main([*common, "--device", "h101"]) == 1
+    assert "no device is called 'h101' (did you mean" in capsys.readouterr().err
+    assert main([*common, "--device", "h100", "--roofline", str(GPU.save(tmp_path / "gpu.json"))]) == 1
+    assert "--device h100 plans with published figures, --roofline with measured ones" in capsys.readouterr().err
+
+
+def test_without_a_gpu_other_devices_are_planned_for_too(capsys, monkeypatch):
+    monkeypatch.setattr("sfllava.planning.roofline.measure", lambda *_: replace(CPU, free_bytes=2**30))
+    common = ["plan", "egoschema", "--model", "7b"]
+    assert main(common) == 1
+    here, others = capsys.readouterr().out.split("\nOn other devices (estimates from published peak figures")
+    assert "nothing fits" in here and all(f"\n{name} " in others for name in preset_names())
+    assert main([*common, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert not found["fits"] and found["presets"]["h200"]["fits"] and "not measured" in found["presets"]["l4"]["source"]
+    assert main([*common, "--device", "cpu"]) == 1 and "other devices" not in capsys.readouterr().out

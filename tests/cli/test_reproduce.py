@@ -211,7 +211,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(root, tmp_path, capsys):
     assert main([*common, "--only", "main", "egoschema", "msvd", "--model", "7b=tiny"]) == 0
     text = capsys.readouterr().out
     assert "7b: tiny" in text and "MISSING" not in text and "2 runs measure 3 numbers" in text
-    assert "hours and memory need a GPU here, or --roofline FILE" in text
+    assert "hours and memory need a GPU here, --roofline FILE" in text
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 

@@ -126,11 +126,15 @@ def test_a_dry_run_says_what_would_be_done(small):
     out = sfllava("run", "--config", config, "--dry-run", cwd=small)
     assert out.returncode == 0, out.stderr
     assert not (small / "outputs").exists()
-    first, second = out.stdout.index("1. msvd: 1 questions"), out.stdout.index("2. egoschema: 1 questions")
-    assert first < second and "model    tiny, dynamic RoPE, factor 2, inputs up to 8192 tokens" in out.stdout
-    assert "prompt   vicuna/open" in out.stdout[first:second] and "prompt   vicuna/choice" in out.stdout[second:]
+    lines = [line.split() for line in out.stdout.splitlines()]
+    # what is common is said once, and each benchmark has one line
+    assert out.stdout.count("slowfast-slow_2frms_concat-fast_2x2") == out.stdout.count("dynamic RoPE") == 1
+    assert "model          tiny, dynamic RoPE, factor 2, inputs up to 8,192 tokens" in out.stdout
     assert "50 frames, slowfast-slow_2frms_concat-fast_2x2" in out.stdout
-    assert "out      outputs/artifacts/mine-4_frms/msvd" in out.stdout
+    assert "run folder     in outputs/artifacts/mine-4_frms" in out.stdout
+    (first,), (second,) = ([line for line in lines if line[:2] == name] for name in (["1.", "msvd"], ["2.", "egoschema"]))
+    assert first[2:4] == ["1", "vicuna/open"] and second[2:4] == ["1", "vicuna/choice"]
+    assert first[-1] == "msvd" and second[-1] == "egoschema"
     assert "note: not in the file, so as its scripts have it by default: NUM_FRAMES" in out.stdout
     assert "SAVE_DIR" not in out.stdout
 
@@ -147,7 +151,7 @@ def test_a_run_goes_on_and_a_missing_folder_stops_it_before_any_model(small, cap
     assert (second.path / "predictions.jsonl").read_bytes() == before
     config = experiment(small, GT_QA_DIR="gone", MODEL_PATH="no/such/model")
     out = sfllava("run", "--config", config, "--dry-run", cwd=small)
-    assert out.returncode == 1 and "MISSING  gone/MSVD_Zero_Shot_QA/val_q.json: cannot read" in out.stdout
+    assert out.returncode == 1 and "MISSING  msvd: gone/MSVD_Zero_Shot_QA/val_q.json: cannot read" in out.stdout
     loaded = []
     with pytest.raises(SfllavaError, match=r"cannot run: msvd: .*gone/MSVD_Zero_Shot_QA/val_q\.json.*; egoschema: "):
         list(run_plan(plan_experiment(config, root=small), loaded.append))  # type: ignore[arg-type]
