@@ -1,0 +1,18 @@
+"""How commands print the scores of a run that has ended."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sfllava.runs.evaluate import Run
+
+
+def scores_text(result: Run) -> str:
+    """Return the scores as a table, with intervals where the packages for statistics are installed."""
+    if not find_spec("scipy"):
+        return result.text()
+    from sfllava.analysis.score_intervals import intervals
+
+    return result.text(intervals(result.scores))
