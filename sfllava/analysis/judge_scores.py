@@ -5,6 +5,7 @@ All intervals are 95 % and clustered by video, as in `results`.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sfllava.analysis import stats
 from sfllava.analysis.loading import as_categorical
 from sfllava.benchmarks.base import load_spec
 from sfllava.benchmarks.spec import Headline
+from sfllava.display.text import terminal_width
 from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.runs.coded import Coded, CodedColumn, combine
 from sfllava.runs.judge_items import JudgeItems, rubrics_by_type
@@ -215,5 +217,6 @@ def format_judge_scores(table: pd.DataFrame) -> str:
             if row["missing"]:
                 lines.append(f"  {row['rubric']:<{width}} none: no question of this run is judged by {row['missing']}")
                 continue
-            lines.append(f"  {row['rubric']:<{width}} {', '.join(means) or 'nothing judged'}; {', '.join(counts)}")
+            line = f"  {row['rubric']:<{width}} {', '.join(means) or 'nothing judged'}; {', '.join(counts)}"
+            lines.append(textwrap.fill(line, terminal_width(), subsequent_indent=" " * (width + 3)))
     return "\n".join(lines)

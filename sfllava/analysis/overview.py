@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from sfllava.analysis.judge_scores import judge_scores, load_verdicts
+from sfllava.analysis.judge_summary import judge_score_rows
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
 from sfllava.analysis.score_intervals import intervals
@@ -126,18 +126,19 @@ def _offline(run: RunSummary) -> dict[tuple[str, str], dict[str, Any]]:
 
 def _by_judge(path: Path, judge: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Return n, accuracy and score of each setting by a judge, and the state if verdicts are missing."""
-    table = judge_scores(load_verdicts(path, [judge]))
+    by_setting: dict[str, list[dict[str, Any]]] = {}
+    for row in judge_score_rows(path, judge):
+        by_setting.setdefault(row["setting"], []).append(row)
     found = {}
-    for setting, group in table.groupby("setting", sort=False, observed=True):
-        # with a headline, its row is the last one and stands for all rubrics
-        row = group.iloc[-1]
+    for setting, rows in by_setting.items():
+        row = rows[-1]  # with a headline, its row is the last one and stands for all rubrics
         judged = int(row["judged"] + row["no_prediction"])
         about = {"n": int(row["questions"]), "score": row["score"]}
-        if len(group) == 1:
+        if len(rows) == 1:
             about |= {"accuracy": row["accuracy"], "low": row["accuracy_low"], "high": row["accuracy_high"]}
         if judged < row["questions"]:
             about |= {"state": "judging", "n": judged, "done": judged}
-        found[str(setting), judge] = about
+        found[setting, judge] = about
     return found
 
 
