@@ -26,6 +26,32 @@ _TESTED = ["p", "p_holm", "significant", "min_detectable_effect"]
 
 
 @dataclass(frozen=True)
+class _Table:
+    """Rows of cells by column, with a sentence above them and notes below."""
+
+    about: str
+    rows: list[dict[str, str]]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def _heads(self) -> list[str]:
+        return list(self.rows[0]) if self.rows else ["setting"]
+
+    @property
+    def _right(self) -> list[int]:
+        return [i for i, head in enumerate(self._heads) if head == "tokens" or head in _COUNTS.values()]
+
+    def text(self, width: int | None) -> str:
+        wrapped = [i for i, head in enumerate(self._heads) if head in ("setting", "other")]
+        cells = [list(row.values()) for row in self.rows]
+        return text.table(cells, self._heads, right=self._right, wrap=wrapped, width=width)
+
+    def markdown(self) -> str:
+        cells = [[cell.strip() for cell in row.values()] for row in self.rows]
+        return text.markdown(cells, self._heads, right=self._right)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The accuracies of settings on the same questions, and their paired differences.
 
@@ -57,7 +83,10 @@ class Comparison:
     def text(self, width: int | None = None) -> str:
         """Return the tables and the findings as text that fits a terminal, or `width` columns."""
         blocks = [
-            *(f"{text.paragraph(about, width)}\n{_table(rows, width)}" for about, rows in self._tables()),
+            *(
+                "\n".join([text.paragraph(table.about, width), table.text(width), *table.notes])
+                for table in self._tables()
+            ),
             text.paragraph("\n".join(self._legend()), width),
             text.paragraph(self.findings, width),
         ]
@@ -65,7 +94,7 @@ class Comparison:
 
     def markdown(self) -> str:
         """Return the tables in Markdown."""
-        tables = [f"{about}\n\n{text.markdown(*_cells(rows))}" for about, rows in self._tables()]
+        tables = ["\n\n".join([table.about, table.markdown(), *table.notes]) for table in self._tables()]
         return "\n\n".join([*tables, "  \n".join(self._legend())])
 
     def json(self) -> str:
@@ -93,31 +122,26 @@ class Comparison:
         gaps.insert(3, "other_accuracy", gaps["other"].map(known))
         return gaps
 
-    def _tables(self) -> list[tuple[str, list[dict[str, str]]]]:
-        """Return the sentence above each table, and its rows."""
+    def _tables(self) -> list[_Table]:
+        """Return the tables with the sentence above each of them and the notes below it."""
         first = self.settings.iloc[0] if len(self.settings) else {"questions": 0, "videos": 0}
         about = f"{self.benchmark}: {int(first['questions']):,} questions about {int(first['videos']):,} videos, by "
         about += f"judge {self.judge}" if self.judge else "the strict offline rules"
-        tables = [(about, self._rows(self.settings, "accuracy", self.differences))]
+        tables = [_Table(about, self._rows(self.settings, "accuracy", self.differences))]
         if not self.baseline and len(self.differences):
-            tables.append(("all pairs:", _pairs(self.differences)))
-        if self.headline:
-            official = self.headlines
-            alike = official["groups"].nunique() == 1 and official["missing"].nunique() == 1
-            groups = f" of {official['groups'].iloc[0]}" if alike else ""
-            missing = f"; {official['missing'].iloc[0]}" if alike and official["missing"].iloc[0] else ""
-            words = f"{self.headline}, the mean of the accuracies{groups or ' of its groups'}{missing}:"
-            rows = self._rows(
-                official.rename(columns={"value": self.headline}), self.headline, self.headline_differences
-            )
-            if not alike:
-                rows = [
-                    row | {"groups": each["groups"], "missing": each["missing"]}
-                    for row, each in zip(rows, official.to_dict("records"))
-                ]
-            tables.append((words, rows))
-            if not self.baseline and len(self.headline_differences):
-                tables.append((f"all pairs, by {self.headline}:", _pairs(self.headline_differences)))
+            tables.append(_Table("all pairs:", _pairs(self.differences)))
+        if not self.headline:
+            return tables
+        official = self.headlines
+        groups = official["groups"].iloc[0] if official["groups"].nunique() == 1 else "its groups"
+        named = official.rename(columns={"value": self.headline})
+        rows = self._rows(named, self.headline, self.headline_differences)
+        missing = dict(zip(official["name"].astype(str), official["missing"]))
+        alike = len(set(missing.values())) == 1
+        notes = list(dict.fromkeys(("" if alike else f"{name}: ") + words for name, words in missing.items() if words))
+        tables.append(_Table(f"{self.headline}, the mean of the accuracies of {groups}:", rows, notes))
+        if not self.baseline and len(self.headline_differences):
+            tables.append(_Table(f"all pairs, by {self.headline}:", _pairs(self.headline_differences)))
         return tables
 
     def _rows(self, settings: pd.DataFrame, value: str, differences: pd.DataFrame) -> list[dict[str, str]]:
@@ -210,18 +234,6 @@ def _pairs(differences: pd.DataFrame) -> list[dict[str, str]]:
          "p": _p(gap["p_holm"])}
         for gap in differences.to_dict("records")
     ]  # fmt: skip
-
-
-def _cells(rows: list[dict[str, str]]) -> tuple[list[list[str]], list[str]]:
-    heads = list(rows[0]) if rows else ["setting"]
-    return [list(row.values()) for row in rows], heads
-
-
-def _table(rows: list[dict[str, str]], width: int | None) -> str:
-    cells, heads = _cells(rows)
-    wrapped = [i for i, head in enumerate(heads) if head in ("setting", "other", "groups", "missing")]
-    right = [i for i, head in enumerate(heads) if head == "tokens" or head in _COUNTS.values()]
-    return text.table(cells, heads, right=right, wrap=wrapped, width=width)
 
 
 def _interval(value: float, low: float, high: float) -> str:

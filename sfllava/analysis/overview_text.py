@@ -45,7 +45,7 @@ def format_runs(table: pd.DataFrame, width: int | None = None) -> str:
         wrapped = [i for i, name in enumerate(columns) if name in ("run", "benchmark", "model", "setting", "judge")]
         lines.append(text.table(cells, heads, right=right, wrap=wrapped, width=width))
     problems = {row["run"]: row["problem"] for row in rows if row["problem"]}
-    lines += [text.paragraph(f"- {run}: {problem}", width) for run, problem in problems.items()]
+    lines += [f"{run}: {problem}" for run, problem in problems.items()]
     return "\n".join([*lines, text.paragraph(describe_runs(table), width)])
 
 

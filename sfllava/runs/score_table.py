@@ -41,7 +41,7 @@ def format_scores(
     if alike := _alike(scores, intervals or {}):
         lines.append(f"[ ] 95 % interval, clustered by video; accuracy by {' and '.join(alike)}")
     for name, score in scores.items():
-        lines += [text.paragraph(line, width) for line in _notes(name if len(scores) > 1 else "", score)]
+        lines += _notes(name if len(scores) > 1 else "", score)
     return "\n".join(lines)
 
 

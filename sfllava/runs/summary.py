@@ -94,7 +94,8 @@ def read_summary(path: Path, root: Path) -> RunSummary:
         )
         judges = judge_names(path)
         for judge in judges:
-            _check_file(path / f"verdicts-{judge}.jsonl", root)
+            for file in (f"verdicts-{judge}.jsonl", f"scores-{judge}.json"):
+                _check_file(path / file, root)
         found["judges"] = tuple(judges)
     except (SfllavaError, OSError) as error:
         found |= {"problem": _short(error, path)}
