@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -15,4 +16,6 @@ def scores_text(result: Run) -> str:
         return result.text()
     from sfllava.analysis.score_intervals import intervals
 
-    return result.text(intervals(result.scores))
+    found = intervals(result.scores)
+    hint = f"which answers are wrong: sfllava compare {shlex.quote(str(result.path))} --rows answers.csv"
+    return f"{result.text(found)}\n{hint}" if found else result.text()

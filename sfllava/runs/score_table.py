@@ -9,6 +9,7 @@ from sfllava.display import text
 
 Intervals = Mapping[str, tuple[float, float, float]]
 """The accuracy of a setting by the strict rules and the ends of its 95 % interval, in percent, by its name."""
+_ACCURACY = "accuracy, %"
 _REASONS = 5
 
 
@@ -38,10 +39,14 @@ def format_scores(
         rows = [list(cells) for cells in zip(*(cells for _, cells in columns))]
         heads = [head for head, _ in columns]
         lines.append(text.table(rows, heads, right=range(1, len(heads)), width=width))
-    if alike := _alike(scores, intervals or {}):
-        lines.append(f"[ ] 95 % interval, clustered by video; accuracy by {' and '.join(alike)}")
+    if any(head == _ACCURACY for head, _ in columns):
+        alike = " and ".join(_alike(scores, intervals or {})) or "the strict rule of each task"
+        lines.append(f"[ ] 95 % interval, clustered by video; accuracy by {alike}")
+    notes: dict[str, list[str]] = {}
     for name, score in scores.items():
-        lines += _notes(name if len(scores) > 1 else "", score)
+        for note in _notes(score):
+            notes.setdefault(note, []).append(name)
+    lines += [note if len(names) == len(scores) else f"{', '.join(names)}: {note}" for note, names in notes.items()]
     return "\n".join(lines)
 
 
@@ -62,11 +67,14 @@ def _columns(
     settings = list(scores.values())
     columns = [("setting", list(scores))]
     headline = next((s["headline"]["name"] for s in settings if s.get("headline")), None)
+    finished = bool(intervals) and not any(score["not_asked"] for score in settings)
+    alike = _alike(scores, intervals) if finished else []
     if headline:
         columns.append((f"{headline}, %", [_percent(s.get("headline", {}).get("accuracy")) for s in settings]))
-    alike = _alike(scores, intervals)
-    if alike:
-        columns.append(("accuracy, %", [_interval(intervals.get(name)) for name in scores]))
+    if finished:
+        columns.append((_ACCURACY, [_interval(intervals.get(name)) for name in scores]))
+    elif headline:
+        columns.append(("all questions, %", [_percent(s.get("headline", {}).get("together")) for s in settings]))
     for rule in [rule for rule in _rules(scores) if rule not in alike]:
         columns.append((f"{rule}, %", [_percent(s["rules"].get(rule, {}).get("accuracy")) for s in settings]))
     counts = {
@@ -86,9 +94,7 @@ def _rules(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _alike(scores: Mapping[str, Any], intervals: Intervals) -> list[str]:
-    """Return the rules whose accuracy the column with intervals has; none where settings are unfinished."""
-    if not intervals or any(score["not_asked"] for score in scores.values()):
-        return []
+    """Return the rules whose accuracy the column with intervals has."""
     return [
         rule for rule in _rules(scores) if all(_is_interval_of(rule, s, intervals.get(n)) for n, s in scores.items())
     ]
@@ -114,7 +120,7 @@ def format_seconds(value: float | None) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
-def _notes(name: str, score: Mapping[str, Any]) -> list[str]:
+def _notes(score: Mapping[str, Any]) -> list[str]:
     """Return what is said below the table about a setting."""
     notes = []
     if not score["rules"]:
@@ -124,8 +130,6 @@ def _notes(name: str, score: Mapping[str, Any]) -> list[str]:
     if score.get("without_subtitles"):
         notes.append(f"{score['without_subtitles']} asked without subtitles, which are missing or cannot be read")
     if found := score.get("headline"):
-        together = f"all questions together {100 * found['together']:.1f} %"
-        notes.append(f"{found['name']}: mean over {found['groups']}; {together}")
+        notes.append(f"{found['name']}: mean over {found['groups']}")
         notes += [found["missing"]] if found["missing"] else []
-    notes += [f"failed {count} x: {reason}" for reason, count in list(score["reasons"].items())[:_REASONS]]
-    return [f"{name}: {note}" if name else note for note in notes]
+    return notes + [f"failed {count} x: {reason}" for reason, count in list(score["reasons"].items())[:_REASONS]]

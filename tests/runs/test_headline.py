@@ -32,7 +32,7 @@ def test_a_run_with_a_limit_says_which_groups_its_headline_lacks(monkeypatch, mo
     headline = scores[SMALL.name]["headline"]
     missing = "no questions of: count; not all of: needle 2 of 6"
     assert (headline["name"], headline["groups"], headline["missing"]) == ("M-Avg", "2 types", missing)
-    assert f"mean over 2 types; all questions together {100 * headline['together']:.1f} %\n{missing}" in str(done)
+    assert f"M-Avg: mean over 2 types\n{missing}" in str(done) and f" {100 * headline['together']:.1f} " in str(done)
     assert read_run(tmp_path / "run")["sessions"][0]["headline_sizes"] == {"plot": 6, "needle": 6, "count": 6}
     # what is loaded later says the same
     (row,) = headlines(load_results(tmp_path / "run")).to_dict("records")

@@ -177,8 +177,14 @@ def test_the_headline_is_the_mean_of_its_groups():
         "name": "M-Avg", "accuracy": pytest.approx(1 / 3), "together": 16 / 28, "groups": "3 forms", "missing": "",
     }  # fmt: skip
     lines = format_scores(scores).splitlines()
-    assert lines[1].split("  ")[1] == "M-Avg, %" and lines[2].split()[:2] == ["s", "33.3"]
-    assert lines[-1] == "M-Avg: mean over 3 forms; all questions together 57.1 %"
+    assert lines[1].split("  ")[1:3] == ["M-Avg, %", "all questions, %"] and lines[2].split()[:3] == [
+        "s",
+        "33.3",
+        "57.1",
+    ]
+    assert lines[-1] == "M-Avg: mean over 3 forms"
+    lines = format_scores(scores, intervals(scores)).splitlines()
+    assert "accuracy, %" in lines[1] and lines[2].split()[2] == "57.1" and "strict rule of each task" in lines[3]
 
 
 def test_groups_may_have_several_columns_and_the_names_of_types():
