@@ -98,9 +98,8 @@ def _rows(run: RunSummary) -> list[dict[str, Any]]:
     for name, tokens in run.settings.items():
         own = [{"judge": judge} | each for (setting, judge), each in found.items() if setting == name] or [{}]
         rows += [about | {"setting": name, "tokens": tokens, "problem": problem} | each for each in own]
-    if problem:
-        rows = [row | {"state": "unreadable"} for row in rows]
-    return rows
+    rows = rows or [about | {"problem": problem}]
+    return [row | {"state": "unreadable"} for row in rows] if problem else rows
 
 
 def _offline(run: RunSummary) -> dict[tuple[str, str], dict[str, Any]]:
