@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -249,16 +250,17 @@ def _write_scores(
     folder: RunFolder, questions: Sequence[Question], names: Sequence[str], benchmark: Benchmark
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Score all rows of the run so far; return the scores, and the mean seconds per answer of each setting."""
-    seconds: dict[str, list[float]] = {}
+    seconds, answers = Counter[str](), Counter[str]()
 
     def timed() -> Iterator[Row]:
         for row in folder.rows():
             if row["seconds"]:
-                seconds.setdefault(row["setting"], []).append(sum(row["seconds"].values()))
+                seconds[row["setting"]] += sum(row["seconds"].values())
+                answers[row["setting"]] += 1
             yield row
 
     scores = score_rows(questions, names, timed(), benchmark)
     folder.write_scores(scores)
-    means = {name: sum(each) / len(each) for name, each in seconds.items()}
+    means = {name: seconds[name] / count for name, count in answers.items()}
     log.info("ended:\n%s", format_scores(scores, seconds=means, width=WIDEST))
     return scores, means
