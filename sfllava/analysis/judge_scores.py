@@ -5,7 +5,6 @@ All intervals are 95 % and clustered by video, as in `results`.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -217,6 +216,7 @@ def format_judge_scores(table: pd.DataFrame) -> str:
             if row["missing"]:
                 lines.append(f"  {row['rubric']:<{width}} none: no question of this run is judged by {row['missing']}")
                 continue
-            line = f"  {row['rubric']:<{width}} {', '.join(means) or 'nothing judged'}; {', '.join(counts)}"
-            lines.append(textwrap.fill(line, terminal_width(), subsequent_indent=" " * (width + 3)))
+            line, more = f"  {row['rubric']:<{width}} {', '.join(means) or 'nothing judged'};", ", ".join(counts)
+            fits = len(line) + 1 + len(more) <= terminal_width()
+            lines += [f"{line} {more}"] if fits else [line, " " * (width + 3) + more]
     return "\n".join(lines)

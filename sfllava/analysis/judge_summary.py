@@ -1,5 +1,8 @@
 """The scores that a judge gives a run, kept next to its verdicts, so that tables of many runs need not read them."""
 
+# pandas expressions have union types that a type checker cannot narrow
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import contextlib

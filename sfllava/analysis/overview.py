@@ -1,7 +1,7 @@
 """All runs below a folder as one table, from their run.json and scores.json; rows are read only where those lack."""
 
 # pandas expressions have union types that a type checker cannot narrow
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportAssignmentType=false
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def filter_runs(table: pd.DataFrame, conditions: Iterable[str]) -> pd.DataFrame:
         _check_column(table, column)
         pattern = wanted.lower() if any(c in wanted for c in "*?") else f"*{_literal(wanted.lower())}*"
         shown = ["" if pd.isna(value) else str(value).lower() for value in table[column]]
-        table = table[[fnmatch.fnmatchcase(text, pattern) for text in shown]]
+        table = table.loc[[fnmatch.fnmatchcase(text, pattern) for text in shown]]
     return table
 
 

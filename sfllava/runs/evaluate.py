@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -250,7 +250,8 @@ def _write_scores(
     folder: RunFolder, questions: Sequence[Question], names: Sequence[str], benchmark: Benchmark
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Score all rows of the run so far; return the scores, and the mean seconds per answer of each setting."""
-    seconds, answers = Counter[str](), Counter[str]()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    answers = Counter[str]()
 
     def timed() -> Iterator[Row]:
         for row in folder.rows():

@@ -52,7 +52,7 @@ def test_an_empty_answer_is_not_called_unparsable():
     one = scores["s"]
     assert (one["answered"], one["empty"], one["unparsable"]) == (4, 2, 1)
     assert one["rules"]["choice-strict"] == {"accuracy": 1 / 8, "correct": 1, "unparsable": 1}
-    assert format_scores(scores).splitlines()[2].split() == ["s", "12.5", "12.5", "0", "4", "2", "1"]
+    assert format_scores(scores).splitlines()[2].split() == ["s", "12.5", "12.5", "4", "2", "1"]
 
 
 def test_the_interval_comes_from_counts_by_video():
@@ -72,10 +72,8 @@ def test_the_interval_comes_from_counts_by_video():
     assert found == pytest.approx([100 * wanted.mean, 100 * wanted.low, 100 * wanted.high])
     text = format_scores(scores, intervals(scores), {"s": 0.123})
     mean, low, high = found
-    assert text.splitlines()[1:3] == [
-        "setting          accuracy, %  failed  s/question",
-        f"s        {mean:.1f} [{low:.1f}, {high:.1f}]       1        0.12",
-    ]
+    assert text.splitlines()[1].split("  ")[-3:] == ["accuracy, %", "failed", "s/question"]
+    assert text.splitlines()[2] == f"s        {mean:.1f} [{low:.1f}, {high:.1f}]       1        0.12"
     assert "accuracy by choice-published and choice-strict" in text
 
 
