@@ -44,7 +44,7 @@ class _Table:
     def text(self, width: int | None) -> str:
         wrapped = [i for i, head in enumerate(self._heads) if head in ("setting", "other")]
         cells = [list(row.values()) for row in self.rows]
-        return text.table(cells, self._heads, right=self._right, wrap=wrapped, width=width)
+        return text.table(cells, self._heads, right=self._right, wrap=wrapped, fold=wrapped, width=width)
 
     def markdown(self) -> str:
         cells = [[cell.strip() for cell in row.values()] for row in self.rows]

@@ -43,7 +43,8 @@ def format_runs(table: pd.DataFrame, width: int | None = None) -> str:
         heads = ["questions" if name == "n" else name for name in columns]
         right = [i for i, name in enumerate(columns) if name in ("n", "accuracy, %", "score", "tokens")]
         wrapped = [i for i, name in enumerate(columns) if name in ("run", "benchmark", "model", "setting", "judge")]
-        lines.append(text.table(cells, heads, right=right, wrap=wrapped, width=width))
+        fold = [i for i, name in enumerate(columns) if name == "setting"]
+        lines.append(text.table(cells, heads, right=right, wrap=wrapped, fold=fold, width=width))
     problems = {row["run"]: row["problem"] for row in rows if row["problem"]}
     lines += [f"{run}: {problem}" for run, problem in problems.items()]
     return "\n".join([*lines, text.paragraph(describe_runs(table), width)])

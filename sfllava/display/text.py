@@ -25,6 +25,7 @@ def table(
     *,
     right: Sequence[int] = (),
     wrap: Sequence[int] = (0,),
+    fold: Sequence[int] = (),
     width: int | None = None,
 ) -> str:
     """Format rows as a table.
@@ -34,6 +35,8 @@ def table(
         head: The name of each column.
         right: The indices of the columns that are aligned to the right.
         wrap: The indices of the columns whose cells may be broken into several lines.
+        fold: The indices of columns of names. Where the table is too wide, the beginning that all these names have in
+            common is written once below it, and "…" in its place.
         width: The columns that the table may take; default: `terminal_width()`.
 
     Returns:
@@ -41,15 +44,21 @@ def table(
         longer than `width`.
     """
     lines = [[_printable(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(_width(line[i]) for line in lines) for i in range(len(head))]
-    _shrink(widths, list(wrap), width or terminal_width(), [_width(name) for name in head])
+    most = width or terminal_width()
+    widths, below = _widths(lines), []
+    if sum(widths) + len(_GAP) * (len(widths) - 1) > most and (start := _common_start(lines[1:], fold)):
+        for line in lines[1:]:
+            for i in fold:
+                line[i] = "…" + line[i].removeprefix(start)
+        widths, below = _widths(lines), [f"… is {start}"]
+    _shrink(widths, list(wrap), most, [_width(name) for name in head])
     shown = []
     for line in lines:
         cells = [_wrapped(cell, widths[i]) if i in wrap else [cell] for i, cell in enumerate(line)]
         for k in range(max(map(len, cells))):
             parts = [_padded(cell[k] if k < len(cell) else "", widths[i], i in right) for i, cell in enumerate(cells)]
             shown.append(_GAP.join(parts).rstrip())
-    return "\n".join(shown)
+    return "\n".join(shown + below)
 
 
 def markdown(rows: Sequence[Sequence[str]], head: Sequence[str], *, right: Sequence[int] = ()) -> str:
@@ -72,6 +81,21 @@ def paragraph(text: str, width: int | None = None) -> str:
         )
         for line in text.split("\n")
     )  # fmt: skip
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(_width, column)) for column in zip(*lines)]
+
+
+def _common_start(rows: Sequence[Sequence[str]], fold: Sequence[int]) -> str:
+    """Return what all names begin with, up to the end of a part of a name; empty where that is short."""
+    names = {row[i] for row in rows for i in fold}
+    if len(names) < 2:
+        return ""
+    first, last = min(names), max(names)  # what these two begin with, all begin with
+    start = first[: next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))]
+    start = start[: max(start.rfind(c) for c in "-/: ") + 1]
+    return start if len(start) >= _NARROWEST else ""
 
 
 def _shrink(widths: list[int], wrap: Sequence[int], most: int, heads: Sequence[int]) -> None:

@@ -38,7 +38,7 @@ def format_scores(
     if len(columns) > 1:
         rows = [list(cells) for cells in zip(*(cells for _, cells in columns))]
         heads = [head for head, _ in columns]
-        lines.append(text.table(rows, heads, right=range(1, len(heads)), width=width))
+        lines.append(text.table(rows, heads, right=range(1, len(heads)), fold=(0,), width=width))
     if any(head == _ACCURACY for head, _ in columns):
         alike = " and ".join(_alike(scores, intervals or {})) or "the strict rule of each task"
         lines.append(f"[ ] 95 % interval, clustered by video; accuracy by {alike}")

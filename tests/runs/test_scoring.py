@@ -88,8 +88,11 @@ def test_a_table_of_long_names_fits_the_terminal():
     scores = score_rows(QUESTIONS, settings, [row(0, "A", setting=settings[0])])
     lines = format_scores(scores, width=80).splitlines()
     assert max(map(len, lines)) <= 80 and "8 questions at 3 settings" in lines[0]
-    # a name is broken, not cut
-    assert settings[2] in "".join(line.split("  ")[0] for line in lines)
+    # what all names begin with is written once
+    assert lines[2].startswith("…fast_1x1 ") and f"… is {settings[0].removesuffix('fast_1x1')}" in lines
+    # a name that begins otherwise is broken into lines, not cut
+    lines = format_scores({settings[0]: scores[settings[0]]}, width=70).splitlines()
+    assert max(map(len, lines)) <= 70 and settings[0] in "".join(line.split("  ")[0] for line in lines)
 
 
 @pytest.mark.parametrize("stray", [row(9, "A"), row(0, "A", setting="u")])
