@@ -23,9 +23,9 @@ from sfllava.types import SfllavaError
 
 COLUMNS = (
     "run", "benchmark", "model", "setting", "tokens", "n", "accuracy", "low", "high", "score", "judge", "state", "done",
-    "questions", "date", "problem",
+    "questions", "total", "date", "problem",
 )  # fmt: skip
-_LARGEST_FIRST = ("tokens", "n", "accuracy", "low", "high", "score", "done", "questions", "date")
+_LARGEST_FIRST = ("tokens", "n", "accuracy", "low", "high", "score", "done", "questions", "total", "date")
 
 
 def load_runs(folder: str | Path = ".") -> pd.DataFrame:
@@ -44,7 +44,8 @@ def load_runs(folder: str | Path = ".") -> pd.DataFrame:
         judge: The name of the judge; empty for the offline rules.
         state: complete, running or unfinished; judging where verdicts are missing; unreadable where something cannot be
             read, and `problem` then says what and why.
-        done: The rows or verdicts that there are, over all settings of the run.
+        done, total: The rows that there are, and those of the complete run, over all its settings; where state is
+            judging, the verdicts at this setting.
         date: When the run was last started, in UTC.
 
     Raises:
@@ -55,7 +56,7 @@ def load_runs(folder: str | Path = ".") -> pd.DataFrame:
         raise SfllavaError(f"{root}: needed a folder with runs, got {'a file' if root.exists() else 'no such folder'}")
     rows = [row for run in find_runs(root) for row in _rows(run)]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    for column in ("tokens", "n", "done", "questions"):
+    for column in ("tokens", "n", "done", "questions", "total"):
         table[column] = pd.array(table[column].tolist(), dtype="Int64")
     for column in ("accuracy", "low", "high", "score"):
         table[column] = table[column].astype(float)
@@ -78,8 +79,8 @@ def _rows(run: RunSummary) -> list[dict[str, Any]]:
     """Return the rows of a run."""
     problem = run.problem
     about = {
-        "run": run.name, "benchmark": run.benchmark, "model": run.model, "judge": "", "state": run.state,
-        "done": run.done, "questions": run.questions, "date": run.date,
+        "run": run.name, "benchmark": run.benchmark, "model": run.model, "setting": "", "judge": "", "state": run.state,
+        "done": run.done, "questions": run.questions, "total": run.total, "date": run.date, "problem": "",
     }  # fmt: skip
     if problem and not run.settings:
         return [about | {"state": "unreadable", "problem": problem}]
@@ -136,7 +137,7 @@ def _by_judge(path: Path, judge: str) -> dict[tuple[str, str], dict[str, Any]]:
         if len(rows) == 1:
             about |= {"accuracy": row["accuracy"], "low": row["accuracy_low"], "high": row["accuracy_high"]}
         if judged < row["questions"]:
-            about |= {"state": "judging", "n": judged, "done": judged}
+            about |= {"state": "judging", "n": judged, "done": judged, "total": int(row["questions"])}
         found[setting, judge] = about
     return found
 

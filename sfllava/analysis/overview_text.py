@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
 
 from sfllava.display import html, page, text
 
-_SHARED = ("benchmark", "model", "judge", "state")
+_SHARED = ("benchmark", "model", "judge")
 """Columns that are named once above the table if all rows say the same."""
-_OF_RUN = ("run", "benchmark", "model", "state", "date")
+_OF_RUN = ("run", "benchmark", "model", "date")
 _STATES = ("complete", "running", "unfinished", "judging", "unreadable")
 
 
@@ -28,26 +29,55 @@ def format_runs(table: pd.DataFrame, width: int | None = None) -> str:
     if table.empty:
         return "no runs"
     rows = table.to_dict("records")
-    readable = [row for row in rows if row["setting"] or row["state"] != "unreadable"]
-    lines = []
-    if readable:
-        shared = {name: value for name in _SHARED if len(readable) > 1 and (value := _only(readable, name)) is not None}
-        lines += [_shared_text(shared)] if any(shared.values()) else []
-        columns = {name: cells for name, cells in _columns(readable).items() if name not in shared}
-        cells = [list(each) for each in zip(*columns.values())]
-        repeated = [i for i, name in enumerate(columns) if name in _OF_RUN]
-        for before, row, cell in zip(readable, readable[1:], cells[1:]):
-            if before["run"] == row["run"]:
-                for i in repeated:
-                    cell[i] = ""
-        heads = ["questions" if name == "n" else name for name in columns]
-        right = [i for i, name in enumerate(columns) if name in ("n", "accuracy, %", "score", "tokens")]
-        wrapped = [i for i, name in enumerate(columns) if name in ("run", "benchmark", "model", "setting", "judge")]
-        fold = [i for i, name in enumerate(columns) if name == "setting"]
-        lines.append(text.table(cells, heads, right=right, wrap=wrapped, fold=fold, width=width))
+    listed = [row for row in rows if row["setting"]]
+    shared = {name: _only(listed, name) for name in _SHARED} if len(listed) > 1 else {}
+    lines = _shared_lines(shared)
+    if listed:
+        lines.append(_table(listed, [name for name in shared if shared[name] is not None], width))
     problems = {row["run"]: row["problem"] for row in rows if row["problem"]}
-    lines += [f"{run}: {problem}" for run, problem in problems.items()]
+    lines += [f"{text.printable(run)}: {text.printable(problem)}" for run, problem in problems.items()]
     return "\n".join([*lines, text.paragraph(describe_runs(table), width)])
+
+
+def _table(rows: list[dict[str, Any]], left_out: Collection[str], width: int | None) -> str:
+    """Return the table; a run is named once, and the date is left out where there is no room for it."""
+    width = width or text.terminal_width()
+    columns = {name: cells for name, cells in _columns(rows).items() if name not in left_out}
+    for i in range(len(rows) - 1, 0, -1):
+        if rows[i]["run"] == rows[i - 1]["run"]:
+            for name in columns.keys() & set(_OF_RUN):
+                columns[name][i] = ""
+    for without in ([], ["date"]):
+        shown = {name: cells for name, cells in columns.items() if name not in without}
+        formatted = _format(shown, width)
+        if formatted.count("\n") > len(rows) and not text.common_start(shown["setting"]):  # some lines are broken
+            formatted = _format(shown | {"setting": _without_repetition(rows)}, width)
+        if max(map(len, formatted.split("\n"))) <= width:
+            break
+    return formatted
+
+
+def _format(columns: dict[str, list[str]], width: int) -> str:
+    names = list(columns)
+    right = [i for i, name in enumerate(names) if name in ("questions", "accuracy, %", "score")]
+    wrap = [i for i, name in enumerate(names) if name in ("run", "model", "setting", "judge")]
+    cells = [list(each) for each in zip(*columns.values())]
+    return text.table(cells, names, right=right, wrap=wrap, fold=[names.index("setting")], width=width)
+
+
+def _without_repetition(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the names of settings, with "…" for what they have in common with the first one of their run."""
+    by_run: dict[str, list[str]] = {}
+    for row in rows:
+        by_run.setdefault(row["run"], []).append(row["setting"])
+    starts = {run: text.common_start(names) for run, names in by_run.items()}
+    names, before = [], None
+    for row in rows:
+        start = starts[row["run"]]
+        again = bool(start) and before == row["run"]
+        names.append("…" + row["setting"].removeprefix(start) if again else row["setting"])
+        before = row["run"]
+    return names
 
 
 def describe_runs(table: pd.DataFrame) -> str:
@@ -61,12 +91,13 @@ def describe_runs(table: pd.DataFrame) -> str:
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Return the cells of each column; columns that are empty in all rows are left out."""
-    found = {name: [str(row[name]) for row in rows] for name in ("run", "benchmark", "model", "setting")}
-    found["n"] = ["" if pd.isna(row["n"]) else f"{row['n']:,}" for row in rows]
+    states = [_state(row) for row in rows]
+    found = {"run": [row["run"] + ("" if s == "complete" else f" ({s})") for row, s in zip(rows, states)]}
+    found |= {name: [row[name] for row in rows] for name in ("benchmark", "model", "setting")}
+    found["questions"] = ["" if pd.isna(row["n"]) else f"{row['n']:,}" for row in rows]
     found["accuracy, %"] = [_accuracy(row) for row in rows]
     found["score"] = ["" if pd.isna(row["score"]) else f"{row['score']:.2f}" for row in rows]
     found["judge"] = [row["judge"] for row in rows]
-    found["state"] = [_state(row) for row in rows]
     found["date"] = [row["date"][:10] for row in rows]
     return {name: cells for name, cells in found.items() if any(cells)}
 
@@ -79,20 +110,19 @@ def _accuracy(row: dict[str, Any]) -> str:
 
 
 def _state(row: dict[str, Any]) -> str:
-    if row["state"] in ("running", "unfinished", "judging") and not pd.isna(row["done"]):
-        return f"{row['state']}, {row['done']:,} done"
+    if row["state"] in ("running", "unfinished", "judging") and row["total"]:
+        return f"{row['state']}, {100 * row['done'] // row['total']}%"
     return row["state"]
 
 
 def _only(rows: list[dict[str, Any]], name: str) -> str | None:
-    values = {_state(row) if name == "state" else row[name] for row in rows}
+    values = {row[name] for row in rows}
     return values.pop() if len(values) == 1 else None
 
 
-def _shared_text(shared: dict[str, str]) -> str:
-    return "all: " + ", ".join(
-        value if name == "state" else f"{name} {value}" for name, value in shared.items() if value
-    )
+def _shared_lines(shared: dict[str, str | None]) -> list[str]:
+    named = [f"{name} {value}" for name, value in shared.items() if value]
+    return [text.printable(", ".join(named))] if named else []
 
 
 def runs_page(table: pd.DataFrame, title: str) -> str:

@@ -6,7 +6,7 @@ import re
 import shutil
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 WIDEST = 120
 _NARROWEST = 12  # no column is wrapped to less
@@ -43,10 +43,11 @@ def table(
         Lines without spaces at their ends. Where the columns that cannot be wrapped leave too little room, lines are
         longer than `width`.
     """
-    lines = [[_printable(cell) for cell in row] for row in (head, *rows)]
+    lines = [[printable(cell) for cell in row] for row in (head, *rows)]
     most = width or terminal_width()
     widths, below = _widths(lines), []
-    if sum(widths) + len(_GAP) * (len(widths) - 1) > most and (start := _common_start(lines[1:], fold)):
+    start = common_start([line[i] for line in lines[1:] for i in fold])
+    if start and sum(widths) + len(_GAP) * (len(widths) - 1) > most:
         for line in lines[1:]:
             for i in fold:
                 line[i] = "…" + line[i].removeprefix(start)
@@ -65,7 +66,7 @@ def markdown(rows: Sequence[Sequence[str]], head: Sequence[str], *, right: Seque
     """Format rows as a table in Markdown; `rows`, `head` and `right` as for `table`."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(_printable(cell).replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in cells) + " |"
 
     rule = "|" + "|".join("---:" if i in right else "---" for i in range(len(head))) + "|"
     return "\n".join([line(head), rule, *map(line, rows)])
@@ -87,10 +88,9 @@ def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(_width, column)) for column in zip(*lines)]
 
 
-def _common_start(rows: Sequence[Sequence[str]], fold: Sequence[int]) -> str:
+def common_start(names: Collection[str]) -> str:
     """Return what all names begin with, up to the end of a part of a name; empty where that is short."""
-    names = {row[i] for row in rows for i in fold}
-    if len(names) < 2:
+    if len(set(names)) < 2:
         return ""
     first, last = min(names), max(names)  # what these two begin with, all begin with
     start = first[: next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))]
@@ -132,5 +132,6 @@ def _width(text: str) -> int:
     return len(text) if text.isascii() else sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text in which characters that a terminal does not print, such as escape codes, are written out."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

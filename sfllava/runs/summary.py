@@ -53,6 +53,11 @@ class RunSummary:
     needs_judge: bool = False
     problem: str = ""
 
+    @property
+    def total(self) -> int | None:
+        """The number of rows of the complete run."""
+        return None if self.questions is None else self.questions * len(self.settings)
+
     def asked(self, setting: str) -> int:
         """Return the number of questions that scores.json counts at a setting."""
         assert self.scores is not None
