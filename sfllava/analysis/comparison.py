@@ -168,7 +168,8 @@ class Comparison:
         lines = ["[ ] 95 % interval, clustered by video"]
         if n := len(self.differences):
             corrected = f", corrected for {n} comparisons (Holm)" if n > 1 else ""
-            lines[0] += f"; p of paired differences{corrected}; * p < 0.05"
+            lines[0] += f"; p of paired differences{corrected}"
+            lines[0] += "; * p < 0.05" if self.differences["significant"].any() else ""
         return lines
 
 

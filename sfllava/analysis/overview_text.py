@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from sfllava.display import html, page, text
 
 _SHARED = ("benchmark", "model", "judge")
 """Columns that are named once above the table if all rows say the same."""
-_OF_RUN = ("run", "benchmark", "model", "date")
+_OF_RUN = ("run", "benchmark", "model", "judge", "date")
 _STATES = ("complete", "running", "unfinished", "judging", "unreadable")
 
 
@@ -46,7 +47,8 @@ def _table(rows: list[dict[str, Any]], left_out: Collection[str], width: int | N
     for i in range(len(rows) - 1, 0, -1):
         if rows[i]["run"] == rows[i - 1]["run"]:
             for name in columns.keys() & set(_OF_RUN):
-                columns[name][i] = ""
+                if columns[name][i] == columns[name][i - 1]:
+                    columns[name][i] = ""
     for without in ([], ["date"]):
         shown = {name: cells for name, cells in columns.items() if name not in without}
         formatted = _format(shown, width)
@@ -135,17 +137,24 @@ def runs_page(table: pd.DataFrame, title: str) -> str:
     rows = []
     for row in table.to_dict("records"):
         known = not pd.isna(row["low"])
-        shown: dict[str, Any] = {name: row[name] for name in ("run", "benchmark", "model", "setting", "tokens", "n")}
+        shown: dict[str, Any] = {name: _breakable(row[name]) for name in ("run", "benchmark", "model", "setting")}
+        ends = f' <span class="soft">{row["low"]:.1f} to {row["high"]:.1f}</span>'
         shown |= {
+            "tokens": row["tokens"], "questions": row["n"],
             "accuracy, %": html.Html(f"{row['accuracy']:.1f}") if not pd.isna(row["accuracy"]) else None,
-            "95 % interval": html.interval_bar(row["accuracy"], row["low"], row["high"]) if known else None,
-            "from": f"{row['low']:.1f}" if known else None, "to": f"{row['high']:.1f}" if known else None,
-            "score": row["score"], "judge": row["judge"], "state": _state(row), "date": row["date"],
+            "95 % interval": html.Html(html.interval_bar(row["accuracy"], row["low"], row["high"]) + ends) if known else "",
+            "score": row["score"], "judge": _breakable(row["judge"]), "state": _state(row),
+            "date": html.Html(f'<span class="whole">{escape(row["date"])}</span>') if row["date"] else None,
             "problem": row["problem"],
         }  # fmt: skip
         rows.append({name: None if _missing(value) else value for name, value in shown.items()})
     used = [name for name in rows[0] if any(row[name] is not None for row in rows)] if rows else ["run"]
     return page.table_page(title, describe_runs(table) if rows else "no runs", html.table(rows, used))
+
+
+def _breakable(name: str) -> html.Html:
+    """Return a name that may be broken into lines behind each underscore and slash."""
+    return html.Html(escape(name).replace("_", "_<wbr>").replace("/", "/<wbr>"))
 
 
 def _missing(value: Any) -> bool:

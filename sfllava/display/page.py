@@ -10,8 +10,8 @@ _STYLE = """<style>
 :root { color-scheme: light dark; background: light-dark(#fff, #14181d); }
 body { margin: 24px auto; max-width: 1600px; padding: 0 20px; }
 h1 { font-size: 20px; margin: 0 0 4px; } .sfl .scroll { overflow-x: auto; }
-.sfl p { margin: 0 0 12px; } .sfl table { width: 100%; } .sfl td { overflow-wrap: anywhere; }
-.sfl td:has(svg), .sfl .num { white-space: nowrap; }
+.sfl p { margin: 0 0 12px; } .sfl table { width: 100%; } .sfl td { overflow-wrap: break-word; }
+.sfl td:has(svg), .sfl .num, .sfl .whole { white-space: nowrap; }
 .sfl input { font: inherit; color: inherit; background: var(--sfl-fill); border: 1px solid var(--sfl-line);
   border-radius: 6px; padding: 5px 10px; width: 280px; max-width: 100%; box-sizing: border-box; margin: 0 0 12px; }
 .sfl thead th { cursor: pointer; white-space: nowrap; user-select: none; position: sticky; top: 0;
