@@ -138,11 +138,12 @@ def runs_page(table: pd.DataFrame, title: str) -> str:
     for row in table.to_dict("records"):
         known = not pd.isna(row["low"])
         shown: dict[str, Any] = {name: _breakable(row[name]) for name in ("run", "benchmark", "model", "setting")}
-        ends = f' <span class="soft">{row["low"]:.1f} to {row["high"]:.1f}</span>'
+        bar = html.interval_bar(row["accuracy"], row["low"], row["high"]) if known else ""
+        ends = f' <span class="soft">{row["low"]:.1f} to {row["high"]:.1f}</span>' if known else ""
         shown |= {
             "tokens": row["tokens"], "questions": row["n"],
             "accuracy, %": html.Html(f"{row['accuracy']:.1f}") if not pd.isna(row["accuracy"]) else None,
-            "95 % interval": html.Html(html.interval_bar(row["accuracy"], row["low"], row["high"]) + ends) if known else "",
+            "95 % interval": html.Html(bar + ends),
             "score": row["score"], "judge": _breakable(row["judge"]), "state": _state(row),
             "date": html.Html(f'<span class="whole">{escape(row["date"])}</span>') if row["date"] else None,
             "problem": row["problem"],
