@@ -35,8 +35,7 @@ def format_runs(table: pd.DataFrame, width: int | None = None) -> str:
     lines = _shared_lines(shared)
     if listed:
         lines.append(_table(listed, [name for name in shared if shared[name] is not None], width))
-    problems = {row["run"]: row["problem"] for row in rows if row["problem"]}
-    lines += [f"{text.printable(run)}: {text.printable(problem)}" for run, problem in problems.items()]
+    lines += _problems(table)
     return "\n".join([*lines, text.paragraph(describe_runs(table), width)])
 
 
@@ -80,6 +79,12 @@ def _without_repetition(rows: list[dict[str, Any]]) -> list[str]:
         names.append("…" + row["setting"].removeprefix(start) if again else row["setting"])
         before = row["run"]
     return names
+
+
+def _problems(table: pd.DataFrame) -> list[str]:
+    """Return a line for each run of which something cannot be read."""
+    problems = {row["run"]: row["problem"] for row in table.to_dict("records") if row["problem"]}
+    return [f"{text.printable(run)}: {text.printable(problem)}" for run, problem in problems.items()]
 
 
 def describe_runs(table: pd.DataFrame) -> str:
@@ -135,22 +140,21 @@ def runs_page(table: pd.DataFrame, title: str) -> str:
         title: The title of the page.
     """
     rows = []
-    for row in table.to_dict("records"):
+    for row in table[table["setting"] != ""].to_dict("records"):
         known = not pd.isna(row["low"])
-        shown: dict[str, Any] = {name: _breakable(row[name]) for name in ("run", "benchmark", "model", "setting")}
         bar = html.interval_bar(row["accuracy"], row["low"], row["high"]) if known else ""
         ends = f' <span class="soft">{row["low"]:.1f} to {row["high"]:.1f}</span>' if known else ""
-        shown |= {
-            "tokens": row["tokens"], "questions": row["n"],
-            "accuracy, %": html.Html(f"{row['accuracy']:.1f}") if not pd.isna(row["accuracy"]) else None,
-            "95 % interval": html.Html(bar + ends),
-            "score": row["score"], "judge": _breakable(row["judge"]), "state": _state(row),
-            "date": html.Html(f'<span class="whole">{escape(row["date"])}</span>') if row["date"] else None,
-            "problem": row["problem"],
-        }  # fmt: skip
-        rows.append({name: None if _missing(value) else value for name, value in shown.items()})
-    used = [name for name in rows[0] if any(row[name] is not None for row in rows)] if rows else ["run"]
-    return page.table_page(title, describe_runs(table) if rows else "no runs", html.table(rows, used))
+        shown: dict[str, Any] = {name: _breakable(row[name]) for name in ("run", "benchmark", "model")}
+        shown["setting"] = html.Html(f'<span class="name">{_breakable(row["setting"])}</span>')
+        shown |= {"tokens": row["tokens"], "questions": row["n"]}
+        shown["accuracy, %"] = html.Html("" if pd.isna(row["accuracy"]) else f"{row['accuracy']:.1f}")
+        shown |= {"95 % interval": html.Html(bar + ends), "score": row["score"], "judge": _breakable(row["judge"])}
+        date = f'<span class="whole" title="{escape(row["date"])} UTC">{escape(row["date"][:10])}</span>'
+        shown |= {"state": html.Html(escape(_state(row))), "date": html.Html(date)}
+        rows.append({name: html.Html("") if _missing(value) else value for name, value in shown.items()})
+    used = [name for name in rows[0] if any(row[name] != "" for row in rows)] if rows else ["run"]
+    about = describe_runs(table) if len(table) else "no runs"
+    return page.table_page(title, about, html.table(rows, used), _problems(table))
 
 
 def _breakable(name: str) -> html.Html:

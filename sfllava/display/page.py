@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from sfllava.display.html import STYLE, Html
@@ -12,6 +13,7 @@ body { margin: 24px auto; max-width: 1600px; padding: 0 20px; }
 h1 { font-size: 20px; margin: 0 0 4px; } .sfl .scroll { overflow-x: auto; }
 .sfl p { margin: 0 0 12px; } .sfl table { width: 100%; } .sfl td { overflow-wrap: break-word; }
 .sfl td:has(svg), .sfl .num, .sfl .whole { white-space: nowrap; }
+.sfl .name { display: inline-block; min-width: 170px; } .sfl ul { margin: 16px 0; padding: 0 0 0 18px; }
 .sfl input { font: inherit; color: inherit; background: var(--sfl-fill); border: 1px solid var(--sfl-line);
   border-radius: 6px; padding: 5px 10px; width: 280px; max-width: 100%; box-sizing: border-box; margin: 0 0 12px; }
 .sfl thead th { cursor: pointer; white-space: nowrap; user-select: none; position: sticky; top: 0;
@@ -56,20 +58,22 @@ find.oninput = () => {
 </script>"""
 
 
-def table_page(title: str, about: str, table: Html) -> str:
+def table_page(title: str, about: str, table: Html, below: Sequence[str] = ()) -> str:
     """Return a page with a table that a reader can sort by a click on a column's name, and search.
 
     Args:
         title: The title of the page.
         about: A sentence below it.
         table: The table, from `display.html.table`.
+        below: Lines below the table.
     """
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+    notes = "".join(f"<li>{escape(line)}</li>" for line in below)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'{STYLE}\n{_STYLE}\n</head><body class="sfl">\n<h1>{escape(title)}</h1>\n<p class="soft">{escape(about)}</p>\n'
         '<input type="search" placeholder="search" aria-label="search the rows"> <output class="soft"></output>\n'
-        f'<div class="scroll">{table}</div>\n{_SCRIPT}\n</body></html>\n'
+        f'<div class="scroll">{table}</div>\n{f"<ul>{notes}</ul>" if notes else ""}\n{_SCRIPT}\n</body></html>\n'
     )

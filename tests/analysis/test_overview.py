@@ -172,7 +172,12 @@ def test_csv_json_and_a_page(folder, tmp_path, capsys):
     table = pd.read_csv(tmp_path / "t.csv")
     assert len(table) == 9 and table["accuracy"].tolist()[0] == 90 and set(overview.COLUMNS) == set(table)
     page = (tmp_path / "t.html").read_text()
-    assert page.count("<tr") == 10 and "llava-v1.6-vicuna-7b" in page and "default-src 'none'" in page
+    assert (
+        page.count("<tr") == 1 + 3
+        and page.count("<li>") == 6
+        and "llava-v1.6-vicuna-7b" in page
+        and "default-src 'none'" in page
+    )
     assert "http:" not in page and "https:" not in page and "<script src" not in page
 
 
