@@ -149,7 +149,7 @@ def compare_all(folder: Path, scripts: bool) -> dict:
         "figures, multiple choice": (["figures", choice, *out], "choice"),
         "compare --judge": (["compare", judged, "--judge", "one"], "judge"),
         "figures --judge": (["figures", judged, *out, "--judge", "one"], "judge"),
-        "judges": (["judges", judged], "judges"),
+        "verdicts": (["verdicts", judged], "judges"),
     }
     found = {}
     for name, (arguments, script) in commands.items():

@@ -91,6 +91,18 @@ def as_csv(table: Any) -> str:
     return table.map(cell).rename(columns=cell).to_csv(index=False)
 
 
+def as_json(value: Any) -> str:
+    """Return JSON over several lines, with null for numbers that are missing."""
+    return json.dumps(_without_nan(value), indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy or pandas as Python has it, and None for one that is missing."""
+    if hasattr(value, "item"):
+        return _without_nan(value.item())
+    return None
+
+
 def read_lines(path: Path, what: str, needed: Mapping[str, Any]) -> Iterator[Row]:
     """Yield the rows of a JSON lines file; a half-written last line is skipped, and a missing file has no rows.
 

@@ -180,7 +180,7 @@ def test_each_kind_of_part_is_one_new_file(tree):
     assert "6 judged" in sfllava(tree, "judge", "run", "--judge", "generous")
     verdicts = list(read_verdicts(run / "verdicts-generous.jsonl"))
     assert all(verdict["correct"] and verdict["rubric"] == "kindness" for verdict in verdicts)
-    assert "kindness 100.0 % [" in sfllava(tree, "judges", "run")
+    assert "kindness 100.0 % [" in sfllava(tree, "verdicts", "run")
     made = sfllava(tree, "figures", "run", "--only", "rows", "--out", "drawn")
     assert "rows.svg" in made and (tree / "drawn/rows.png").stat().st_size > 1000
 

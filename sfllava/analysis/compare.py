@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from sfllava.analysis import stats
-from sfllava.analysis.breakdown import group_labels, headline_of, headlines
-from sfllava.analysis.loading import codes_of, load_results
+from sfllava.analysis.breakdown import group_labels
+from sfllava.analysis.loading import codes_of
 from sfllava.analysis.results import accuracy
+from sfllava.catalogue import unknown_name
 from sfllava.runs.coded import combine
-from sfllava.runs.run_folder import AskedQuestions, RunError, asked_questions
+from sfllava.runs.run_folder import RunError
 
 
 def paired_differences(results: pd.DataFrame, reference: str | None = None, groups: Sequence[str] = ()) -> pd.DataFrame:
@@ -39,7 +39,7 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None, grou
     """
     names = list(results["name"].astype("category").cat.remove_unused_categories().cat.categories)
     if reference is not None and reference not in names:
-        raise RunError(f"no setting is called {reference!r}; choose from {', '.join(names)}")
+        raise RunError(unknown_name("setting", reference, names))
     pairs = [
         (i, k)
         for i, one in enumerate(names)
@@ -170,57 +170,3 @@ def _describe_differences(table: pd.DataFrame) -> list[str]:
             f"{noise['min_detectable_effect'].median():.1f} points in four of five cases, and smaller ones less often."
         )
     return lines
-
-
-def compare(runs: Iterable[str | Path], reference: str | None = None, judge: str | None = None) -> str:
-    """Return what `sfllava compare` prints: accuracies, paired differences, and the findings in words.
-
-    Where the benchmark has a headline, its table and its paired differences follow those of the accuracy.
-
-    Args:
-        runs: the run folders.
-        reference: as for `paired_differences`.
-        judge: as for `load_results`.
-
-    Raises:
-        RunError: The runs were not asked the same questions.
-    """
-    runs = [runs] if isinstance(runs, str | Path) else list(runs)
-    results = load_results(runs, judge)
-    asked = dict(zip(results.attrs["runs"], map(asked_questions, runs)))
-    first = next(iter(asked))
-    for run, what in asked.items():
-        if what != asked[first]:
-            raise RunError(
-                f"{first} and {run} were not asked the same questions: {_asked(asked[first])} against {_asked(what)}"
-            )
-    gaps = paired_differences(results, reference)
-    text = [accuracy(results).round(1).to_string(index=False), *_differences(gaps)]
-    official = headlines(results)
-    if len(official):
-        headline = headline_of(str(official["benchmark"].iloc[0]))
-        assert headline is not None
-        text += ["", f"{headline.name}, the mean of the accuracies of its groups:", *_headline_lines(official)]
-        text += _differences(paired_differences(results, reference, headline.groups))
-    return "\n".join([*text, "", describe_findings(results, reference, gaps)])
-
-
-def _differences(gaps: pd.DataFrame) -> list[str]:
-    if not len(gaps):
-        return []
-    digits = {"points": 1, "low": 1, "high": 1, "p": 4, "p_holm": 4, "min_detectable_effect": 1}
-    return ["", gaps.drop(columns=["questions", "videos"]).round(digits).to_string(index=False)]
-
-
-def _headline_lines(official: pd.DataFrame) -> list[str]:
-    """Return the table of headlines of one benchmark, and below it what is missing in which setting."""
-    shown = official.drop(columns=["benchmark", "headline", "missing"]).round(1)
-    missing = dict(zip(official["name"].astype(str), official["missing"]))
-    alike = len(set(missing.values())) == 1
-    notes = {"" if alike else f"{name}: ": text for name, text in missing.items() if text}
-    return [shown.to_string(index=False), *(f"{name}{text}" for name, text in notes.items())]
-
-
-def _asked(what: AskedQuestions) -> str:
-    name, count, digest = what
-    return f"{name} ({count} questions, SHA-256 {digest[:12]})"

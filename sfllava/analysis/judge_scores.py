@@ -16,6 +16,7 @@ from sfllava.analysis import stats
 from sfllava.analysis.loading import as_categorical
 from sfllava.benchmarks.base import load_spec
 from sfllava.benchmarks.spec import Headline
+from sfllava.display.text import terminal_width
 from sfllava.evaluators.judges.rubric import load_rubric
 from sfllava.runs.coded import Coded, CodedColumn, combine
 from sfllava.runs.judge_items import JudgeItems, rubrics_by_type
@@ -215,5 +216,7 @@ def format_judge_scores(table: pd.DataFrame) -> str:
             if row["missing"]:
                 lines.append(f"  {row['rubric']:<{width}} none: no question of this run is judged by {row['missing']}")
                 continue
-            lines.append(f"  {row['rubric']:<{width}} {', '.join(means) or 'nothing judged'}; {', '.join(counts)}")
+            line, more = f"  {row['rubric']:<{width}} {', '.join(means) or 'nothing judged'};", ", ".join(counts)
+            fits = len(line) + 1 + len(more) <= terminal_width()
+            lines += [f"{line} {more}"] if fits else [line, " " * (width + 3) + more]
     return "\n".join(lines)

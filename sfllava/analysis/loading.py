@@ -234,7 +234,7 @@ def _grade_by_judge(folder: Path, judge: str, spec: Spec) -> tuple[Block, Grade]
         listed = ", ".join(name for names in chosen.values() for name in names)
         raise RunError(
             f"{folder}: needed a rubric that says whether an answer is correct, got {listed} of {spec.name}; see its "
-            "scores with `sfllava judges`"
+            "scores with `sfllava verdicts`"
         )
     path = verdicts_path(folder, judge)
     if not path.exists():
@@ -247,7 +247,7 @@ def _grade_by_judge(folder: Path, judge: str, spec: Spec) -> tuple[Block, Grade]
         counts = [f"{waiting:,} predictions have no verdict yet, or a failed one"] * bool(waiting)
         counts += [f"{stale:,} verdicts are on other predictions than those in the run now"] * bool(stale)
         raise RunError(
-            f"{path}: {', and '.join(counts)}: judge again, or see the verdicts so far with `sfllava judges`"
+            f"{path}: {', and '.join(counts)}: judge again, or see the verdicts so far with `sfllava verdicts`"
         )
     right = np.zeros(len(items.rows["key"]), bool)
     right[items.first] = right[items.second] = (found.correct == 1) & ~items.failed

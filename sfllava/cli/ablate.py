@@ -6,6 +6,7 @@ import argparse
 
 from sfllava.cli import options, parsed, selecting
 from sfllava.cli.parser import group
+from sfllava.cli.scored import scores_text
 
 ORDER = 6
 EXAMPLES = (
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen |= {"selection": selecting.selection_source(arguments)}
     with parsed.open_runner(arguments) as model:
         result = ablate(ablation, model, benchmark, arguments.out, **chosen)
-    print(result, flush=True)
+    print(scores_text(result), flush=True)
     if benchmark.spec.task != "describe" and not arguments.rows_only:
         print(report(result.path))
     return 0 if any(scores["answered"] for scores in result.scores.values()) else 1

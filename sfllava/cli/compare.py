@@ -6,16 +6,32 @@ import argparse
 
 from sfllava.cli import options
 
-ORDER = 7
+ORDER = 7.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_runs(parser)
-    parser.add_argument("--reference", metavar="SETTING", help="compare all with this one only")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--baseline", metavar="SETTING", help="compare all others with this one (default: the first)")
+    chosen.add_argument("--all-pairs", action="store_true", help="compare each pair of settings")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    shown.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
+    parser.add_argument("--csv", metavar="FILE", help="write the table as .csv, .parquet or .tex")
+    parser.add_argument(
+        "--rows", metavar="FILE", help="write every answer, and whether it is right, as .csv or .parquet"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sfllava.analysis.compare import compare
+    from sfllava.analysis.comparison import compare
+    from sfllava.analysis.graded import graded_rows
+    from sfllava.analysis.tables import export
 
-    print(compare(arguments.runs, arguments.reference, arguments.judge))
+    found = compare(arguments.runs, arguments.baseline, arguments.judge, arguments.all_pairs)
+    if arguments.csv:
+        export(found.table(), arguments.csv)
+    if arguments.rows:
+        export(graded_rows(arguments.runs, arguments.judge), arguments.rows)
+    print(found.json() if arguments.json else found.markdown() if arguments.markdown else found.text())
     return 0

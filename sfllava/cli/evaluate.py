@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from sfllava.cli import options, parsed, selecting
+from sfllava.cli.scored import scores_text
 
 ORDER = 2
 
@@ -38,6 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         for evaluation in evaluations:
             result = evaluation.run(retry_failed=arguments.retry_failed)
-            print(result, flush=True)
+            print(scores_text(result), flush=True)
             answered.append(any(scores["answered"] for scores in result.scores.values()))
     return 0 if all(answered) else 1

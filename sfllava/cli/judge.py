@@ -1,4 +1,4 @@
-"""Grade a run's predictions; started again, it goes on, and retries what failed."""
+"""Let a judge grade a run's predictions; started again, it goes on, and retries what failed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     done = judge(folder, grader, limit_cost=arguments.limit_cost, batch=batch, **sources)
     print(done)
     if done.judged and find_spec("pandas"):
-        from sfllava.analysis.judge_scores import format_judge_scores, judge_scores, load_verdicts
+        from sfllava.analysis.judge_scores import format_judge_scores
+        from sfllava.analysis.judge_summary import keep_judge_scores
 
-        print(format_judge_scores(judge_scores(load_verdicts(folder, [grader.name]))))
+        print(format_judge_scores(keep_judge_scores(folder, grader.name)))
     return 0 if done.complete else 1

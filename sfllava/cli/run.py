@@ -7,6 +7,7 @@ from functools import partial
 
 from sfllava.cli import options
 from sfllava.cli.parser import group
+from sfllava.cli.scored import scores_text
 
 ORDER = 12
 EXAMPLES = (
@@ -48,6 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     answered = []
     for result in run_plan(plan, load, limit=a.limit, decoders=a.decoders):
-        print(result, flush=True)
+        print(scores_text(result), flush=True)
         answered.append(any(scores["answered"] for scores in result.scores.values()))
     return 0 if all(answered) else 1

@@ -15,7 +15,8 @@ from sfllava.lmms_bridge.samples import Sample, SampleLog, read_log
 from sfllava.runs.identity import make_identity
 from sfllava.runs.jobs import make_row
 from sfllava.runs.run_folder import RunFolder
-from sfllava.runs.scoring import format_scores, score_rows
+from sfllava.runs.score_table import format_scores
+from sfllava.runs.scoring import score_rows
 from sfllava.settings import Setting
 from sfllava.types import Question, SfllavaError
 

@@ -18,7 +18,8 @@ from sfllava.runs.identity import make_identity, upgrade
 from sfllava.runs.jobs import make_row
 from sfllava.runs.judge_items import read_items
 from sfllava.runs.run_folder import RunFolder
-from sfllava.runs.scoring import format_scores, score_rows
+from sfllava.runs.score_table import format_scores
+from sfllava.runs.scoring import score_rows
 from sfllava.runs.verdicts import VerdictFile, verdict_key
 from sfllava.settings import Setting
 from sfllava.types import Question

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava.benchmarks import Benchmark, BenchmarkError, find_benchmark
 from sfllava.display.progress import progress_bar
-from sfllava.files import RunError
+from sfllava.display.text import WIDEST
+from sfllava.files import Row, RunError
 from sfllava.models.base import check_generation
 from sfllava.prompts import Prompt
 from sfllava.runs.identity import choose_questions, upgrade
@@ -29,7 +31,8 @@ from sfllava.runs.jobs import GenerationOptions, make_jobs
 from sfllava.runs.run_folder import RunFolder
 from sfllava.runs.run_json import choose_prompts, prompts_by_setting, run_identity, session_facts
 from sfllava.runs.runner import LocalRunner, Runner
-from sfllava.runs.scoring import format_scores, score_rows
+from sfllava.runs.score_table import Intervals, format_scores
+from sfllava.runs.scoring import score_rows
 from sfllava.runs.selection_source import SelectionSource
 from sfllava.sampler.sampling import RULES
 from sfllava.settings import Setting
@@ -44,13 +47,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, and its scores by the name of the setting."""
+    """A finished run.
+
+    Attributes:
+        path: Its folder.
+        scores: The scores of each setting, by its name.
+        seconds: The mean seconds per question of each setting, to encode the frames and to answer.
+    """
 
     path: Path
     scores: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.path}\n{format_scores(self.scores)}"
+        return self.text()
+
+    def text(self, intervals: Intervals | None = None) -> str:
+        """Return the folder, and the scores as a table; with intervals from `analysis.score_intervals.intervals`."""
+        return f"{self.path}\n{format_scores(self.scores, intervals, self.seconds)}"
 
 
 @dataclass(frozen=True)
@@ -98,8 +112,8 @@ class Evaluation:
                 with contextlib.suppress(RunError):
                     _write_scores(folder, self.questions, names, self.benchmark)
                 raise
-            scores = _write_scores(folder, self.questions, names, self.benchmark)
-        return Run(folder.path, scores)
+            scores, seconds = _write_scores(folder, self.questions, names, self.benchmark)
+        return Run(folder.path, scores, seconds)
 
 
 def evaluate(
@@ -234,9 +248,20 @@ def _check_context(
 
 def _write_scores(
     folder: RunFolder, questions: Sequence[Question], names: Sequence[str], benchmark: Benchmark
-) -> dict[str, Any]:
-    """Score all rows of the run so far."""
-    scores = score_rows(questions, names, folder.rows(), benchmark)
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Score all rows of the run so far; return the scores, and the mean seconds per answer of each setting."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    answers = Counter[str]()
+
+    def timed() -> Iterator[Row]:
+        for row in folder.rows():
+            if row["seconds"]:
+                seconds[row["setting"]] += sum(row["seconds"].values())
+                answers[row["setting"]] += 1
+            yield row
+
+    scores = score_rows(questions, names, timed(), benchmark)
     folder.write_scores(scores)
-    log.info("ended:\n%s", format_scores(scores))
-    return scores
+    means = {name: seconds[name] / count for name, count in answers.items()}
+    log.info("ended:\n%s", format_scores(scores, seconds=means, width=WIDEST))
+    return scores, means

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from sfllava.files import Row, RunError, as_line, partial_path, read_lines, write_file
 
 log = logging.getLogger(__name__)
+_PATIENCE_SECONDS = 0.2  # `is_held` takes a free lock for a moment
 
 
 class Journal:
@@ -107,7 +108,7 @@ def hold(lock: Path, busy: str) -> Iterator[None]:
         RunError: Another process holds the lock.
     """
     # not tied to the thread: a notebook may enter and leave in different ones
-    held = FileLock(lock, timeout=0, thread_local=False)
+    held = FileLock(lock, timeout=_PATIENCE_SECONDS, poll_interval=0.02, thread_local=False)
     try:
         held.acquire()
     except Timeout as error:
@@ -116,6 +117,19 @@ def hold(lock: Path, busy: str) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def is_held(lock: Path) -> bool:
+    """Return whether another process holds a lock file, as far as this process may know."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0, thread_local=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that only others may write
+        return False
 
 
 def read_rows_once(

@@ -51,6 +51,8 @@ class JudgingPlan:
 
     def __str__(self) -> str:
         doing = f"{self.items} to judge, {self.done} done before, {self.failed} without a prediction"
+        if not self.paid and not any(self.tokens):  # a judge that compares words, or nothing left to do
+            return doing
         asking = f"{self.requests} requests of about {self.tokens[0]:,} prompt and {self.tokens[1]:,} reply tokens"
         if self.waiting:
             asking = f"{self.waiting} texts wait for a batch; {asking}"

@@ -33,8 +33,9 @@ class JudgingResult:
         tokens: Prompt and reply tokens in this call.
         cost: US dollars in this call; None without known prices.
         reasons: Why the judge failed, with counts, the most common first.
-        response_models: The names that the server gave its models.
+        response_models: The names that the server gave its models; empty for a judge in this process.
         stopped: Why the call stopped early; empty if it did not.
+        by_model: Whether requests go to a model, and take tokens.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class JudgingResult:
     reasons: dict[str, int]
     response_models: tuple[str, ...]
     stopped: str = ""
+    by_model: bool = True
 
     @property
     def complete(self) -> bool:
@@ -64,7 +66,8 @@ class JudgingResult:
         )  # fmt: skip
         lines = [f"{self.path}: {self.items} to judge: " + ", ".join(f"{n} {name}" for name, n in counts if n)]
         paid = f", ${self.cost:,.4f}" if self.cost is not None else ""
-        lines.append(f"  this call: {self.requests} requests, {self.tokens[0]:,} + {self.tokens[1]:,} tokens{paid}")
+        if self.by_model:
+            lines.append(f"  this call: {self.requests} requests, {self.tokens[0]:,} + {self.tokens[1]:,} tokens{paid}")
         lines += [f"  failed {count} x: {reason}" for reason, count in list(self.reasons.items())[:5]]
         if self.response_models:
             lines.append(f"  the server called its model {', '.join(self.response_models)}")
@@ -167,6 +170,7 @@ class JudgingRun:
     def result(self) -> JudgingResult:
         """Return the counts so far."""
         waiting = self.file.waiting()
+        request = next((item.request for item in self.items if item.request), None)
         return JudgingResult(
             path=self.file.path,
             items=len(self.items),
@@ -178,8 +182,9 @@ class JudgingRun:
             tokens=self.tokens,
             cost=self.cost if self.judge.price else None,
             reasons=dict(self.reasons.most_common()),
-            response_models=tuple(sorted(self.response_models - {""})),
+            response_models=tuple(sorted(self.response_models - {""})) if self.judge.paid else (),
             stopped=self.stopped,
+            by_model=request is None or any(self.judge.tokens(request)),
         )
 
 

@@ -31,10 +31,13 @@ def score_rows(
         For each setting: the counts `questions`, `answered`, `failed` and `not_asked`; `reasons` of the failures with
         their counts, the most common first; and `rules`. For each rule of the tasks' evaluators these have `correct`,
         `unparsable`, and `accuracy` (0 to 1) over all questions of the rule's task. A question that is not answered, or
-        whose answer cannot be parsed, is not correct. Where the questions have several tasks, each rule has the number
-        of its `questions`, and `unscored` counts those that only a judge can score. Where the benchmark has a headline
-        and every question an evaluator, `headline` has its `name`, its `accuracy` by the strict rules, that of all
-        questions `together`, its `groups` in words, and what is `missing` from them. In a run with subtitles,
+        whose answer cannot be parsed, is not correct. Where there are any, `empty` counts the answers without text, and
+        `unparsable` the others that the strict rules cannot parse. Where every question has an evaluator,
+        `right_by_video` has the counts of which the interval is made: {"5/9": 31} says that 31 videos have 9 questions
+        asked so far and 5 of them right by the strict rules. Where the questions have several tasks, each rule has the
+        number of its `questions`, and `unscored` counts those that only a judge can score. Where the benchmark has a
+        headline and every question an evaluator, `headline` has its `name`, its `accuracy` by the strict rules, that of
+        all questions `together`, its `groups` in words, and what is `missing` from them. In a run with subtitles,
         `without_subtitles` counts the questions whose subtitles are missing or cannot be read.
 
     Raises:
@@ -64,22 +67,30 @@ class _Tally:
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.right: Counter[str] = Counter()
+        self.by_video: dict[str, list[int]] = {}  # strictly right answers and rows of each video
 
     def add(self, row: dict[str, Any], question: Question, evaluator: Evaluator | None, group: str | None) -> None:
         """Count the row of a question."""
+        video = self.by_video.setdefault(question.video, [0, 0])
+        video[1] += 1
         if row["error"] or row["prediction"] is None:
             self.counts["failed"] += 1
             self.reasons[row["error"] or "no prediction"] += 1
             return
         self.counts["answered"] += 1
         self.counts["without_subtitles"] += bool(row.get("subtitle_error"))
+        empty = not row["prediction"].strip()
+        self.counts["empty"] += empty
         if evaluator is None:
             return
         for rule, verdict in evaluator.grade(question, row["prediction"]).items():
             self.counts[f"{rule} correct"] += bool(verdict.correct)
-            self.counts[f"{rule} unparsable"] += not verdict.parsed
+            self.counts[f"{rule} unparsable"] += not (verdict.parsed or empty)
+        right, parsed = evaluator.grade_quickly(question.answer, question.options, row["prediction"])
+        self.counts["unparsable"] += not (parsed or empty)
+        video[0] += right
         if group is not None:
-            self.right[group] += evaluator.grade_quickly(question.answer, question.options, row["prediction"])[0]
+            self.right[group] += right
 
 
 def _groups(questions: Sequence[Question], benchmark: Benchmark | None) -> dict[str, str]:
@@ -123,37 +134,16 @@ def _summary(
         "answered": count["answered"],
         "failed": count["failed"],
         "not_asked": len(questions) - count["answered"] - count["failed"],
+        **{name: count[name] for name in ("empty", "unparsable") if count[name]},
         "reasons": dict(tally.reasons.most_common()),
         "rules": rules,
+        **({"right_by_video": _count_videos(tally.by_video)} if rules and not unscored else {}),
         **({"unscored": unscored} if unscored and rules else {}),
         **({"without_subtitles": missing} if (missing := count["without_subtitles"]) else {}),
     }
 
 
-def format_scores(scores: dict[str, Any]) -> str:
-    """Format scores as text: the counts of each setting, a line per rule, the headline, and the common failures."""
-    lines = []
-    for name, s in scores.items():
-        lines.append(
-            f"{name}: {s['questions']} questions, {s['answered']} answered, {s['failed']} failed"
-            + (f", {s['not_asked']} not asked yet" if s["not_asked"] else "")
-        )
-        for rule, r in s["rules"].items():
-            lines.append(
-                f"  {rule:<17} {100 * r['accuracy']:5.1f} % ({r['correct']} of {r.get('questions', s['questions'])} "
-                "correct" + (f", {r['unparsable']} unparsable" if r["unparsable"] else "") + ")"
-            )
-        if not s["rules"]:
-            lines.append("  no offline score: these predictions need a judge")
-        if s.get("unscored"):
-            lines.append(f"  no offline score for {s['unscored']} of the questions: these predictions need a judge")
-        if s.get("without_subtitles"):
-            lines.append(f"  {s['without_subtitles']} asked without subtitles, which are missing or cannot be read")
-        if h := s.get("headline"):
-            lines.append(
-                f"  {h['name']:<17} {100 * h['accuracy']:5.1f} % (mean over {h['groups']}), all questions together "
-                f"{100 * h['together']:.1f} %"
-            )
-            lines += [f"    {h['missing']}"] if h["missing"] else []
-        lines += [f"  failed {count} x: {reason}" for reason, count in list(s["reasons"].items())[:5]]
-    return "\n".join(lines)
+def _count_videos(by_video: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Return the number of videos with the same numbers of right answers and of questions, such as {"5/9": 31}."""
+    alike = Counter((asked, right) for right, asked in by_video.values())
+    return {f"{right}/{asked}": videos for (asked, right), videos in sorted(alike.items())}

@@ -235,7 +235,7 @@ def test_the_command(tmp_path):
     run = write_run(tmp_path / "run", open_rows(40))
     write_verdicts(run, "a", lambda u: (number(u) % 2 == 0, 3.0))
     write_verdicts(run, "b", lambda u: (number(u) % 4 == 0, 3.0))
-    line = [sys.executable, "-m", "sfllava.cli", "judges", str(run)]
+    line = [sys.executable, "-m", "sfllava.cli", "verdicts", str(run)]
     more = ["--figure", str(tmp_path / "f.svg"), "--differing", str(tmp_path / "d.csv")]
     out = subprocess.run([*line, *more], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
@@ -249,7 +249,7 @@ def test_the_command(tmp_path):
     assert out.returncode == 1 and "needed a file that ends in .svg, .pdf or .png" in out.stderr
     empty = write_run(tmp_path / "empty", open_rows(2))
     out = subprocess.run([*line[:-1], str(empty)], capture_output=True, text=True)
-    assert out.returncode == 1 and "no verdicts; sfllava judge makes them" in out.stderr
+    assert out.returncode == 1 and "no verdicts yet; `sfllava judge` makes them" in out.stderr
     with pytest.raises(RunError, match=r"line 1: not a row of verdicts"):
         (run / "verdicts-a.jsonl").write_text("[]\n")
         load_verdicts(run)
@@ -261,7 +261,7 @@ def test_vcgbench_from_predictions_to_five_numbers(server, tmp_path):
     line = [sys.executable, "-m", "sfllava.cli"]
     judge = [*line, "judge", str(run), "--judge", "openai", "--model", "m-1", "--yes"]
     assert subprocess.run(judge, env=one.environment(), capture_output=True).returncode == 0
-    out = subprocess.run([*line, "judges", str(run)], capture_output=True, text=True)
+    out = subprocess.run([*line, "verdicts", str(run)], capture_output=True, text=True)
     assert out.returncode == 0 and out.stdout.startswith("openai-m-1, s\n")
     said = {words[0]: words for words in map(str.split, out.stdout.splitlines()[1:])}
     assert list(said) == ["CI", "DO", "CU", "TU", "CO", "average"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -12,7 +13,8 @@ from written_runs import rows_of, write_run
 
 from sfllava import cli
 from sfllava.analysis.breakdown import breakdowns, headlines
-from sfllava.analysis.compare import compare, paired_differences
+from sfllava.analysis.compare import paired_differences
+from sfllava.analysis.comparison import compare
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
 from sfllava.benchmarks.spec import Headline, Spec
@@ -59,7 +61,7 @@ def test_a_group_that_was_not_asked_or_not_in_full_is_named(monkeypatch, tmp_pat
     (row,) = headlines(load_results(run)).to_dict("records")
     assert row["groups"] == "3 types"
     assert row["missing"] == "no questions of: order, ego; not all of: plot 30 of 539"
-    assert "\nno questions of: order, ego; not all of: plot 30 of 539\n" in compare([run])
+    assert "\nno questions of: order, ego; not all of: plot 30 of 539\n" in str(compare([run]))
     # many are counted
     complete = {f"type {i}": 1 for i in range(9)} | TASKS
     run = tasks_run(tmp_path / "more", ("a", A), complete=complete)
@@ -80,7 +82,7 @@ def test_a_run_that_did_not_record_the_sizes_of_groups_names_none(monkeypatch, t
 def test_a_benchmark_without_a_headline_has_no_such_table(tmp_path):
     results = load_results(write_run(tmp_path / "run", rows_of("a", 30)))
     assert headlines(results).empty and "headlines" not in tables(results)
-    assert "mean of the accuracies" not in compare([tmp_path / "run"])
+    assert "mean of the accuracies" not in str(compare([tmp_path / "run"]))
 
 
 def test_breakdowns_by_every_group_have_counts_and_intervals(tasks):
@@ -163,12 +165,12 @@ def test_compare_prints_both(tasks, capsys):
     assert cli.main(["compare", str(tasks)]) == 0
     said = capsys.readouterr().out
     lines = said.splitlines()
-    start = lines.index("M-Avg, the mean of the accuracies of its groups:")
-    assert lines[start + 1].split()[:4] == ["name", "value", "low", "high"]
-    assert lines[start + 2].split()[:2] == ["a", "58.3"] and "3 types" in lines[start + 2]
-    # the differences of the accuracy come before it, those of the headline after it
-    gaps = [line for line in lines if line.split()[:2] == ["a", "b"]]
-    assert [line.split()[2] for line in gaps] == ["-7.5", "10.0"]
+    start = lines.index("M-Avg, the mean of the accuracies of 3 types:")
+    assert "M-Avg, %" in lines[start + 1] and "difference, points" in lines[start + 1]
+    assert lines[start + 2].split()[:3] == ["a", "(baseline)", "58.3"]
+    # against a: by the accuracy b is better, and by the headline it is not
+    gaps = [re.search(r"[+-]\d+\.\d", line)[0] for line in lines if line.startswith("b ")]
+    assert gaps == ["+7.5", "-10.0"]
 
 
 def test_the_tables_are_exported(tasks, tmp_path):

@@ -11,7 +11,8 @@ from written_runs import rows_of, write_run
 
 from sfllava import cli
 from sfllava.analysis import stats
-from sfllava.analysis.compare import compare, describe_findings, paired_differences
+from sfllava.analysis.compare import describe_findings, paired_differences
+from sfllava.analysis.comparison import compare
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs, failures, pareto
 from sfllava.analysis.tables import export
@@ -109,7 +110,8 @@ def test_runs_are_compared_by_what_was_asked(tmp_path, capsys):
     two = write_run(tmp_path / "two", rows_of("a", 10))
     assert cli.main(["compare", str(one), str(two)]) == 0
     said = capsys.readouterr().out
-    assert "one: a is better than two: a by 50.0 points" in said and re.search(r"one: a +8.0 +40 +20 +0 +0 +75.0", said)
+    assert "one: a is better than two: a by 50.0 points" in said
+    assert re.search(r"one: a \(baseline\) +8 +75\.0 \[", said) and re.search(r"two: a +8 +25\.0 .* -50\.0 \[", said)
     other = write_run(tmp_path / "other", [row | {"question": "else?"} for row in rows_of("a", 20)])
     with pytest.raises(
         RunError,

@@ -27,8 +27,8 @@ def complete(line, tmp_path):
 @pytest.mark.parametrize(
     ("line", "some"),
     [
-        ("sfllava ", {"ask", "evaluate", "ablate", "judges", "import", "plan"}),
-        ("sfllava jud", {"judge", "judges"}),
+        ("sfllava ", {"ask", "evaluate", "ablate", "verdicts", "import", "plan"}),
+        ("sfllava ver", {"verdicts"}),
         ("sfllava evaluate --r", {"--root", "--read", "--ray", "--retry-failed"}),
         ("sfllava evaluate --read ", {"generate", "logits"}),
         ("sfllava evaluate ", {"msvd", "nextqa", "shapesqa", "vcgbench"}),

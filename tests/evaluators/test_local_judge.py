@@ -12,6 +12,7 @@ from shell import sfllava
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from sfllava.evaluators.judges import JudgeOptions, find_judge
 from sfllava.evaluators.judges.local import LocalJudge
 from sfllava.models.checkpoint import CheckpointError
 from sfllava.models.load import load_model
@@ -66,6 +67,7 @@ def test_a_local_model_judges_a_run(tmp_path):
     about = json.loads((run / "verdicts-local-Judge-7B.json").read_text())["identity"]
     assert rows[0]["model"] == str(folder) and rows[0]["served"] == about["sha256_sampled"]
     again = subprocess.run(line, capture_output=True, text=True)
+    assert "the server" not in out.stdout
     assert "6 done before" in again.stderr and "this call: 0 requests" in again.stdout
     other = write_judge(tmp_path / "other" / "Judge 7B", "{'pred': 'no', 'score': 1}")
     with pytest.raises(RunError, match=r"another judge's.*sha256_sampled was"):
@@ -154,6 +156,13 @@ def test_the_llava_s_own_language_model_judges(checkpoints, models, tmp_path):
     )
     assert together[0][1] == 1 + sum(map(len, ids))
     assert "do not fit the context" in str(judging._text.replies([("x", "dog " * 20_000)], 6)[0])
+
+
+def test_the_judge_inside_a_llava_has_a_name_of_its_own():
+    judging = find_judge("llava").make("llava", JudgeOptions(model="tiny"))
+    assert judging.name.startswith("llava-")
+    # verdicts of earlier versions have the same identity under another name
+    assert judging.identity == LocalJudge(judging._text, "local-tiny").identity
 
 
 @pytest.mark.parametrize("quantize", ["nf4", "int8"])

@@ -7,7 +7,8 @@ import json
 import pytest
 from shell import sfllava
 
-from sfllava.analysis.compare import compare, paired_differences
+from sfllava.analysis.compare import paired_differences
+from sfllava.analysis.comparison import compare
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
 from sfllava.files import RunError

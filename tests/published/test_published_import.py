@@ -243,7 +243,7 @@ def test_imported_verdicts_are_kept_next_to_those_of_other_judges(msvd, tmp_path
     judge_files(tmp_path, [{"pred": "no", "score": 1}] * 5, msvd, preds)
     import_outputs(folder, msvd, tmp_path / "run", judged=tmp_path / "temp")
     judge(tmp_path / "run", MatchJudge("match-contains"), progress=False)
-    out = sfllava("judges", tmp_path / "run", cwd=tmp_path)
+    out = sfllava("verdicts", tmp_path / "run", cwd=tmp_path)
     assert out.returncode == 0 and f"columns {JUDGE}" in out.stdout and "kappa" in out.stdout
     words = load_results(tmp_path / "run", judge="match-contains")
     assert len(words) == 5 and words["correct"].any()

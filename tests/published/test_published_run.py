@@ -112,7 +112,7 @@ def test_all_eight_benchmarks_from_question_file_to_scores(shared, server, tmp_p
         run = tmp_path / "runs" / benchmark
         done = sfllava("judge", run, "--judge", "openai", "--model", "judge-2026-01-01", "--yes", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        printed = sfllava("judges", run, cwd=tmp_path).stdout
+        printed = sfllava("verdicts", run, cwd=tmp_path).stdout
         if benchmark == "vcgbench":
             means = dict(re.findall(r"^  (\w+) +score (\d\.\d\d) \[", printed, re.MULTILINE))
             five = [float(means[name]) for name in ("CI", "DO", "CU", "TU", "CO")]

@@ -9,7 +9,7 @@ from grouped_runs import BY_TYPE, FORMS, OPTIONS, RIGHT, add_benchmark
 from small_runs import SMALL, run
 
 from sfllava.analysis.breakdown import headlines
-from sfllava.analysis.compare import compare
+from sfllava.analysis.comparison import compare
 from sfllava.analysis.loading import load_results
 from sfllava.benchmarks.base import Benchmark
 from sfllava.runs.run_folder import read_run
@@ -32,13 +32,13 @@ def test_a_run_with_a_limit_says_which_groups_its_headline_lacks(monkeypatch, mo
     headline = scores[SMALL.name]["headline"]
     missing = "no questions of: count; not all of: needle 2 of 6"
     assert (headline["name"], headline["groups"], headline["missing"]) == ("M-Avg", "2 types", missing)
-    assert f"(mean over 2 types), all questions together {100 * headline['together']:.1f} %\n    {missing}" in str(done)
+    assert f"M-Avg: mean over 2 types\n{missing}" in str(done) and f" {100 * headline['together']:.1f} " in str(done)
     assert read_run(tmp_path / "run")["sessions"][0]["headline_sizes"] == {"plot": 6, "needle": 6, "count": 6}
     # what is loaded later says the same
     (row,) = headlines(load_results(tmp_path / "run")).to_dict("records")
     assert row["value"] == pytest.approx(100 * headline["accuracy"]) and row["missing"] == missing
     assert row["accuracy"] == pytest.approx(100 * headline["together"])
-    assert f"\n{missing}\n" in compare([tmp_path / "run"])
+    assert f"\n{missing}\n" in str(compare([tmp_path / "run"]))
     # the rest is asked into another folder, and nothing is missing
     run(models(), benchmark, tmp_path / "whole")
     assert headlines(load_results(tmp_path / "whole"))["missing"].tolist() == [""]

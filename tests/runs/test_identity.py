@@ -8,7 +8,7 @@ import pytest
 from small_runs import SETTINGS, SMALL, plain, questions_csv, run
 
 from sfllava.aggregators.slowfast import SlowFast
-from sfllava.analysis.compare import compare
+from sfllava.analysis.comparison import compare
 from sfllava.benchmarks import load_benchmark
 from sfllava.models.load import load_model
 from sfllava.models.video_lm import TransformersVideoLM
@@ -126,7 +126,7 @@ def test_runs_of_two_versions_are_compared_by_what_was_asked(old_run):
     model = load_model("tiny", "cpu")
     new, other = (run(model, benchmark, folder.parent / f"{n}", OLD, limit=8, seed=n).path for n in (0, 1))
     shutil.copy(new / "predictions.jsonl", folder)  # as if the first version had finished it
-    assert "too few videos to tell settings apart" in compare([folder, new])
+    assert "too few videos to tell settings apart" in str(compare([folder, new]))
     with pytest.raises(
         RunError, match=r"not asked the same questions: open \(8 questions, .* against open \(8 questions"
     ):

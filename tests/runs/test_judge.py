@@ -326,6 +326,9 @@ def test_the_matcher_judges_without_a_server(tmp_path):
     run = write_run(tmp_path / "run", [*open_rows(2000), *open_rows(2000, "t")])
     out = subprocess.run(command(run, judging="match-contains"), capture_output=True, text=True)
     assert out.returncode == 0 and "4000 judged" in out.stdout
+    # nothing is sent anywhere
+    assert out.stderr.startswith("4000 to judge, 0 done before, 0 without a prediction\n")
+    assert not any(word in out.stdout + out.stderr for word in ("request", "token", "server"))
     assert sum(row["correct"] for row in verdicts(run, "match-contains")) == 2400
     with pytest.raises(JudgeError, match="needs a model"):
         go(write_run(tmp_path / "vcg", vcgbench_rows(), "vcgbench"), MatchJudge())

@@ -73,7 +73,7 @@ def test_the_command_prints_it(server, long_run, capsys):
     server()
     assert cli.main(["judge", str(long_run), "--judge", "openai", "--model", "m-1", "--yes"]) == 0
     assert "G-Avg                score 5.00 [" in capsys.readouterr().out
-    assert cli.main(["judges", str(long_run), "--figure", str(long_run / "f.svg")]) == 0
+    assert cli.main(["verdicts", str(long_run), "--figure", str(long_run / "f.svg")]) == 0
     assert "G-Avg                score 5.00 [" in capsys.readouterr().out and (long_run / "f.svg").stat().st_size > 3000
 
 

@@ -45,19 +45,21 @@ class LocalJudge(Judge):
         model: the model; the name of its folder is the recorded model name.
         name: name of the verdict file; made of the folder's name by default.
         max_reply_tokens: most new tokens of a reply.
+        kind: the first part of the default name.
     """
 
     paid, price, concurrency = False, None, 1
 
-    def __init__(self, model: TextModel, name: str = "", *, max_reply_tokens: int = 64) -> None:
+    def __init__(self, model: TextModel, name: str = "", *, max_reply_tokens: int = 64, kind: str = "local") -> None:
         self._text, self.model, self.batch = model, model.name, model.batch
         own = PurePath(model.name).name + (f"-{quantize}" if (quantize := model.about.get("quantize")) else "")
-        self.name = name or f"local-{re.sub(r'[^A-Za-z0-9.-]+', '-', own).strip('-.')}"
+        self.name = name or f"{kind}-{re.sub(r'[^A-Za-z0-9.-]+', '-', own).strip('-.')}"
         self._max_reply_tokens = max_reply_tokens
 
     @property
     def identity(self) -> dict[str, Any]:
         # the folder may move; the weights must not change
+        # the same for both kinds, so that `--name` can go on with verdicts of earlier versions, which called all local
         about = {"judge": "local", **self._text.about}
         return {**about, "max_reply_tokens": self._max_reply_tokens, "longest_text": MAX_CHARACTERS}
 
@@ -107,7 +109,7 @@ def _make(name: str, options: JudgeOptions) -> Judge:
         options.engine.check(options.device, None)
         model = load_text_model(*where, quantize=quantize)
     limit = {"max_reply_tokens": options.max_reply_tokens} if options.max_reply_tokens else {}
-    return LocalJudge(model, options.name, **limit)
+    return LocalJudge(model, options.name, kind=name, **limit)
 
 
 JUDGE = JudgeKind(

@@ -1,4 +1,4 @@
-"""Compare the judges of a run: scores, agreement, where they differ."""
+"""Show the verdicts of a run's judges: scores, agreement, where they differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ORDER = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN")
-    parser.add_argument("--judge", nargs="+", default=[], metavar="NAME", help="these only (default: all)")
+    parser.add_argument("--judge", nargs="+", default=[], metavar="NAME", help="these judges only (default: all)")
     parser.add_argument("--differing", metavar="FILE", help="write the questions on which they differ as CSV")
     parser.add_argument("--figure", metavar="FILE", help="draw it: .png, .svg or .pdf")
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise SfllavaError(f"--figure {figure}: needed a file that ends in .svg, .pdf or .png")
     verdicts = load_verdicts(arguments.run_folder, arguments.judge)
     if verdicts.empty:
-        raise SfllavaError(f"{arguments.run_folder}: no verdicts; sfllava judge makes them")
+        raise SfllavaError(f"{arguments.run_folder}: no verdicts yet; `sfllava judge` makes them")
     scores, pairs = judge_scores(verdicts), agreement.judge_pairs(verdicts)
     differ = agreement.disagreements(verdicts)
     print(format_judge_scores(scores))

@@ -1,0 +1,37 @@
+"""List the runs below a folder: what was asked, how accurate, how far."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+ORDER = 7
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="default: this folder")
+    parser.add_argument(
+        "--filter", nargs="+", default=[], metavar="COLUMN=TEXT",
+        help="keep rows that contain it, such as model=7b state=unfinished; * and ? are wildcards",
+    )  # fmt: skip
+    parser.add_argument("--sort", default="", metavar="COLUMN", help="such as accuracy or date, largest first")
+    parser.add_argument("--csv", metavar="FILE", help="write the table as CSV, with all columns")
+    parser.add_argument("--html", metavar="FILE", help="write it as a page that can be sorted and searched")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sfllava.analysis.overview import filter_runs, load_runs, sort_runs
+    from sfllava.analysis.overview_text import format_runs, runs_page
+    from sfllava.files import as_csv, as_json, write_file
+
+    table = filter_runs(load_runs(arguments.folder), arguments.filter)
+    if arguments.sort:
+        table = sort_runs(table, arguments.sort)
+    if arguments.csv:
+        write_file(Path(arguments.csv), as_csv(table).encode())
+    if arguments.html:
+        title = f"Runs in {Path(arguments.folder).absolute().name}"
+        write_file(Path(arguments.html), runs_page(table, title).encode())
+    print(as_json(table.to_dict("records")) if arguments.json else format_runs(table))
+    return 0
