@@ -144,9 +144,10 @@ def log_ticks(panel: Panel) -> tuple[list[float], list[str]]:
 
 
 def hover(row: dict[str, Any]) -> str:
-    """Return the hover text of a row of accuracies: setting, accuracy with interval, n, failed and unparsable."""
+    """Return the hover text of a row of accuracies: setting, accuracy with interval, and counts of answers."""
     text = f"{row['name']}: {row['accuracy']:.1f} % [{row['low']:.1f}, {row['high']:.1f}], n = {row['questions']:,}"
-    return f"{text}, failed {row['failed']:,}, unparsable {row['unparsable']:,}, {row['tokens']:,.0f} tokens"
+    counts = ", ".join(f"{name} {row[name]:,}" for name in ("failed", "empty", "unparsable"))
+    return f"{text}, {counts}, {row['tokens']:,.0f} tokens"
 
 
 def kind_of(aggregation: str | None) -> str:

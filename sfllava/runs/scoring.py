@@ -31,9 +31,10 @@ def score_rows(
         For each setting: the counts `questions`, `answered`, `failed` and `not_asked`; `reasons` of the failures with
         their counts, the most common first; and `rules`. For each rule of the tasks' evaluators these have `correct`,
         `unparsable`, and `accuracy` (0 to 1) over all questions of the rule's task. A question that is not answered, or
-        whose answer cannot be parsed, is not correct. Where the questions have several tasks, each rule has the number
-        of its `questions`, and `unscored` counts those that only a judge can score. Where the benchmark has a headline
-        and every question an evaluator, `headline` has its `name`, its `accuracy` by the strict rules, that of all
+        whose answer cannot be parsed, is not correct. `empty` counts answers without any text, if there are some; they
+        are not among the unparsable ones. Where the questions have several tasks, each rule has the number of its
+        `questions`, and `unscored` counts those that only a judge can score. Where the benchmark has a headline and
+        every question an evaluator, `headline` has its `name`, its `accuracy` by the strict rules, that of all
         questions `together`, its `groups` in words, and what is `missing` from them. In a run with subtitles,
         `without_subtitles` counts the questions whose subtitles are missing or cannot be read.
 
@@ -73,11 +74,13 @@ class _Tally:
             return
         self.counts["answered"] += 1
         self.counts["without_subtitles"] += bool(row.get("subtitle_error"))
+        empty = not row["prediction"].strip()
+        self.counts["empty"] += empty
         if evaluator is None:
             return
         for rule, verdict in evaluator.grade(question, row["prediction"]).items():
             self.counts[f"{rule} correct"] += bool(verdict.correct)
-            self.counts[f"{rule} unparsable"] += not verdict.parsed
+            self.counts[f"{rule} unparsable"] += not verdict.parsed and not empty
         if group is not None:
             self.right[group] += evaluator.grade_quickly(question.answer, question.options, row["prediction"])[0]
 
@@ -125,6 +128,7 @@ def _summary(
         "not_asked": len(questions) - count["answered"] - count["failed"],
         "reasons": dict(tally.reasons.most_common()),
         "rules": rules,
+        **({"empty": count["empty"]} if count["empty"] else {}),
         **({"unscored": unscored} if unscored and rules else {}),
         **({"without_subtitles": missing} if (missing := count["without_subtitles"]) else {}),
     }
@@ -145,6 +149,8 @@ def format_scores(scores: dict[str, Any]) -> str:
             )
         if not s["rules"]:
             lines.append("  no offline score: these predictions need a judge")
+        if s.get("empty"):
+            lines.append(f"  {s['empty']} of the answers are empty")
         if s.get("unscored"):
             lines.append(f"  no offline score for {s['unscored']} of the questions: these predictions need a judge")
         if s.get("without_subtitles"):
