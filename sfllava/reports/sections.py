@@ -17,7 +17,7 @@ from sfllava.display.units import format_operations, format_p, format_seconds, f
 from sfllava.plots import draw_chart
 from sfllava.plots.inline import inline_svg
 from sfllava.reports.methods import model_name
-from sfllava.reports.ranking import Ranking, in_points
+from sfllava.reports.ranking import Gap, Ranking, in_points
 
 KEY_FIGURE, MORE_FIGURES = "budget", ("paper", "frames", "heat", "cost")
 MOST_GROUPS = 24
@@ -62,30 +62,28 @@ def matrix(ranking: Ranking) -> dict[str, Any] | None:
     if not ranking.gaps:
         return None
     detail = "interval" if len(names) <= _INTERVALS else "number" if len(names) <= _NUMBERS else "mark"
-    rows = []
-    for name in names:
-        cells = []
-        for other in names:
-            if name == other:
-                cells.append(None)
-                continue
-            gap = ranking.gaps[name, other]
-            side = "up" if gap.points > 0 else "down"
-            low, high = in_points(gap.low), in_points(gap.high)
-            p = format_p(gap.p)
-            p = f"p {p}" if p.startswith("<") else f"p = {p}"
-            verdict = "significant" if gap.significant else "not significant"
-            cells.append(
-                {
-                    "points": in_points(gap.points, sign=True),
-                    "interval": f"[{low}, {high}]",
-                    "style": side if gap.significant else "noise",
-                    "mark": ("▲" if gap.points > 0 else "▼") if gap.significant else "·",
-                    "title": f"{name} − {other}: {in_points(gap.points, sign=True)} points [{low}, {high}], {p}, {verdict}",
-                }
-            )
-        rows.append({"name": name, "cells": cells})
+    rows = [
+        {
+            "name": name,
+            "cells": [None if name == other else _gap_cell(name, other, ranking.gaps[name, other]) for other in names],
+        }
+        for name in names
+    ]
     return {"rows": rows, "detail": detail}
+
+
+def _gap_cell(name: str, other: str, gap: Gap) -> dict[str, str]:
+    points, interval = in_points(gap.points, sign=True), f"[{in_points(gap.low)}, {in_points(gap.high)}]"
+    p = format_p(gap.p)
+    verdict = f"p {p}" if p.startswith("<") else f"p = {p}"
+    verdict += ", significant" if gap.significant else ", not significant"
+    return {
+        "points": points,
+        "interval": interval,
+        "style": ("up" if gap.points > 0 else "down") if gap.significant else "noise",
+        "mark": ("▲" if gap.points > 0 else "▼") if gap.significant else "·",
+        "title": f"{name} minus {other}: {points} points {interval}, {verdict}",
+    }
 
 
 def cost_table(results: pd.DataFrame, ranking: Ranking) -> dict[str, Any] | None:
@@ -162,6 +160,6 @@ def figures(results: pd.DataFrame, names: Sequence[str], prefix: str, row_height
     """
     charts = {name: draw_chart(name, results) for name in names}
     return [
-        Markup(inline_svg(chart, f"{prefix}-{name}", row_height))  # noqa: S704  # all text in it is drawn or escaped
+        Markup(inline_svg(chart, f"{prefix}-{name}", row_height))  # all text in it is drawn or escaped
         for name, chart in charts.items() if not isinstance(chart, str)
     ]  # fmt: skip
