@@ -241,7 +241,9 @@ def test_the_command_and_the_notebook_do_the_same(shapes, tmp_path, capsys, monk
     assert "slow 10, half: 9 questions, 9 answered, 0 failed" in said and said.endswith("report.html\n")
     report = (tmp_path / "cli" / "report.html").read_text()
     assert "9 questions about 4 videos: too few videos" in report and "slow 5, a quarter" in report
-    assert "plotly" in report and "none, since the paper has no numbers of slow_pooling on shapesqa" in report
+    assert "How far can Slow frames be pooled?" in report and "<title>slow_pooling on shapesqa</title>" in report
+    assert "the tiny model (float32)" in report and len(report) < 1e6
+    assert (tmp_path / "cli" / "figures" / "budget.pdf").exists()
     parameters = {
         "ablation": "slow_pooling",
         "benchmark": "shapesqa",

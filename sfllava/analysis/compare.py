@@ -170,10 +170,10 @@ def _describe_differences(all_pairs: pd.DataFrame, not_ranked: Collection[str] =
     if len(largest) > 8:
         lines.append(f"- and {len(largest) - 8} smaller ones, listed in the table of differences")
     if len(noise):
-        lines.append(
-            f"The others must not be read as findings: these questions reveal a true difference of "
-            f"{noise['min_detectable_effect'].median():.1f} points in four of five cases, and smaller ones less often."
-        )
+        known = noise["min_detectable_effect"].median()
+        shown = f"these questions reveal a true difference of {known:.1f} points in four of five cases"
+        shown = f"{shown}, and smaller ones less often" if known <= 100 else "these questions are too few to reveal any"
+        lines.append(f"The others must not be read as findings: {shown}.")
     return lines
 
 

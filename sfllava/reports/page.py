@@ -10,12 +10,14 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from sfllava import catalogue
 from sfllava.analysis.flags import describe_flags
 from sfllava.analysis.loading import load_results
 from sfllava.reports import sections
 from sfllava.reports.comparable import Conditions, group_runs
 from sfllava.reports.methods import latex_of, methods_paragraph, model_name, model_text
 from sfllava.reports.ranking import Ranking, headline_sentence, make_ranking
+from sfllava.runs.run_json import versions
 from sfllava.types import SfllavaError
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -54,7 +56,12 @@ def make_page(runs: Iterable[str | Path], judge: str | None = None) -> str:
     title = f"{len(runs)} runs" if several else made[0]["title"]
     template = environment.get_template("page.html")
     return template.render(
-        title=title, groups=made, apart=apart, several=several, overview=_overview(made), version=_version(made)
+        title=title,
+        groups=made,
+        apart=apart,
+        several=several,
+        overview=_overview(made),
+        version=versions().get("sfllava", ""),
     )
 
 
@@ -100,8 +107,6 @@ def _kind(ablations: Sequence[str], conditions: Conditions, runs: Mapping[str, M
 
 def _question(ablations: Sequence[str]) -> str:
     """Return the question of an ablation of the package; a file of the user's own is not opened again."""
-    from sfllava import catalogue
-
     if len(ablations) != 1 or ablations[0] not in catalogue.names("ablations"):
         return ""
     from sfllava.ablation import load_ablation  # with it come the models, which most pages do not need
@@ -195,15 +200,6 @@ def _overview(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         for (model, name), cells in shown.items()
     ]
     return {"heads": [(group["number"], group["title"]) for group in groups], "rows": rows}
-
-
-def _version(groups: Sequence[Mapping[str, Any]]) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("sfllava")
-    except PackageNotFoundError:
-        return ""
 
 
 def _day(started: object) -> str:
