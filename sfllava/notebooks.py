@@ -159,17 +159,6 @@ def _check_parameters(notebook: Path, given: Iterable[str]) -> list[str]:
     return list(known)
 
 
-def to_html(notebook: str | Path, *, code: bool = True) -> Path:
-    """Write an executed notebook as HTML next to it, with or without its code, and return the path."""
-    from nbconvert import HTMLExporter
-
-    notebook = Path(notebook)
-    text, _ = HTMLExporter(exclude_input=not code, exclude_input_prompt=True).from_filename(str(notebook))
-    out = notebook.with_suffix(".html")
-    write_file(out, text.encode())
-    return out
-
-
 # 3) run a notebook for many parameters
 
 
