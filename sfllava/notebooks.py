@@ -21,7 +21,7 @@ from sfllava import catalogue
 from sfllava.benchmarks import Benchmark, find_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.catalogue import unknown_name
-from sfllava.files import RunError, write_file
+from sfllava.files import RunError
 from sfllava.runs.selection_source import SelectionSource
 from sfllava.sampler.selection.selectors import UNIFORM
 from sfllava.settings import Setting

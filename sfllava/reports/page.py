@@ -55,14 +55,8 @@ def make_page(runs: Iterable[str | Path], judge: str | None = None) -> str:
     several = len(runs) > 1
     title = f"{len(runs)} runs" if several else made[0]["title"]
     template = environment.get_template("page.html")
-    return template.render(
-        title=title,
-        groups=made,
-        apart=apart,
-        several=several,
-        overview=_overview(made),
-        version=versions().get("sfllava", ""),
-    )
+    more = {"overview": _overview(made), "version": versions().get("sfllava", "")}
+    return template.render(title=title, groups=made, apart=apart, several=several, **more)
 
 
 def _group(number: int, conditions: Conditions, folders: Sequence[Path], judge: str | None) -> dict[str, Any]:
