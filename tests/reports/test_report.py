@@ -97,7 +97,7 @@ def test_a_model_says_what_it_knows_and_a_run_warns_beyond(tmp_path, caplog, ben
     settings = [Setting(50, f"slowfast-slow_10frms_spatial_1d_max_pool-fast_{n}x{n}", f"fast {n}x{n}") for n in (1, 8)]
     made = prepare(model, benchmark, settings, tmp_path / "run")
     (warning,) = [record.getMessage() for record in caplog.records if "known to answer" in record.getMessage()]
-    assert "fast 8x8 (4,180)" in warning and "fast 1x1" not in warning and "1,500" in warning
+    assert "fast 8x8 (3,520)" in warning and "fast 1x1" not in warning and "1,500" in warning
     assert session_facts(benchmark, model.info, {})["known_visual_tokens"] == known
     assert "known_visual_tokens" not in json.dumps(made.folder._identity)
 
@@ -154,16 +154,16 @@ def test_failures_and_what_was_not_asked_are_on_the_page(tmp_path):
 
 def test_all_text_is_escaped(tmp_path):
     name = '<img src=x onerror="alert(1)">'
-    rows = [row | {"type": f"<i>{i % 2}</i>"} for s in (name, "b") for i, row in enumerate(rows_of(s, 30))]
+    rows = [row | {"type": f"<u>{i % 2}</u>"} for s in (name, "b") for i, row in enumerate(rows_of(s, 30))]
     page = make_page([write_run(tmp_path / "run", rows, identity={"prompt": "</pre><script>", "asked_sha256": "a"})])
-    assert "<img" not in page and "<i>0" not in page and "</pre><script>" not in page and "&lt;img src=x" in page
+    assert "<img" not in page and "<u>0" not in page and "</pre><script>" not in page and "&lt;img src=x" in page
 
 
 def test_the_matrix_is_row_minus_column(tmp_path):
     rows = rows_of("a", 40) + rows_of("b", 20) + rows_of("c", 38)
     page = make_page([write_run(tmp_path / "run", rows, identity={"asked_sha256": "a"})])
     cells = dict(re.findall(r'title="([abc] minus [abc]): ([^"]*)"', page))
-    assert cells["a minus b"].startswith("+50.0 points [") and cells["a minus b"].endswith("p < 0.001, significant")
+    assert cells["a minus b"].startswith("+50.0 points [") and cells["a minus b"].endswith("p = 0.006, significant")
     assert cells["b minus a"].startswith("−50.0 points [−") and "not significant" in cells["a minus c"]
     assert page.count('class="mid up"') == page.count('class="mid down"') == 2
     text = text_of(page)
