@@ -12,7 +12,7 @@ import seaborn as sns
 from sfllava.plots.chart import Chart
 from sfllava.plots.static import GREY, INK, STYLE, render
 
-WIDTH = 9.2  # inches; text of 8 points is about 13 pixels high on a page 1,100 pixels wide
+WIDTH = 8.0  # inches; text of 8 points is about 15 pixels high on a page 1,100 pixels wide
 _HEAD = re.compile(r"^.*?(?=<svg )", re.DOTALL)
 _NOT_NEEDED = re.compile(r"<metadata>.*?</metadata>|<style type=.*?</style>", re.DOTALL)
 _SIZE = re.compile(r' width="[\d.]+pt" height="[\d.]+pt"')

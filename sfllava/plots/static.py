@@ -14,7 +14,18 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from sfllava.files import atomic_write
-from sfllava.plots.chart import BEYOND, Chart, Panel, Series, arrange, beyond_known, log_ticks, shifted_x, wrap_names
+from sfllava.plots.chart import (
+    ACCURACY,
+    BEYOND,
+    Chart,
+    Panel,
+    Series,
+    arrange,
+    beyond_known,
+    log_ticks,
+    shifted_x,
+    wrap_names,
+)
 from sfllava.plots.labels import label_points
 
 COLUMN, TEXT = 3.3, 6.9  # width of one column of a two-column paper, and of both, in inches
@@ -58,8 +69,10 @@ def render(chart: Chart, width: float | None = None, row_height: float = 2.5) ->
         grid = figure.add_gridspec(rows, columns)
         axes = [figure.add_subplot(grid[row, column : column + span]) for row, column, span in places]
         limits = _limits(chart.panels)  # the same y range in all panels, so that heights can be compared
-        for axis, panel in zip(axes, chart.panels):
+        for axis, panel, (_, column, _) in zip(axes, chart.panels, places):
             _heat(axis, panel) if panel.heat else _panel(axis, panel, limits)
+            if column and panel.y_label == ACCURACY:  # as in the panel to the left
+                axis.set_ylabel("")
         handles: dict[str, Any] = {}
         for axis in axes:
             handles |= dict(zip(*axis.get_legend_handles_labels()[::-1]))

@@ -132,7 +132,7 @@ def _tiles(ranking: Ranking) -> list[dict[str, str]]:
         tiles.append({"value": f"{best.value:.1f} %", "text": f"{ranking.measure} of {best.name}"})
     tied = sum(entry.status in ("best", "tied") for entry in ranked)
     if len(ranked) > 1:
-        tiles.append({"value": f"{tied} of {len(ranked)}", "text": "settings are the best, or like the best"})
+        tiles.append({"value": f"{tied} of {len(ranked)}", "text": "settings are best, or not distinguishable from it"})
     tiles.append({"value": f"{ranking.questions:,}", "text": f"questions about {ranking.videos:,} videos"})
     if ranking.detectable is not None and len(ranked) > 1:
         shown = "true difference, in points, that such data show in four of five cases"

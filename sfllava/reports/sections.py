@@ -58,8 +58,9 @@ def ranking_table(ranking: Ranking, runs: Mapping[str, Mapping[str, Any]]) -> di
 
 def matrix(ranking: Ranking) -> dict[str, Any] | None:
     """Return the matrix of differences, row minus column, in the order of the ranking; None if there is none."""
-    names = [entry.name for entry in ranking.entries if entry.counts["questions"]]
-    if not ranking.gaps:
+    asked = [entry.name for entry in ranking.entries if entry.counts["questions"]]
+    names = [entry.name for entry in ranking.ranked] or asked
+    if not ranking.gaps or len(names) < 2:
         return None
     detail = "interval" if len(names) <= _INTERVALS else "number" if len(names) <= _NUMBERS else "mark"
     rows = [
@@ -69,7 +70,7 @@ def matrix(ranking: Ranking) -> dict[str, Any] | None:
         }
         for name in names
     ]
-    return {"rows": rows, "detail": detail}
+    return {"rows": rows, "detail": detail, "left_out": len(names) < len(asked)}
 
 
 def _gap_cell(name: str, other: str, gap: Gap) -> dict[str, str]:
