@@ -35,7 +35,7 @@ def label_points(axis: Any, panel: Panel) -> None:
     scale = axis.figure.dpi / 72
     places = axis.transData.transform([(x, y) for x, y, *_ in points])
     ends = axis.transData.transform([(x, end) for x, _, _, *both in points for end in both]).reshape(-1, 2, 2)
-    frame, taken = axis.get_window_extent(), _obstacles(places, ends, scale)
+    frame, taken = axis.get_window_extent(), _obstacles(places, ends, scale) + _front(axis, panel, scale)
     for i in sorted(range(len(points)), key=lambda i: (-points[i][1], points[i][0])):  # the most accurate first
         label = points[i][2] if len(points[i][2]) <= _LETTERS else points[i][2][: _LETTERS - 1] + "…"
         width, height = (scale * side for side in _text_size(label))
@@ -60,6 +60,18 @@ def _obstacles(places: np.ndarray, ends: np.ndarray, scale: float) -> list[tuple
     return found
 
 
+def _front(axis: Any, panel: Panel, scale: float) -> list[tuple[int, Box]]:
+    """Return the steps of the Pareto front as obstacles, which belong to no point."""
+    found: list[tuple[int, Box]] = []
+    for series in panel.series:
+        if series.mark == "front":
+            corners = axis.transData.transform(list(zip(map(float, series.x), series.y)))
+            for (x, y), (after, above) in zip(corners, corners[1:]):
+                found.append((-1, (x, y - scale, after, y + scale)))
+                found.append((-1, (after - scale, min(y, above), after + scale, max(y, above))))
+    return found
+
+
 def _offsets(scale: float) -> list[tuple[tuple[float, float], str]]:
     """Return where a name may go, the best first: the distance from its point, and its alignment."""
     heights = (0.0, 1.6 * _GAP, -1.6 * _GAP)
@@ -69,8 +81,8 @@ def _offsets(scale: float) -> list[tuple[tuple[float, float], str]]:
 
 
 def _box(at: Any, width: float, height: float, align: str) -> Box:
-    left = at[0] if align == "left" else at[0] - width
-    return left, at[1] - height / 2, left + width, at[1] + height / 2
+    left, gap = (at[0] if align == "left" else at[0] - width), 0.3 * height
+    return left - gap, at[1] - height / 2, left + width + gap, at[1] + height / 2
 
 
 def _text_size(text: str) -> tuple[float, float]:
