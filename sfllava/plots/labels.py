@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def _front(axis: Any, panel: Panel, scale: float) -> list[tuple[int, Box]]:
     for series in panel.series:
         if series.mark == "front":
             corners = axis.transData.transform(list(zip(map(float, series.x), series.y)))
-            for (x, y), (after, above) in zip(corners, corners[1:]):
+            for (x, y), (after, above) in itertools.pairwise(corners):
                 found.append((-1, (x, y - scale, after, y + scale)))
                 found.append((-1, (after - scale, min(y, above), after + scale, max(y, above))))
     return found

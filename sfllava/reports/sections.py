@@ -22,7 +22,7 @@ from sfllava.reports.ranking import Gap, Ranking, in_points
 KEY_FIGURE, MORE_FIGURES = "budget", ("paper", "frames", "heat", "cost")
 MOST_GROUPS = 24
 _INTERVALS, _NUMBERS = 7, 13  # settings up to which a cell of the matrix has room for an interval, and for a number
-_STATUS = {"best": "best", "tied": "not distinguishable from the best", "worse": "significantly worse"}
+_STATUS = {"best": "best", "tied": "not distinguishable", "worse": "significantly worse"}
 _COUNTS = {"failed": "failed", "empty": "empty", "unparsable": "unparsable", "not_asked": "not asked yet"}
 # column, head, format
 _COSTS = (
