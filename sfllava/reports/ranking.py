@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -76,7 +76,8 @@ class Ranking:
         reason: Why nothing is compared, in words.
         questions: Questions that each setting was asked.
         videos: Videos that they are about.
-        detectable: The median of the differences that such data show in four of five cases, in points; None if none.
+        detectable: The true difference that such data show in four of five cases, in points: the median over the pairs
+            of ranked settings without a significant difference; None if there are none, or too few videos.
         missing: Groups of the benchmark without questions, in words.
     """
 
@@ -124,7 +125,6 @@ def make_ranking(results: pd.DataFrame) -> Ranking:
     if not reason and len(entries) > 1 and videos < stats.FEWEST_VIDEOS:
         about = f"{questions:,} questions about {videos:,} video{'s' * (videos != 1)}"
         reason = f"{about}: too few videos to tell settings apart"
-    known = table["min_detectable_effect"].median() if len(table) else None
     return Ranking(
         headline.name if headline else "accuracy",
         _placed(entries, gaps, ranked=not reason),
@@ -132,7 +132,7 @@ def make_ranking(results: pd.DataFrame) -> Ranking:
         reason,
         questions,
         videos,
-        None if known is None or known > 100 else float(known),
+        _detectable(table, many_empty(results)),
         "; ".join(sorted(set(official["missing"]) - {""})) if len(official) else "",
     )
 
@@ -143,6 +143,14 @@ def _gaps(table: pd.DataFrame) -> dict[tuple[str, str], Gap]:
         gap = Gap(row["points"], row["low"], row["high"], row["p_holm"], bool(row["significant"]))
         found[row["setting"], row["other"]], found[row["other"], row["setting"]] = gap, gap.turned()
     return found
+
+
+def _detectable(table: pd.DataFrame, not_ranked: Collection[str]) -> float | None:
+    if not len(table):
+        return None
+    ranked = ~(table["setting"].isin(not_ranked) | table["other"].isin(not_ranked))
+    found = table[ranked & ~table["significant"]]["min_detectable_effect"].median()
+    return float(found) if found <= 100 else None
 
 
 def _entries(results: pd.DataFrame, official: pd.DataFrame) -> list[Entry]:
