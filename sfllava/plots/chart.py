@@ -140,17 +140,20 @@ def short_names(table: pd.DataFrame) -> list[str]:
     return [name.removeprefix(f"{run}: ") for name, run in zip(names, runs)]
 
 
-def kinds_with_runs(table: pd.DataFrame, by: str) -> pd.Series:
+def kinds_with_runs(table: pd.DataFrame, by: str) -> list[str]:
     """Return the name of each row's series: its kind, and its run where there are several in one panel.
 
     Args:
         table: rows with the columns kind, run and `by`.
         by: the column whose values have panels of their own.
     """
-    kinds, runs = table["kind"].astype(str), table["run"].astype(str)
-    if table.groupby(by, observed=True)["run"].nunique().max() < 2:
+    kinds, runs = table["kind"].astype(str).tolist(), table["run"].astype(str).tolist()
+    in_panel: dict[object, set[str]] = {}
+    for panel, run in zip(table[by].tolist(), runs):
+        in_panel.setdefault(panel, set()).add(run)
+    if max(map(len, in_panel.values()), default=1) < 2:
         return kinds
-    return runs if kinds.nunique() == 1 else runs + ": " + kinds
+    return runs if len(set(kinds)) == 1 else [f"{run}: {kind}" for run, kind in zip(runs, kinds)]
 
 
 def shifted_x(panel: Panel, series: Series) -> list[float]:

@@ -112,16 +112,18 @@ def group_tables(results: pd.DataFrame, ranking: Ranking) -> list[dict[str, Any]
     """Return a table of accuracies for each column of groups, such as question types."""
     found = []
     for column, table in breakdowns(results).items():
-        sizes = table.groupby(column, observed=True, sort=False)["questions"].max()
-        largest = sizes.sort_values(ascending=False, kind="stable").index[:MOST_GROUPS]
-        groups = [group for group in sizes.index if group in set(largest)]
+        sizes: dict[str, int] = {}
+        for row in table.to_dict("records"):
+            sizes[row[column]] = max(row["questions"], sizes.get(row[column], 0))
+        largest = sorted(sizes, key=lambda group: -sizes[group])[:MOST_GROUPS]
+        groups = [group for group in sizes if group in largest]
         values = {(row["name"], row[column]): row for row in table.to_dict("records")}
         rows = [
             {"name": entry.name, "cells": [_group_cell(values.get((entry.name, group))) for group in groups]}
             for entry in ranking.entries if entry.counts["questions"]
         ]  # fmt: skip
         left_out = len(sizes) - len(groups)
-        heads = [{"name": str(group), "questions": f"{int(sizes[group]):,}"} for group in groups]
+        heads = [{"name": str(group), "questions": f"{sizes[group]:,}"} for group in groups]
         found.append({"by": column.replace("_", " "), "heads": heads, "rows": rows, "left_out": left_out})
     return found
 

@@ -177,7 +177,7 @@ def test_the_matrix_is_row_minus_column(tmp_path, no_figures):
     assert "a has the highest accuracy, 100.0 % [" in text and "c cannot be told apart from it" in text
     assert (
         "significantly better than b, by 50.0 points [" in text
-        and "c 8 95.0 [" in text
+        and "c 3,680 95.0 [" in text
         and "not distinguishable" in text
     )
 
