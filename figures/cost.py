@@ -3,7 +3,7 @@
 import pandas as pd
 
 from sfllava.analysis.results import accuracy, costs
-from sfllava.plots import ACCURACY, Chart, Panel, kind_of, series_of
+from sfllava.plots import ACCURACY, Chart, Panel, kind_of, kinds_with_runs, series_of
 
 # column, label, and its units from largest to smallest
 AXES = (
@@ -20,6 +20,7 @@ def draw(results: pd.DataFrame) -> Chart | str:
     known = costs(results)
     table = accuracy(results).drop(columns="tokens").merge(known, on="name")
     table["kind"] = table["aggregation"].map(kind_of)
+    table["kind"] = kinds_with_runs(table.assign(all=""), "all")
     kinds = list(table["kind"].unique())
     panels = []
     for column, label, units in AXES:
@@ -30,4 +31,4 @@ def draw(results: pd.DataFrame) -> Chart | str:
         part = table.assign(x=table[column] / units[unit])
         points = [series_of(part[part["kind"] == kind], "x", kind, i, "points") for i, kind in enumerate(kinds)]
         panels.append(Panel(f"{label}, {unit}" if unit else label, ACCURACY, points, log_x=True))
-    return Chart(panels[:4]) if panels else "no costs are known"
+    return Chart(panels[:4], title="Accuracy by what a setting costs") if panels else "no costs are known"

@@ -23,7 +23,9 @@ def draw(results: pd.DataFrame) -> Chart | str:
         _panel(pd.DataFrame(slow), "Slow frames", "slow", ["frames", "pool", "grid", "order"]),
     ]
     found = [panel for panel in panels if panel]
-    return Chart(found) if found else "no two settings differ only in the number of frames"
+    if not found:
+        return "no two settings differ only in the number of frames"
+    return Chart(found, title="Accuracy by number of frames, all else equal")
 
 
 def parse(name: str) -> SlowFast | None:

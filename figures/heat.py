@@ -32,4 +32,5 @@ def draw(results: pd.DataFrame) -> Chart | str:
         [[hover(row) if row else "not run" for row in line] for line in found],
     )
     title = f"{frames} frames, slow {pool.replace('_', ' ')}" + (", fast first" if order == "fast-first" else "")
-    return Chart([Panel("Fast grid, tokens per frame", "Slow frames", title=title, heat=heat)])
+    panel = Panel("Fast grid, tokens per frame", "Slow frames", title=title, heat=heat)
+    return Chart([panel], title="Accuracy by Slow frames and Fast grid")

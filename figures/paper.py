@@ -33,4 +33,5 @@ def draw(results: pd.DataFrame) -> Chart | str:
         hovers = [f"paper, {size}, {label}: {value} %" for label, value in known.items()]
         series.append(Series(f"paper, {size}", list(known), list(known.values()), None, None, hovers, "points", i))
     judged = "activitynet" in benchmark
-    return Chart([Panel(name.replace("_", " "), ACCURACY, series)], RETIRED if judged else PLAIN)
+    title = f"Measured accuracy and the paper's, {name.replace('_', ' ')}"
+    return Chart([Panel("", ACCURACY, series)], RETIRED if judged else PLAIN, title)

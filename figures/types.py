@@ -30,7 +30,8 @@ def draw(results: pd.DataFrame) -> Chart | str:
             notes.append(f"the {MOST_GROUPS} largest of {groups} groups by {column.replace('_', ' ')}")
     if columns[MOST_PANELS:]:
         notes.append(f"not shown: {', '.join(columns[MOST_PANELS:])}")
-    return Chart(sorted(panels, key=lambda panel: panel.wide), "; ".join(notes))
+    title = "Accuracy by question type and group" if len(columns) > 1 else f"Accuracy by {(columns or ['group'])[0]}"
+    return Chart(sorted(panels, key=lambda panel: panel.wide), "; ".join(notes), title.replace("_", " "))
 
 
 def overall(official: pd.DataFrame, shown: list[str]) -> Panel:

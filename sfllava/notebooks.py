@@ -21,7 +21,7 @@ from sfllava import catalogue
 from sfllava.benchmarks import Benchmark, find_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.catalogue import unknown_name
-from sfllava.files import RunError, write_file
+from sfllava.files import RunError
 from sfllava.runs.selection_source import SelectionSource
 from sfllava.sampler.selection.selectors import UNIFORM
 from sfllava.settings import Setting
@@ -157,17 +157,6 @@ def _check_parameters(notebook: Path, given: Iterable[str]) -> list[str]:
     if unknown := sorted(set(given) - known.keys()):
         raise SfllavaError(f"{notebook}: {unknown_name('parameter', unknown[0], known)}")
     return list(known)
-
-
-def to_html(notebook: str | Path, *, code: bool = True) -> Path:
-    """Write an executed notebook as HTML next to it, with or without its code, and return the path."""
-    from nbconvert import HTMLExporter
-
-    notebook = Path(notebook)
-    text, _ = HTMLExporter(exclude_input=not code, exclude_input_prompt=True).from_filename(str(notebook))
-    out = notebook.with_suffix(".html")
-    write_file(out, text.encode())
-    return out
 
 
 # 3) run a notebook for many parameters

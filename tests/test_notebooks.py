@@ -147,7 +147,7 @@ def test_a_comma_in_the_path_of_a_run(tmp_path, monkeypatch):
     run = write_run(tmp_path / "7b, first", rows_of("a", 30) + rows_of("b", 10))
     assert run_paths("7b, first") == run_paths(["7b, first"]) == run_paths('["7b, first"]') == ["7b, first"]
     assert run_paths("one,two") == ["one", "two"] and run_paths(Path("one")) == ["one"]
-    assert "paired differences on 40 questions" in report(run).read_text()
+    assert "40 questions about 20 videos" in report(run).read_text()
 
 
 def test_batches_are_checked_before_their_first_run(tmp_path):

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
 from sfllava.analysis import stats
 from sfllava.analysis.breakdown import group_labels
+from sfllava.analysis.flags import describe_flags, many_empty
 from sfllava.analysis.loading import codes_of
 from sfllava.analysis.results import accuracy
 from sfllava.catalogue import unknown_name
@@ -116,9 +117,10 @@ def describe_findings(results: pd.DataFrame, reference: str | None = None, gaps:
         return "\n\n".join(f"{name}: {describe_findings(part, reference)}" for name, part in parts)
     try:
         found = paired_differences(results, reference) if gaps is None else gaps
-        lines = _describe_differences(found) if len(results) else ["There is no answer yet."]
+        lines = _describe_differences(found, many_empty(results)) if len(results) else ["There is no answer yet."]
     except RunError as error:
         lines = [f"Nothing is compared, since {error}."]
+    lines = [*describe_flags(results), *lines]
     table = accuracy(results)
     waiting = table["not_asked"] if len(table) else table.assign(not_asked=0)["not_asked"]
     if waiting.any():
@@ -140,9 +142,12 @@ def by_benchmark(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return found
 
 
-def _describe_differences(table: pd.DataFrame) -> list[str]:
-    if table.empty:
+def _describe_differences(all_pairs: pd.DataFrame, not_ranked: Collection[str] = ()) -> list[str]:
+    if all_pairs.empty:
         return ["There is one setting, so nothing is compared."]
+    table = all_pairs[~(all_pairs["setting"].isin(not_ranked) | all_pairs["other"].isin(not_ranked))]
+    if table.empty:
+        return ["Fewer than two settings can be ranked, so nothing is compared."]
     significant, noise = table[table["significant"]], table[~table["significant"]]
     questions, videos = int(table["questions"].max()), int(table["videos"].max())
     if videos < stats.FEWEST_VIDEOS:
@@ -153,8 +158,8 @@ def _describe_differences(table: pd.DataFrame) -> list[str]:
         ]
     lines = [
         f"Of {len(table)} paired differences on {questions:,} questions about {videos:,} videos, {len(significant)} "
-        f"{'is' if len(significant) == 1 else 'are'} significant (p < 0.05, corrected for {len(table)} comparisons) "
-        f"and {len(noise)} {'is' if len(noise) == 1 else 'are'} within noise."
+        f"{'is' if len(significant) == 1 else 'are'} significant (p < 0.05, corrected for {len(all_pairs)} "
+        f"comparisons) and {len(noise)} {'is' if len(noise) == 1 else 'are'} within noise."
     ]
     largest = significant.reindex(significant["points"].abs().sort_values(ascending=False, kind="stable").index)
     for row in largest.head(8).to_dict("records"):
@@ -165,8 +170,8 @@ def _describe_differences(table: pd.DataFrame) -> list[str]:
     if len(largest) > 8:
         lines.append(f"- and {len(largest) - 8} smaller ones, listed in the table of differences")
     if len(noise):
-        lines.append(
-            f"The others must not be read as findings: these questions reveal a true difference of "
-            f"{noise['min_detectable_effect'].median():.1f} points in four of five cases, and smaller ones less often."
-        )
+        known = noise["min_detectable_effect"].median()
+        shown = f"these questions reveal a true difference of {known:.1f} points in four of five cases"
+        shown = f"{shown}, and smaller ones less often" if known <= 100 else "these questions are too few to reveal any"
+        lines.append(f"The others must not be read as findings: {shown}.")
     return lines

@@ -29,12 +29,12 @@ from sfllava.types import Task
 
 _TEXTS = ("run", "benchmark", "setting", "key", "video", "type", "reason")
 _COLUMNS = {
-    *_TEXTS, "name", "panel", "tokens", "seconds", "correct", "unparsable", "failed", "questions", "videos", "accuracy",
-    "low", "high", "not_asked",
+    *_TEXTS, "name", "panel", "tokens", "seconds", "correct", "empty", "unparsable", "failed", "questions", "videos",
+    "accuracy", "low", "high", "not_asked",
 }  # fmt: skip
 """Names that this table, or a table made from it, has for something else than a group."""
 COSTS = "costs.json"
-_OTHERS = {"tokens": float, "seconds": float, "correct": bool, "unparsable": bool, "failed": bool}
+_OTHERS = {"tokens": float, "seconds": float, "correct": bool, "empty": bool, "unparsable": bool, "failed": bool}
 Grade = Callable[[Block, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Maps a block and the indices of its rows with an answer to whether each of all its rows is correct, and parsed."""
 
@@ -49,11 +49,12 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
 
     Returns:
         A table with one row per question and setting, and the columns run, benchmark, setting, key, video, type,
-        tokens, correct, unparsable, failed, reason, seconds and name, and one for each group that questions have, such
-        as duration, which is empty for the others. The name is the setting's, preceded by the run's if several runs on
-        the benchmark have that setting. Failed and unparsable answers are not correct. `.attrs["runs"]` has each run's
-        identity and measured costs. `.attrs["settings"]` has the number of rows of each setting, which may be 0.
-        `.attrs["groups"]` has the names of the columns of groups.
+        tokens, correct, empty, unparsable, failed, reason, seconds and name, and one for each group that questions
+        have, such as duration, which is empty for the others. The name is the setting's, preceded by the run's if
+        several runs on the benchmark have that setting. Failed and unparsable answers are not correct; an answer
+        without any text is empty, and not unparsable. `.attrs["runs"]` has each run's identity, measured costs and
+        last session. `.attrs["settings"]` has the number of rows of each setting, which may be 0. `.attrs["groups"]`
+        has the names of the columns of groups.
 
     Raises:
         RunError: A benchmark or a question has no offline score, a run is given twice, a line is not a row, a group has
@@ -74,6 +75,7 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
         for name in ("ablation", "headline_sizes"):
             said = [session[name] for session in about.get("sessions", []) if session.get(name)]
             facts[label][name] = said[-1] if said else None
+        facts[label]["session"] = _describe_sessions(about.get("sessions", []))
         for block in blocks:
             columns.append(block, label, spec, grade, folder)
     table = columns.table()
@@ -81,6 +83,13 @@ def load_results(runs: str | Path | Iterable[str | Path], judge: str | None = No
     table.attrs["runs"] = facts
     table.attrs["groups"] = columns.groups()
     return table
+
+
+def _describe_sessions(sessions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a report says of a run's sessions: the last one's facts, and when the first one started."""
+    last = dict(sessions[-1]) if sessions else {}
+    last.pop("question_flaws", None)  # may be long, and nothing here shows it
+    return last | {"first_started": (sessions[0] if sessions else {}).get("started")}
 
 
 class _Columns:
@@ -99,7 +108,9 @@ class _Columns:
         failed = reasons.map([bool(text) for text in [*reasons.values, ""]], bool)
         correct, parsed = grade(block, np.flatnonzero(~failed))
         others = {"tokens": block["visual_tokens"], "seconds": block["seconds"]}
-        others |= {"correct": correct, "unparsable": ~parsed & ~failed, "failed": failed}
+        said = block["prediction"]
+        empty = said.map([not str(text).strip() for text in [*said.values, "-"]], bool) & ~failed
+        others |= {"correct": correct, "empty": empty, "unparsable": ~parsed & ~failed & ~empty, "failed": failed}
         self._others.append(others)
         for column, value in (("run", run), ("benchmark", spec.name)):
             self._texts[column].append_value(value, rows)

@@ -15,6 +15,8 @@ from sfllava.analysis import stats
 from sfllava.analysis.loading import codes_of
 from sfllava.models.operations import shape_from
 
+_COUNTS = ("failed", "empty", "unparsable")
+
 
 def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Compute the accuracy of each group, with its interval.
@@ -24,28 +26,28 @@ def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
         by: The columns that define a group. Default: the name of the setting, and the benchmark if there are several.
 
     Returns:
-        One row per group, with the columns of `by` and tokens, questions, videos, failed, unparsable, accuracy, low and
-        high. Accuracy and its 95 % interval are in percent of all questions in the group. If the groups are settings,
-        not_asked is the number of questions that the runs have not reached yet. No other column counts these; a setting
-        without rows has no accuracy.
+        One row per group, with the columns of `by` and tokens, questions, videos, failed, empty, unparsable, accuracy,
+        low and high. Accuracy and its 95 % interval are in percent of all questions in the group. If the groups are
+        settings, not_asked is the number of questions that the runs have not reached yet. No other column counts these;
+        a setting without rows has no accuracy.
     """
     unasked = [setting for setting in results.attrs.get("settings", ()) if not setting["rows"]]
     several = len({*results["benchmark"].unique(), *(setting["benchmark"] for setting in unasked)}) > 1
     by = list(by or (["benchmark"] * several + ["name"]))
     rows = []
-    needed = dict.fromkeys([*by, "tokens", "correct", "failed", "unparsable", "video"])
+    needed = dict.fromkeys([*by, "tokens", "correct", *_COUNTS, "video"])
     plain = pd.DataFrame({column: results[column] for column in needed})  # without `attrs`, which each group would copy
     for names, group in plain.groupby(by, sort=False, observed=True):
         found = stats.proportion(group["correct"].to_numpy(), codes_of(group["video"]))
         rows.append(
             dict(zip(by, names))
             | {"tokens": group["tokens"].max(), "questions": len(group), "videos": found.videos}
-            | {"failed": int(group["failed"].sum()), "unparsable": int(group["unparsable"].sum())}
+            | {column: int(group[column].sum()) for column in _COUNTS}
             | {"accuracy": 100 * found.mean, "low": 100 * found.low, "high": 100 * found.high}
         )
     if not {*by} <= {"benchmark", "name"} or "name" not in by:
         return pd.DataFrame(rows)
-    counts = ("questions", "videos", "failed", "unparsable")
+    counts = ("questions", "videos", *_COUNTS)
     rows += [{**dict.fromkeys(counts, 0), **{column: setting[column] for column in by}} for setting in unasked]
     table = pd.DataFrame(rows)
     table["not_asked"] = [_not_asked(results, row) for row in rows]

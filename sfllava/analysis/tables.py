@@ -5,12 +5,33 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from sfllava.files import as_csv, atomic_write
+from sfllava.display.units import format_operations, format_p, format_seconds, format_size
+from sfllava.files import as_csv, atomic_write, printable
 from sfllava.types import SfllavaError
+
+_HEADS = {
+    "name": "setting", "low": "from", "high": "to", "p_holm": "corrected p", "kv_bytes": "keys and values",
+    "min_detectable_effect": "detectable difference", "prefill_flops": "prefill", "peak_bytes": "peak memory",
+    "seconds_encode": "encode", "seconds_prefill": "prefill time", "seconds": "time", "accuracy_low": "from",
+    "accuracy_high": "to",
+}  # fmt: skip
+_FORMATS: dict[str, Callable[[Any], str]] = {
+    "p": format_p, "p_holm": format_p, "prefill_flops": format_operations, "kv_bytes": format_size,
+    "peak_bytes": format_size, "seconds": format_seconds, "seconds_encode": format_seconds,
+    "seconds_prefill": format_seconds, "tokens": "{:,.0f}".format,
+}  # fmt: skip
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", **{c: f"\\{c}" for c in "&%$#_{}"},
+}  # fmt: skip
+_SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 
 
 def export(table: pd.DataFrame, path: str | Path) -> Path:
@@ -18,7 +39,8 @@ def export(table: pd.DataFrame, path: str | Path) -> Path:
 
     Args:
         table: The table.
-        path: A file name that ends in .csv, .parquet or .tex (booktabs, with special characters escaped).
+        path: A file name that ends in .csv, .parquet or .tex (booktabs, with special characters escaped, heads in words
+            and numbers in readable units).
 
     Returns:
         The path.
@@ -30,17 +52,57 @@ def export(table: pd.DataFrame, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part:
         if path.suffix == ".csv":
-            part.write_text(as_csv(table), encoding="utf-8")
+            whole = {"tokens": table["tokens"].round().astype("Int64")} if _has_numbers(table, "tokens") else {}
+            part.write_text(as_csv(table.assign(**whole)), encoding="utf-8")
         elif path.suffix == ".parquet":
             table.to_parquet(part, index=False)
         elif path.suffix == ".tex":
-            style = table.style.hide(axis="index").format(precision=1, escape="latex", na_rep="--")
-            style = style.format_index(escape="latex", axis=1)
-            part.write_text(style.to_latex(hrules=True, column_format=_column_alignment(table)), encoding="utf-8")
+            part.write_text(_as_latex(table), encoding="utf-8")
         else:
             raise SfllavaError(f"{path}: needed a file name that ends in .csv, .parquet or .tex")
     return path
 
 
-def _column_alignment(table: pd.DataFrame) -> str:
-    return "".join("r" if pd.api.types.is_numeric_dtype(kind) else "l" for kind in table.dtypes)
+def latex_table(heads: Sequence[str], rows: Sequence[Sequence[str]], alignment: str) -> str:
+    """Return a booktabs table.
+
+    Args:
+        heads: The heads of its columns, in LaTeX.
+        rows: The cells of each row, in LaTeX.
+        alignment: l, r or c for each column.
+    """
+    lines = [" & ".join(cells) + r" \\" for cells in rows]
+    head = " & ".join(heads) + r" \\"
+    parts = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", head, r"\midrule", *lines, r"\bottomrule"]
+    return "\n".join([*parts, r"\end{tabular}", ""])
+
+
+def latex_escape(text: str) -> str:
+    """Return text with every character escaped that LaTeX would read as a command, on one line."""
+    return _SPECIAL.sub(lambda match: _LATEX[match[0]], " ".join(printable(text).split()))
+
+
+def _as_latex(table: pd.DataFrame) -> str:
+    columns = [str(name) for name in table.columns]
+    heads = [latex_escape(_HEADS.get(name, name.replace("_", " "))) for name in columns]
+    rows = [
+        [_latex_cell(name, value) for name, value in zip(columns, row)]
+        for row in table.astype(object).itertuples(index=False, name=None)
+    ]
+    numeric = (pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind) for kind in table.dtypes)
+    return latex_table(heads, rows, "".join("r" if number else "l" for number in numeric))
+
+
+def _latex_cell(column: str, value: Any) -> str:
+    if value is None or value is pd.NA or value != value:
+        return "--"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        shown = _FORMATS.get(column) or ("{:,}".format if isinstance(value, int) else "{:.1f}".format)
+        return latex_escape(shown(value).replace("inf", "none"))
+    return latex_escape(str(value))
+
+
+def _has_numbers(table: pd.DataFrame, column: str) -> bool:
+    return column in table and pd.api.types.is_numeric_dtype(table[column])

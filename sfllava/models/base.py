@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,6 +70,8 @@ class ModelInfo:
         tower_outputs: What the vision tower gives besides the features, names of `aggregators.tower.TOWER_OUTPUTS`.
         quantize: How the linear layers of the language model are quantised, "nf4" or "int8"; None for not at all.
         engine: What runs the language model.
+        known_visual_tokens: The most visual tokens with which the checkpoint is known to answer, as its folder says
+            (`checkpoint.known_visual_tokens`); None if it does not say.
     """
 
     path: Path
@@ -91,6 +93,7 @@ class ModelInfo:
     tower_outputs: tuple[str, ...] = ()
     quantize: str | None = None
     engine: EngineInfo = PACKED
+    known_visual_tokens: int | None = None
 
     def prompt_ids(self, question: Question, prompt: Prompt | None = None) -> tuple[list[int], list[int]]:
         """Tokenize the prompt of a question.
@@ -138,6 +141,24 @@ class ModelInfo:
                 f"({what[:60]!r}): use fewer frames or a coarser aggregation"
                 + (f", or the packed engine, which takes {self.engine.packed_context}" if larger else "")
             )
+
+    def describe_unknown_range(self, visual_tokens: Mapping[str, int]) -> str:
+        """Say which settings have more visual tokens than the checkpoint is known to answer with.
+
+        Args:
+            visual_tokens: The tokens of each setting, by its name.
+
+        Returns:
+            One sentence; empty if there are none, or if the checkpoint does not say what it knows.
+        """
+        known = self.known_visual_tokens
+        beyond = [f"{name} ({n:,})" for name, n in visual_tokens.items() if known is not None and n > known]
+        if not beyond:
+            return ""
+        return (
+            f"more visual tokens than the {known:,} that this model is known to answer with: {', '.join(beyond)}; "
+            "expect empty or wrong answers there"
+        )
 
 
 class VideoLM(Protocol):

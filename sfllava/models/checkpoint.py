@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import pickle
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from sfllava.types import SfllavaError
 
+LIMITS = "limits.toml"
+"""A file that a checkpoint folder may have: what the model is known to do"""
 _BUFFERS = ("rotary_emb.inv_freq", "embeddings.position_ids")  # old checkpoints store these computed tensors
 
 # Far above any real checkpoint: a damaged or hostile config could take all memory before its weights fail to load
@@ -131,6 +134,32 @@ def fingerprint(folder: Path, weights: dict[str, Tensor]) -> str:
         if path.suffix in (".json", ".model") and not path.name.endswith(".index.json"):
             digest.update(f"{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def known_visual_tokens(folder: Path) -> int | None:
+    """Return the most visual tokens with which a checkpoint is known to answer, as its limits.toml says.
+
+    The file is not part of the fingerprint, since it does not change an answer.
+
+    Args:
+        folder: The checkpoint folder.
+
+    Returns:
+        The number, or None without such a file.
+
+    Raises:
+        CheckpointError: The file has no such number.
+    """
+    file = folder / LIMITS
+    if not file.exists():
+        return None
+    try:
+        value = tomllib.loads(file.read_text(encoding="utf-8")).get("known_visual_tokens")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read: {error}") from error
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CheckpointError(f"{file}: known_visual_tokens must be a whole number above 0, got {value!r}")
+    return value
 
 
 def check_sizes(given: dict[str, Any], where: str) -> None:

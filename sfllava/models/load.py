@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from sfllava.models import attention
 from sfllava.models.base import ModelInfo
-from sfllava.models.checkpoint import CheckpointError, check_full_precision, fingerprint
+from sfllava.models.checkpoint import CheckpointError, check_full_precision, fingerprint, known_visual_tokens
 from sfllava.models.engines.export import own_text_config
 from sfllava.models.engines.options import EngineOptions
 from sfllava.models.engines.vllm_model import prepare_export, with_vllm, without_layers
@@ -196,6 +196,7 @@ def assemble(
         fingerprint=fingerprint,
         tower_outputs=configuration.tower_outputs,
         quantize=quantize,
+        known_visual_tokens=known_visual_tokens(path),
     )
     return TransformersVideoLM(info, encoder, language_model)
 

@@ -11,13 +11,22 @@ import pandas as pd
 from sfllava import catalogue
 from sfllava.analysis.compare import by_benchmark
 from sfllava.plots import interactive, static
-from sfllava.plots.chart import ACCURACY, Chart, Heat, Panel, Series, hover, kind_of, series_of
+from sfllava.plots.chart import (
+    ACCURACY,
+    Chart,
+    Heat,
+    Panel,
+    Series,
+    hover,
+    kind_of,
+    kinds_with_runs,
+    series_of,
+)
 from sfllava.types import SfllavaError
 
 __all__ = [
-    "ACCURACY", "Chart", "Heat", "Panel", "Series", "draw_chart", "hover", "interactive", "kind_of", "save_figures",
-    "series_of",
-    "show_figures", "static",
+    "ACCURACY", "Chart", "Heat", "Panel", "Series", "draw_chart", "hover", "interactive", "kind_of", "kinds_with_runs",
+    "save_figures", "series_of", "show_figures", "static",
 ]  # fmt: skip
 
 
@@ -40,7 +49,10 @@ def draw_chart(name: str | Path, results: pd.DataFrame) -> Chart | str:
     if draw is None:
         raise SfllavaError(f"{catalogue.find('figures', name)}: needed a function draw(results)")
     if "panel" in results or len(results["benchmark"].unique()) < 2:
-        return draw(results)
+        chart = draw(results)
+        if isinstance(chart, str) or not chart.title or not len(results):
+            return chart
+        return replace(chart, title=f"{chart.title}, {results['benchmark'].iloc[0]}")
     charts = {name: draw(part) for name, part in by_benchmark(results) if len(part)}
     drawn = {benchmark: chart for benchmark, chart in charts.items() if not isinstance(chart, str)}
     return _joined(drawn) if drawn else "; ".join(f"{benchmark}: {chart}" for benchmark, chart in charts.items())
@@ -54,7 +66,8 @@ def _joined(charts: dict[str, Chart]) -> Chart:
     ]  # fmt: skip
     names = list(dict.fromkeys(series.name for panel in panels for series in panel.series))
     panels = [replace(p, series=[replace(s, colour=names.index(s.name)) for s in p.series]) for p in panels]
-    return Chart(panels, " ".join(dict.fromkeys(chart.note for chart in charts.values() if chart.note)))
+    notes, titles = (dict.fromkeys(filter(None, texts)) for texts in zip(*((c.note, c.title) for c in charts.values())))
+    return Chart(panels, " ".join(notes), next(iter(titles), ""))
 
 
 def show_figures(results: pd.DataFrame, names: Sequence[str | Path] = ()) -> None:

@@ -26,6 +26,7 @@ class Series:
         hover: the hover text of each point.
         mark: how the points are drawn.
         colour: index of the colour and marker, the same in all panels of a chart.
+        labels: a short name to write next to each point, where there is room.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Series:
     hover: Sequence[str] = ()
     mark: Mark = "line"
     colour: int = 0
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Panel:
     level: float | None = None
     """Height of a dashed horizontal line labelled chance."""
     wide: bool = False
+    known: float | None = None
+    """The largest x that the model is known to answer with; what lies beyond is shaded."""
 
     @property
     def names(self) -> list[str]:
@@ -74,18 +78,20 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels with one legend, and optionally a note."""
+    """Panels with one legend, a title that says what is compared, and optionally a note."""
 
     panels: Sequence[Panel]
     note: str = ""
+    title: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
 
 ACCURACY = "accuracy, % (95 % interval)"
+BEYOND = "beyond the model's known range"
 
 
 def arrange(panels: Sequence[Panel]) -> tuple[int, int, list[tuple[int, int, int]]]:
-    """Place the panels of a chart in a grid, in their order. A narrow panel that is alone above a wide one is as wide.
+    """Place the panels of a chart in a grid, in their order. A narrow panel that is alone in its row fills the row.
 
     Args:
         panels: the panels.
@@ -100,7 +106,7 @@ def arrange(panels: Sequence[Panel]) -> tuple[int, int, list[tuple[int, int, int
     for panel, after in zip(panels, [*panels[1:], None]):
         if column == columns or (panel.wide and column):
             row, column = row + 1, 0
-        alone = mixed and not column and (after is None or after.wide)
+        alone = columns == 2 and not column and (after is None or after.wide)
         span = columns if panel.wide or alone else 1
         places.append((row, column, span))
         column += span
@@ -123,8 +129,50 @@ def series_of(table: pd.DataFrame, x: str, name: str, colour: int = 0, mark: Mar
     rows = table.sort_values(x, kind="stable")
     return Series(
         name, rows[x].tolist(), rows["accuracy"].tolist(), rows["low"].tolist(), rows["high"].tolist(),
-        [hover(row) for row in rows.to_dict("records")], mark, colour,
+        [hover(row) for row in rows.to_dict("records")], mark, colour, short_names(rows) if mark == "points" else (),
     )  # fmt: skip
+
+
+def short_names(table: pd.DataFrame) -> list[str]:
+    """Return the names of the settings of a table, without that of a run in front if the table has a column `run`."""
+    names = table["name"].astype(str)
+    runs = table["run"].astype(str) if "run" in table else [""] * len(table)
+    return [name.removeprefix(f"{run}: ") for name, run in zip(names, runs)]
+
+
+def kinds_with_runs(table: pd.DataFrame, by: str) -> list[str]:
+    """Return the name of each row's series: its kind, and its run where there are several in one panel.
+
+    Args:
+        table: rows with the columns kind, run and `by`.
+        by: the column whose values have panels of their own.
+    """
+    kinds, runs = table["kind"].astype(str).tolist(), table["run"].astype(str).tolist()
+    in_panel: dict[object, set[str]] = {}
+    for panel, run in zip(table[by].tolist(), runs):
+        in_panel.setdefault(panel, set()).add(run)
+    if max(map(len, in_panel.values()), default=1) < 2:
+        return kinds
+    return runs if len(set(kinds)) == 1 else [f"{run}: {kind}" for run, kind in zip(runs, kinds)]
+
+
+def shifted_x(panel: Panel, series: Series) -> list[float]:
+    """Return where a series of points is drawn on a logarithmic axis: a little aside, so that none hides another."""
+    points = [s for s in panel.series if s.mark == "points"]
+    values = [float(x) for x in series.x]
+    if not panel.log_x or series.mark != "points" or len(points) < 2:
+        return values
+    reach = [float(x) for s in points for x in s.x]
+    step = min(0.014, 0.06 / len(points)) * (points.index(series) - (len(points) - 1) / 2)
+    return [x * (max(reach) / min(reach)) ** step for x in values]
+
+
+def beyond_known(panel: Panel) -> tuple[float, float] | None:
+    """Return the range on the x axis that lies beyond what the model knows; None if no point is there."""
+    reach = [float(x) for series in panel.series for x in series.x] if panel.known and not panel.names else []
+    if not reach or panel.known is None or max(reach) <= panel.known:
+        return None
+    return panel.known, max(reach) * max(max(reach) / min(reach), 1.5) ** 0.06
 
 
 def wrap_names(names: Sequence[str]) -> list[list[str]]:
@@ -144,9 +192,10 @@ def log_ticks(panel: Panel) -> tuple[list[float], list[str]]:
 
 
 def hover(row: dict[str, Any]) -> str:
-    """Return the hover text of a row of accuracies: setting, accuracy with interval, n, failed and unparsable."""
+    """Return the hover text of a row of accuracies: setting, accuracy with interval, and counts of answers."""
     text = f"{row['name']}: {row['accuracy']:.1f} % [{row['low']:.1f}, {row['high']:.1f}], n = {row['questions']:,}"
-    return f"{text}, failed {row['failed']:,}, unparsable {row['unparsable']:,}, {row['tokens']:,.0f} tokens"
+    counts = ", ".join(f"{name} {row[name]:,}" for name in ("failed", "empty", "unparsable"))
+    return f"{text}, {counts}, {row['tokens']:,.0f} tokens"
 
 
 def kind_of(aggregation: str | None) -> str:

@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from sfllava.files import write_file
-from sfllava.plots.chart import Chart, Panel, Series, arrange, log_ticks, wrap_names
+from sfllava.plots.chart import BEYOND, Chart, Panel, Series, arrange, beyond_known, log_ticks, wrap_names
 
 # seaborn's "colorblind" palette, so that both drawings of a chart have the same colours
 _COLOURS = (
@@ -42,6 +42,9 @@ def render(chart: Chart) -> go.Figure:
         if panel.level is not None:
             where = {"annotation_text": "chance", "annotation_position": "bottom right"}
             figure.add_hline(panel.level, line_dash="dash", line_color="#666", **where, **at)
+        if (span := beyond_known(panel)) is not None:
+            where = {"annotation_text": BEYOND, "annotation_position": "top left"}
+            figure.add_vrect(*span, fillcolor="#888", opacity=0.15, line_width=0, **where, **at)
         figure.update_xaxes(title_text=panel.x_label, **at)
         if panel.names:
             texts = ["<br>".join(map(html.escape, lines)) for lines in wrap_names(panel.names)]
@@ -57,18 +60,14 @@ def render(chart: Chart) -> go.Figure:
         template="plotly_white", height=height, margin={"t": 60, "b": below + 40}, barmode="group",
         legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
     )  # fmt: skip
-    if chart.note:
-        figure.add_annotation(
-            text=html.escape(chart.note),
-            xref="paper",
-            yref="paper",
-            x=0,
-            y=1,
-            yshift=28,
-            yanchor="bottom",
-            showarrow=False,
-            font_size=11,
-        )
+    title = f"<b>{html.escape(chart.title)}</b>" if chart.title else ""
+    lines = [line for line in (title, html.escape(chart.note)) if line]
+    if lines:
+        figure.update_layout(
+            title={"text": "<br>".join(lines), "font_size": 13, "x": 0, "xref": "paper", "yref": "container", "y": 1,
+                   "yanchor": "top", "pad": {"t": 8}},
+            margin_t=60 + 20 * len(lines),
+        )  # fmt: skip
     return figure
 
 
@@ -93,7 +92,7 @@ def _trace(series: Series, first: bool) -> Any:
     if series.mark == "bars":
         return go.Bar(marker_color=colour, **common)
     if series.mark == "front":
-        return go.Scatter(mode="lines", line={"shape": "hv", "dash": "dot", "color": "#777"}, **common)
+        return go.Scatter(mode="lines", line={"shape": "hv", "dash": "dash", "color": "#777"}, **common)
     mode = "lines+markers" if series.mark == "line" else "markers"
     marker = {"symbol": _SYMBOLS[series.colour % len(_SYMBOLS)], "size": 9, "color": colour}
     return go.Scatter(mode=mode, marker=marker, line={"color": colour}, **common)

@@ -13,8 +13,8 @@ from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs, failures
 from sfllava.analysis.tables import export
 from sfllava.files import RunError, folder_of_parts, write_file
-from sfllava.notebooks import run_notebook, to_html
 from sfllava.plots import save_figures
+from sfllava.reports.page import make_page
 
 
 def export_all(
@@ -79,8 +79,32 @@ def tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
     return found | ({"headlines": official} if len(official) else {})
 
 
-def report(run: str | Path) -> Path:
-    """Write report.html into a run folder: the executed figures notebook, with all tables and figures in it."""
-    run = Path(run)
-    parameters = {"runs": [str(run.resolve())], "out": str((run / "figures").resolve())}
-    return to_html(run_notebook("figures", run / "report.ipynb", parameters, progress=False), code=False)
+def report(runs: str | Path | Iterable[str | Path], out: str | Path | None = None, judge: str | None = None) -> Path:
+    """Write the report of a run, or a leaderboard of several runs, as one HTML page that loads nothing else.
+
+    Runs that are not comparable, since they have other questions, another judge or another protocol, are not ranked
+    together; the page says what differs.
+
+    Args:
+        runs: One or many run folders.
+        out: The file to write. Default: report.html in the folder of a single run, whose figures and tables are then
+            also written as files to its folder `figures`.
+        judge: The judge whose verdicts decide open questions. Default: offline scores.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunError: A run cannot be read or has no such score, or several runs were given and no file to write.
+    """
+    folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
+    if out is None and len(folders) != 1:
+        raise RunError(f"needed a file to write for a report of {len(folders)} runs, got none")
+    page = make_page(folders, judge)
+    if out is None:
+        export_all(folders, folders[0] / "figures", judge=judge)
+        out = folders[0] / "report.html"
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_file(out, page.encode("utf-8", "backslashreplace"))
+    return out

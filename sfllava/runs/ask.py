@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from sfllava.types import Answer, Clip, Question, SfllavaError
 
 if TYPE_CHECKING:
     from sfllava.models.base import VideoLM
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ def ask(
     grid = model.encode(setting.images(video.frames))
     encoded = time.perf_counter()
     tokens = model.tokens(setting, grid, video.pts_seconds)
+    if warning := model.info.describe_unknown_range({setting.name: tokens.count}):
+        log.warning("%s", warning)
     answers = model.answer(tokens, asked, max_new_tokens=max_new_tokens, prompt=prompt)
     seconds |= {"encode": encoded - start, "answer": time.perf_counter() - encoded}
     slow_indices = video.indices[detailed_frames(setting.aggregation, len(video.indices))].tolist()

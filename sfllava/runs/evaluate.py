@@ -218,6 +218,8 @@ def _check(
     if options.subtitles:
         benchmark.require_subtitles()
     _check_context(model, settings, options, asked)
+    if warning := model.describe_unknown_range({s.name: s.token_count(*model.grid) for s in settings}):
+        log.warning("%s", warning)
 
 
 def _choose_questions(benchmark: Benchmark, limit: int | None, seed: int | None) -> list[Question]:

@@ -200,7 +200,8 @@ def test_results_are_those_of_a_plain_reading(tmp_path):
         assert found["tokens"] == row["visual_tokens"] and found["failed"] == bool(reason)
         assert found["seconds"] == (pytest.approx(sum(row["seconds"].values())) if row["seconds"] else None)
         assert found["correct"] == (chosen is not None and row["options"][chosen] == row["answer"])
-        assert found["unparsable"] == (not reason and chosen is None)
+        assert found["empty"] == (row["prediction"] == "" and not reason)
+        assert found["unparsable"] == (not reason and chosen is None and not found["empty"])
 
 
 def test_differences_do_not_depend_on_the_order_of_rows_nor_on_other_settings(tmp_path):

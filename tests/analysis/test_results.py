@@ -25,11 +25,14 @@ def test_what_failed_or_cannot_be_read_is_in_the_denominator(tmp_path):
     rows = rows_of("a", 30)
     rows[0] |= {"error": "v0: no such video", "prediction": None, "visual_tokens": None}
     rows[1] |= {"prediction": " "}
+    rows[2] |= {"prediction": "?!"}
     row = accuracy(load_results(write_run(tmp_path / "run", rows))).to_dict("records")[0]
-    assert row["accuracy"] == pytest.approx(100 * 28 / 40) and row["low"] < row["accuracy"] < row["high"]
-    counts = {k: row[k] for k in ("name", "tokens", "questions", "videos", "failed", "unparsable", "not_asked")}
+    assert row["accuracy"] == pytest.approx(100 * 27 / 40) and row["low"] < row["accuracy"] < row["high"]
+    counts = {
+        k: row[k] for k in ("name", "tokens", "questions", "videos", "failed", "empty", "unparsable", "not_asked")
+    }
     assert counts == {
-        "name": "a", "tokens": 8, "questions": 40, "videos": 20, "failed": 1, "unparsable": 1, "not_asked": 0,
+        "name": "a", "tokens": 8, "questions": 40, "videos": 20, "failed": 1, "empty": 1, "unparsable": 1, "not_asked": 0,
     }  # fmt: skip
     assert failures(load_results(tmp_path / "run")).to_dict("records") == [
         {"name": "a", "reason": "v0: no such video", "questions": 1}
@@ -205,6 +208,20 @@ def test_export(tmp_path):
     assert r"\toprule" in text and r"\bottomrule" in text and r"slow\_1 \& 50 \% & 51.2" in text and "{lr}" in text
     with pytest.raises(SfllavaError, match=r"needed a file name that ends in \.csv"):
         export(table, tmp_path / "t.xlsx")
+
+
+def test_latex_has_words_and_units(tmp_path):
+    rows = rows_of("a", 36, visual_tokens=448) + rows_of("b_1", 20, visual_tokens=448)
+    export_all(write_run(tmp_path / "run", rows), tmp_path / "out", ["budget"])
+    accuracies, differences, costs_ = (
+        (tmp_path / "out" / f"{name}.tex").read_text() for name in ("accuracy", "differences", "costs")
+    )
+    assert "not asked" in accuracies and "not\\_asked" not in accuracies
+    assert r"b\_1 & 448 & 40 & 20 & 0 &" in accuracies and "448.0" not in accuracies
+    assert "corrected p" in differences and r"\textless{} 0.001 & \textless{} 0.001 &" in differences
+    assert "25.6 TFLOP" in costs_ or "TFLOP" in costs_
+    assert "e+" not in accuracies + differences + costs_
+    assert (tmp_path / "out" / "accuracy.csv").read_text().splitlines()[1].startswith("open,a,448,40,20,")
 
 
 def test_a_benchmark_for_a_judge_has_no_accuracy(tmp_path):

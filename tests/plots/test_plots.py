@@ -96,7 +96,7 @@ def test_hovering_shows_setting_interval_n_and_failed(tmp_path):
     texts = [text for trace in figure.data for text in trace.hovertext or ()]
     one = next(text for text in texts if "2&gt; fast 1x1" in text)
     assert re.fullmatch(
-        r"slow &lt;2&gt; fast 1x1 of 32: 47\.5 % \[\d\d\.\d, \d\d\.\d\], n = 40, failed 1, unparsable 0, 160 tokens",
+        r"slow &lt;2&gt; fast 1x1 of 32: 47\.5 % \[\d\d\.\d, \d\d\.\d\], n = 40, failed 1, empty 0, unparsable 0, 160 tokens",
         one,
     )
     assert not any("<2>" in text for text in texts), "not escaped"
