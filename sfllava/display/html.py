@@ -7,7 +7,9 @@ from html import escape
 
 # JupyterLab's variables where there are any, so that a cell follows its theme; otherwise the reader's light or dark.
 STYLE = """<style>
-.sfl { color-scheme: light dark; --sfl-text: var(--jp-content-font-color1, light-dark(#1b1f24, #e6e8eb));
+.sfl { color-scheme: light dark; }
+[data-jp-theme-light="true"] .sfl { color-scheme: light; } [data-jp-theme-light="false"] .sfl { color-scheme: dark; }
+.sfl { --sfl-text: var(--jp-content-font-color1, light-dark(#1b1f24, #e6e8eb));
   --sfl-soft: var(--jp-content-font-color2, light-dark(#57606a, #9aa4af));
   --sfl-line: var(--jp-border-color2, light-dark(#d8dee4, #3a424b));
   --sfl-bar: light-dark(#0072b2, #56b4e9); --sfl-fill: light-dark(#eef2f6, #252b32);

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sfllava.aggregators.base import Aggregator
+from sfllava.display.objects import card, file_name
 from sfllava.models.engines.options import PACKED, EngineInfo
 from sfllava.models.family import VideoText
 from sfllava.models.kv_cache import Prefix
@@ -91,6 +92,17 @@ class ModelInfo:
     tower_outputs: tuple[str, ...] = ()
     quantize: str | None = None
     engine: EngineInfo = PACKED
+
+    def __repr__(self) -> str:
+        return f"ModelInfo({file_name(self.path)!r}, {self.model_type!r}, device={str(self.device)!r})"
+
+    def _repr_html_(self) -> str:
+        h, w = self.grid
+        facts = [self.model_type, f"{self.context:,} positions", f"{h} × {w} patches a frame"]
+        facts += [f"{self.shape.language.count} layers of width {self.shape.language.width:,}"]
+        facts += [str(self.device), self.quantize or str(self.dtype).removeprefix("torch.")]
+        facts += [f"{name}: {value}" for name, value in self.options.items()]
+        return card("Model", file_name(self.path), facts=[*facts, *([self.engine] if self.engine != PACKED else [])])
 
     def prompt_ids(self, question: Question, prompt: Prompt | None = None) -> tuple[list[int], list[int]]:
         """Tokenize the prompt of a question.

@@ -12,6 +12,7 @@ fails gets a row with its error and is never dropped.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,15 @@ class Run:
     def __str__(self) -> str:
         return f"{self.path}\n{format_scores(self.scores)}"
 
+    def __repr__(self) -> str:
+        counts = [(s["answered"], s["questions"]) for s in self.scores.values()]
+        answered, questions = (sum(each) for each in zip(*counts)) if counts else (0, 0)
+        return f"Run({str(self.path)!r}, {len(self.scores)} settings, {answered} of {questions} questions answered)"
+
+    def _repr_html_(self) -> str:
+        # intervals come from the analysis, a later part of the package: found by name, and only to be shown
+        return importlib.import_module("sfllava.reports.run_card").run_card(self.path, self.scores)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -63,6 +73,10 @@ class Evaluation:
     settings: list[Setting]
     folder: RunFolder
     options: GenerationOptions
+
+    def __repr__(self) -> str:
+        asked = f"{len(self.questions)} questions, {len(self.settings)} settings"
+        return f"Evaluation({self.benchmark.name!r}, {asked}, {str(self.folder.path)!r})"
 
     def run(self, *, retry_failed: bool = False, progress: bool = True) -> Run:
         """Ask the questions that have no row yet, and score all questions.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from sfllava.display.objects import card, file_name, spread, strip, text, time_of
 from sfllava.sampler.sampling import AnySample, Sample, union_indices
 from sfllava.types import SfllavaError
 
@@ -68,3 +70,23 @@ class Video:
         if not np.array_equal(self.indices[found], wanted):
             raise SfllavaError(f"{self.path}: was not read for a sample of {sample.frames} frames")
         return found
+
+    def __repr__(self) -> str:
+        height, width = self.frames.shape[1:3]
+        return f"Video({self.path!r}, {len(self.frames)} of {self.total} frames, {height}x{width}, {self.decoder!r})"
+
+    def _repr_html_(self) -> str:
+        return card("Video", file_name(self.path), self.as_strip(), text(self.damage, soft=True), facts=self.facts())
+
+    def facts(self) -> list[str]:
+        """Return what a notebook says of the video next to its name."""
+        (height, width), (h, w) = self.size, self.frames.shape[1:3]
+        rate = f", {self.fps:.4g} per second" if self.fps else ""
+        known = [f"{len(self.frames):,} of {self.total:,} frames{rate}", f"{width} × {height} pixels"]
+        return known + ([f"read as {w} × {h}"] if (h, w) != (height, width) else []) + [self.decoder]
+
+    def as_strip(self, marked: Collection[int] = ()) -> str:
+        """Return some of the frames, with their times, as HTML; those with their index in `marked` are outlined."""
+        shown = spread(len(self.frames))
+        captions = [time_of(float(self.pts_seconds[i]), int(self.indices[i])) for i in shown]
+        return strip(self.frames[shown], captions, [i for i, at in enumerate(shown) if self.indices[at] in marked])
