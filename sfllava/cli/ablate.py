@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sfllava.cli import options, parsed, selecting
+from sfllava.cli import options, parsed, selecting, tracking
 
 ORDER = 6
 
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     selecting.add_source(parser)
     options.add_benchmark_files(parser)
     options.add_run(parser)
+    tracking.add_track(parser)
     options.add_model(parser, 128)
 
 
@@ -39,4 +40,5 @@ def run(arguments: argparse.Namespace) -> int:
     print(result, flush=True)
     if benchmark.spec.task != "describe" and not arguments.rows_only:
         print(report(result.path))
+    tracking.send(arguments, result.path)
     return 0 if any(scores["answered"] for scores in result.scores.values()) else 1

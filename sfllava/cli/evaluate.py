@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sfllava.cli import options, parsed, selecting
+from sfllava.cli import options, parsed, selecting, tracking
 
 ORDER = 2
 
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     selecting.add_selections(parser)
     selecting.add_source(parser)
     options.add_run(parser)
+    tracking.add_track(parser)
     options.add_model(parser, 128)
 
 
@@ -39,5 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
         for evaluation in evaluations:
             result = evaluation.run(retry_failed=arguments.retry_failed)
             print(result, flush=True)
+            tracking.send(arguments, result.path)
             answered.append(any(scores["answered"] for scores in result.scores.values()))
     return 0 if all(answered) else 1

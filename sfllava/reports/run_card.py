@@ -30,21 +30,18 @@ def run_card(path: Path, scores: Mapping[str, Any]) -> Html:
     notes = [f"and {hidden:,} more settings"] if hidden > 0 else []
     reasons = {reason: None for each in scores.values() for reason in list(each["reasons"])[:3]}
     why = more("why questions failed", text("\n".join(reasons))) if reasons else ""
-    return card("Run", path.name, table(rows, columns), *notes, why, facts=_state(scores))
+    rules = more("by each rule", _by_rule(scores)) if found else ""
+    return card("Run", path.name, table(rows, columns), *notes, rules, why, facts=_state(scores))
 
 
 def _state(scores: Mapping[str, Any]) -> list[str]:
     """Return in words how far a run has come."""
-    questions = sum(each["questions"] for each in scores.values())
-    counts = {what: sum(each[what] for each in scores.values()) for what in ("not_asked", "failed")}
+    questions, waiting, failed = (
+        sum(each[what] for each in scores.values()) for what in ("questions", "not_asked", "failed")
+    )
     settings = f"{len(scores):,} setting{'s' * (len(scores) != 1)}"
-    state = f"unfinished, {counts['not_asked']:,} of {questions:,} not asked yet" if counts["not_asked"] else "finished"
-    return [
-        state,
-        settings,
-        f"{questions:,} answers asked for",
-        *([f"{n:,} failed"] if (n := counts["failed"]) else []),
-    ]
+    state = f"unfinished: {waiting:,} of {questions:,} answers to come" if waiting else "finished"
+    return [state, settings, f"{questions:,} answers", *([f"{failed:,} failed"] if failed else [])]
 
 
 def _row(name: str, scores: Mapping[str, Any], interval: tuple[float, float, float] | None) -> dict[str, object]:
@@ -60,6 +57,16 @@ def _row(name: str, scores: Mapping[str, Any], interval: tuple[float, float, flo
     empty = {"failed": scores["failed"], "not asked": scores["not_asked"]}
     empty["unparsable"] = max((each["unparsable"] for each in scores["rules"].values()), default=0)
     return row | {what: n for what, n in empty.items() if n} | ({} if scores["rules"] else {"score": "needs a judge"})
+
+
+def _by_rule(scores: Mapping[str, Any]) -> Html:
+    """Return the accuracy of each setting by each rule of its tasks."""
+    settings = list(scores.items())[:_MOST_SETTINGS]
+    return table(
+        {"setting": name, "rule": rule, "accuracy, %": round(100 * found["accuracy"], 1), "correct": found["correct"]}
+        for name, each in settings
+        for rule, found in each["rules"].items()
+    )
 
 
 def _intervals(path: Path) -> dict[str, tuple[float, float, float]]:

@@ -56,7 +56,8 @@ class Run:
     def __repr__(self) -> str:
         counts = [(s["answered"], s["questions"]) for s in self.scores.values()]
         answered, questions = (sum(each) for each in zip(*counts)) if counts else (0, 0)
-        return f"Run({str(self.path)!r}, {len(self.scores)} settings, {answered} of {questions} questions answered)"
+        settings = f"{len(self.scores)} setting{'s' * (len(self.scores) != 1)}"
+        return f"Run({str(self.path)!r}, {settings}, {answered} of {questions} questions answered)"
 
     def _repr_html_(self) -> str:
         # intervals come from the analysis, a later part of the package: found by name, and only to be shown
