@@ -64,8 +64,8 @@ def short(value: str, most: int = 60) -> str:
 
 def spread(count: int, most: int = MOST_FRAMES) -> list[int]:
     """Return at most `most` evenly spaced indices out of `count`, with the first and the last one."""
-    if count <= most:
-        return list(range(count))
+    if count <= most or most < 2:
+        return list(range(min(count, most)))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 

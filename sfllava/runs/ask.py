@@ -62,7 +62,8 @@ class AskResult:
         times = [f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items()]
         facts = [self.setting.name, f"{self.visual_tokens:,} visual tokens", *times]
         shown = self.video.as_strip(self.slow_indices)
-        note = text("outlined: frames of the Slow pathway", soft=True) if self.slow_indices else ""
+        slow = 0 < len(set(self.slow_indices)) < len(self.video.frames)
+        note = text("outlined: frames of the Slow pathway", soft=True) if slow else ""
         return card("Asked about", file_name(self.video.path), shown, note, *answers, facts=facts)
 
     def to_dict(self) -> dict[str, Any]:
