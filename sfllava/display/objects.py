@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -21,6 +22,7 @@ _STYLE = """<style>
 .sfl .strip .slow img { outline: 2px solid var(--sfl-bar); } .sfl .strip .slow figcaption { color: var(--sfl-text); }
 .sfl .text { white-space: pre-wrap; overflow-wrap: anywhere; }
 </style>"""
+_PATH = re.compile(r"(?<![\w.:/\\-])(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s'\",;]+[/\\])*(?=[^/\\\s])")
 MOST_FRAMES = 12
 _MOST_BYTES = 54_000  # of all images of a strip in base64
 _SIZES = ((72, 70), (72, 45), (48, 40), (32, 30))  # height in pixels and JPEG quality, the best first
@@ -54,6 +56,15 @@ def more(summary: str, *parts: str) -> Html:
 def file_name(path: object) -> str:
     """Return the last part of a path: a notebook that is sent to others should not show the folders of a machine."""
     return Path(str(path)).name or str(path)
+
+
+def without_folders(value: Any) -> Any:
+    """Cut the folders off every absolute path in a text, or in the texts of a list or an object."""
+    if isinstance(value, Mapping):
+        return {str(key): without_folders(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(each) for each in value]
+    return _PATH.sub("", value) if isinstance(value, str) else value
 
 
 def short(value: str, most: int = 60) -> str:

@@ -71,11 +71,13 @@ class IntervalTable(pd.DataFrame):
 
 
 def _rounded(column: str, value: Any) -> Any:
-    if isinstance(value, float):
-        if value.is_integer() and column not in _DIGITS:
-            return int(value)
-        return round(value, _DIGITS.get(column, 2)) if abs(value) < 1e6 else value
-    return bool(value) if type(value).__name__ == "bool" else value
+    if not isinstance(value, float):
+        return value
+    if column in ("p", "p_holm") and value < 1e-4:
+        return "< 0.0001"
+    if value.is_integer() and column not in _DIGITS:
+        return int(value)
+    return round(value, _DIGITS.get(column, 2)) if abs(value) < 1e6 else value
 
 
 @register_dataframe_accessor("sfl")

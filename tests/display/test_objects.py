@@ -109,10 +109,12 @@ def test_a_run_shows_intervals_as_bars(benchmark, models, tmp_path):
     html = shown(run)
     assert html.count("<svg") == 2 and "finished" in html and "my run" in html and SETTINGS[1].name in html
     assert repr(run).endswith("my run', 2 settings, 24 of 24 questions answered)")
-    failed = {name: {**each, "failed": 2, "reasons": {HOSTILE: 2}} for name, each in run.scores.items()}
+    failed = {
+        name: {**each, "failed": 2, "reasons": {f"/tmp/x.mp4: {HOSTILE}": 2}} for name, each in run.scores.items()
+    }
     assert "4 failed" in (html := shown(replace(run, scores=failed))) and "&lt;script&gt;" in html
     gone = replace(run, path=tmp_path / "gone")  # without the folder there are no intervals, but the scores
-    assert "<svg" not in (html := shown(gone)) and "strict" in html
+    assert "<svg" not in (html := shown(gone)) and "match-exact, %" in html
 
 
 def test_attention(asked, models):

@@ -11,9 +11,9 @@ from shell import sfllava
 from written_runs import rows_of, write_run
 
 from sfllava import SfllavaError
+from sfllava.display.objects import without_folders
 from sfllava.reports import tracking
 from sfllava.reports.tracking import IDS, track
-from sfllava.reports.tracking.record import without_folders
 
 for package in ("pandas", "seaborn", "wandb", "mlflow", "tensorboard"):
     pytest.importorskip(package)

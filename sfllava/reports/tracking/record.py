@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Any
 
 import pandas as pd
 
@@ -17,6 +16,7 @@ from sfllava.analysis.breakdown import headlines
 from sfllava.analysis.judge_scores import judge_scores, load_verdicts
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs
+from sfllava.display.objects import without_folders
 from sfllava.files import Row
 from sfllava.reports.tracking.base import Record
 from sfllava.runs.run_folder import RunError, read_rows, read_run
@@ -29,7 +29,6 @@ _MODEL = ("sha256_sampled", "dtype", "context", "quantize")
 _SETTING = ("name", "frames", "aggregation", "budget", "frame_rule", "selection", "selection_for")
 _COUNTS = ("questions", "videos", "failed", "unparsable", "not_asked")
 _MOST_EXAMPLES = 1000
-_PATH = re.compile(r"(?<![\w.:/\\-])(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s'\",;]+[/\\])*(?=[^/\\\s])")
 
 
 def make_record(run: Path, judge: str | None, examples: bool, figures: Path) -> Record:
@@ -68,15 +67,6 @@ def make_record(run: Path, judge: str | None, examples: bool, figures: Path) -> 
         figures=_draw(results, figures) if results is not None and len(names) > 1 else [],
         examples=_examples(rows, results) if examples else [],
     )
-
-
-def without_folders(value: Any) -> Any:
-    """Cut the folders off every absolute path in a text, or in the texts of a list or an object."""
-    if isinstance(value, Mapping):
-        return {str(key): without_folders(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_folders(each) for each in value]
-    return _PATH.sub("", value) if isinstance(value, str) else value
 
 
 def _facts(identity: Row, session: Row) -> Row:
