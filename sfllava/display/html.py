@@ -20,6 +20,11 @@ STYLE = """<style>
 .sfl caption { text-align: left; font-weight: 600; padding: 0 0 4px; } .sfl .soft { color: var(--sfl-soft); }
 .sfl .chip { display: inline-block; padding: 0 7px; margin: 0 3px 2px 0; border-radius: 9px;
   background: var(--sfl-fill); } .sfl svg { vertical-align: middle; }
+.sfl .nowrap, .sfl td.num { white-space: nowrap; }
+.jp-OutputArea .jp-RenderedHTMLCommon .sfl :is(td, th) { padding: 3px 10px; text-align: left; vertical-align: top;
+  max-width: 40em; border-bottom: 1px solid var(--sfl-line); }
+.jp-OutputArea .jp-RenderedHTMLCommon .sfl td.num { text-align: right; }
+.jp-OutputArea .jp-RenderedHTMLCommon .sfl :is(table, tr, thead) { margin: 0; background: none; font-size: inherit; }
 </style>"""
 
 

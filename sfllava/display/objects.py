@@ -11,7 +11,7 @@ from typing import Any
 from sfllava.display.html import Html, block, cell, chips
 
 _STYLE = """<style>
-.sfl .card { border: 1px solid var(--sfl-line); border-radius: 6px; padding: 8px 12px; margin: 2px 0; max-width: 60em;
+.sfl .card { border: 1px solid var(--sfl-line); border-radius: 6px; padding: 8px 12px; margin: 2px 0; max-width: 980px;
   overflow-x: auto; } .sfl .card p { margin: 4px 0; } .sfl .card > * + * { margin-top: 6px; }
 .sfl .kind { color: var(--sfl-soft); margin-right: 6px; } .sfl .name { font-weight: 600; overflow-wrap: anywhere; }
 .sfl details > summary { cursor: pointer; color: var(--sfl-soft); } .sfl details { margin-top: 4px; }
@@ -22,7 +22,7 @@ _STYLE = """<style>
 .sfl .strip .slow img { outline: 2px solid var(--sfl-bar); } .sfl .strip .slow figcaption { color: var(--sfl-text); }
 .sfl .text { white-space: pre-wrap; overflow-wrap: anywhere; }
 </style>"""
-_PATH = re.compile(r"(?<![\w.:/\\-])(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s'\",;]+[/\\])*(?=[^/\\\s])")
+_PATH = re.compile(r"(?<![\w./\\-])(?!//)(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s'\",;]+[/\\])*(?=[^/\\\s])")
 MOST_FRAMES = 12
 _MOST_BYTES = 54_000  # of all images of a strip in base64
 _SIZES = ((72, 70), (72, 45), (48, 40), (32, 30))  # height in pixels and JPEG quality, the best first
@@ -65,6 +65,15 @@ def without_folders(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_folders(each) for each in value]
     return _PATH.sub("", value) if isinstance(value, str) else value
+
+
+def checkpoint_name(path: object) -> str:
+    """Return the name of a checkpoint: that on the hub for a folder in the hub's cache, else that of its folder."""
+    parts = Path(str(path)).parts
+    hub = [part.removeprefix("models--").replace("--", "/") for part in parts if part.startswith("models--")]
+    if hub:
+        return hub[0]
+    return parts[-2] if parts[-1:] == ("weights",) and len(parts) > 1 else file_name(path)
 
 
 def short(value: str, most: int = 60) -> str:

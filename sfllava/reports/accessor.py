@@ -52,7 +52,7 @@ class IntervalTable(pd.DataFrame):
                     if estimate == column and value == value:
                         lows, highs = record[low], record[high]
                         row[str(column)] = Html(f"{value:.1f}")
-                        row[f"{column}, 95 %"] = Html(f"[{lows:.1f}, {highs:.1f}]")
+                        row[f"{column}, 95 %"] = Html(f'<span class="nowrap">[{lows:.1f}, {highs:.1f}]</span>')
                         row[" " * (1 + known.index((estimate, low, high)))] = interval_bar(
                             value, lows, highs, *most[estimate]
                         )
@@ -60,7 +60,9 @@ class IntervalTable(pd.DataFrame):
         columns = list(dict.fromkeys(name for row in rows for name in row))
         rest = len(self) - _MOST_ROWS
         note = f'<div class="soft">and {rest:,} more rows</div>' if rest > 0 else ""
-        return block(table(rows, columns or list(map(str, self.columns))), note)
+        columns = columns or list(map(str, self.columns))
+        rows = [{name.replace("_", " "): row.get(name) for name in columns} for row in rows]
+        return block(table(rows, [name.replace("_", " ") for name in columns]), note)
 
     def _reach(self, names: tuple[str, str, str]) -> tuple[float, float]:
         """Return the values at the ends of the bars of an estimate: those of differences have zero in the middle."""

@@ -49,7 +49,8 @@ def _row(name: str, scores: Mapping[str, Any], interval: tuple[float, float, flo
     row: dict[str, object] = {"setting": name}
     if interval is not None:
         value, low, high = interval
-        row |= {"accuracy, %": Html(f"{value:.1f}"), "95 %": Html(f"[{low:.1f}, {high:.1f}]")}
+        ends = f'<span class="nowrap">[{low:.1f}, {high:.1f}]</span>'
+        row |= {"accuracy, %": Html(f"{value:.1f}"), "95 %": Html(ends)}
         row[" "] = interval_bar(value, low, high)
     else:
         row |= {f"{rule}, %": round(100 * each["accuracy"], 1) for rule, each in scores["rules"].items()}

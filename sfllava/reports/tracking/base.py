@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,3 +70,15 @@ class Tracker:
 def columns_of(rows: list[Row]) -> list[str]:
     """Return the columns of rows, in the order in which they first appear."""
     return list(dict.fromkeys(column for row in rows for column in row))
+
+
+@contextlib.contextmanager
+def environment(defaults: dict[str, str]) -> Iterator[None]:
+    """Set variables for the client that the user has not set, and remove them afterwards."""
+    added = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib.util
 import io
 import logging
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sfllava.files import Row
-from sfllava.reports.tracking.base import Record, Sent, Tracker, columns_of
+from sfllava.reports.tracking.base import Record, Sent, Tracker, columns_of, environment
 
 EXPERIMENT = "sfllava"
 # A server that does not answer is let go of after seconds, not after the many minutes of the client's defaults.
@@ -23,20 +23,26 @@ _LIMITS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # the client refuses files by default, but mlflow-skinny has no driver for the databases that it wants instead
+    "MLFLOW_ALLOW_FILE_STORE": "true",
 }
 _MOST_TEXT, _MOST_NAME, _BATCH = 5000, 250, 90  # characters, and the items of one request, that every server takes
 
 
 def send(record: Record, where: str, known: Row, run: Path) -> Sent:
     """Send a record to the tracking URI or folder `where`; empty for the client's own, MLFLOW_TRACKING_URI."""
-    with _environment(_LIMITS), _quiet():
-        from mlflow import MlflowClient
+    with environment(_LIMITS), _quiet():
+        import mlflow
         from mlflow.environment_variables import MLFLOW_EXPERIMENT_NAME
 
+        uri = where or None
+        if not where and not mlflow.is_tracking_uri_set() and not _has_database():
+            where = "mlruns"  # the default, a database in this folder, would fail
         folder = None if not where or re.match(r"[a-z][a-z0-9+-]+:|databricks$", where) else Path(where).absolute()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}" if folder else where or None)
+            uri = f"sqlite:///{folder / 'mlflow.db'}" if _has_database() else folder.as_uri()
+        client = mlflow.MlflowClient(tracking_uri=uri)
         name = MLFLOW_EXPERIMENT_NAME.get() or EXPERIMENT
         run_id = _resumed(client, known) or _created(client, name, record, folder)
         _log(client, run_id, record)
@@ -44,6 +50,11 @@ def send(record: Record, where: str, known: Row, run: Path) -> Sent:
             client.set_terminated(run_id, "FINISHED")
     shown = re.sub(r"(?<=//)[^/@]*@", "", str(client.tracking_uri))
     return Sent({"run_id": run_id}, f"run {run_id} of experiment {name} in {shown}")
+
+
+def _has_database() -> bool:
+    """Return whether the client can use SQLite, which mlflow-skinny alone cannot."""
+    return all(importlib.util.find_spec(package) for package in ("alembic", "sqlalchemy"))
 
 
 def _resumed(client: Any, known: Row) -> str | None:
@@ -67,7 +78,7 @@ def _resumed(client: Any, known: Row) -> str | None:
 def _created(client: Any, experiment: str, record: Record, folder: Path | None) -> str:
     # not the fluent interface: that adds the user, the script's folder and the git commit to each run
     found = client.get_experiment_by_name(experiment)
-    artifacts = (folder / "artifacts").as_uri() if folder else None
+    artifacts = (folder / "artifacts").as_uri() if folder and _has_database() else None
     known = found.experiment_id if found else client.create_experiment(experiment, artifact_location=artifacts)
     return client.create_run(known, run_name=record.name, tags={"mlflow.source.name": "sfllava"}).info.run_id
 
@@ -112,18 +123,6 @@ def _as_csv(rows: list[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-@contextlib.contextmanager
-def _environment(defaults: dict[str, str]) -> Iterator[None]:
-    """Set variables for the client that the user has not set, and remove them afterwards."""
-    added = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ from sfllava.analysis.breakdown import headlines
 from sfllava.analysis.judge_scores import judge_scores, load_verdicts
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs
-from sfllava.display.objects import without_folders
+from sfllava.display.objects import checkpoint_name, without_folders
 from sfllava.files import Row
 from sfllava.reports.tracking.base import Record
 from sfllava.runs.run_folder import RunError, read_rows, read_run
@@ -75,20 +75,12 @@ def _facts(identity: Row, session: Row) -> Row:
     assert isinstance(model, dict)
     found = {name: identity.get(name) for name in _IDENTITY} | {"answer_mode": identity.get("read")}
     found |= {name: session.get(name) for name in _SESSION}
-    found |= {f"model_{name}": model.get(name) for name in _MODEL} | {"model": _model_name(session.get("model"))}
+    found |= {f"model_{name}": model.get(name) for name in _MODEL}
+    found["model"] = checkpoint_name(session["model"]) if session.get("model") else None
     found |= {f"model_{name}": value for name, value in (model.get("options") or {}).items()}
     if "prompt" in identity:
         found["prompt_sha256"] = hashlib.sha256(json.dumps(identity["prompt"], sort_keys=True).encode()).hexdigest()
     return {name: without_folders(value) for name, value in found.items() if value is not None}
-
-
-def _model_name(path: object) -> str | None:
-    """Return the name of a checkpoint: that on the hub if its folder is in the hub's cache, else its folder's."""
-    if not path:
-        return None
-    parts = PurePath(str(path)).parts
-    hub = [part.removeprefix("models--").replace("--", "/") for part in parts if part.startswith("models--")]
-    return hub[0] if hub else parts[-1]
 
 
 def _setting(setting: Row) -> Row:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sfllava.files import Row
-from sfllava.reports.tracking.base import Record, Sent, Tracker, columns_of
+from sfllava.reports.tracking.base import Record, Sent, Tracker, columns_of, environment
 from sfllava.types import SfllavaError
 
 PROJECT = "sfllava"
@@ -20,8 +20,17 @@ _SETTINGS = {
 }  # fmt: skip
 
 
+# The client reads these at its import: some of its lines in the terminal, and tracing, have no other switch.
+_VARIABLES = {"WANDB_SILENT": "true", "WANDB_DISABLE_WEAVE": "true"}
+
+
 def send(record: Record, where: str, known: Row, run: Path) -> Sent:
     """Send a record to the project `where`, or ENTITY/PROJECT."""
+    with environment(_VARIABLES):
+        return _send(record, where, known)
+
+
+def _send(record: Record, where: str, known: Row) -> Sent:
     import wandb
 
     entity, _, project = where.rpartition("/")
