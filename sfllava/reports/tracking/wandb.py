@@ -16,6 +16,7 @@ PROJECT = "sfllava"
 _SETTINGS = {
     "silent": True, "console": "off", "disable_git": True, "disable_code": True, "save_code": False,
     "x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True, "x_save_requirements": False,
+    "host": "-",
     "init_timeout": 60, "login_timeout": 20, "finish_timeout": 120, "finish_timeout_raises": True,
 }  # fmt: skip
 
