@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -97,7 +97,7 @@ def _results(run: Path) -> pd.DataFrame | None:
     return results if len(results) else None
 
 
-def _add_scores(by_setting: Mapping[str, Row], results: pd.DataFrame) -> None:
+def _add_scores(by_setting: dict[str, Row], results: pd.DataFrame) -> None:
     for row in _records(accuracy(results)):
         counts = {name: int(row[name]) for name in _COUNTS if row.get(name) == row.get(name)}
         by_setting[row["name"]] |= _interval(row, "accuracy", "accuracy", "low", "high") | counts
@@ -109,7 +109,7 @@ def _add_scores(by_setting: Mapping[str, Row], results: pd.DataFrame) -> None:
         by_setting[row["name"]] |= numbers
 
 
-def _add_judged(by_setting: Mapping[str, Row], run: Path, judge: str) -> None:
+def _add_judged(by_setting: dict[str, Row], run: Path, judge: str) -> None:
     """Add the scores that a judge gives, and what its requests cost."""
     for row in _records(judge_scores(load_verdicts(run, [judge]))):
         prefix = f"{judge}-{row['rubric']}"
@@ -121,7 +121,7 @@ def _add_judged(by_setting: Mapping[str, Row], run: Path, judge: str) -> None:
     for row in read_verdicts(verdicts_path(run, judge)):
         tokens, own = row.get("tokens") or (0, 0), used.setdefault(row["setting"], {})
         for name, value in (("prompt_tokens", tokens[0]), ("reply_tokens", tokens[1]), ("dollars", row.get("cost"))):
-            if _is_number(value):
+            if isinstance(value, int | float):
                 own[f"{judge}-{name}"] = own.get(f"{judge}-{name}", 0) + value
     for setting, numbers in used.items():
         by_setting[setting] |= numbers
@@ -132,7 +132,7 @@ def _interval(row: Row, name: str, value: str, low: str, high: str) -> Row:
     return {column: number for column, number in found.items() if _is_number(number)}
 
 
-def _scores(by_setting: Mapping[str, Row]) -> dict[str, float]:
+def _scores(by_setting: dict[str, Row]) -> dict[str, float]:
     """Return all numbers by name; with one setting by the same names in all runs, which can then be compared."""
     alone = len(by_setting) == 1
     return {

@@ -67,7 +67,7 @@ def _media(record: Record) -> dict[str, Any]:
     media: dict[str, Any] = {f"figures/{path.stem}": wandb.Image(str(path)) for path in record.figures}
     for name, rows in (("settings", record.settings), ("examples", record.examples)):
         if rows:
-            columns = columns_of(rows)
+            columns: list[Any] = [*columns_of(rows)]
             media[name] = wandb.Table(columns=columns, data=[[row.get(column) for column in columns] for row in rows])
     return media
 
