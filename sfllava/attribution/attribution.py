@@ -103,7 +103,7 @@ class Attribution:
         parts = shares({name: float(total.sum()) / everything for name, total in totals.items()})
         changes = [{"without": part, "log-likelihood, nats": change} for part, change in self.left_out.items()]
         left_out = more("parts left out", table(changes)) if changes else ""
-        facts = [self.setting.name, f"log-likelihood {self.log_likelihood:.2f} nats"]
+        facts = [self.setting.name, f"log-likelihood {round(self.log_likelihood, 2) + 0.0:.2f} nats"]
         return card("Attention of", self.text, text(self.question.text), frames, note, parts, left_out, facts=facts)
 
 

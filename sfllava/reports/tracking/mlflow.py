@@ -31,23 +31,31 @@ _MOST_TEXT, _MOST_NAME, _BATCH = 5000, 250, 90  # characters, and the items of o
 
 def send(record: Record, where: str, known: Row, run: Path) -> Sent:
     """Send a record to the tracking URI or folder `where`; empty for the client's own, MLFLOW_TRACKING_URI."""
-    with environment(_LIMITS), _quiet():
-        import mlflow
-        from mlflow.environment_variables import MLFLOW_EXPERIMENT_NAME
+    with environment(_LIMITS):
+        import mlflow  # sets the levels of its loggers, which `_quiet` then raises
 
-        uri = where or None
-        if not where and not mlflow.is_tracking_uri_set() and not _has_database():
-            where = "mlruns"  # the default, a database in this folder, would fail
-        folder = None if not where or re.match(r"[a-z][a-z0-9+-]+:|databricks$", where) else Path(where).absolute()
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            uri = f"sqlite:///{folder / 'mlflow.db'}" if _has_database() else folder.as_uri()
-        client = mlflow.MlflowClient(tracking_uri=uri)
-        name = MLFLOW_EXPERIMENT_NAME.get() or EXPERIMENT
-        run_id = _resumed(client, known) or _created(client, name, record, folder)
-        _log(client, run_id, record)
-        if record.finished:  # otherwise it is still running, as far as MLflow is concerned
-            client.set_terminated(run_id, "FINISHED")
+        with _quiet():
+            if not where and not mlflow.is_tracking_uri_set() and not _has_database():
+                where = "mlruns"  # the client's default, a database in this folder, would fail
+            is_uri = re.match(r"[a-z][a-z0-9+-]+:|databricks$", where)
+            folder = Path(where).absolute() if where and not is_uri else None
+            return _send(record, known, _uri(folder) if folder else where or None, folder)
+
+
+def _uri(folder: Path) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'mlflow.db'}" if _has_database() else folder.as_uri()
+
+
+def _send(record: Record, known: Row, uri: str | None, folder: Path | None) -> Sent:
+    from mlflow import MlflowClient
+    from mlflow.environment_variables import MLFLOW_EXPERIMENT_NAME
+
+    client, name = MlflowClient(tracking_uri=uri), MLFLOW_EXPERIMENT_NAME.get() or EXPERIMENT
+    run_id = _resumed(client, known) or _created(client, name, record, folder)
+    _log(client, run_id, record)
+    if record.finished:  # otherwise it is still running, as far as MLflow is concerned
+        client.set_terminated(run_id, "FINISHED")
     shown = re.sub(r"(?<=//)[^/@]*@", "", str(client.tracking_uri))
     return Sent({"run_id": run_id}, f"run {run_id} of experiment {name} in {shown}")
 
