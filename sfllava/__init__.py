@@ -50,7 +50,7 @@ _MODULES = {
     "load_benchmark": "benchmarks",
     "load_model": "models.load",
     "load_prompt": "prompts",
-    "load_results": "analysis.loading",
+    "load_results": "reports.accessor",  # which also gives results their accessor, `results.sfl`
     "read_video": "sampler.reading",
     "run_notebook": "notebooks",
 }

@@ -137,6 +137,8 @@ def run_notebook(
     notebook, out, parameters = catalogue.find("notebooks", notebook), Path(out), dict(parameters or {})
     _check_parameters(notebook, parameters.keys())
     out.parent.mkdir(parents=True, exist_ok=True)
+    # each kernel would otherwise warn in the terminal that a debugger may miss breakpoints
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     try:
         papermill.execute_notebook(str(notebook), str(out), parameters, progress_bar=progress, log_output=False)
     except papermill.PapermillExecutionError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from sfllava.aggregators.base import (
@@ -20,6 +20,7 @@ from sfllava.aggregators.base import (
 )
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.aggregators.tower import grid_for
+from sfllava.display.objects import card, more, text
 from sfllava.prompts import Prompt, check_placeholders
 from sfllava.sampler.sampling import PUBLISHED, AnySample, FrameIndices, Sample, parse_rule
 from sfllava.sampler.selection.selectors import UNIFORM, FrameSelection, parse_selection
@@ -183,3 +184,23 @@ class Setting:
         chosen = f"-{self.selection}" if self.question_aware else ""
         chosen += f"-for-{self.selection_for}" if self.selection_for != "all" else ""
         return self.label or f"{self.frames}frms{rule}{chosen}-{name_of(self.aggregation)}"
+
+    def __repr__(self) -> str:
+        given = [(f.name, getattr(self, f.name)) for f in fields(self) if f.name not in ("frames", "aggregation")]
+        defaults = {f.name: f.default for f in fields(self)} | {"selection": parse_selection(UNIFORM)}
+        more = "".join(f", {name}={value!r}" for name, value in given if value != defaults[name])
+        return f"Setting({self.frames}, {name_of(self.aggregation)!r}{more})"
+
+    def _repr_html_(self) -> str:
+        facts = [f"{self.frames} frames"]
+        if has_pathways(self.aggregation):
+            facts.append(f"{len(detailed_frames(self.aggregation, self.frames))} of them slow, in detail")
+        facts += [self.frame_rule] if self.frame_rule != PUBLISHED else []
+        facts += [f"chosen by {self.selection}, for {self.selection_for}"] if self.question_aware else []
+        facts += [name_of(self.aggregation)] if self.label else []
+        try:
+            tokens = f"{self.token_count():,} visual tokens at 24 × 24 patches a frame"
+        except (SfllavaError, TypeError, AttributeError):  # `native` has none before it knows its model
+            tokens = "the visual tokens depend on the model"
+        own = more("own prompt", text(self.prompt)) if self.prompt else ""
+        return card("Setting", self.name, text(tokens, soft=True), own, facts=facts)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sfllava.display.html import Html, table
+from sfllava.display.objects import card, more, shares, short, text
+
 Task = Literal["open", "choice", "describe", "yes_no", "caption_matching", "captioning"]
 
 
@@ -61,6 +64,12 @@ class Question:
     subtitles: str = ""
     """The subtitles in the prompt, one per line."""
 
+    def _repr_html_(self) -> str:
+        facts = [*filter(None, (self.task, self.type, self.video)), *self.groups.values()]
+        options = table([{"option": option} for option in self.options]) if self.options else ""
+        reference = more("reference", text(self.answer)) if self.answer else ""
+        return card("Question", self.text, options, reference, facts=[*facts, *([self.clip] if self.clip else [])])
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -75,6 +84,21 @@ class Answer:
     """Choice questions read from logits: the probability of each option's letter."""
     error: str | None = None
     """Why there is none: the model's logits were not finite"""
+
+    def __repr__(self) -> str:
+        said = f"error={self.error!r}" if self.error else repr(self.text)
+        return f"Answer({said}, question={short(self.question.text)!r}, visual_tokens={self.visual_tokens})"
+
+    def _repr_html_(self) -> str:
+        return card("Answer to", short(self.question.text, 200), self.as_html())
+
+    def as_html(self) -> Html:
+        """Return the text and, on demand, how it was produced, without the question and without a frame."""
+        said = f"no answer: {self.error}" if self.error else self.text or "(empty)"
+        counts = f"{self.visual_tokens:,} visual tokens, {self.prompt_tokens:,} tokens in the prompt"
+        new = Html(f"{len(self.token_ids):,} new: <code>{' '.join(map(str, self.token_ids))}</code>")
+        letters = shares(self.letters) if self.letters else ""
+        return Html(text(said, soft=said != self.text) + letters + more(counts, new))
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import papermill
 import pytest
+from click.testing import CliRunner
+from papermill.cli import papermill as papermill_command
 from scorers import write_colours
 from small_runs import questions_csv
 from written_runs import rows_of, write_run
 
-from sfllava import SfllavaError, run_notebook
+from sfllava import SfllavaError, catalogue, run_notebook
 from sfllava.cli import main
 from sfllava.notebooks import run_batch, run_paths, values_of
 from sfllava.reports.export import report
@@ -27,9 +29,16 @@ def _quiet(monkeypatch, tmp_path):
     monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
 
+def cells_of(path) -> list:
+    return json.loads(path.read_text())["cells"]
+
+
+def data_of(cell) -> list:
+    return [output.get("data", {}) for output in cell.get("outputs", [])]
+
+
 def outputs(path) -> str:
-    cells = json.loads(path.read_text())["cells"]
-    return "".join(json.dumps(cell.get("outputs", "")) for cell in cells)
+    return "".join(json.dumps(cell.get("outputs", "")) for cell in cells_of(path))
 
 
 def test_ask(checkpoints, videos, tmp_path):
@@ -47,8 +56,9 @@ def test_ask(checkpoints, videos, tmp_path):
         progress=False,
     )
     seen = outputs(out)
-    assert "312 visual tokens of 8192 positions" in seen and "what is it?" in seen and "image/png" in seen
-    assert "<b>is</b>" not in seen.replace("'", "").split("text/plain")[0], "not escaped"
+    assert "312 visual tokens of 8192 positions" in seen and "what is it?" in seen and "image/jpeg" in seen
+    shown = [data.get("text/html", "") for cell in cells_of(out) for data in data_of(cell)]
+    assert "where &lt;b&gt;is" in str(shown) and "<b>is</b>" not in str(shown), "not escaped"
 
 
 def test_ask_with_chosen_frames(tmp_path, monkeypatch):
@@ -78,7 +88,7 @@ def test_evaluate_and_go_on(checkpoints, videos, tmp_path):
     }
     path = ROOT / "notebooks/evaluate.ipynb"
     out = run_notebook(path, tmp_path / "out" / "1.ipynb", parameters, progress=False)
-    assert "12 questions, 12 answered, 0 failed" in outputs(out) and len(list(read_rows(tmp_path / "run"))) == 12
+    assert "12 of 12 questions answered" in outputs(out) and len(list(read_rows(tmp_path / "run"))) == 12
     again = [f"-p{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in parameters.items()]
     assert main(["notebook", str(path), str(tmp_path / "2.ipynb"), *again]) == 0
     assert len(list(read_rows(tmp_path / "run"))) == 12
@@ -95,8 +105,8 @@ def test_explore(videos, tmp_path):
     [
         ("ask", {}, "visual tokens of 8192 positions"),
         ("ask", {"frames": "[4, 8]", "aggregation": "concat", "questions": '["Which digit?", "Where, then?"]'}, "4frms-concat: 256 visual.*8frms-concat: 512 visual.*Where, then"),
-        ("evaluate", {}, "22 questions, 22 answered, 0 failed"),
-        ("evaluate", {"frames": "4,8", "aggregation": '["concat", "none"]', "limit": 2}, "2 questions at 4 settings, 8 answered, 0 failed.*4frms-concat .*4frms-none .*8frms-concat .*8frms-none "),
+        ("evaluate", {}, "1 setting, 22 of 22 questions answered"),
+        ("evaluate", {"frames": "4,8", "aggregation": '["concat", "none"]', "limit": 2}, "4frms-concat.*4frms-none.*8frms-concat.*8frms-none.*4 settings, 8 of 8 questions answered"),
         ("ablate", {}, "22 questions about 4 videos: too few videos"),
         ("explore", {}, "widget-view"),
         ("explore", {"frames": "[4, 8]", "aggregation": "concat"}, "widget-view"),
@@ -123,6 +133,16 @@ def test_parameters_are_checked_before_the_model_is_loaded(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SfllavaError, match=rf"cell 3 failed: \w+: {re.escape(message)}"):
         run_notebook(name, tmp_path / "out.ipynb", parameters | {"model": "gone"}, progress=False)
+
+
+@pytest.mark.parametrize("name", catalogue.names("notebooks"))
+def test_papermill_shows_what_each_parameter_is(name):
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    shown = CliRunner().invoke(papermill_command, ["--help-notebook", str(path)]).output
+    found = re.findall(r"^ +(\w+): (str|int|float|list) \(default .*?\)\s+\S.{5,}", shown, re.MULTILINE)
+    parameters = papermill.inspect_notebook(str(path))
+    assert [known for known, _ in found] == list(parameters), shown
+    assert all(parameter["help"] and parameter["inferred_type_name"] != "None" for parameter in parameters.values())
 
 
 @pytest.mark.parametrize("given", [8, "8", [8], "[8]", " 8 "])

@@ -21,7 +21,7 @@ import sfllava
 PACKAGE = ROOT / "sfllava"
 # Data flows down this list, and so do imports: a part of the package may import those above it only.
 PARTS = [
-    "types", "display", "catalogue", "files", "sampler", "aggregators", "prompts", "settings", "benchmarks", "models",
+    "display", "types", "catalogue", "files", "sampler", "aggregators", "prompts", "settings", "benchmarks", "models",
     "evaluators", "runs", "analysis", "ablation", "planning", "attribution", "plots", "notebooks", "reports", "explorer",
     "published", "lmms_bridge", "__init__", "cli",
 ]  # fmt: skip

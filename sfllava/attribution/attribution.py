@@ -12,6 +12,8 @@ from torch import Tensor
 
 from sfllava.aggregators.sources import TokenSource, token_sources
 from sfllava.aggregators.tower import first_channels
+from sfllava.display.html import table
+from sfllava.display.objects import card, more, shares, spread, strip, text, time_of
 from sfllava.models.base import VideoLM
 from sfllava.models.packed_decoding import Prefix
 from sfllava.models.replay import attention_weights, log_likelihoods
@@ -85,6 +87,24 @@ class Attribution:
     def totals(self, word: int | None = None) -> dict[str, np.ndarray]:
         """Return the attention on each frame (T) by part; all together sum to the visual tokens' share."""
         return {source.name: self.heat(source.name, word).sum((1, 2)) for source in self.sources}
+
+    def __repr__(self) -> str:
+        return f"Attribution({self.text!r}, {len(self.words)} words, {self.setting.name!r}, {self.video!r})"
+
+    def _repr_html_(self) -> str:
+        totals = self.totals()
+        by_frame = np.sum(list(totals.values()), axis=0)
+        everything = max(float(by_frame.sum()), 1e-12)
+        shown, most = spread(len(by_frame)), set(np.argsort(-by_frame)[:3].tolist())
+        times = [time_of(float(self.video.pts_seconds[i]), int(self.video.indices[i])) for i in shown]
+        captions = [f"{at}, {100 * by_frame[i] / everything:.0f} %" for i, at in zip(shown, times)]
+        frames = strip(self.video.frames[shown], captions, [k for k, i in enumerate(shown) if i in most])
+        note = text("attention to each frame, of that to all frames; the three with most are outlined", soft=True)
+        parts = shares({name: float(total.sum()) / everything for name, total in totals.items()})
+        changes = [{"without": part, "log-likelihood, nats": change} for part, change in self.left_out.items()]
+        left_out = more("parts left out", table(changes)) if changes else ""
+        facts = [self.setting.name, f"log-likelihood {round(self.log_likelihood, 2) + 0.0:.2f} nats"]
+        return card("Attention of", self.text, text(self.question.text), frames, note, parts, left_out, facts=facts)
 
 
 def attribute(

@@ -14,6 +14,8 @@ from sfllava.benchmarks.rows import BenchmarkError
 from sfllava.benchmarks.spec import Spec
 from sfllava.benchmarks.video_files import VideoIndex, index_videos
 from sfllava.catalogue import unknown_name
+from sfllava.display.html import table
+from sfllava.display.objects import card, more, short, text
 from sfllava.files import is_url
 from sfllava.types import Question, SfllavaError
 
@@ -62,6 +64,23 @@ class Benchmark:
         for path in self.files:
             digest.update(path.read_bytes())
         return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Benchmark({self.name!r}, {len(self.questions)} questions, videos_dir={self.videos_dir!r})"
+
+    def _repr_html_(self) -> str:
+        asked, videos = self.questions, len({question.video for question in self.questions})
+        of = [f" of {known:,}" if known and known != n else "" for n, known in
+              zip((len(asked), videos), self.published_counts)]  # fmt: skip
+        facts = [f"{len(asked):,}{of[0]} questions", f"{videos:,}{of[1]} videos", self.spec.task]
+        facts += ["no folder of videos"] if self.videos_dir is None else []
+        first = [
+            {"video": q.video, "type": q.type, "question": short(q.text, 120), "answer": short(q.answer, 60)}
+            for q in asked[:3]
+        ]
+        columns = [name for name in (first[0] if first else {}) if any(row[name] for row in first)]
+        flaws = more(f"{len(self.flaws):,} flaws of the question files", text("\n".join(self.flaws[:20])))
+        return card("Benchmark", self.name, table(first, columns), flaws if self.flaws else "", facts=facts)
 
     def find_video(self, name: str) -> Path:
         """Find the file or folder of frame images of a video.

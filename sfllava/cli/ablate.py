@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sfllava.cli import options, parsed, selecting
+from sfllava.cli import options, parsed, selecting, tracking
 from sfllava.cli.parser import group
 from sfllava.cli.scored import scores_text
 
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     selecting.add_source(parser)
     options.add_benchmark_files(parser)
     options.add_run(parser)
+    tracking.add_track(parser)
     options.add_model(parser, 128)
 
 
@@ -52,4 +53,5 @@ def run(arguments: argparse.Namespace) -> int:
     print(scores_text(result), flush=True)
     if benchmark.spec.task != "describe" and not arguments.rows_only:
         print(report(result.path))
+    tracking.send(arguments, result.path)
     return 0 if any(scores["answered"] for scores in result.scores.values()) else 1

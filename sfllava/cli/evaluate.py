@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sfllava.cli import options, parsed, selecting
+from sfllava.cli import options, parsed, selecting, tracking
 from sfllava.cli.scored import scores_text
 
 ORDER = 2
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     selecting.add_selections(parser)
     selecting.add_source(parser)
     options.add_run(parser)
+    tracking.add_track(parser)
     options.add_model(parser, 128)
 
 
@@ -40,5 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
         for evaluation in evaluations:
             result = evaluation.run(retry_failed=arguments.retry_failed)
             print(scores_text(result), flush=True)
+            tracking.send(arguments, result.path)
             answered.append(any(scores["answered"] for scores in result.scores.values()))
     return 0 if all(answered) else 1

@@ -6,6 +6,7 @@ import argparse
 import sys
 from importlib.util import find_spec
 
+from sfllava.cli import tracking
 from sfllava.cli.judging import add_judge, make_judge
 from sfllava.types import SfllavaError
 
@@ -15,6 +16,7 @@ ORDER = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN")
     add_judge(parser)
+    tracking.add_track(parser)
     parser.add_argument("--reuse", nargs="+", default=[], metavar="RUN", help="take over equal verdicts of other runs")
 
 
@@ -36,4 +38,5 @@ def run(arguments: argparse.Namespace) -> int:
         from sfllava.analysis.judge_summary import keep_judge_scores
 
         print(format_judge_scores(keep_judge_scores(folder, grader.name)))
+    tracking.send(arguments, folder, grader.name)
     return 0 if done.complete else 1

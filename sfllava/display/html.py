@@ -7,7 +7,9 @@ from html import escape
 
 # JupyterLab's variables where there are any, so that a cell follows its theme; otherwise the reader's light or dark.
 STYLE = """<style>
-.sfl { color-scheme: light dark; --sfl-text: var(--jp-content-font-color1, light-dark(#1b1f24, #e6e8eb));
+.sfl { color-scheme: light dark; }
+[data-jp-theme-light="true"] .sfl { color-scheme: light; } [data-jp-theme-light="false"] .sfl { color-scheme: dark; }
+.sfl { --sfl-text: var(--jp-content-font-color1, light-dark(#1b1f24, #e6e8eb));
   --sfl-soft: var(--jp-content-font-color2, light-dark(#57606a, #9aa4af));
   --sfl-line: var(--jp-border-color2, light-dark(#d8dee4, #3a424b));
   --sfl-bar: light-dark(#0072b2, #56b4e9); --sfl-fill: light-dark(#eef2f6, #252b32);
@@ -18,6 +20,11 @@ STYLE = """<style>
 .sfl caption { text-align: left; font-weight: 600; padding: 0 0 4px; } .sfl .soft { color: var(--sfl-soft); }
 .sfl .chip { display: inline-block; padding: 0 7px; margin: 0 3px 2px 0; border-radius: 9px;
   background: var(--sfl-fill); } .sfl svg { vertical-align: middle; }
+.sfl .nowrap, .sfl td.num { white-space: nowrap; }
+.jp-OutputArea .jp-RenderedHTMLCommon .sfl :is(td, th) { padding: 3px 10px; text-align: left; vertical-align: top;
+  max-width: 40em; border-bottom: 1px solid var(--sfl-line); }
+.jp-OutputArea .jp-RenderedHTMLCommon .sfl td.num { text-align: right; }
+.jp-OutputArea .jp-RenderedHTMLCommon .sfl :is(table, tr, thead) { margin: 0; background: none; font-size: inherit; }
 </style>"""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 
@@ -11,7 +12,9 @@ def progress_bar(total: int | None, unit: str, done: int = 0, shown: bool = True
 
     A bar of bytes (unit "B") shows KiB, MiB and so on, and disappears at the end.
     """
-    from tqdm.auto import tqdm
+    with warnings.catch_warnings():  # in a notebook without ipywidgets, tqdm warns and shows the bar as text
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
 
     scale: dict[str, Any] = {"unit_scale": True, "unit_divisor": 1024, "leave": False} if unit == "B" else {}
     options: dict[str, Any] = {"unit": unit, "desc": name or None, "disable": not shown, "dynamic_ncols": True}

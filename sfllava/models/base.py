@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sfllava.aggregators.base import Aggregator
+from sfllava.display.objects import card, checkpoint_name
 from sfllava.models.engines.options import PACKED, EngineInfo
 from sfllava.models.family import VideoText
 from sfllava.models.kv_cache import Prefix
@@ -94,6 +95,18 @@ class ModelInfo:
     quantize: str | None = None
     engine: EngineInfo = PACKED
     known_visual_tokens: int | None = None
+
+    def __repr__(self) -> str:
+        return f"ModelInfo({checkpoint_name(self.path)!r}, {self.model_type!r}, device={str(self.device)!r})"
+
+    def _repr_html_(self) -> str:
+        h, w = self.grid
+        facts = [self.model_type, f"{self.context:,} positions", f"{h} × {w} patches a frame"]
+        facts += [f"{self.shape.language.count} layers of width {self.shape.language.width:,}"]
+        facts += [str(self.device), self.quantize or str(self.dtype).removeprefix("torch.")]
+        facts += [f"{name}: {value}" for name, value in self.options.items()]
+        facts += [str(self.engine)] if self.engine != PACKED else []
+        return card("Model", checkpoint_name(self.path), facts=facts)
 
     def prompt_ids(self, question: Question, prompt: Prompt | None = None) -> tuple[list[int], list[int]]:
         """Tokenize the prompt of a question.

@@ -49,6 +49,12 @@ class TransformersVideoLM:
         self._batch = 8 if info.device.type == "cpu" else 64
         """Frames per batch; reduced once memory has turned out too small"""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.info!r})"
+
+    def _repr_html_(self) -> str:
+        return self.info._repr_html_()
+
     def encode(self, frames: np.ndarray | Tensor | NativeFrames | TowerFrames, batch: int | None = None) -> Any:
         """Encode frames as visual tokens before any pooling.
 

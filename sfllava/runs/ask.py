@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava.aggregators.base import detailed_frames, identity_key
+from sfllava.display.objects import card, file_name, short, text
 from sfllava.files import Row
 from sfllava.prompts import Prompt
 from sfllava.runs.batch import EncodedVideo
@@ -54,6 +55,19 @@ class AskResult:
     answers: list[Answer]
     seconds: dict[str, float]
     selected: list[Row] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        said = "; ".join(f"{short(a.question.text, 40)!r}: {short(a.text, 40)!r}" for a in self.answers)
+        return f"AskResult({self.video.path!r}, {self.setting.name!r}, {said})"
+
+    def _repr_html_(self) -> str:
+        answers = [f"<b>{text(a.question.text)}</b><div>{a.as_html()}</div>" for a in self.answers]
+        times = [f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items()]
+        facts = [self.setting.name, f"{self.visual_tokens:,} visual tokens", *times]
+        shown = self.video.as_strip(self.slow_indices)
+        slow = 0 < len(set(self.slow_indices)) < len(self.video.frames)
+        note = text("outlined: frames of the Slow pathway", soft=True) if slow else ""
+        return card("Asked about", file_name(self.video.path), shown, note, *answers, facts=facts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that `sfllava ask --json` prints."""

@@ -12,6 +12,7 @@ fails gets a row with its error and is never dropped.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -66,6 +67,16 @@ class Run:
         """Return the folder, and the scores as a table; with intervals from `analysis.score_intervals.intervals`."""
         return f"{self.path}\n{format_scores(self.scores, intervals, self.seconds)}"
 
+    def __repr__(self) -> str:
+        counts = [(s["answered"], s["questions"]) for s in self.scores.values()]
+        answered, questions = (sum(each) for each in zip(*counts)) if counts else (0, 0)
+        settings = f"{len(self.scores)} setting{'s' * (len(self.scores) != 1)}"
+        return f"Run({str(self.path)!r}, {settings}, {answered} of {questions} questions answered)"
+
+    def _repr_html_(self) -> str:
+        # intervals come from the analysis, a later part of the package: found by name, and only to be shown
+        return importlib.import_module("sfllava.reports.run_card").run_card(self.path, self.scores)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -77,6 +88,10 @@ class Evaluation:
     settings: list[Setting]
     folder: RunFolder
     options: GenerationOptions
+
+    def __repr__(self) -> str:
+        asked = f"{len(self.questions)} questions, {len(self.settings)} settings"
+        return f"Evaluation({self.benchmark.name!r}, {asked}, {str(self.folder.path)!r})"
 
     def run(self, *, retry_failed: bool = False, progress: bool = True) -> Run:
         """Ask the questions that have no row yet, and score all questions.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from sfllava.display.objects import MOST_FRAMES, card, file_name, spread, strip, text, time_of
 from sfllava.sampler.sampling import AnySample, Sample, union_indices
 from sfllava.types import SfllavaError
 
@@ -68,3 +70,30 @@ class Video:
         if not np.array_equal(self.indices[found], wanted):
             raise SfllavaError(f"{self.path}: was not read for a sample of {sample.frames} frames")
         return found
+
+    def __repr__(self) -> str:
+        height, width = self.frames.shape[1:3]
+        return f"Video({self.path!r}, {len(self.frames)} of {self.total} frames, {height}x{width}, {self.decoder!r})"
+
+    def _repr_html_(self) -> str:
+        damage = text(self.damage, soft=True) if self.damage else ""
+        return card("Video", file_name(self.path), self.as_strip(), damage, facts=self.facts())
+
+    def facts(self) -> list[str]:
+        """Return what a notebook says of the video next to its name."""
+        (height, width), (h, w) = self.size, self.frames.shape[1:3]
+        rate = f", {self.fps:.4g} per second" if self.fps else ""
+        known = [f"{len(self.frames):,} of {self.total:,} frames{rate}", f"{width} × {height} pixels"]
+        return known + ([f"read as {w} × {h}"] if (h, w) != (height, width) else []) + [self.decoder]
+
+    def as_strip(self, marked: Collection[int] = ()) -> str:
+        """Return some of the frames, with their times, as HTML; those with their index in `marked` come first.
+
+        They are outlined, unless all are marked.
+        """
+        first = [i for i, index in enumerate(self.indices) if index in marked]
+        first = [] if len(first) == len(self.frames) else [first[i] for i in spread(len(first))]
+        others = [i for i in range(len(self.frames)) if i not in set(first)]
+        shown = sorted([*first, *(others[i] for i in spread(len(others), MOST_FRAMES - len(first)))])
+        captions = [time_of(float(self.pts_seconds[i]), int(self.indices[i])) for i in shown]
+        return strip(self.frames[shown], captions, [shown.index(i) for i in first])

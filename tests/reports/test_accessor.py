@@ -1,0 +1,44 @@
+"""`results.sfl`: tables with intervals as bars, and figures by name."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from written_runs import rows_of, write_run
+
+import sfllava
+from sfllava import SfllavaError, catalogue
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    run = write_run(tmp_path_factory.mktemp("runs") / "run", rows_of("a<b>", 30) + rows_of("b", 10))
+    return sfllava.load_results(run)
+
+
+def test_tables_show_intervals_and_stay_tables(results):
+    found = results.sfl.accuracy()
+    assert found["accuracy"].tolist() == [75.0, 25.0] and isinstance(found, pd.DataFrame)
+    html = found._repr_html_()
+    assert html.count("<svg") == 2 and "a&lt;b&gt;" in html and "<b>" not in html and "75.0" in html
+    assert "<svg" not in found.round(1)._repr_html_(), "what is computed from it is a plain table"
+    differences = results.sfl.compare()
+    assert differences["points"].tolist() == [50.0] and "[" in (html := differences._repr_html_()) and "<svg" in html
+    assert "paired differences on 40 questions" in results.sfl.findings()
+    assert len(results.sfl.costs()) == 2 and len(results.sfl.failures()) == 0 and len(results.sfl.headlines()) == 0
+
+
+def test_figures_by_name(results):
+    plot = results.sfl.plot
+    assert dir(plot) == catalogue.names("figures") and "budget" in repr(plot)
+    assert type(plot.budget()).__module__.startswith("plotly")
+    assert type(plot.budget(paper=True)).__module__.startswith("matplotlib")
+    with pytest.raises(AttributeError, match=r"no figure is called 'budgt' \(did you mean 'budget'\?\)"):
+        plot.budgt()
+    with pytest.raises(SfllavaError, match="figure paper: none, since not the runs of an ablation"):
+        plot("paper")
+
+
+def test_other_tables_have_no_results():
+    with pytest.raises(AttributeError, match=r"\.sfl is for results from load_results"):
+        pd.DataFrame({"a": [1]}).sfl  # noqa: B018
