@@ -55,7 +55,7 @@ class Desk:
         source: SelectionSource,
     ) -> None:  # fmt: skip
         self.session = Session(model, FeatureCache(model, memory_bytes))
-        self.video = ""
+        self.video = self._shown = ""
         self.error: BaseException | None = None
         self._started, self._source = setting, source
         self._latest, self._lock = 0, threading.RLock()
@@ -128,7 +128,7 @@ class Desk:
         return context_budget(self._possible(), self.session.model, self.question, total=total)
 
     def _uniform(self) -> Setting:
-        return setting_of(self.face, self.session.model.info.grid, self._start)
+        return setting_of(self.face, self.session.model.info.grid, self._started)
 
     def _possible(self) -> Setting:
         """Return the setting, with uniform frames where its selection is impossible."""
@@ -182,11 +182,19 @@ class Desk:
         except VideoError as error:
             self.failed(error)
             if self.video == video:
-                self.video = ""
-                self.strip.clear()
+                self._return_to_shown(video)
             return
+        self._shown = video
         self.videos.remember(video)
         self._show_budget()  # now it is known how many frames the video has
+
+    def _return_to_shown(self, failed: str) -> None:
+        """Ask about the video that is still on the page, if there is one."""
+        self.video = "" if self._shown == failed else self._shown
+        if self.video:
+            self._setting_changed()
+        else:
+            self.strip.clear()
 
     def _question_changed(self) -> None:
         if self._show_budget() and self._possible().question_aware:

@@ -329,7 +329,7 @@ def test_a_session_in_the_browser(page, shots):
     saved.set_viewport_size({"width": 1280, "height": 800})
     saved.route("**/*", lambda route: route.fulfill(path=got.value.path(), content_type="text/html"))
     saved.goto("http://saved.invalid/")
-    expect(saved.locator(".sf-card")).to_have_count(4 + 4)
+    expect(saved.locator(".sf-list .sf-card")).to_have_count(4)
     saved.get_by_role("tab", name="Attention").click()
     saved.locator(".sf-words button").first.click()
     assert saved.locator("canvas").evaluate(painted) and saved.locator(".sf-film img").count() == 50

@@ -3,7 +3,12 @@ import { button, choice, h, integer, slot, text } from "./dom.js";
 
 export function askBar(cx) {
   const begin = () => !ask.disabled && cx.send("ask");
-  const question = text(cx, "question", "Question", { event: "input", placeholder: "What happens in the video?", enter: begin, class: "sf-wide" });
+  const question = text(cx, "question", "Question", {
+    event: "input",
+    placeholder: "What happens in the video?",
+    enter: begin,
+    class: "sf-wide",
+  });
   const ask = button("Ask", begin, { class: "sf-main", title: "Answer with this setting (Enter in the question)" });
   const stop = button("Stop", () => cx.send("stop"), { title: "Stop after the next word (Escape)" });
   cx.watch(["budget", "snapshot"], () => {
@@ -11,11 +16,27 @@ export function askBar(cx) {
     ask.disabled = Boolean(over || problem || blocked || cx.get("snapshot"));
   });
   cx.watch(["busy"], () => (stop.disabled = !cx.get("busy")));
-  const more = h("div", { class: "sf-row sf-more" },
-    choice(cx, "reply", "Reply", [["open", "short answer"], ["describe", "description"]]),
+  const more = h(
+    "div",
+    { class: "sf-row sf-more" },
+    choice(cx, "reply", "Reply", [
+      ["open", "short answer"],
+      ["describe", "description"],
+    ]),
     integer(cx, "max_new_tokens", "New tokens", 1, cx.get("limits").new_tokens),
-    text(cx, "answer_options", "Options", { rows: 1, event: "input", placeholder: "one per line; empty for an open question", class: "sf-wide" }));
-  const bar = h("fieldset", { class: "sf-ask", disabled: cx.get("snapshot") },
-    h("div", { class: "sf-row" }, question, ask, stop), slot(cx, "question"), more);
+    text(cx, "answer_options", "Options", {
+      rows: 1,
+      event: "input",
+      placeholder: "one per line; empty for an open question",
+      class: "sf-wide",
+    }),
+  );
+  const bar = h(
+    "fieldset",
+    { class: "sf-ask", disabled: cx.get("snapshot") },
+    h("div", { class: "sf-row" }, question, ask, stop),
+    slot(cx, "question"),
+    more,
+  );
   return bar;
 }

@@ -6,28 +6,55 @@ function stages(card) {
 }
 
 function cardOf(cx, card) {
-  const code = card.code && h("details", {}, h("summary", {}, "Notebook cell"),
-    h("textarea", { readonly: true, rows: 8, "aria-label": "Notebook cell" }));
+  const code =
+    card.code &&
+    h(
+      "details",
+      {},
+      h("summary", {}, "Notebook cell"),
+      h("textarea", { readonly: true, rows: 8, "aria-label": "Notebook cell" }),
+    );
   if (code) code.querySelector("textarea").value = card.code;
-  const look = button("Attention", () => (cx.set({ answer: card.number - 1, view: "Attention" }), cx.send("look")), { title: "Where the model looked for this answer" });
-  return h("article", { class: "sf-card", "data-number": card.number },
-    h("header", {}, h("span", { class: "sf-number" }, `${card.number}`), h("span", { class: "sf-question" }, card.question), cx.get("snapshot") ? null : look),
+  const look = button("Attention", () => (cx.set({ answer: card.number - 1, view: "Attention" }), cx.send("look")), {
+    title: "Where the model looked for this answer",
+  });
+  return h(
+    "article",
+    { class: "sf-card", "data-number": card.number },
+    h(
+      "header",
+      {},
+      h("span", { class: "sf-number" }, `${card.number}`),
+      h("span", { class: "sf-question" }, card.question),
+      cx.get("snapshot") ? null : look,
+    ),
     h("div", { class: "sf-answer" }, card.text || "(nothing)", card.stopped ? h("em", {}, " (stopped)") : null),
     chips(card.chips),
-    h("div", { class: "sf-small sf-cost" }, `${card.video} · ${card.cost} · ${stages(card)}`), code || null);
+    h("div", { class: "sf-small sf-cost" }, `${card.video} · ${card.cost} · ${stages(card)}`),
+    code || null,
+  );
 }
 
 export function answersPanel(cx) {
   const running = h("article", { class: "sf-card sf-running" });
   const list = h("div", { class: "sf-list" });
-  const nothing = h("p", { class: "sf-nothing" }, "No answers yet. Each answer becomes a card here, with its setting, tokens and seconds.");
+  const nothing = h(
+    "p",
+    { class: "sf-nothing" },
+    "No answers yet. Each answer becomes a card here, with its setting, tokens and seconds.",
+  );
   const table = button("Download as CSV", () => cx.send("csv"));
   cx.watch(["progress"], () => {
     const now = cx.get("progress");
     show(running, Boolean(now.stage));
     if (!now.stage) return fill(running);
-    fill(running, h("header", {}, h("span", { class: "sf-question" }, now.question)),
-      h("div", { class: "sf-answer", "aria-live": "polite" }, now.text || "…"), chips(now.chips), h("div", { class: "sf-small" }, `${now.stage} …`));
+    fill(
+      running,
+      h("header", {}, h("span", { class: "sf-question" }, now.question)),
+      h("div", { class: "sf-answer", "aria-live": "polite" }, now.text || "…"),
+      chips(now.chips),
+      h("div", { class: "sf-small" }, `${now.stage} …`),
+    );
   });
   cx.watch(["cards"], () => {
     const cards = cx.get("cards");
@@ -37,7 +64,15 @@ export function answersPanel(cx) {
     show(table, cards.length > 0 && !cx.get("snapshot"));
   });
   cx.watch(["cards", "progress"], () => show(nothing, !cx.get("cards").length && !cx.get("progress").stage));
-  return h("div", { class: "sf-panel" }, slot(cx, "answer"), running, nothing, list, h("div", { class: "sf-row" }, table));
+  return h(
+    "div",
+    { class: "sf-panel" },
+    slot(cx, "answer"),
+    running,
+    nothing,
+    list,
+    h("div", { class: "sf-row" }, table),
+  );
 }
 
 export function comparePanel(cx) {
@@ -50,19 +85,73 @@ export function comparePanel(cx) {
     const settings = cx.get("compared");
     compare.disabled = settings.length < 2;
     clear.disabled = !settings.length;
-    fill(listed, settings.map((setting, i) => h("div", { class: "sf-row sf-setting", title: setting.name }, chips(setting.chips),
-      cx.get("snapshot") ? null : button("×", () => cx.send("remove", { place: i }), { class: "sf-remove", "aria-label": `Remove ${setting.name}` }))));
-    if (!settings.length) fill(listed, h("p", { class: "sf-nothing" }, "Two to four settings answer the same question. Set the controls, then add the setting."));
+    fill(
+      listed,
+      settings.map((setting, i) =>
+        h(
+          "div",
+          { class: "sf-row sf-setting", title: setting.name },
+          chips(setting.chips),
+          cx.get("snapshot")
+            ? null
+            : button("×", () => cx.send("remove", { place: i }), {
+                class: "sf-remove",
+                "aria-label": `Remove ${setting.name}`,
+              }),
+        ),
+      ),
+    );
+    if (!settings.length)
+      fill(
+        listed,
+        h(
+          "p",
+          { class: "sf-nothing" },
+          "Two to four settings answer the same question. Set the controls, then add the setting.",
+        ),
+      );
   });
   cx.watch(["comparison"], () => {
     const cards = cx.get("comparison");
     result.style.setProperty("--cards", cards.length || 1);
-    fill(result, cards.map((card) => h("article", { class: "sf-card" }, chips(card.chips),
-      h("div", { class: "sf-answer" }, card.words.map(([words, kind]) => [h(kind === "same" ? "span" : kind === "new" ? "ins" : "del", {}, words), " "])),
-      h("div", { class: "sf-small" }, `${{ first: "The first", "same words": "Same words as the first", "other words": "Other words than the first" }[card.verdict]} · ${card.seconds.toFixed(2)} s`),
-      h("div", { class: "sf-small sf-cost" }, card.cost))));
+    fill(
+      result,
+      cards.map((card) =>
+        h(
+          "article",
+          { class: "sf-card" },
+          chips(card.chips),
+          h(
+            "div",
+            { class: "sf-answer" },
+            card.words.map(([words, kind]) => [
+              h(kind === "same" ? "span" : kind === "new" ? "ins" : "del", {}, words),
+              " ",
+            ]),
+          ),
+          h(
+            "div",
+            { class: "sf-small" },
+            `${{ first: "The first", "same words": "Same words as the first", "other words": "Other words than the first" }[card.verdict]} · ${card.seconds.toFixed(2)} s`,
+          ),
+          h("div", { class: "sf-small sf-cost" }, card.cost),
+        ),
+      ),
+    );
   });
   const now = h("div", { class: "sf-small", "aria-live": "polite" });
-  cx.watch(["progress"], () => (now.textContent = cx.get("progress").stage ? `${cx.get("progress").stage} … ${cx.get("progress").text}` : ""));
-  return h("div", { class: "sf-panel" }, cx.get("snapshot") ? null : h("div", { class: "sf-row" }, add, clear, compare), slot(cx, "compare"), listed, now, result);
+  cx.watch(
+    ["progress"],
+    () =>
+      (now.textContent = cx.get("progress").stage ? `${cx.get("progress").stage} … ${cx.get("progress").text}` : ""),
+  );
+  return h(
+    "div",
+    { class: "sf-panel" },
+    cx.get("snapshot") ? null : h("div", { class: "sf-row" }, add, clear, compare),
+    slot(cx, "compare"),
+    listed,
+    now,
+    result,
+  );
 }

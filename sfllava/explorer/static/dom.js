@@ -80,8 +80,24 @@ export function makeContext(model) {
 }
 
 const CLICKED = [
-  "frames", "slow", "pool", "fast", "method", "tokens", "aggregation", "prompt", "selection", "rule_options",
-  "selection_for", "scorer", "scored_text", "frame_list", "question", "answer_options", "reply", "max_new_tokens",
+  "frames",
+  "slow",
+  "pool",
+  "fast",
+  "method",
+  "tokens",
+  "aggregation",
+  "prompt",
+  "selection",
+  "rule_options",
+  "selection_for",
+  "scorer",
+  "scored_text",
+  "frame_list",
+  "question",
+  "answer_options",
+  "reply",
+  "max_new_tokens",
 ];
 
 let fields = 0;
@@ -171,6 +187,8 @@ export function chips(list) {
   return h(
     "div",
     { class: "sf-chips" },
-    list.map((chip) => h("span", { class: `sf-chip ${chip.differs ? "sf-differs" : ""}`, "data-kind": chip.kind }, chip.text)),
+    list.map((chip) =>
+      h("span", { class: `sf-chip ${chip.differs ? "sf-differs" : ""}`, "data-kind": chip.kind }, chip.text),
+    ),
   );
 }

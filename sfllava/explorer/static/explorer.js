@@ -12,15 +12,28 @@ const VIEWS = { Answers: answersPanel, Compare: comparePanel, Attention: attenti
 function views(cx) {
   const panels = Object.entries(VIEWS).map(([name, make]) => [name, make(cx)]);
   const tabs = panels.map(([name]) => button(name, () => cx.set({ view: name }), { role: "tab" }));
-  const save = button("Save page", () => cx.send("save"), { title: "Save what is shown as one HTML file", class: "sf-save" });
+  const save = button("Save page", () => cx.send("save"), {
+    title: "Save what is shown as one HTML file",
+    class: "sf-save",
+  });
   cx.watch(["view"], () =>
     panels.forEach(([name, panel], i) => {
       const now = cx.get("view") === name;
       show(panel, now);
       tabs[i].setAttribute("aria-selected", String(now));
-    }));
+    }),
+  );
   const bar = h("div", { class: "sf-tabs", role: "tablist" }, tabs, cx.get("snapshot") ? null : save);
-  return h("div", { class: "sf-views" }, bar, h("div", { class: "sf-scroll" }, panels.map(([, panel]) => panel)));
+  return h(
+    "div",
+    { class: "sf-views" },
+    bar,
+    h(
+      "div",
+      { class: "sf-scroll" },
+      panels.map(([, panel]) => panel),
+    ),
+  );
 }
 
 function download(said) {
@@ -31,9 +44,19 @@ function download(said) {
 
 export function render({ model, el }) {
   const cx = makeContext(model);
-  const main = h("div", { class: "sf-body" }, askBar(cx), h("div", { class: "sf-centre" }, stage(cx), views(cx)), stripPanel(cx));
+  const main = h(
+    "div",
+    { class: "sf-body" },
+    askBar(cx),
+    h("div", { class: "sf-centre" }, stage(cx), views(cx)),
+    stripPanel(cx),
+  );
   // JupyterLab's shortcuts must not take the arrows and Enter from the controls
-  const page = h("div", { class: "sfllava", "data-lm-suppress-shortcuts": "true" }, h("div", { class: "sf-grid" }, sidePanel(cx), main));
+  const page = h(
+    "div",
+    { class: "sfllava", "data-lm-suppress-shortcuts": "true" },
+    h("div", { class: "sf-grid" }, sidePanel(cx), main),
+  );
   page.addEventListener("keydown", (pressed) => {
     if (pressed.key === "Escape" && cx.get("busy")) cx.send("stop");
   });

@@ -17,14 +17,25 @@ export function frameText(strip, place) {
 
 function borders(strip, part) {
   const [rows, columns] = strip.grid;
-  const drawing = h("svg:svg", { viewBox: `0 0 ${columns} ${rows}`, preserveAspectRatio: "none", class: "sf-over-frame", "data-kind": part.name });
+  const drawing = h("svg:svg", {
+    viewBox: `0 0 ${columns} ${rows}`,
+    preserveAspectRatio: "none",
+    class: "sf-over-frame",
+    "data-kind": part.name,
+  });
   for (const [x1, y1, x2, y2] of part.lines) drawing.append(h("svg:line", { x1, y1, x2, y2 }));
   return drawing;
 }
 
 function heatMap(cx, strip, place, layer) {
   const [rows, columns] = strip.grid;
-  const canvas = h("canvas", { width: columns * 8, height: rows * 8, class: "sf-over-frame", role: "img", "aria-label": "Attention on the patches" });
+  const canvas = h("canvas", {
+    width: columns * 8,
+    height: rows * 8,
+    class: "sf-over-frame",
+    role: "img",
+    "aria-label": "Attention on the patches",
+  });
   const paper = canvas.getContext("2d");
   paper.imageSmoothingEnabled = false;
   const colours = cx.get("limits").colours;
@@ -34,8 +45,12 @@ function heatMap(cx, strip, place, layer) {
     const small = h("canvas", { width: columns, height: rows });
     const colour = colours[name] || colours.visual;
     const image = new ImageData(columns, rows);
-    bytes.forEach((value, i) => image.data.set(
-      [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)).concat(Math.round(0.88 * value)), 4 * i));
+    bytes.forEach((value, i) =>
+      image.data.set(
+        [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)).concat(Math.round(0.88 * value)),
+        4 * i,
+      ),
+    );
     small.getContext("2d").putImageData(image, 0, 0);
     paper.drawImage(small, 0, 0, canvas.width, canvas.height);
   }
@@ -43,16 +58,26 @@ function heatMap(cx, strip, place, layer) {
 }
 
 function hint() {
-  return h("div", { class: "sf-hint" }, h("b", {}, "Start here"),
-    h("ol", {}, h("li", {}, "Open a video, or render the samples."), h("li", {}, "Set how many frames become how many tokens."),
-      h("li", {}, "Write a question, and press Enter.")),
-    h("div", { class: "sf-small" }, "← → move over the frames, Escape stops an answer."));
+  return h(
+    "div",
+    { class: "sf-hint" },
+    h("b", {}, "Start here"),
+    h(
+      "ol",
+      {},
+      h("li", {}, "Open a video, or render the samples."),
+      h("li", {}, "Set how many frames become how many tokens."),
+      h("li", {}, "Write a question, and press Enter."),
+    ),
+    h("div", { class: "sf-small" }, "← → move over the frames, Escape stops an answer."),
+  );
 }
 
 export function stage(cx) {
   const picture = h("img", { class: "sf-large", alt: "" });
   const over = h("div", { class: "sf-layers" });
   const film = h("video", { class: "sf-large", playsinline: true, controls: true, muted: true });
+  film.muted = true;
   const start = hint();
   const frame = h("div", { class: "sf-frame" }, picture, over, film, start);
   const about = h("div", { class: "sf-small sf-about", "aria-live": "polite" });
@@ -68,16 +93,29 @@ export function stage(cx) {
     const entries = [plain, ...names.map((name) => [name, of === "attention" ? title(name) : `${title(name)} tokens`])];
     if (of === "attention" && names.length < 2) entries.length = 1;
     if (!entries.some(([name]) => name === cx.ui.layer)) cx.ui.layer = "frame";
-    fill(layers, entries.map(([name, label]) =>
-      button(label, () => cx.look({ layer: name }), { "aria-pressed": String(cx.ui.layer === name), "data-kind": name })));
+    const key = entries.flat().join();
+    if (layers.dataset.key !== key) {
+      const one = ([name, label]) => button(label, () => cx.look({ layer: name }), { "data-kind": name });
+      fill(layers, entries.map(one));
+    }
+    layers.dataset.key = key; // the same buttons stay, and one of them may have the focus
+    for (const child of layers.children) child.setAttribute("aria-pressed", String(child.dataset.kind === cx.ui.layer));
   }
 
   function draw() {
     const { strip, pictures, of } = shown(cx);
     const empty = !strip.frames;
     const moving = cx.ui.playing && player.filmed();
-    for (const [node, visible] of [[start, empty], [picture, !empty && !moving], [over, !empty && !moving], [film, !empty && moving],
-      [layers, !empty], [play, !empty], [marks, !empty && strip.clock]]) show(node, visible);
+    for (const [node, visible] of [
+      [start, empty],
+      [picture, !empty && !moving],
+      [over, !empty && !moving],
+      [film, !empty && moving],
+      [layers, !empty],
+      [play, !empty],
+      [marks, !empty && strip.clock],
+    ])
+      show(node, visible);
     frame.classList.toggle("sf-empty", empty);
     if (empty) return fill(about);
     const place = Math.min(cx.ui.frame, strip.frames.length - 1);
@@ -91,8 +129,12 @@ export function stage(cx) {
     const part = strip.parts.find((found) => found.name === cx.ui.layer);
     if (of === "attention") fill(over, heatMap(cx, strip, place, cx.ui.layer));
     else fill(over, part && part.frames.includes(place) ? borders(strip, part) : null);
-    const tokens = of === "strip" && part
-      ? part.frames.includes(place) ? `. ${part.each} ${title(part.name)} tokens` : `. Not in ${title(part.name)}` : "";
+    const tokens =
+      of === "strip" && part
+        ? part.frames.includes(place)
+          ? `. ${part.each} ${title(part.name)} tokens`
+          : `. Not in ${title(part.name)}`
+        : "";
     about.textContent = frameText(strip, place) + tokens;
     play.textContent = cx.ui.playing ? "Pause" : "Play";
     drawMarks(marks, strip, place, player);
@@ -124,8 +166,15 @@ function forget(cx) {
 
 function drawMarks(node, strip, place, player) {
   const whole = strip.duration || strip.frames.at(-1).at || 1;
-  fill(node, strip.frames.map(({ at, slow }, i) =>
-    h("i", { class: `${slow ? "sf-slow" : ""} ${i === place ? "sf-now" : ""}`, style: { left: `${(100 * at) / whole}%` } })));
+  fill(
+    node,
+    strip.frames.map(({ at, slow }, i) =>
+      h("i", {
+        class: `${slow ? "sf-slow" : ""} ${i === place ? "sf-now" : ""}`,
+        style: { left: `${(100 * at) / whole}%` },
+      }),
+    ),
+  );
   node.onclick = (clicked) => player.seek((clicked.offsetX / node.clientWidth) * whole);
 }
 
@@ -136,7 +185,10 @@ function makePlayer(cx, film) {
   let of = "";
   const nearest = (at) => {
     const { frames } = shown(cx).strip;
-    return Math.max(0, frames.findLastIndex((frame) => frame.at <= at + 0.001));
+    return Math.max(
+      0,
+      frames.findLastIndex((frame) => frame.at <= at + 0.001),
+    );
   };
   const flip = () => {
     const { frames } = shown(cx).strip;
@@ -154,8 +206,8 @@ function makePlayer(cx, film) {
     filmed: () => Boolean(address),
     start() {
       cx.look({ playing: true });
-      if (cx.get("snapshot") || shown(cx).of === "attention") return forgetFile(), flip();
-      if (address && of === cx.get("path")) return film.play(), cx.look({});
+      if (cx.get("snapshot") || shown(cx).of === "attention") return (forgetFile(), flip());
+      if (address && of === cx.get("path")) return (film.play(), cx.look({}));
       forgetFile();
       cx.send("play");
     },
@@ -174,7 +226,7 @@ function makePlayer(cx, film) {
   film.addEventListener("error", () => address && (forgetFile(), cx.look({}), flip()));
   cx.heard((said, buffers) => {
     if (said.kind !== "file" || !cx.ui.playing) return;
-    if (!said.type) return cx.look({}), flip();
+    if (!said.type) return (cx.look({}), flip());
     address = URL.createObjectURL(new Blob([buffers[0]], { type: said.type }));
     of = cx.get("path");
     film.src = address;
