@@ -1,4 +1,4 @@
-// The attention of one answer: its words, the scale of the map over the frame, and what the answer loses without a part.
+// The attention of one answer: its words, the scale of the map over the frame, and what is lost without a part.
 import { button, fill, h, show, slot } from "./dom.js";
 import { title } from "./stage.js";
 
@@ -51,7 +51,8 @@ function effects(found) {
     h(
       "div",
       { class: "sf-small" },
-      `Log-likelihood of the answer: ${found.log_likelihood.toFixed(4)} nats. Below zero, the answer is less likely without the part.`,
+      `Log-likelihood of the answer: ${found.log_likelihood.toFixed(4)} nats. ` +
+        "Below zero, the answer is less likely without the part.",
     ),
     h("table", { class: "sf-effects" }, h("thead", {}, head), h("tbody", {}, rows)),
   ];

@@ -1,8 +1,15 @@
 // Answers as cards, the newest first; and two to four settings side by side.
 import { button, chips, fill, h, show, slot } from "./dom.js";
 
+const VERDICTS = {
+  first: "The first",
+  "same words": "Same words as the first",
+  "other words": "Other words than the first",
+};
+
 function stages(card) {
-  return `${card.seconds.toFixed(2)} s: ${card.stages.map(({ name, seconds }) => `${name} ${seconds.toFixed(2)}`).join(", ")}`;
+  const each = card.stages.map(({ name, seconds }) => `${name} ${seconds.toFixed(2)}`);
+  return `${card.seconds.toFixed(2)} s: ${each.join(", ")}`;
 }
 
 function cardOf(cx, card) {
@@ -129,11 +136,7 @@ export function comparePanel(cx) {
               " ",
             ]),
           ),
-          h(
-            "div",
-            { class: "sf-small" },
-            `${{ first: "The first", "same words": "Same words as the first", "other words": "Other words than the first" }[card.verdict]} · ${card.seconds.toFixed(2)} s`,
-          ),
+          h("div", { class: "sf-small" }, `${VERDICTS[card.verdict]} · ${card.seconds.toFixed(2)} s`),
           h("div", { class: "sf-small sf-cost" }, card.cost),
         ),
       ),

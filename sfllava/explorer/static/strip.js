@@ -4,7 +4,7 @@ import { frameText, shown, title } from "./stage.js";
 
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600];
 
-// The axis reaches half a frame beyond the first and the last one, so that evenly sampled frames stand above their times
+// The axis reaches half a frame beyond both ends, so that evenly sampled frames stand above their times
 export function timeScale(strip) {
   const times = strip.frames.map((frame) => frame.at);
   const gaps = times
@@ -102,7 +102,8 @@ function legend(cx, strip, of, most) {
       h(
         "span",
         { class: "sf-curve" },
-        `scores of ${number(at.length)} candidates, ${Math.min(...score).toFixed(3)} to ${Math.max(...score).toFixed(3)}`,
+        `scores of ${number(at.length)} candidates, ` +
+          `${Math.min(...score).toFixed(3)} to ${Math.max(...score).toFixed(3)}`,
       ),
     );
     items.push(h("span", { class: "sf-dot" }, `${chosen.length} chosen`));
