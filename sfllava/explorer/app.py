@@ -200,7 +200,8 @@ class Explorer(Desk):
     def _number(self, reply: Reply) -> int:
         return self.session.replies.index(reply) + 1
 
-    def _attribution(self) -> Any:
+    def attribution(self) -> Any:
+        """Return the attention of the chosen answer; None while it is not computed."""
         return self.session.kept_attribution(self.chosen()) if self.session.replies else None
 
     def _look(self) -> Work:

@@ -16,7 +16,7 @@ from sfllava.explorer.videos import Videos
 from sfllava.explorer.worker import Worker
 from sfllava.models.base import ContextError, VideoLM
 from sfllava.planning.budget import ContextBudget, context_budget
-from sfllava.prompts import check_placeholders
+from sfllava.prompts import Prompt
 from sfllava.runs.selection_source import SelectionSource
 from sfllava.sampler.video import VideoError
 from sfllava.settings import Setting
@@ -156,7 +156,7 @@ class Desk:
     def _field_of_problem(self) -> str:
         try:
             if self.face.prompt:
-                check_placeholders(self.face.prompt, "prompt")
+                Prompt(self.face.prompt, "prompt")
         except SfllavaError:
             return "prompt"
         return "setting"

@@ -26,7 +26,7 @@ function effects(found) {
       "tr",
       {},
       h("td", {}, part),
-      h("td", { class: "sf-figure" }, `${nats > 0 ? "+" : ""}${nats.toFixed(4)}`),
+      h("td", { class: "sf-figure" }, `${nats > 0 ? "+" : nats < 0 ? "−" : ""}${Math.abs(nats).toFixed(4)}`),
       h("td", {}, h("div", { class: "sf-effect" }, bar)),
     );
   });
@@ -56,6 +56,13 @@ function effects(found) {
     ),
     h("table", { class: "sf-effects" }, h("thead", {}, head), h("tbody", {}, rows)),
   ];
+}
+
+// The frame with the most attention, over all words
+function strongest(totals) {
+  const each = Object.values(totals).map((words) => words[0]);
+  const sums = (each[0] || [0]).map((_, i) => each.reduce((sum, frames) => sum + frames[i], 0));
+  return sums.indexOf(Math.max(...sums));
 }
 
 export function attentionPanel(cx) {
@@ -115,6 +122,12 @@ export function attentionPanel(cx) {
       choices.map(([value, label]) => h("option", { value }, label)),
     );
     part.value = choices.some(([value]) => value === cx.get("part")) ? cx.get("part") : choices[0]?.[0];
+  });
+  let seen = 0;
+  cx.watch(["attention"], () => {
+    const { answer, totals } = cx.get("attention");
+    if (answer && answer !== seen && cx.ui.frame === 0) cx.look({ frame: strongest(totals) });
+    seen = answer;
   });
   cx.watch(["attention", "word"], () =>
     [...words.children].forEach((child, i) => child.setAttribute("aria-pressed", String(i - 1 === cx.get("word")))),

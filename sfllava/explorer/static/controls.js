@@ -1,7 +1,7 @@
 // The side panel: the budget on top, then the video, and how its frames become tokens.
 import { button, choice, fill, h, integer, number, show, slider, slot, text } from "./dom.js";
 
-const NAMES = { slow: "Slow", fast: "Fast", visual: "visual", text: "text", rest: "left" };
+const NAMES = { slow: "Slow", fast: "Fast", visual: "Visual", text: "Text", rest: "left" };
 const PIECE = 4 << 20; // bytes of an upload that are sent at once
 
 function budgetPanel(cx) {
@@ -110,13 +110,11 @@ function settingPanel(cx) {
   const name = text(cx, "aggregation", "Aggregation");
   const problem = h("div", { class: "sf-slot" });
   const wrongPrompt = h("div", { class: "sf-slot" });
-  const folded = h(
-    "details",
-    {},
-    h("summary", {}, "Prompt"),
-    text(cx, "prompt", "Prompt", { rows: 2, placeholder: "empty for the default; yours needs <video> and {question}" }),
-    wrongPrompt,
-  );
+  const prompt = text(cx, "prompt", "Prompt", {
+    rows: 3,
+    placeholder: "empty for the default; yours needs <video> and {question}",
+    class: "sf-top",
+  });
   cx.watch(["method"], () => {
     const method = cx.get("method");
     show(slow, method === "slowfast" || method === "slow only");
@@ -132,10 +130,8 @@ function settingPanel(cx) {
     ]) {
       show(place, wrong && field === mine);
       fill(place, wrong && field === mine ? h("div", { class: "sf-error", role: "alert" }, wrong) : null);
-      if (wrong && field === mine && mine === "prompt") folded.open = true;
     }
   });
-  if (cx.get("prompt")) folded.open = true;
   return h(
     "section",
     { "aria-label": "Frames and tokens" },
@@ -148,7 +144,8 @@ function settingPanel(cx) {
     problem,
     slot(cx, "setting"),
     selectionPanel(cx),
-    folded,
+    prompt,
+    wrongPrompt,
   );
 }
 

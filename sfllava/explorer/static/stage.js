@@ -12,7 +12,7 @@ export function shown(cx) {
 export function frameText(strip, place) {
   const { index, at, slow } = strip.frames[place];
   const when = strip.clock ? `${clock(at)}, ` : "";
-  return `Frame ${place} of the sample: ${when}frame ${index} of ${strip.total}${slow ? ", also in Slow" : ""}`;
+  return `Frame ${place}: ${when}${index} of ${strip.total} in the video${slow ? ", also in Slow" : ""}`;
 }
 
 function borders(strip, part) {
@@ -90,12 +90,19 @@ export function stage(cx) {
   function drawLayers(strip, of) {
     const names = strip.parts.map((part) => part.name);
     const plain = of === "attention" ? ["frame", names.length > 1 ? "Both" : "Attention"] : ["frame", "Frame"];
-    const entries = [plain, ...names.map((name) => [name, of === "attention" ? title(name) : `${title(name)} tokens`])];
+    const entries = [plain, ...names.map((name) => [name, title(name)])];
     if (of === "attention" && names.length < 2) entries.length = 1;
     if (!entries.some(([name]) => name === cx.ui.layer)) cx.ui.layer = "frame";
     const key = entries.flat().join();
     if (layers.dataset.key !== key) {
-      const one = ([name, label]) => button(label, () => cx.look({ layer: name }), { "data-kind": name });
+      const about = (name) =>
+        name === "frame" ? null : `${title(name)} ${of === "attention" ? "attention" : "tokens"}`;
+      const one = ([name, label]) =>
+        button(label, () => cx.look({ layer: name }), {
+          "data-kind": name,
+          "aria-label": about(name),
+          title: about(name),
+        });
       fill(layers, entries.map(one));
     }
     layers.dataset.key = key; // the same buttons stay, and one of them may have the focus
