@@ -1,9 +1,12 @@
 // Elements, fields, and the link between the page and the kernel. All texts from outside are set as text.
 
+const FOCUSED = new Set(["a", "button", "input", "select", "summary", "textarea", "video"]);
 const SVG = "http://www.w3.org/2000/svg";
 
 export function h(tag, props = {}, ...children) {
   const node = tag.startsWith("svg:") ? document.createElementNS(SVG, tag.slice(4)) : document.createElement(tag);
+  // JupyterLab's shortcuts must not take the arrows and Enter from what has the focus
+  if (FOCUSED.has(tag) || "tabindex" in props) node.setAttribute("data-lm-suppress-shortcuts", "true");
   for (const [name, value] of Object.entries(props)) {
     if (value === false || value === null || value === undefined) continue;
     if (name === "style") for (const [key, text] of Object.entries(value)) node.style.setProperty(key, text);

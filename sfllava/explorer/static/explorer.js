@@ -51,12 +51,7 @@ export function render({ model, el }) {
     h("div", { class: "sf-centre" }, stage(cx), views(cx)),
     stripPanel(cx),
   );
-  // JupyterLab's shortcuts must not take the arrows and Enter from the controls
-  const page = h(
-    "div",
-    { class: "sfllava", "data-lm-suppress-shortcuts": "true" },
-    h("div", { class: "sf-grid" }, sidePanel(cx), main),
-  );
+  const page = h("div", { class: "sfllava" }, h("div", { class: "sf-grid" }, sidePanel(cx), main));
   page.addEventListener("keydown", (pressed) => {
     if (pressed.key === "Escape" && cx.get("busy")) cx.send("stop");
   });
