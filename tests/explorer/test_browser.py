@@ -220,7 +220,7 @@ def test_a_session_in_the_browser(page, shots):
     expect(button(page, "Ask")).to_be_disabled()
     choose(page, "Slow pool", "spatial_1d_max_pool")
     choose(page, "Fast grid", "2 × 2")
-    root.get_by_label("Frames, exactly").fill("50")
+    root.get_by_label("Frames, exactly", exact=True).fill("50")
     root.get_by_label("Slow frames, exactly").fill("10")
     root.get_by_label("Slow frames, exactly").press("Enter")
     expect(budget).to_contain_text("Slow 320Fast 200")

@@ -395,6 +395,7 @@ def test_a_saved_page_needs_nothing_else(explorer, videos, tmp_path):
     explorer.face.question = f"</script>{EVIL}"
     explorer.face.scorer = str(tmp_path / "clip")
     explorer.ask()
+    explorer.wait()
     explorer.look()
     explorer.wait()
     page = explorer.save_html(tmp_path / "page.html").read_text()

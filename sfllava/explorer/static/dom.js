@@ -112,10 +112,12 @@ function labelled(label, control, more = {}) {
 
 // Keeps a control and a value of the kernel equal. What is being typed is left alone.
 function bind(cx, control, name, { event = "change", read = (text) => text }) {
-  control.addEventListener(event, () => {
+  const commit = () => {
     const value = read(control.value);
-    if (value !== undefined) cx.set({ [name]: value });
-  });
+    if (value !== undefined && value !== cx.get(name)) cx.set({ [name]: value });
+  };
+  control.addEventListener(event, commit);
+  if (control.tagName === "INPUT") control.addEventListener("keydown", ({ key }) => key === "Enter" && commit());
   cx.watch([name], () => {
     const value = String(cx.get(name) ?? "");
     if (control.value !== value && read(control.value) !== cx.get(name)) control.value = value;
