@@ -133,8 +133,10 @@ def theme(page, name: str) -> None:
 
 def shoot(page, shots: Path, name: str) -> None:
     page.mouse.move(0, 0)
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": 1400})  # the whole page is in sight
     page.wait_for_timeout(300)  # colours of a theme fade
     page.locator(".sfllava").first.screenshot(path=shots / f"{name}.png")
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": 800})
 
 
 def resize(page, width: int) -> None:
@@ -260,6 +262,9 @@ def test_a_session_in_the_browser(page, shots):
     button(page, "Compare").click()
     expect(root.locator(".sf-compared .sf-card")).to_have_count(2)
     expect(root.locator(".sf-compared .sf-differs")).to_have_text("Fast 2×2")
+    colours = "red|green|blue|yellow|purple"
+    said = root.locator(".sf-compared .sf-answer").all_inner_texts()
+    assert re.fullmatch(colours, said[0].strip()) and re.fullmatch(rf"(({colours}) ?)+", said[1].strip()), said
     expect(button(page, "Stop")).to_be_disabled()
     shoot(page, shots, "3-compared-1280-light")
 
@@ -281,7 +286,9 @@ def test_a_session_in_the_browser(page, shots):
     button(page, "Measure").click()
     expect(root.locator(".sf-effects tbody tr")).to_have_count(2)
     ends = root.locator(".sf-ends span").all_inner_texts()
-    values = [abs(float(text.replace("−", "-"))) for text in root.locator(".sf-effects tbody .sf-figure").all_inner_texts()]
+    values = [
+        abs(float(text.replace("−", "-"))) for text in root.locator(".sf-effects tbody .sf-figure").all_inner_texts()
+    ]
     whole = root.locator(".sf-effect").first.bounding_box()["width"] / 2
     for bar, value in zip(root.locator(".sf-effect i").all(), values):
         assert bar.evaluate("e => e.getBoundingClientRect().width") == pytest.approx(

@@ -15,6 +15,8 @@ function scales(cx) {
   );
 }
 
+const signed = (nats) => `${nats > 0 ? "+" : nats < 0 ? "−" : ""}${Math.abs(nats).toFixed(4)}`;
+
 function effects(found) {
   const rows = found.rows.map(({ part, nats }) => {
     const share = Math.min(1, Math.abs(nats) / found.scale) * 50;
@@ -26,7 +28,7 @@ function effects(found) {
       "tr",
       {},
       h("td", {}, part),
-      h("td", { class: "sf-figure" }, `${nats > 0 ? "+" : nats < 0 ? "−" : ""}${Math.abs(nats).toFixed(4)}`),
+      h("td", { class: "sf-figure" }, signed(nats)),
       h("td", {}, h("div", { class: "sf-effect" }, bar)),
     );
   });
@@ -51,7 +53,7 @@ function effects(found) {
     h(
       "div",
       { class: "sf-small" },
-      `Log-likelihood of the answer: ${found.log_likelihood.toFixed(4)} nats. ` +
+      `Log-likelihood of the answer: ${signed(found.log_likelihood).replace("+", "")} nats. ` +
         "Below zero, the answer is less likely without the part.",
     ),
     h("table", { class: "sf-effects" }, h("thead", {}, head), h("tbody", {}, rows)),

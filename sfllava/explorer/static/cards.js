@@ -43,6 +43,7 @@ function cardOf(cx, card) {
 }
 
 export function answersPanel(cx) {
+  const panel = h("div", { class: "sf-panel" });
   const running = h("article", { class: "sf-card sf-running" });
   const list = h("div", { class: "sf-list" });
   const nothing = h(
@@ -66,20 +67,13 @@ export function answersPanel(cx) {
   cx.watch(["cards"], () => {
     const cards = cx.get("cards");
     const known = new Set([...list.children].map((child) => child.dataset.number));
-    if (known.size > cards.length) fill(list);
+    if (known.size < cards.length) panel.scrollTop = 0; // the new card is on top
     for (const card of cards) if (!known.has(String(card.number))) list.prepend(cardOf(cx, card));
     show(table, cards.length > 0 && !cx.get("snapshot"));
   });
   cx.watch(["cards", "progress"], () => show(nothing, !cx.get("cards").length && !cx.get("progress").stage));
-  return h(
-    "div",
-    { class: "sf-panel" },
-    slot(cx, "answer"),
-    running,
-    nothing,
-    list,
-    h("div", { class: "sf-row" }, table),
-  );
+  panel.append(slot(cx, "answer"), running, nothing, list, h("div", { class: "sf-row" }, table));
+  return panel;
 }
 
 export function comparePanel(cx) {
