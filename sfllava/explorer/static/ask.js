@@ -27,7 +27,7 @@ export function askBar(cx) {
     text(cx, "answer_options", "Options", {
       rows: 1,
       event: "input",
-      placeholder: "one per line; empty for an open question",
+      placeholder: "one per line, if any",
       class: "sf-wide",
     }),
   );

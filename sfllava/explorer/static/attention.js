@@ -128,7 +128,7 @@ export function attentionPanel(cx) {
   let seen = 0;
   cx.watch(["attention"], () => {
     const { answer, totals } = cx.get("attention");
-    if (answer && answer !== seen && cx.ui.frame === 0) cx.look({ frame: strongest(totals) });
+    if (answer && answer !== seen) cx.look({ frame: strongest(totals) });
     seen = answer;
   });
   cx.watch(["attention", "word"], () =>

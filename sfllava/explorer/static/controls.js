@@ -108,29 +108,12 @@ function settingPanel(cx) {
   );
   const tokens = integer(cx, "tokens", "Token budget", 1, 1000000);
   const name = text(cx, "aggregation", "Aggregation");
-  const problem = h("div", { class: "sf-slot" });
-  const wrongPrompt = h("div", { class: "sf-slot" });
-  const prompt = text(cx, "prompt", "Prompt", {
-    rows: 3,
-    placeholder: "empty for the default; yours needs <video> and {question}",
-    class: "sf-top",
-  });
   cx.watch(["method"], () => {
     const method = cx.get("method");
     show(slow, method === "slowfast" || method === "slow only");
     show(fast, method === "slowfast" || method === "fast only");
     show(name, method === limits.by_name);
     show(tokens, method !== limits.by_name && !limits.pathways.includes(method));
-  });
-  cx.watch(["budget"], () => {
-    const { problem: wrong, field } = cx.get("budget");
-    for (const [place, mine] of [
-      [problem, "setting"],
-      [wrongPrompt, "prompt"],
-    ]) {
-      show(place, wrong && field === mine);
-      fill(place, wrong && field === mine ? h("div", { class: "sf-error", role: "alert" }, wrong) : null);
-    }
   });
   return h(
     "section",
@@ -141,12 +124,31 @@ function settingPanel(cx) {
     fast,
     tokens,
     name,
-    problem,
+    problemSlot(cx, "setting"),
     slot(cx, "setting"),
     selectionPanel(cx),
-    prompt,
-    wrongPrompt,
   );
+}
+
+function promptPanel(cx) {
+  const prompt = text(cx, "prompt", "Prompt", {
+    rows: 3,
+    placeholder: "empty for the default; yours needs <video> and {question}",
+    class: "sf-top",
+  });
+  return h("section", { "aria-label": "Prompt" }, prompt, problemSlot(cx, "prompt"));
+}
+
+// What is impossible about the setting or its prompt
+function problemSlot(cx, field) {
+  const node = h("div", { class: "sf-slot" });
+  cx.watch(["budget"], () => {
+    const found = cx.get("budget");
+    const wrong = found.problem && found.field === field;
+    show(node, wrong);
+    fill(node, wrong ? h("div", { class: "sf-error", role: "alert" }, found.problem) : null);
+  });
+  return node;
 }
 
 function selectionPanel(cx) {
@@ -195,6 +197,6 @@ function selectionPanel(cx) {
 }
 
 export function sidePanel(cx) {
-  const panels = h("fieldset", { disabled: cx.get("snapshot") }, videoPanel(cx), settingPanel(cx));
+  const panels = h("fieldset", { disabled: cx.get("snapshot") }, videoPanel(cx), settingPanel(cx), promptPanel(cx));
   return h("div", { class: "sf-side" }, budgetPanel(cx), panels);
 }

@@ -103,7 +103,7 @@ function legend(cx, strip, of, most) {
         "span",
         { class: "sf-curve" },
         `scores of ${number(at.length)} candidates, ` +
-          `${Math.min(...score).toFixed(3)} to ${Math.max(...score).toFixed(3)}`,
+          `${Math.min(...score).toFixed(3)} to ${Math.max(...score).toFixed(3)}`.replaceAll("-", "−"),
       ),
     );
     items.push(h("span", { class: "sf-dot" }, `${chosen.length} chosen`));
