@@ -193,13 +193,13 @@ path, scorer, cache = sys.argv[1:]
 source = sfllava.SelectionSource(scorer, cache=cache)
 aggregation = "slowfast-slow_2frms_concat-fast_2x2"
 explorer = sfllava.explore(sfllava.load_model("tiny"), path, "what is red", sfllava.Setting(3, aggregation), selection=source)
-explorer.selections.name.value = "lowest"
-explorer.selections.options.value = "skip=1"
+explorer.face.selection = "lowest"
+explorer.face.rule_options = "skip=1"
 explorer.wait()
-explorer.views.ask.click()
+explorer.ask()
 explorer.wait()
 names = [trace.name for trace in explorer.figures["frames"].data]
-print(json.dumps({**explorer.state, "names": names, "said": explorer.selections.message.value, "asked": len(explorer.answers)}))
+print(json.dumps({**explorer.state, "names": names, "said": explorer.face.messages["selection"]["text"], "asked": len(explorer.answers)}))
 """
 
 

@@ -100,7 +100,7 @@ def test_files_and_functions_are_short():
         ("matplotlib", {"plots"}),
         ("seaborn", {"plots"}),
         ("plotly", {"plots"}),
-        ("ipywidgets", {"explorer"}),
+        ("anywidget", {"explorer"}),
         ("scipy", {"analysis"}),
         ("openai", {"evaluators"}),
         ("yaml", {"published"}),

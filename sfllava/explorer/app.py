@@ -1,73 +1,54 @@
-"""The explorer: controls above, views below; a worker thread does all computation."""
+"""The explorer: asks, compares and looks in a worker thread, and is data too."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-import ipywidgets as w
 import pandas as pd
 
-from sfllava.explorer import pages
-from sfllava.explorer.controls import QuestionChoice, SettingChoice, VideoChoice
-from sfllava.explorer.feature_cache import FeatureCache
-from sfllava.explorer.selection import SelectionChoice
-from sfllava.explorer.session import Reply, Session, csv
+from sfllava.explorer.attention import attention_data, effects_data, heat_data, parts_to_leave_out
+from sfllava.explorer.cards import card_of, chips_of, comparison_of
+from sfllava.explorer.clicks import connect
+from sfllava.explorer.desk import Desk, FieldError
+from sfllava.explorer.session import Reply
+from sfllava.explorer.snapshot import snapshot_page
 from sfllava.explorer.state import Request, state_of
-from sfllava.explorer.strip import Strip
-from sfllava.explorer.views import Views, parts_to_leave_out
-from sfllava.explorer.worker import Going, Work, Worker
+from sfllava.explorer.worker import Going, Work
+from sfllava.files import write_file
 from sfllava.models.base import VideoLM
-from sfllava.planning.budget import ContextBudget, context_budget
+from sfllava.plots.attribution import show_attention
 from sfllava.plots.budget import draw_budget
+from sfllava.plots.frames import show_frames
 from sfllava.runs.selection_source import SelectionSource
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
 _REDRAW_SECONDS = 0.05  # between two updates of a streamed answer: more would only queue up
-_TYPING_SECONDS = 0.4  # frames are chosen for a question once nothing more is typed for so long
 MOST_COMPARED = 4
 
 
-class Explorer:
-    """A widget that is also data: `state`, `answers` (a DataFrame), `figures` (by plotly) and `session`."""
+class Explorer(Desk):
+    """A widget that is also data: `state`, `answers` (a DataFrame), `figures` (by plotly) and `session`.
+
+    Its methods are the buttons of the page; they return at once, and `wait` waits for what they started.
+    """
 
     def __init__(
         self, model: VideoLM, video: str, question: str, setting: Setting, max_new_tokens: int, memory_bytes: int,
         source: SelectionSource,
     ) -> None:  # fmt: skip
-        self.session = Session(model, FeatureCache(model, memory_bytes))
         self.compared: list[Setting] = []
-        self.video = ""
-        self._latest, self._lock = 0, threading.RLock()
-        self.error: BaseException | None = None
-        self.views = Views()
-        self.videos = VideoChoice(self._video_chosen, self._show_error)
-        self.settings = SettingChoice(model.info.grid, setting, self._setting_changed)
-        self.selections = SelectionChoice(setting, source, self._setting_changed)
-        self.questions = QuestionChoice(question, max_new_tokens, self._question_changed)
-        self.strip = Strip(self.session, self.views, self.selections)
-        self.box = self.views.box(self.videos.box, w.VBox([self.settings.box, self.selections.box]), self.questions.box)
-        self._worker = Worker(
-            lambda possible: setattr(self.views.stop, "disabled", not possible),
-            lambda name: self._show_note(f"{name} was stopped before it began"),
-            self._show_error,
-        )
-        self._connect()
-        self.set_compared([])
-        self._show_history()
-        self._setting_changed()
+        super().__init__(model, setting, question, max_new_tokens, memory_bytes, source)
+        self.face.observe(lambda _: self._answer_chosen(), "answer")
+        self.face.observe(lambda _: self._show_heat(), "word")
+        connect(self)
         if video:
-            self.videos.choose(video)
+            self.open(video)
 
     # 1) What it shows, as data
-
-    @property
-    def setting(self) -> Setting:
-        """The setting that the controls show. Raises SfllavaError where that is impossible."""
-        return self.selections.apply(self.settings.setting)
 
     @property
     def answers(self) -> pd.DataFrame:
@@ -81,154 +62,117 @@ class Explorer:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """The plotly figures shown: budget, frames, attention."""
-        drawn = {"frames": self.strip.figure, "attention": self.views.attention.figure}
-        return {"budget": draw_budget(self.budget())} | {k: v for k, v in drawn.items() if v is not None}
+        """What is shown, as plotly figures: the budget; once there are any, the frames and the attention."""
+        figures, strip = {"budget": draw_budget(self.budget())}, self.strip
+        if strip.video is not None and strip.setting is not None:
+            figures["frames"] = show_frames(strip.video, strip.setting, self.session.model.info.grid, strip.chosen)
+        if (found := self.attribution()) is not None:
+            figures["attention"] = show_attention(found, None if self.face.word < 0 else self.face.word)
+        return figures
 
-    @property
-    def busy(self) -> bool:
-        """Whether the worker thread has anything to do."""
-        return self._worker.busy
+    def save_html(self, path: str | Path) -> Path:
+        """Save what is shown as one page without links, scripts from elsewhere, or absolute paths.
 
-    def wait(self) -> None:
-        """Wait until the worker thread has nothing to do."""
-        self._worker.wait()
+        Args:
+            path: the file to write.
 
-    def set_compared(self, settings: Sequence[Setting]) -> None:
-        """Choose the settings of the comparison."""
-        self.compared = list(settings)
-        listed = "; ".join(setting.name for setting in settings) or "none yet: set the controls, then add the setting"
-        self.views.chosen.value = pages.note_page(f"Settings to compare (2 to {MOST_COMPARED}): {listed}")
-        self.views.comparison.value = ""
+        Returns:
+            The file.
+        """
+        write_file(Path(path), self.snapshot().encode())
+        return Path(path)
+
+    def snapshot(self) -> str:
+        """Return the page that `save_html` writes."""
+        with self._lock:
+            return snapshot_page(self.face, self.strip.video, self.attribution())
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self.box._repr_mimebundle_(**options)
+        return self.face._repr_mimebundle_(**options)
 
-    def _connect(self) -> None:
-        views, attention = self.views, self.views.attention
-        for button, read in (
-            (views.ask, self._ask), (views.compare, self._compare),
-            (attention.look, self._look), (attention.leave, self._leave_out),
-        ):  # fmt: skip
-            button.on_click(lambda button, read=read: self._start(button, read))
-        views.stop.on_click(lambda _: self._worker.stop())
-        views.add.on_click(lambda _: self._add())
-        views.clear.on_click(lambda _: self.set_compared([]))
-        views.reply.observe(lambda _: self._reply_chosen(), "value")
+    # 2) What the user does: read the controls at once, and compute when the worker is free
 
-    # 2) A control changes: the budget follows at once, the frames when the worker is free
+    def ask(self) -> None:
+        """Answer the question with the setting."""
+        self.face.view = "Answers"
+        self._begin("Ask", "answer", self._ask)
 
-    def budget(self) -> ContextBudget:
-        """Count with the frames that the video has, once they are known; uniform ones where none can be chosen."""
-        total = self.session.features.total(self.video) if self.video else None
-        return context_budget(self._possible(), self.session.model, self.questions.question, total=total)
+    def compare(self) -> None:
+        """Answer the question with each setting of the comparison."""
+        self._begin("Compare", "compare", self._compare)
 
-    def _possible(self) -> Setting:
-        """Return the setting, with uniform frames where its selection is impossible."""
-        try:
-            return self.setting
-        except SfllavaError:
-            return self.settings.setting
+    def look(self) -> None:
+        """Compute the attention of the chosen answer."""
+        self._begin("Attention", "attention", self._look)
 
-    def _show_budget(self) -> bool:
-        """Show the budget; return whether the setting is possible, at least with uniform frames."""
-        with self._lock:  # the worker calls this too, and the last caller must have read the controls last
-            try:
-                budget = self.budget()
-                self.views.ask.disabled = budget.over  # first: while the budget is red, the button must be disabled
-                self.views.budget.value = pages.budget_page(budget)
-            except SfllavaError as error:
-                self.views.budget.value = pages.note_page(str(error), over=True)
-                self.views.ask.disabled = True
-                return False
-            try:
-                _ = self.setting
-            except SfllavaError as error:
-                self.selections.say(str(error), wrong=True)
-                self.views.ask.disabled = True
-        return True
+    def leave_out(self, part: str = "paths") -> None:
+        """Measure how likely the chosen answer is without a part, each pathway ("paths") or each frame ("frames")."""
+        self._begin("Leave out", "attention", lambda: self._leave_out(part))
 
-    def _setting_changed(self, pause: float = 0) -> None:
-        self._latest += 1
-        self.selections.say("")
-        if self._show_budget() and self.video:
-            latest, video, setting = self._latest, self.video, self._possible()
-            question, source = self.questions.question, self.selections.source
+    def stop(self) -> None:
+        """Stop everything that was started so far."""
+        self._worker.stop()
 
-            def show() -> None:
-                if latest == self._latest:  # else the controls have changed since
-                    time.sleep(pause)
-                if latest == self._latest:
-                    self.strip.show(video, setting, question, source)
-                    self._show_budget()  # now it is known how many frames the video has
-
-            self._worker.enqueue(show)
-
-    def _question_changed(self) -> None:
-        if self._show_budget() and self._possible().question_aware:
-            self._setting_changed(_TYPING_SECONDS)
-
-    def _video_chosen(self, path: str) -> None:
-        self.video = path
-        self._setting_changed()
-
-    # 3) A click: read the controls at once, and compute when the worker is free
-
-    def _start(self, button: w.Button, read: Callable[[], Work]) -> None:
-        self.views.error.value = ""
-        self.error = None
-        try:
-            with self._lock:
-                work = read()
-        except Exception as error:
-            self._show_error(error)
-            return
-        self._worker.start(button.description, work)
-
-    def _show_note(self, text: str) -> None:
-        self.views.error.value = pages.note_page(text)
-
-    def _show_error(self, error: BaseException) -> None:
-        self.error = error
-        self.views.error.value = pages.error_page(error)
-
-    def _request(self, setting: Setting) -> Request:
-        question, longest = self.questions.question, self.questions.longest.value
-        request = Request(self.video, setting, question, longest, self.selections.source)
-        if not request.video:
-            raise SfllavaError("no video: give a path, upload one, or render the samples")
-        if not request.question.text:
-            raise SfllavaError("no question: write one first")
-        return request
-
-    def _answer(self, request: Request, going: Going) -> Reply:
-        question, last = request.question.text, 0.0
-        self.views.answer.value = pages.answer_page(question, "", "decoding and encoding new frames ...")
-        asked = (request.video, request.setting, request.question, request.max_new_tokens, going, request.source)
-        for text in self.session.ask(*asked):
-            if time.perf_counter() - last > _REDRAW_SECONDS:
-                last = time.perf_counter()
-                self.views.answer.value = pages.answer_page(question, text, "...")
-        reply = self.session.replies[-1]
-        self.views.answer.value = pages.answer_page(question, reply.text, pages.seconds_line(reply))
-        self._show_history()
-        return reply
-
-    def _ask(self) -> Work:
-        self.views.view.value = "Answer"
-        request = self._request(self.setting)
-
-        return lambda going: self._answer(request, going)
-
-    def _add(self) -> None:
+    def add(self) -> None:
+        """Add the setting to the comparison."""
+        self.say("compare", "")
         try:
             if len(self.compared) == MOST_COMPARED:
-                raise SfllavaError("four settings are compared at most: clear the comparison first")
+                raise SfllavaError("four settings are compared at most: remove one first")
             if self.setting.name in {setting.name for setting in self.compared}:
                 raise SfllavaError(f"{self.setting.name} is in the comparison already: move a control first")
             self.set_compared([*self.compared, self.setting])
         except Exception as error:
-            self._show_error(error)
+            self.failed(error, "compare")
+
+    def set_compared(self, settings: Sequence[Setting]) -> None:
+        """Choose the settings of the comparison."""
+        self.compared = list(settings)
+        self.face.compared = [{"name": setting.name, "chips": chips_of(setting)} for setting in settings]
+        self.face.comparison = []
+
+    def _begin(self, name: str, field: str, read: Callable[[], Work]) -> None:
+        self.error = None
+        with self._lock:
+            self.face.messages = {name: said for name, said in self.face.messages.items() if name == "selection"}
+            try:
+                work = read()
+            except Exception as error:
+                self.failed(error, field)
+                return
+
+        def guarded(going: Going) -> None:
+            try:
+                work(going)
+            except Exception as error:
+                self.failed(error, field)
+            finally:
+                self.face.progress = {}
+
+        self._worker.start(name, guarded)
+
+    def _request(self, setting: Setting) -> Request:
+        request = Request(self.video, setting, self.question, self.face.max_new_tokens, self.source)
+        if not request.video:
+            raise FieldError("video", "No video: give a path, upload one, or render the samples")
+        if not request.question.text:
+            raise FieldError("question", "No question: write one first")
+        return request
+
+    def _answer(self, request: Request, going: Going) -> Reply:
+        last, shown = 0.0, {"question": request.question.text, "chips": chips_of(request.setting)}
+        self.face.progress = {**shown, "text": "", "stage": "decoding and encoding frames"}
+        asked = (request.video, request.setting, request.question, request.max_new_tokens, going, request.source)
+        for text in self.session.ask(*asked):
+            if time.perf_counter() - last > _REDRAW_SECONDS:
+                last = time.perf_counter()
+                self.face.progress = {**shown, "text": text, "stage": "answering"}
+        self._show_answers()
+        return self.session.replies[-1]
+
+    def _ask(self) -> Work:
+        request = self._request(self.setting)
+        return lambda going: self._answer(request, going)
 
     def _compare(self) -> Work:
         if len(self.compared) < 2:
@@ -241,60 +185,78 @@ class Explorer:
                 if not going():
                     return
                 replies.append(self._answer(request, going))
-                self.views.comparison.value = pages.comparison_page(replies)
+                self.face.comparison = comparison_of(replies, self._number(replies[0]))
 
         return work
+
+    # 3) The answers so far, and the attention of the one that is chosen
+
+    def chosen(self) -> Reply:
+        """Return the answer that is chosen. Raises SfllavaError where there is none."""
+        if not self.session.replies:
+            raise SfllavaError("no answer yet: ask first")
+        return self.session.replies[self.face.answer]
+
+    def _number(self, reply: Reply) -> int:
+        return self.session.replies.index(reply) + 1
+
+    def attribution(self) -> Any:
+        """Return the attention of the chosen answer; None while it is not computed."""
+        return self.session.kept_attribution(self.chosen()) if self.session.replies else None
 
     def _look(self) -> Work:
-        reply = self._chosen()
+        reply = self.chosen()
 
         def work(_: Going) -> None:
-            if reply is self._chosen() and self.session.kept_attribution(reply) is None:
-                self.views.attention.effects.value = pages.note_page("reading the answer a second time ...")
+            if reply is self.chosen() and self.session.kept_attribution(reply) is None:
+                self.say("attention", "reading the answer a second time ...")
             self.session.attribute(reply)
-            self._show_attribution(reply)
-            if reply is not self._chosen():
-                number = self.session.replies.index(reply) + 1
-                self._show_note(f"where answer {number} looked is computed: choose that answer to see it")
+            self.say("attention", "")
+            self._show_attention(reply)
+            if reply is not self.chosen():
+                self.say("attention", f"the attention of answer {self._number(reply)} is computed: choose it to see it")
 
         return work
 
-    def _show_attribution(self, reply: Reply) -> None:
-        """Show where the model looked, unless another answer has been chosen meanwhile."""
-        attribution = self.session.kept_attribution(reply)
-        if attribution is not None and reply is self._chosen():
-            self.views.attention.show(attribution)
+    def _show_attention(self, reply: Reply) -> None:
+        """Show the attention of an answer, unless another answer has been chosen meanwhile."""
+        found = self.session.kept_attribution(reply)
+        if found is None or reply is not self.chosen():
+            return
+        number = self._number(reply)
+        with self.face.hold_sync():
+            if self.face.word >= len(found.words):
+                self.face.word = -1
+            self.face.heat = heat_data(found, number, self.face.word)
+            self.face.effects = effects_data(found, number)
+            self.face.attention = attention_data(found, number)
 
-    def _leave_out(self) -> Work:
-        reply, choice = self._chosen(), self.views.attention.part.value
+    def _show_heat(self) -> None:
+        found = self.attribution()
+        if found is not None and self.face.word < len(found.words) and self.face.attention:
+            self.face.heat = heat_data(found, self._number(self.chosen()), self.face.word)
+
+    def _leave_out(self, part: str) -> Work:
+        reply = self.chosen()
 
         def work(going: Going) -> None:
             attribution = self.session.attribute(reply)
-            for _ in self.session.leave_out(reply, parts_to_leave_out(attribution, choice), going):
-                if reply is self._chosen():
-                    self.views.attention.effects.value = pages.effects_page(attribution)
+            for _ in self.session.leave_out(reply, parts_to_leave_out(attribution, part), going):
+                if reply is self.chosen():
+                    self.face.effects = effects_data(attribution, self._number(reply))
 
         return work
 
-    # 4) The answers so far
-
-    def _chosen(self) -> Reply:
-        if not self.session.replies:
-            raise SfllavaError("no answer yet: ask first")
-        return self.session.replies[self.views.reply.value]
-
-    def _show_history(self) -> None:
+    def _show_answers(self) -> None:
         replies = self.session.replies
-        self.views.history.value = pages.history_page(replies, csv(self.session.table) if replies else "")
-        with self._lock:  # setting the options chooses the first answer for a moment, then the last
-            names = [(f"{i}: {r.question.text[:60]} - {r.text[:40]}", i - 1) for i, r in enumerate(replies, 1)]
-            if replies:
-                self.views.reply.options, self.views.reply.value = names, len(replies) - 1
+        with self._lock, self.face.hold_sync():
+            known = list(self.face.cards)
+            new = [card_of(i, reply, self.session.cell(reply)) for i, reply in enumerate(replies, 1) if i > len(known)]
+            self.face.cards, self.face.answer = known + new, len(replies) - 1
 
-    def _reply_chosen(self) -> None:
-        if self.session.replies and self.views.reply.value is not None:
-            reply = self._chosen()
-            self.views.cell.value = self.session.cell(reply)
-            self.views.attention.clear()
-            if self.session.kept_attribution(reply) is not None:
-                self._worker.enqueue(lambda: self._show_attribution(reply))
+    def _answer_chosen(self) -> None:
+        reply = self.chosen()
+        with self.face.hold_sync():
+            self.face.attention, self.face.heat, self.face.effects = {}, {}, {}
+        if self.session.kept_attribution(reply) is not None:
+            self._worker.enqueue(lambda: self._show_attention(reply))

@@ -23,9 +23,9 @@ class Request:
 
 def state_of(explorer: Any) -> dict[str, Any]:
     """Return video, setting, question, budget, chosen frames and progress of an `Explorer`, as plain values."""
-    question, views, chosen = explorer.questions.question, explorer.views, explorer.strip.chosen
+    question, face, chosen = explorer.question, explorer.face, explorer.strip.chosen
     found: dict[str, Any] = {"video": explorer.video, "question": question.text, "options": list(question.options)}
-    found["max_new_tokens"] = explorer.questions.longest.value
+    found["max_new_tokens"] = face.max_new_tokens
     try:
         setting, budget = explorer.setting, explorer.budget()
         found |= {"frames": setting.frames, "aggregation": str(setting.aggregation), "prompt": setting.prompt}
@@ -35,5 +35,5 @@ def state_of(explorer: Any) -> dict[str, Any]:
     except SfllavaError as error:
         found["problem"] = str(error)
     found |= {"chosen": chosen.selected if chosen else {}, "compared": [s.name for s in explorer.compared]}
-    found |= {"view": views.view.value, "word": views.attention.word.value, "busy": explorer.busy}
+    found |= {"view": face.view, "word": face.word, "busy": explorer.busy}
     return found | {"error": "" if explorer.error is None else str(explorer.error)}

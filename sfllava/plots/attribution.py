@@ -38,7 +38,7 @@ def show_attention(attribution: Attribution, word: int | None = None) -> go.Figu
         heat = attribution.heat(name, word)
         title = f"{name.capitalize()}: {float(heat.sum()):.1%} of the attention, {len(frames)} frames"
         draw_sheet(figure, rows[name], video, frames, shape, attribution.grid, title, grey=True)
-        top = max(_strongest(source, weights) for weights in attribution.attention)
+        top = max(strongest(source, weights) for weights in attribution.attention)
         _draw_heat(figure, rows[name], heat[frames], frames, shape, COLOURS.get(name, COLOURS["visual"]), top)
     words = [html.escape(text) for text in attribution.words]
     answer = " ".join(f"<b>[{text}]</b>" if i == word else text for i, text in enumerate(words))
@@ -81,7 +81,7 @@ def _draw_heat(
     )  # fmt: skip
 
 
-def _strongest(source: TokenSource, weights: torch.Tensor) -> float:
+def strongest(source: TokenSource, weights: torch.Tensor) -> float:
     """Return the 99th percentile of one word's attention over the patches of a part of the tokens."""
     heat = source.heat(weights[source.tokens])
     return float(np.quantile(heat[frames_of(source)].numpy(), 0.99))

@@ -48,7 +48,7 @@ def show_frames(
     Returns:
         The figure. The Slow pathway's frames are marked. Up to ten frames of each part are drawn large.
     """
-    sources, note = _sources(video, setting, grid)
+    sources, note = sources_of(video, setting, grid)
     scored = chosen if chosen is not None and len(chosen.candidates) else None
     parts = [(source.name, 112) for source in sources]
     figure, rows = stack_rows([("strip", 150), *([("scores", 90)] if scored else []), *parts])
@@ -62,13 +62,13 @@ def show_frames(
         which = f"{len(frames)} of its {len(all_frames)} frames"
         title = f"{source.name.capitalize()}: {len(source.frames):,} tokens, {count:,} a frame; {which}"
         draw_sheet(figure, row, video, frames, (len(frames), 1), grid, title)
-        draw_lines(figure, row, _cells(source, frames[0]), len(frames), grid, COLOURS.get(source.name))
+        draw_lines(figure, row, cells_of(source, frames[0]), len(frames), grid, COLOURS.get(source.name))
     if note:
         figure.update_layout(title={"text": html.escape(note), "font_size": 12})
     return figure
 
 
-def _sources(video: Video, setting: Setting, grid: tuple[int, int]) -> tuple[list[TokenSource], str]:
+def sources_of(video: Video, setting: Setting, grid: tuple[int, int]) -> tuple[list[TokenSource], str]:
     """Return the source of each token, by part, and a note; without sources the note gives the reason."""
     aggregator, count = setting.aggregation, len(video.frames)
     if needs_features(aggregator):
@@ -83,17 +83,18 @@ def draw_strip(figure: go.Figure, row: int, video: Video, slow: Sequence[int]) -
     """Draw the frames on a time axis, and mark those of the Slow pathway."""
     axis = time_axis(video)
     x = axis.x
-    # many frames take two or three lines, so that each is large enough to see
-    lines = 1 if len(x) <= 14 else 2 if len(x) <= 30 else 3
+    # of many frames the middle is drawn, so that they stand side by side and each is large enough to see
+    share = 1.0 if len(x) <= 14 else 0.5 if len(x) <= 30 else 0.3
     xaxis, yaxis = axes_of(row)
     marked = set(slow)
     pictures = []
     for i, frame in enumerate(video.frames):
-        source = data_uri(_framed(frame, COLOURS["slow"]) if i in marked else frame, 64)
+        middle = _middle(frame, share)
+        source = data_uri(_framed(middle, COLOURS["slow"]) if i in marked else middle, 64)
         pictures.append(
             {
-                "source": source, "xref": xaxis, "yref": yaxis, "x": x[i], "y": lines - i % lines - 0.5,
-                "sizex": lines * axis.spacing * 0.96, "sizey": 0.96, "xanchor": "center", "yanchor": "middle",
+                "source": source, "xref": xaxis, "yref": yaxis, "x": x[i], "y": 0.5,
+                "sizex": axis.spacing * 0.96, "sizey": 0.96, "xanchor": "center", "yanchor": "middle",
                 "sizing": "contain",
             }
         )  # fmt: skip
@@ -114,7 +115,7 @@ def draw_strip(figure: go.Figure, row: int, video: Video, slow: Sequence[int]) -
             )  # fmt: skip
     axis.label(figure, row, "", showgrid=False)
     end = "" if row == 1 else str(row)
-    figure.update_layout({f"yaxis{end}": {"range": [-0.5, lines], "visible": False}})
+    figure.update_layout({f"yaxis{end}": {"range": [-0.5, 1], "visible": False}})
 
 
 def draw_scores(figure: go.Figure, row: int, video: Video, chosen: ChosenFrames) -> None:
@@ -212,6 +213,12 @@ def _spread(frames: list[int]) -> list[int]:
     return [frames[(2 * i + 1) * len(frames) // (2 * _LARGE)] for i in range(_LARGE)]
 
 
+def _middle(frame: np.ndarray, share: float) -> np.ndarray:
+    """Return the columns in the middle of a frame."""
+    left = int(frame.shape[1] * (1 - share) / 2)
+    return frame[:, left : frame.shape[1] - left]
+
+
 def _framed(frame: np.ndarray, colour: str) -> np.ndarray:
     """Return a copy of a frame with a coloured border."""
     frame, width = frame.copy(), max(1, len(frame) // 14)
@@ -221,7 +228,7 @@ def _framed(frame: np.ndarray, colour: str) -> np.ndarray:
     return frame
 
 
-def _cells(source: TokenSource, frame: int) -> list[tuple[float, ...]]:
+def cells_of(source: TokenSource, frame: int) -> list[tuple[float, ...]]:
     """Return the borders of a frame, and the borders between patches of different tokens, as line segments."""
     inside = source.patches[source.frames[:, frame] > 0]
     label = np.full([size + 2 for size in inside.shape[1:]], -1)

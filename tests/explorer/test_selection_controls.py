@@ -139,35 +139,44 @@ def test_the_cell_repeats_an_answer(session, video, source, scorer, tmp_path, ca
         assert capsys.readouterr().out.splitlines() == [reply.text, str(reply.selected["frames"])]
 
 
+def said(explorer):
+    explorer.wait()
+    return explorer.face.messages.get("selection", {}).get("text", "")
+
+
 def test_controls_choose_frames_for_the_question(explorer):
+    face = explorer.face
     assert explorer.state["selection"] == "topk" and explorer.figures["frames"].layout.images
     first = explorer.state["chosen"]["frames"]
-    assert "topk: 6 frames of 24 candidates for this question" in explorer.selections.message.value
-    explorer.questions.text.value = UP.text
+    assert "topk: 6 frames of 24 candidates for this question" in said(explorer)
+    scores = face.strip["scores"]
+    assert len(scores["at"]) == 24 and [scores["index"][i] for i in scores["chosen"]] == first
+    assert [frame["index"] for frame in face.strip["frames"]] == first
+    face.question = UP.text
     explorer.wait()
     second = explorer.state["chosen"]["frames"]
-    assert second != first and explorer.views.error.value == ""
-    explorer.views.ask.click()
+    assert second != first and list(face.messages) == ["selection"]
+    explorer.ask()
     explorer.wait()
     assert explorer.answers["selected_frames"][0] == second and explorer.answers["encoded_frames"][0] == 6
-    explorer.views.add.click()
-    explorer.selections.name.value, explorer.selections.options.value = "bolt", "power=2.5"
-    explorer.selections.pathway.value = "slow"
+    explorer.add()
+    face.selection = "bolt"
+    face.rule_options, face.selection_for = "power=2.5", "slow"
     explorer.wait()
     assert explorer.state["chosen"]["for"] == "slow"
-    explorer.views.add.click()
-    explorer.views.compare.click()
+    explorer.add()
+    explorer.compare()
     explorer.wait()
     assert list(explorer.answers["selection"]) == ["topk", "topk", "bolt:power=2.5"] and explorer.state["error"] == ""
-    assert "<mark>bolt:power=2.5-for-slow</mark>" in explorer.views.comparison.value
-    explorer.views.attention.look.click()
+    chips = face.comparison[1]["chips"]
+    assert [chip["text"] for chip in chips if chip["differs"]] == ["bolt:power=2.5 for slow"]
+    explorer.look()
     explorer.wait()
-    assert explorer.views.attention.output.outputs and explorer.views.error.value == ""
-    assert "selection='bolt:power=2.5', selection_for='slow'" in explorer.views.cell.value
-    explorer.selections.name.value = "uniform"
-    explorer.wait()
-    assert explorer.state["chosen"] == {} and explorer.selections.message.value == ""
-    assert explorer.selections.scorer.layout.display == "none" and explorer.state["selection_for"] == "all"
+    assert face.attention["words"] and explorer.state["error"] == ""
+    assert "selection='bolt:power=2.5', selection_for='slow'" in face.cards[-1]["code"]
+    face.selection = "uniform"
+    assert said(explorer) == "" and explorer.state["chosen"] == {} and face.rule_options == ""
+    assert explorer.state["selection_for"] == "all" and "scores" not in face.strip
 
 
 def test_typing_chooses_frames_once(explorer, monkeypatch):
@@ -178,39 +187,39 @@ def test_typing_chooses_frames_once(explorer, monkeypatch):
         or choose(path, setting, question, source),
     )  # fmt: skip
     for end in range(1, len(UP.text) + 1):
-        explorer.questions.text.value = UP.text[:end]
+        explorer.face.question = UP.text[:end]
     explorer.wait()
     assert asked[-1] == UP.text and len(asked) <= 2
-    explorer.questions.text.value = ""
-    explorer.wait()
-    assert "once there is a question" in explorer.selections.message.value and explorer.state["chosen"] == {}
+    explorer.face.question = ""
+    assert "once there is a question" in said(explorer) and explorer.state["chosen"] == {}
 
 
 def test_what_is_impossible_is_said_at_the_controls(explorer, checkpoints, tmp_path):
-    controls = explorer.selections
+    face = explorer.face
     (tmp_path / "z.json").write_text('{"z": {"what?": [1]}}')
 
-    def said():
-        explorer.wait()
+    def problem():
+        text = said(explorer)
         assert explorer.state["chosen"] == {}, "the frames are uniform"
-        return controls.message.value
+        assert face.messages["selection"]["kind"] == "error" and list(face.messages) == ["selection"]
+        return text
 
-    controls.scorer.value = ""
-    assert "topk needs a scorer: the folder or hub name" in said() and explorer.views.ask.disabled
-    assert "needs a scorer" in explorer.state["problem"] and "slow 32" in explorer.views.budget.value
-    controls.scorer.value = str(checkpoints())
-    assert "needed a scorer of type clip or siglip, got &#x27;llava_next&#x27;" in said()
-    controls.scorer.value = str(tmp_path / "<b>none")
-    assert "needed a scorer folder" in said() and "<b>" not in controls.message.value
-    controls.name.value, controls.options.value = "bolt", "power=x"
-    assert "needed options as OPTION=NUMBER; bolt has power=3" in said() and explorer.views.ask.disabled
-    controls.name.value = "listed"
-    assert controls.options.value == "" and "listed needs a frame list" in said()
-    controls.listed.value = str(tmp_path / "z.json")
-    assert "are for other questions" in said()
-    controls.name.value, controls.pathway.value, explorer.settings.method.value = "topk", "slow", "merged"
-    assert "needs an aggregation with a Slow and a Fast pathway" in said()
-    assert "\n" not in controls.message.value and explorer.views.error.value == ""
+    face.scorer = ""
+    assert "topk needs a scorer: the folder or hub name" in problem() and face.budget["blocked"]
+    assert "needs a scorer" in explorer.state["problem"] and "slow 32" in face.budget["text"]
+    face.scorer = str(checkpoints())
+    assert "needed a scorer of type clip or siglip, got 'llava_next'" in problem()
+    face.scorer = str(tmp_path / "<b>none")
+    assert "needed a scorer folder" in problem()
+    face.selection = "bolt"
+    face.rule_options = "power=x"
+    assert "needed options as OPTION=NUMBER; bolt has power=3" in problem() and face.budget["blocked"]
+    face.selection = "listed"
+    assert face.rule_options == "" and "listed needs a frame list" in problem()
+    face.frame_list = str(tmp_path / "z.json")
+    assert "are for other questions" in problem()
+    face.selection, face.selection_for, face.method = "topk", "slow", "merged"
+    assert "needs an aggregation with a Slow and a Fast pathway" in problem() and "\n" not in said(explorer)
 
 
 def test_a_frame_may_be_dropped_from_memory(session, video, source):

@@ -1,0 +1,83 @@
+"""What the browser sends besides the controls: clicks, uploads, and requests for pictures and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sfllava.explorer.face import CLICKED
+from sfllava.explorer.session import csv
+from sfllava.explorer.strip import large_picture
+from sfllava.explorer.videos import playable
+from sfllava.types import SfllavaError
+
+_MOST_UPLOADED_BYTES = 1 << 30
+
+
+def connect(explorer: Any) -> None:
+    """Answer what the browser sends to an `Explorer`. Only what is listed here can be called."""
+    uploads: dict[str, bytearray] = {}
+    known: dict[str, Callable[[Mapping[str, Any]], object]] = {
+        "ask": lambda _: explorer.ask(),
+        "stop": lambda _: explorer.stop(),
+        "compare": lambda _: explorer.compare(),
+        "add": lambda _: explorer.add(),
+        "remove": lambda said: _remove(explorer, int(said["place"])),
+        "clear": lambda _: explorer.set_compared([]),
+        "look": lambda _: explorer.look(),
+        "leave_out": lambda said: explorer.leave_out(str(said["part"])),
+        "open": lambda said: explorer.open(str(said["path"]).strip()),
+        "render": lambda _: explorer.open(explorer.videos.render()),
+        "picture": lambda said: _send_picture(explorer, str(said["of"]), int(said["place"])),
+        "play": lambda _: _send_video(explorer),
+        "csv": lambda _: _download(explorer, "answers.csv", "text/csv", csv(explorer.answers)),
+        "save": lambda _: _download(explorer, "explorer.html", "text/html", explorer.snapshot()),
+    }
+
+    def heard(_: Any, said: Mapping[str, Any], buffers: list[Any]) -> None:
+        action = str(said.get("action"))
+        try:
+            state = said.get("state", {})
+            explorer.face.set_state({name: state[name] for name in CLICKED if name in state})
+            if action == "upload":
+                _upload(explorer, uploads, said, bytes(buffers[0]) if buffers else b"")
+            elif action in known:
+                known[action](said)
+        except Exception as error:
+            explorer.failed(error, "video" if action in ("open", "render", "upload") else "answer")
+
+    explorer.face.on_msg(heard)
+
+
+def _remove(explorer: Any, place: int) -> None:
+    explorer.set_compared([setting for i, setting in enumerate(explorer.compared) if i != place])
+
+
+def _upload(explorer: Any, uploads: dict[str, bytearray], said: Mapping[str, Any], content: bytes) -> None:
+    """Collect the pieces of a file: a server takes messages of a few megabytes only."""
+    name = str(said["name"])
+    pieces = uploads.setdefault(name, bytearray())
+    pieces += content
+    if len(pieces) > _MOST_UPLOADED_BYTES:
+        del uploads[name]
+        raise SfllavaError(f"{name}: an upload has at most 1 GiB: copy the file to this machine and give its path")
+    if said.get("last"):
+        explorer.open(explorer.videos.upload(name, bytes(uploads.pop(name))))
+
+
+def _send_picture(explorer: Any, of: str, place: int) -> None:
+    found = explorer.attribution() if of == "attention" else None
+    video = found.video if found is not None else explorer.strip.video
+    if video is not None and 0 <= place < len(video.frames):
+        sent = {"kind": "picture", "of": of, "index": int(video.indices[place])}
+        explorer.face.send({**sent, "picture": large_picture(video, place)})
+
+
+def _send_video(explorer: Any) -> None:
+    found = playable(explorer.video)
+    kind, content = found or ("", b"")
+    explorer.face.send({"kind": "file", "type": kind}, [content] if content else None)
+
+
+def _download(explorer: Any, name: str, kind: str, text: str) -> None:
+    explorer.face.send({"kind": "download", "name": name, "type": kind, "text": text})
