@@ -238,7 +238,11 @@ def test_the_command_and_the_notebook_do_the_same(shapes, tmp_path, capsys, monk
     common = ["--benchmark", "shapesqa", "--root", str(shapes), "--model", "tiny", "--limit", "9", "--seed", "0"]
     assert cli.main(["ablate", "slow_pooling", *common, "--out", str(tmp_path / "cli"), "--max-new-tokens", "6"]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"9 questions at \d settings, \d+ answered, 0 failed\n", said) and "slow 10, half" in said and said.endswith("report.html\n")
+    assert (
+        re.search(r"9 questions at \d settings, \d+ answered, 0 failed\n", said)
+        and "slow 10, half" in said
+        and said.endswith("report.html\n")
+    )
     report = (tmp_path / "cli" / "report.html").read_text()
     assert "9 questions about 4 videos: too few videos" in report and "slow 5, a quarter" in report
     assert "plotly" in report and "none, since the paper has no numbers of slow_pooling on shapesqa" in report
