@@ -12,7 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="default: this folder")
     parser.add_argument(
         "--filter", nargs="+", default=[], metavar="COLUMN=TEXT",
-        help="keep rows that contain it, such as model=7b state=unfinished; * and ? are wildcards",
+        help="keep rows whose run, benchmark, model, setting, judge, state, ... contains a text, such as model=7b "
+        "state=unfinished; * and ? are wildcards",
     )  # fmt: skip
     parser.add_argument("--sort", default="", metavar="COLUMN", help="such as accuracy or date, largest first")
     parser.add_argument("--csv", metavar="FILE", help="write the table as CSV, with all columns")
