@@ -132,7 +132,9 @@ def test_a_dry_run_says_what_would_be_done(small):
     assert "model          tiny, dynamic RoPE, factor 2, inputs up to 8,192 tokens" in out.stdout
     assert "50 frames, slowfast-slow_2frms_concat-fast_2x2" in out.stdout
     assert "run folder     in outputs/artifacts/mine-4_frms" in out.stdout
-    (first,), (second,) = ([line for line in lines if line[:2] == name] for name in (["1.", "msvd"], ["2.", "egoschema"]))
+    (first,), (second,) = (
+        [line for line in lines if line[:2] == name] for name in (["1.", "msvd"], ["2.", "egoschema"])
+    )
     assert first[2:4] == ["1", "vicuna/open"] and second[2:4] == ["1", "vicuna/choice"]
     assert first[-1] == "msvd" and second[-1] == "egoschema"
     assert "note: not in the file, so as its scripts have it by default: NUM_FRAMES" in out.stdout
