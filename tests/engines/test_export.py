@@ -146,7 +146,7 @@ def test_the_command(checkpoints, tmp_path, capsys):
     ],
 )
 def test_options_that_do_not_go_together(options, message, capsys):
-    assert main(["ask", "none.mp4", "what?", "--model", "tiny", *options]) == 1
+    assert main(["ask", "none.mp4", "what?", "--model", "tiny", "--quiet", *options]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and message in lines[0], lines
 

@@ -131,7 +131,7 @@ def test_what_is_impossible_is_one_line(models, videos, source, tmp_path):
 def test_from_the_command_line(checkpoints, videos, scorer, tmp_path):
     words = ("ask", videos / "a.mp4", "what is red?", "what is up?", "--model", checkpoints(), "--frames", 3)
     words += ("--aggregation", str(AGGREGATION), "--max-new-tokens", 2, "--selection", "bolt:power=2.5")
-    failed = sfllava(*words)
+    failed = sfllava(*words, "--quiet")
     assert failed.returncode == 1 and "selection bolt:power=2.5 needs a scorer: pass --scorer" in failed.stderr
     assert len(failed.stderr.strip().splitlines()) == 1
     words += ("--scorer", scorer, "--score-cache", tmp_path / "scores", "--selection-for", "slow")
