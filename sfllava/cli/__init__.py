@@ -91,7 +91,7 @@ def make_parser() -> CommandParser:
         subparser.begin()
         subparser.add_argument("-v", "--verbose", action="store_true", help="log what is done")
         command.add_arguments(subparser)
-        subparser.finish(name, getattr(command, "EXAMPLES", None))
+        subparser.finish(getattr(command, "EXAMPLES", ()))
         subparser.set_defaults(run=command.run, command_parser=subparser)
     return parser
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 
 from sfllava.cli import options
+from sfllava.cli.parser import group
 
 ORDER = 7.2
+EXAMPLES = (
+    "sfllava compare runs/nextqa",
+    "sfllava compare runs/7b runs/13b --judge gpt-4o-mini-2024-07-18",
+    "sfllava compare runs/nextqa --rows answers.csv",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,11 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--baseline", metavar="SETTING", help="compare all others with this one (default: the first)")
     chosen.add_argument("--all-pairs", action="store_true", help="compare each pair of settings")
-    shown = parser.add_mutually_exclusive_group()
+    output = group(parser, "output")
+    shown = output.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print all numbers as JSON")
     shown.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
-    parser.add_argument("--csv", metavar="FILE", help="write the table as .csv, .parquet or .tex")
-    parser.add_argument(
+    output.add_argument("--csv", metavar="FILE", help="write the table as .csv, .parquet or .tex")
+    output.add_argument(
         "--rows", metavar="FILE", help="write every answer, and whether it is right, as .csv or .parquet"
     )
 

@@ -9,6 +9,11 @@ from sfllava.cli import options, parsed, selecting, tracking
 from sfllava.cli.scored import scores_text
 
 ORDER = 2
+EXAMPLES = (
+    "sfllava evaluate nextqa --root DATA --model llava-hf/llava-v1.6-vicuna-7b-hf --out runs/nextqa",
+    "sfllava evaluate open --questions my.csv --videos clips --model tiny --frames 8 16 --out runs/mine",
+    "sfllava evaluate videomme --root DATA --model 7B_FOLDER --protocol lmms-eval --out runs/videomme",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,11 @@ from sfllava.cli.judging import add_judge, make_judge
 from sfllava.types import SfllavaError
 
 ORDER = 4
+EXAMPLES = (
+    "sfllava judge runs/msvd --judge match-contains",
+    "sfllava judge runs/msvd --judge openai --model gpt-4o-mini-2024-07-18 --price 0.15 0.60 --limit-cost 5",
+    "sfllava judge runs/msvd --judge local --model JUDGE_FOLDER",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,24 +16,6 @@ GROUPS = ("input", "setting", "model", "output", "speed and failures")
 
 _HELP = {"run_folder": "run folder"}  # of arguments whose command says nothing else
 _EXAMPLE_WIDTH = 74
-# examples of commands whose module has no EXAMPLES
-_EXAMPLES = {
-    "evaluate": (
-        "sfllava evaluate nextqa --root DATA --model llava-hf/llava-v1.6-vicuna-7b-hf --out runs/nextqa",
-        "sfllava evaluate open --questions my.csv --videos clips --model tiny --frames 8 16 --out runs/mine",
-        "sfllava evaluate videomme --root DATA --model 7B_FOLDER --protocol lmms-eval --out runs/videomme",
-    ),
-    "compare": (
-        "sfllava compare runs/nextqa",
-        "sfllava compare runs/7b runs/13b --judge gpt-4o-mini-2024-07-18",
-    ),
-    "judge": (
-        "sfllava judge runs/msvd --judge match-contains",
-        "sfllava judge runs/msvd --judge openai --model gpt-4o-mini-2024-07-18 --price 0.15 0.60 --limit-cost 5",
-        "sfllava judge runs/msvd --judge local --model JUDGE_FOLDER",
-    ),
-    "judges": ("sfllava judges runs/msvd", "sfllava judges runs/msvd --figure judges.svg --differing differ.csv"),
-}
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -49,7 +31,7 @@ class CommandParser(argparse.ArgumentParser):
             self.add_argument_group(title)
         self._action_groups.append(self._action_groups.pop(1))
 
-    def finish(self, name: str, examples: Sequence[str] | None) -> None:
+    def finish(self, examples: Sequence[str]) -> None:
         """Set the usage to what is required, and the examples that follow the options."""
         made = self._get_formatter()
         required = []
@@ -60,7 +42,7 @@ class CommandParser(argparse.ArgumentParser):
                 required.append(f"{action.option_strings[-1]} {value if len(value) < 30 else action.dest.upper()}")
         given = [made._format_args(action, action.dest) for action in self._actions if not action.option_strings]
         self.usage = " ".join(["%(prog)s", *given, *required, "[options]"])
-        if examples := examples or _EXAMPLES.get(name):
+        if examples:
             self.epilog = "\n  ".join(["examples:", *map(_folded, examples)])
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -7,6 +7,10 @@ import argparse
 from sfllava.cli import options
 
 ORDER = 8
+EXAMPLES = (
+    "sfllava report runs/fast_grid",
+    "sfllava report runs/7b runs/13b --out leaderboard.html",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sfllava.cli.parser import group
+
 ORDER = 7
+EXAMPLES = (
+    "sfllava runs",
+    "sfllava runs runs --filter benchmark=nextqa state=complete --sort accuracy",
+    "sfllava runs runs --html runs.html",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "state=unfinished; * and ? are wildcards",
     )  # fmt: skip
     parser.add_argument("--sort", default="", metavar="COLUMN", help="such as accuracy or date, largest first")
-    parser.add_argument("--csv", metavar="FILE", help="write the table as CSV, with all columns")
-    parser.add_argument("--html", metavar="FILE", help="write it as a page that can be sorted and searched")
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    output = group(parser, "output")
+    output.add_argument("--csv", metavar="FILE", help="write the table as CSV, with all columns")
+    output.add_argument("--html", metavar="FILE", help="write it as a page that can be sorted and searched")
+    output.add_argument("--json", action="store_true", help="print it as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,10 @@ from pathlib import Path
 from sfllava.types import SfllavaError
 
 ORDER = 5
+EXAMPLES = (
+    "sfllava verdicts runs/msvd",
+    "sfllava verdicts runs/msvd --figure judges.svg --differing differ.csv",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
