@@ -6,17 +6,19 @@ import argparse
 import sys
 from pathlib import Path
 
+from sfllava.cli.parser import group
 from sfllava.types import SfllavaError
 
 
 def add_track(parser: argparse.ArgumentParser) -> None:
     """Add the tracker, and whether it gets questions and answers."""
-    parser.add_argument(
+    output = group(parser, "output")
+    output.add_argument(
         "--track", metavar="NAME[:PLACE]", action="append", default=[], type=_checked,
         help="send scores, settings and figures to wandb[:PROJECT], mlflow[:URI] or tensorboard[:DIR] (docs/how-to/"
         "tracking.md)",
     )  # fmt: skip
-    parser.add_argument(
+    output.add_argument(
         "--track-examples", action="store_true", help="with --track: also questions, answers and names of videos"
     )
 
