@@ -140,7 +140,10 @@ def run_notebook(
     # each kernel would otherwise warn in the terminal that a debugger may miss breakpoints
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     try:
-        papermill.execute_notebook(str(notebook), str(out), parameters, progress_bar=progress, log_output=False)
+        papermill.execute_notebook(
+            str(notebook), str(out), parameters, progress_bar=progress, log_output=False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no warnings of the kernel about its own transport
+        )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         raise SfllavaError(f"{out}: cell {error.exec_count} failed: {error.ename}: {error.evalue}") from error
     except OSError as error:
