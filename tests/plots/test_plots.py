@@ -226,3 +226,20 @@ def test_selections_have_colours_of_their_own_and_equal_budgets_name_the_setting
     for text in [*figure.axes[0].get_xticklabels(), figure.axes[0].yaxis.label]:  # nothing is cut off
         box = text.get_window_extent()
         assert box.x0 >= edge.x0 and box.x1 <= edge.x1 and box.y0 >= edge.y0 and box.y1 <= edge.y1, text
+
+
+def test_two_runs_have_names_of_their_own_and_points_those_of_their_settings(tmp_path):
+    runs = [sweep(tmp_path / name) for name in ("seven", "large")]
+    chart = draw_chart("budget", load_results(runs))
+    assert chart.title == "Accuracy by visual tokens, open"
+    series = [one for one in chart.panels[0].series if one.mark == "points"]
+    assert {one.name.split(": ")[0] for one in series} == {"seven", "large"}
+    assert len({one.colour for one in series}) == len(series) == 6
+    assert all(label.startswith("slow <") for one in series for label in one.labels), "the run is in the legend"
+    figure = static.render(draw_chart("cost", load_results(runs[0])))
+    figure.draw_without_rendering()
+    assert any(text.get_text().startswith("slow <") for text in figure.axes[0].texts)
+    for axis in figure.axes:
+        for text in [*axis.get_xticklabels(), *axis.texts]:  # nothing is cut off
+            box = text.get_window_extent()
+            assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, text
