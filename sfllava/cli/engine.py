@@ -21,7 +21,7 @@ def add_engine(parser: argparse._ActionsContainer, prefix: str = "") -> None:
 
     add(
         "engine", default="packed", choices=["packed", "vllm"],
-        help="what runs the language model: packed, this package (default), or vllm (docs/engines.md)",
+        help="what runs the language model: packed, this package (default), or vllm (docs/how-to/vllm.md)",
     )  # fmt: skip
     if not prefix:
         add("exported-lm", metavar="DIR", help="vllm: folder of sfllava export-lm (default: a cache folder)")

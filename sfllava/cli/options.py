@@ -84,7 +84,7 @@ def add_quantize(parser: Container, prefix: str = "", text: str = "", **more: An
     """
     group(parser, "model").add_argument(
         f"--{prefix}quantize", choices=QUANTIZATIONS, **more,
-        help=f"{text}language model in 4 or 8 bits, by bitsandbytes (default: as it is; docs/quantize.md)",
+        help=f"{text}language model in 4 or 8 bits, by bitsandbytes (default: as it is; docs/how-to/small-gpus.md)",
     )  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def add_workers(parser: Container) -> None:
     """Add the time limit of a video, what to do about failures, and the Ray workers of a run."""
     add_failures(parser)
     speed = group(parser, "speed and failures")
-    speed.add_argument("--workers", type=int, metavar="N", help="number of models, run by Ray (docs/cluster.md)")
+    speed.add_argument("--workers", type=int, metavar="N", help="number of models, run by Ray (docs/how-to/cluster.md)")
     speed.add_argument("--ray", metavar="ADDRESS", help="on a running Ray cluster: auto, or HOST:PORT of its head")
     speed.add_argument("--gpus-per-worker", type=int, metavar="N", help="with --workers or --ray (default: 1)")
 
