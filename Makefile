@@ -59,7 +59,7 @@ bench: .venv/.installed
 bench-vllm: .venv-vllm/.installed
 	.venv-vllm/bin/python bench/engines.py
 
-# every fault at full count, with a table in docs/faults.md
+# every fault at full count, with a table in docs/concepts/faults.md
 faults: export SFLLAVA_FAULTS := $(CURDIR)/.faults.jsonl
 faults: .venv/.installed
 	rm -f .faults.jsonl

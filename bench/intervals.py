@@ -1,7 +1,7 @@
 """How often 95 % intervals have the truth in them, and how often a difference is found that is not there.
 
 Simulated answers, with seeds that are fixed: videos differ in difficulty (a beta distribution with an intra-class
-correlation of 0.2), and have 8 questions each, or 1 to 30. Writes docs/intervals.md.
+correlation of 0.2), and have 8 questions each, or 1 to 30. Writes docs/concepts/intervals.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VIDEOS = (5, 10, 20, 50, 245)
 SHARES = (0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.98)
 SIZES = {"8 each": (8, 8), "1 to 30": (1, 30)}
 ALIKE = 4.0  # alpha + beta of the beta distribution: a correlation of 1 / (1 + 4)
-PAGE = Path(__file__).parents[1] / "docs" / "intervals.md"
+PAGE = Path(__file__).parents[1] / "docs" / "concepts" / "intervals.md"
 Draw = tuple[np.ndarray, np.ndarray]
 
 

@@ -65,7 +65,7 @@ def load_model(
             column; "consecutive" counts them as text.
         timestamps: For Qwen: write a text such as "<1.5 seconds>" before the tokens of each frame.
         quantize: "nf4" (4 bits) or "int8", for the linear layers of the language model only; needs bitsandbytes.
-        engine: What runs the language model: "packed", this package, or "vllm" (docs/engines.md), with its options.
+        engine: What runs the language model: "packed", this package, or "vllm" (docs/how-to/vllm.md), with its options.
 
     Returns:
         The model, ready to encode and to answer.
