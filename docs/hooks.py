@@ -1,0 +1,209 @@
+"""Hooks of MkDocs: run the notebooks, describe the command line, and add the figures of the repository.
+
+Nothing is read from the network, neither while the site is built nor by its pages. The tutorials are the notebooks,
+executed with the tiny model. They are run before a build, unless the folder SFLLAVA_TUTORIALS has them already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+PARAMETERS: dict[str, dict[str, Any]] = {"demo": {"videos": 6}}
+"""What the tutorials change of the notebooks' own parameters, for a build that takes a minute"""
+_SCRIPT = re.compile(r"<script[^>]*>.*?</script>", re.DOTALL)
+_STYLE = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL)
+_LARGE = 20_000
+_styles: dict[str, str] = {}
+
+
+def notebooks() -> list[str]:
+    """Return the names of the notebooks in the repository."""
+    return sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def execute(folder: Path, name: str) -> Path:
+    """Run a notebook as the tutorials show it.
+
+    Args:
+        folder: where the executed notebook is written; its samples and runs are in it, too.
+        name: the notebook's name.
+
+    Returns:
+        The executed notebook.
+    """
+    import papermill
+
+    out = folder / f"{name}.ipynb"
+    papermill.execute_notebook(
+        ROOT / "notebooks" / f"{name}.ipynb", out, PARAMETERS.get(name, {}), cwd=str(folder), progress_bar=False,
+        log_output=False,
+    )  # fmt: skip
+    return out
+
+
+@event_priority(100)
+def on_files(files: Files, config: Any) -> Files:
+    """Add the tutorials, the page of the command line, the figures, and plotly's script."""
+    folder = os.environ.get("SFLLAVA_TUTORIALS")
+    with tempfile.TemporaryDirectory() as fresh:
+        for name in notebooks():
+            path = Path(folder, f"{name}.ipynb") if folder else execute(Path(fresh), name)
+            shown = Path(config.site_dir).with_name(".tutorials") / path.name
+            shown.parent.mkdir(parents=True, exist_ok=True)
+            shown.write_text(json.dumps(as_page(json.loads(path.read_text("utf-8")))), encoding="utf-8")
+            files.append(File.generated(config, f"tutorials/{path.name}", abs_src_path=str(shown)))
+    files.append(File.generated(config, "reference/command-line.md", content=command_line()))
+    for path in sorted((ROOT / "figures").glob("*.png")):
+        files.append(File.generated(config, f"figures/{path.name}", content=path.read_bytes()))
+    from plotly.offline import get_plotlyjs
+
+    files.append(File.generated(config, "assets/plotly.min.js", content=get_plotlyjs()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Point links to the repository's folder figures/, which is beside docs/, to its copy in the site."""
+    up = "../" * page.file.src_uri.count("/")
+    return re.sub(r'(\]\(|src=")(?:\.\./)+figures/', rf"\g<1>{up}figures/", markdown)
+
+
+def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
+    """Take out of a tutorial what loads scripts from the network, and share the large styles between tutorials."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return content
+    content = _SCRIPT.sub(lambda match: "" if _is_remote(match[0]) else match[0], content)
+    return _STYLE.sub(lambda match: _share_style(match, config, files), content)
+
+
+def _is_remote(script: str) -> bool:
+    data = script.startswith('<script type="application/json"')
+    return not data and ("https://" in script or "mathjax" in script)
+
+
+def _share_style(match: re.Match[str], config: Any, files: Files) -> str:
+    text = match[1]
+    if len(text) < _LARGE:
+        return match[0]
+    if text not in _styles:
+        _styles[text] = f"assets/notebook-{len(_styles)}.css"
+    if files.get_file_from_path(_styles[text]) is None:
+        files.append(File.generated(config, _styles[text], content=text))
+    return f'<link rel="stylesheet" href="../{_styles[text]}">'
+
+
+# 1) an executed notebook as a page
+
+
+def as_page(notebook: dict[str, Any]) -> dict[str, Any]:
+    """Return an executed notebook with outputs that need no network and no kernel.
+
+    Progress bars and logs are left out. A figure of plotly becomes its data, for the script of the site. The explorer
+    becomes a picture of it.
+    """
+    notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
+        cell.get("metadata", {}).pop("tags", None)
+        if cell["cell_type"] == "code":
+            shown = [_output(output, "".join(cell["source"])) for output in cell["outputs"]]
+            cell["outputs"] = [output for output in shown if output is not None]
+    return notebook
+
+
+def _output(output: dict[str, Any], source: str) -> dict[str, Any] | None:
+    if output["output_type"] == "stream":
+        return output if output["name"] == "stdout" else None
+    data = output.get("data", {})
+    if figure := data.get("application/vnd.plotly.v1+json"):
+        return output | {"data": {"text/html": _figure(figure)}}
+    if "application/vnd.jupyter.widget-view+json" in data:
+        if "explorer" not in source:
+            return None  # a progress bar
+        picture = base64.b64encode((ROOT / "figures" / "explorer.png").read_bytes()).decode()
+        return output | {"data": {"image/png": picture}, "metadata": {}}
+    text = "".join(data.get("text/html", ""))
+    return None if "<script" in text else output  # the script that draws figures of plotly in a notebook
+
+
+def _figure(figure: dict[str, Any]) -> str:
+    layout = figure["layout"]
+    layout.pop("template", None)
+    data = json.dumps({"data": figure["data"], "layout": layout}).replace("</", "<\\/")
+    height = layout.get("height", 450)
+    return f'<div class="sfl-figure" style="height: {height}px"><script type="application/json">{data}</script></div>'
+
+
+# 2) the command line
+
+
+def command_line() -> str:
+    """Return the page of all commands, made of the parser."""
+    from sfllava.cli import make_parser
+
+    parser = make_parser()
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    lines = [
+        "# Command line", "",
+        "Made from the commands themselves; `sfllava COMMAND --help` prints the same. `-v` logs what is done.", "",
+        "| command | |", "|---|---|",
+    ]  # fmt: skip
+    lines += [f"| [`{name}`](#{name}) | {_cell(sub.description)} |" for name, sub in commands.choices.items()]
+    for name, sub in commands.choices.items():
+        sub.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=110)
+        usage = sub.format_usage().removeprefix("usage: ").rstrip()
+        lines += ["", f"## {name}", "", _escape(sub.description), "", "```text", usage, "```", ""]
+        lines += _options(sub)
+    return "\n".join(lines) + "\n"
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """Return a table for each group of arguments that has a title of its own, and one for the others."""
+    lines: list[str] = []
+    for group in parser._action_groups:
+        actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
+        actions = [action for action in actions if not {"--help", "--verbose"} & {*action.option_strings}]
+        if not actions:
+            continue
+        own = group.title not in ("positional arguments", "options", "optional arguments")
+        lines += [f"**{group.title}**", ""] if own else []
+        lines += ["| argument | meaning |", "|---|---|"]
+        lines += [f"| {_name(action)} | {_cell(_help(parser, action))} |" for action in actions] + [""]
+    return lines
+
+
+def _name(action: argparse.Action) -> str:
+    value = action.metavar or ("" if action.option_strings else action.dest)
+    if not value and action.nargs != 0:
+        value = action.dest.upper()
+    value = " ".join(value) if isinstance(value, tuple) else value
+    if not action.option_strings:
+        return f"`{value}`"
+    more = " ..." if action.nargs in ("+", "*") else ""
+    return ", ".join(f"`{option} {value}{more}`".replace(" `", "`") for option in action.option_strings)
+
+
+def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    text = parser._get_formatter()._expand_help(action) if action.help else ""
+    if action.choices and action.metavar is None:
+        text = f"{text}{'; ' if text else ''}one of {', '.join(map(str, action.choices))}"
+    return text
+
+
+def _escape(text: str | None) -> str:
+    found = html.escape(text or "", quote=False)
+    return re.sub(r"([*_`\[\]])", r"\\\1", found)
+
+
+def _cell(text: str | None) -> str:
+    return " ".join(_escape(text).replace("|", "\\|").split())
