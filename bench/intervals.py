@@ -110,7 +110,23 @@ def main() -> None:
         f"""# Confidence intervals and significance tests
 
 Questions about the same video are correlated, so a benchmark's independent units are its videos, not its questions.
-All intervals are 95 % intervals that account for this. A difference is significant if p < 0.05 after Holm's correction:
+All intervals are 95 % intervals that account for this. A difference is significant if p < 0.05 after Holm's correction.
+
+## How to read them
+
+`68.2 [64.0, 72.1]` says that 68.2 % of all questions were right, and that a true accuracy from 64.0 to 72.1 % agrees with
+that result. Failed questions and unparsable replies are in the denominator, and count as wrong.
+
+- **Compare settings by their difference, not by whether their intervals overlap.** Both answered the same questions, so
+  the paired difference is more precise: most of what makes a video hard cancels out.
+- **Not significant does not mean equal.** Next to each difference is the smallest one that the data could detect. If that
+  is 8 points, a true gain of 3 points would rarely show.
+- **Many comparisons** find something by chance. Holm's correction keeps the chance of any false finding in a table below
+  5 %; the corrected p-values are called `p_holm`.
+- An interval covers the choice of questions and videos. It does not cover another prompt, judge, checkpoint or number
+  format.
+
+## What they are
 
 - **Accuracy**: the Clopper-Pearson interval at the effective sample size (Korn and Graubard).
 - **Paired difference**: a sign-flip permutation test over videos. p is the fraction of sign flips that give a
