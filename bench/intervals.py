@@ -114,15 +114,15 @@ All intervals are 95 % intervals that account for this. A difference is signific
 
 ## How to read them
 
-`68.2 [64.0, 72.1]` says that 68.2 % of all questions were right, and that a true accuracy from 64.0 to 72.1 % agrees with
-that result. Failed questions and unparsable replies are in the denominator, and count as wrong.
+`68.2 [64.0, 72.1]` says that 68.2 % of all questions were right, and that a true accuracy from 64.0 to 72.1 % agrees
+with that result. Failed questions and unparsable replies are in the denominator, and count as wrong.
 
 - **Compare settings by their difference, not by whether their intervals overlap.** Both answered the same questions, so
   the paired difference is more precise: most of what makes a video hard cancels out.
-- **Not significant does not mean equal.** Next to each difference is the smallest one that the data could detect. If that
-  is 8 points, a true gain of 3 points would rarely show.
-- **Many comparisons** find something by chance. Holm's correction keeps the chance of any false finding in a table below
-  5 %; the corrected p-values are called `p_holm`.
+- **Not significant does not mean equal.** Next to each difference is the smallest one that the data could detect. If
+  that is 8 points, a true gain of 3 points would rarely show.
+- **Many comparisons** find something by chance. Holm's correction keeps the chance of any false finding in a table
+  below 5 %; the corrected p-values are called `p_holm`.
 - An interval covers the choice of questions and videos. It does not cover another prompt, judge, checkpoint or number
   format.
 
