@@ -17,7 +17,7 @@ demo: .venv/.installed
 
 # the documentation, with the notebooks executed with the tiny model; `.venv/bin/mkdocs serve` shows it while you write
 docs: .venv/.installed
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
 # what a change to the core most likely breaks, before each commit

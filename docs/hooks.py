@@ -56,14 +56,14 @@ def execute(folder: Path, name: str) -> Path:
 @event_priority(100)
 def on_files(files: Files, config: Any) -> Files:
     """Add the tutorials, the page of the command line, the figures, and plotly's script."""
-    folder = os.environ.get("SFLLAVA_TUTORIALS")
+    ready, pages = os.environ.get("SFLLAVA_TUTORIALS"), Path(config.site_dir).with_name(".tutorials")
+    (pages / "tutorials").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as fresh:
         for name in notebooks():
-            path = Path(folder, f"{name}.ipynb") if folder else execute(Path(fresh), name)
-            shown = Path(config.site_dir).with_name(".tutorials") / path.name
-            shown.parent.mkdir(parents=True, exist_ok=True)
-            shown.write_text(json.dumps(as_page(json.loads(path.read_text("utf-8")))), encoding="utf-8")
-            files.append(File.generated(config, f"tutorials/{path.name}", abs_src_path=str(shown)))
+            path = Path(ready, f"{name}.ipynb") if ready else execute(Path(fresh), name)
+            uri = f"tutorials/{name}.ipynb"
+            (pages / uri).write_text(json.dumps(as_page(json.loads(path.read_text("utf-8")))), encoding="utf-8")
+            files.append(File(uri, str(pages), config.site_dir, config.use_directory_urls))
     files.append(File.generated(config, "reference/command-line.md", content=command_line()))
     for path in sorted((ROOT / "figures").glob("*.png")):
         files.append(File.generated(config, f"figures/{path.name}", content=path.read_bytes()))

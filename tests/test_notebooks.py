@@ -141,7 +141,12 @@ def site(tutorials, tmp_path_factory) -> Path:
     """The documentation, built as `make docs` does."""
     folder = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
-    environment = {**os.environ, "SFLLAVA_TUTORIALS": str(tutorials), "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "SFLLAVA_TUTORIALS": str(tutorials),
+        "PYTHONPATH": str(ROOT),
+        "NO_MKDOCS_2_WARNING": "1",
+    }
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
