@@ -18,7 +18,7 @@ demo: .venv/.installed
 # the documentation, with the notebooks executed with the tiny model; `.venv/bin/mkdocs serve` shows it while you write
 docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "site/index.html"
+	@echo "site/index.html; its search needs a server: .venv/bin/mkdocs serve"
 
 # what a change to the core most likely breaks, before each commit
 quick: .venv/.installed

@@ -83,6 +83,7 @@ def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
     """Take out of a tutorial what loads scripts from the network, and share the large styles between tutorials."""
     if not page.file.src_uri.endswith(".ipynb"):
         return content
+    page.meta.setdefault("hide", [] if page.toc.items[1:] else ["toc"])
     content = _SCRIPT.sub(lambda match: "" if _is_remote(match[0]) else match[0], content)
     return _STYLE.sub(lambda match: _share_style(match, config, files), content)
 
