@@ -13,6 +13,7 @@ import json
 import os
 import re
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ def as_page(notebook: dict[str, Any]) -> dict[str, Any]:
 
 def _output(output: dict[str, Any], source: str) -> dict[str, Any] | None:
     if output["output_type"] == "stream":
-        return output if output["name"] == "stdout" else None
+        lines = "".join(output["text"]).splitlines()
+        return output | {"text": "\n".join(map(_wrap, lines)) + "\n"} if output["name"] == "stdout" else None
     data = output.get("data", {})
     if figure := data.get("application/vnd.plotly.v1+json"):
         return output | {"data": {"text/html": _figure(figure)}}
@@ -135,6 +137,11 @@ def _output(output: dict[str, Any], source: str) -> dict[str, Any] | None:
         return output | {"data": {"image/png": picture}, "metadata": {}}
     text = "".join(data.get("text/html", ""))
     return None if "<script" in text else output  # the script that draws figures of plotly in a notebook
+
+
+def _wrap(line: str) -> str:
+    """Return a sentence in lines that fit a page; a line of a table, which has columns, stays as it is."""
+    return line if "  " in line.strip() else textwrap.fill(line, 110, break_long_words=False)
 
 
 def _figure(figure: dict[str, Any]) -> str:
