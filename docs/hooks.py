@@ -169,43 +169,41 @@ def command_line() -> str:
     lines += [f"| [`{name}`](#{name}) | {_cell(sub.description)} |" for name, sub in commands.choices.items()]
     for name, sub in commands.choices.items():
         sub.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=110)
-        usage = sub.format_usage().removeprefix("usage: ").rstrip()
+        usage = sub.format_usage().removeprefix("usage: ").rstrip().replace("\n       ", "\n")
         lines += ["", f"## {name}", "", _escape(sub.description), "", "```text", usage, "```", ""]
         lines += _options(sub)
     return "\n".join(lines) + "\n"
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
-    """Return a table for each group of arguments that has a title of its own, and one for the others."""
-    lines: list[str] = []
+    """Return a table of all arguments, and one more for each group that has a title of its own."""
+    tables: dict[str, list[argparse.Action]] = {}
     for group in parser._action_groups:
-        actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
-        actions = [action for action in actions if not {"--help", "--verbose"} & {*action.option_strings}]
-        if not actions:
-            continue
-        own = group.title not in ("positional arguments", "options", "optional arguments")
-        lines += [f"**{group.title}**", ""] if own else []
+        general = group.title in ("positional arguments", "options")
+        for action in group._group_actions:
+            if action.help != argparse.SUPPRESS and not {"--help", "--verbose"} & {*action.option_strings}:
+                tables.setdefault("" if general else group.title or "", []).append(action)
+    lines: list[str] = []
+    for title, actions in tables.items():
+        lines += [f"**{_escape(title)}**", ""] if title else []
         lines += ["| argument | meaning |", "|---|---|"]
         lines += [f"| {_name(action)} | {_cell(_help(parser, action))} |" for action in actions] + [""]
     return lines
 
 
 def _name(action: argparse.Action) -> str:
-    value = action.metavar or ("" if action.option_strings else action.dest)
-    if not value and action.nargs != 0:
-        value = action.dest.upper()
+    value = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
+    if action.choices and not action.metavar:
+        value = f"{{{','.join(map(str, action.choices))}}}"
     value = " ".join(value) if isinstance(value, tuple) else value
     if not action.option_strings:
-        return f"`{value}`"
+        return f"`{value}`".replace("|", "\\|")
     more = " ..." if action.nargs in ("+", "*") else ""
-    return ", ".join(f"`{option} {value}{more}`".replace(" `", "`") for option in action.option_strings)
+    return ", ".join(f"`{f'{option} {value}{more}'.strip()}`" for option in action.option_strings)
 
 
 def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
-    text = parser._get_formatter()._expand_help(action) if action.help else ""
-    if action.choices and action.metavar is None:
-        text = f"{text}{'; ' if text else ''}one of {', '.join(map(str, action.choices))}"
-    return text
+    return parser._get_formatter()._expand_help(action) if action.help else ""
 
 
 def _escape(text: str | None) -> str:
