@@ -27,6 +27,7 @@ _SCRIPT = re.compile(r"<script[^>]*>.*?</script>", re.DOTALL)
 _STYLE = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL)
 _LARGE = 20_000
 _styles: dict[str, str] = {}
+_serving = False
 
 
 def notebooks() -> list[str]:
@@ -54,16 +55,24 @@ def execute(folder: Path, name: str) -> Path:
     return out
 
 
+def on_startup(command: str, **_: Any) -> None:
+    """Remember whether this is `mkdocs serve`, which shows the tutorials of the last build again."""
+    global _serving
+    _serving = command == "serve"
+
+
 @event_priority(100)
 def on_files(files: Files, config: Any) -> Files:
     """Add the tutorials, the page of the command line, the figures, and plotly's script."""
-    ready, pages = os.environ.get("SFLLAVA_TUTORIALS"), Path(config.site_dir).with_name(".tutorials")
+    ready = os.environ.get("SFLLAVA_TUTORIALS")
+    pages = Path(ready or ROOT) / ".tutorials"
     (pages / "tutorials").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as fresh:
         for name in notebooks():
-            path = Path(ready, f"{name}.ipynb") if ready else execute(Path(fresh), name)
             uri = f"tutorials/{name}.ipynb"
-            (pages / uri).write_text(json.dumps(as_page(json.loads(path.read_text("utf-8")))), encoding="utf-8")
+            if not (_serving and (pages / uri).exists()):
+                path = Path(ready, f"{name}.ipynb") if ready else execute(Path(fresh), name)
+                (pages / uri).write_text(json.dumps(as_page(json.loads(path.read_text("utf-8")))), encoding="utf-8")
             files.append(File(uri, str(pages), config.site_dir, config.use_directory_urls))
     files.append(File.generated(config, "reference/command-line.md", content=command_line()))
     for path in sorted((ROOT / "figures").glob("*.png")):
@@ -192,7 +201,8 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _name(action: argparse.Action) -> str:
-    value = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
+    named = action.dest.upper() if action.option_strings else action.dest
+    value = action.metavar or ("" if action.nargs == 0 else named)
     if action.choices and not action.metavar:
         value = f"{{{','.join(map(str, action.choices))}}}"
     value = " ".join(value) if isinstance(value, tuple) else value
