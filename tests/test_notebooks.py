@@ -123,7 +123,7 @@ def tutorials(tmp_path_factory) -> Path:
 
 
 @on_one_worker
-@pytest.mark.parametrize(("name", "shown"), TUTORIALS.items())
+@pytest.mark.parametrize(("name", "shown"), TUTORIALS.items(), ids=TUTORIALS)
 def test_each_notebook_runs_with_its_own_parameters(tutorials, name, shown):
     assert set(TUTORIALS) == set(hooks.notebooks())
     assert re.search(shown, outputs(tutorials / f"{name}.ipynb"))
