@@ -103,7 +103,7 @@ TUTORIALS = {
     "ablate": "22 questions about 4 videos: too few videos",
     "ask": "visual tokens of 8192 positions",
     "demo": "plotly.*At 256 tokens: Of 2 paired differences",
-    "evaluate": "22 questions, 22 answered, 0 failed",
+    "evaluate": "22 questions, 22 answered, 0 failed|22 of 22 questions answered",
     "explore": "widget-view",
 }
 """What each notebook shows with its own parameters; the first of them makes the run that the second continues"""
