@@ -89,6 +89,14 @@ def test_blocks_say_what_they_are(path):
     assert marks == sum(bool(block.mark) for block in found), "a mark that is not on the line above a fence"
 
 
+def test_pages_that_are_named_elsewhere_exist():
+    """In help texts, errors and docstrings, and in the files beside the documentation."""
+    files = [path for folder in ("sfllava", "tests", "bench") for path in (ROOT / folder).rglob("*.py")]
+    for path in [*files, *ROOT.glob("*.md"), ROOT / "Makefile"]:
+        for page in re.findall(r"\bdocs/[\w/-]+\.(?:md|png)\b", path.read_text()):
+            assert (ROOT / page).exists(), f"{named(path)}: {page}"
+
+
 @pytest.mark.parametrize("path", PAGES, ids=named)
 def test_what_is_not_run_has_no_wrong_flag(path, capsys):
     for block in blocks(path.read_text()):

@@ -16,7 +16,7 @@ def add_engine(parser: argparse._ActionsContainer, prefix: str = "") -> None:
     def add(name: str, **more: object) -> None:
         parser.add_argument(f"--{prefix}{name}", dest=f"{prefix}{name}".replace("-", "_"), **more)  # type: ignore[arg-type]
 
-    add("engine", default="packed", choices=["packed", "vllm"], help="language model engine (docs/how-to/vllm.md)")
+    add("engine", default="packed", choices=["packed", "vllm"], help="what runs the language model (docs/engines.md)")
     if not prefix:
         add("exported-lm", metavar="DIR", help="vllm: folder of sfllava export-lm (default: a cache folder)")
     add("tensor-parallel", type=int, metavar="N", help="vllm: GPUs over which each layer is spread")

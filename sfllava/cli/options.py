@@ -61,7 +61,7 @@ def add_quantize(parser: argparse._ActionsContainer, prefix: str = "", text: str
     """
     parser.add_argument(
         f"--{prefix}quantize", choices=QUANTIZATIONS, **more,
-        help=f"{text}language model in 4 or 8 bits, by bitsandbytes (docs/how-to/small-gpus.md)",
+        help=f"{text}language model in 4 or 8 bits, by bitsandbytes (docs/quantize.md)",
     )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add the time limit of a video, what to do about failures, and the Ray workers of a run."""
     add_failures(parser)
-    parser.add_argument("--workers", type=int, metavar="N", help="models, run by Ray (docs/how-to/cluster.md)")
+    parser.add_argument("--workers", type=int, metavar="N", help="number of models, run by Ray (docs/cluster.md)")
     parser.add_argument("--ray", metavar="ADDRESS", help="on a running Ray cluster: auto, or HOST:PORT of its head")
     parser.add_argument("--gpus-per-worker", type=int, metavar="N", help="with --workers or --ray (default: 1)")
 
