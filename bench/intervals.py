@@ -1,7 +1,7 @@
 """How often 95 % intervals have the truth in them, and how often a difference is found that is not there.
 
 Simulated answers, with seeds that are fixed: videos differ in difficulty (a beta distribution with an intra-class
-correlation of 0.2), and have 8 questions each, or 1 to 30. Writes docs/intervals.md.
+correlation of 0.2), and have 8 questions each, or 1 to 30. Writes docs/concepts/intervals.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VIDEOS = (5, 10, 20, 50, 245)
 SHARES = (0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.98)
 SIZES = {"8 each": (8, 8), "1 to 30": (1, 30)}
 ALIKE = 4.0  # alpha + beta of the beta distribution: a correlation of 1 / (1 + 4)
-PAGE = Path(__file__).parents[1] / "docs" / "intervals.md"
+PAGE = Path(__file__).parents[1] / "docs" / "concepts" / "intervals.md"
 Draw = tuple[np.ndarray, np.ndarray]
 
 
@@ -110,7 +110,23 @@ def main() -> None:
         f"""# Confidence intervals and significance tests
 
 Questions about the same video are correlated, so a benchmark's independent units are its videos, not its questions.
-All intervals are 95 % intervals that account for this. A difference is significant if p < 0.05 after Holm's correction:
+All intervals are 95 % intervals that account for this. A difference is significant if p < 0.05 after Holm's correction.
+
+## How to read them
+
+`68.2 [64.0, 72.1]` says that 68.2 % of all questions were right, and that a true accuracy from 64.0 to 72.1 % agrees
+with that result. Failed questions and unparsable replies are in the denominator, and count as wrong.
+
+- **Compare settings by their difference, not by whether their intervals overlap.** Both answered the same questions, so
+  the paired difference is more precise: most of what makes a video hard cancels out.
+- **Not significant does not mean equal.** Next to each difference is the smallest one that the data could detect. If
+  that is 8 points, a true gain of 3 points would rarely show.
+- **Many comparisons** find something by chance. Holm's correction keeps the chance of any false finding in a table
+  below 5 %; the corrected p-values are called `p_holm`.
+- An interval covers the choice of questions and videos. It does not cover another prompt, judge, checkpoint or number
+  format.
+
+## What they are
 
 - **Accuracy**: the Clopper-Pearson interval at the effective sample size (Korn and Graubard).
 - **Paired difference**: a sign-flip permutation test over videos. p is the fraction of sign flips that give a

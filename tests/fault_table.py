@@ -53,7 +53,7 @@ def record(fault: str, tried: int, survived: int, lost: int, outcome: str) -> No
 
 
 def write_table() -> str:
-    """Write docs/faults.md and bench/results/faults-DATE.json from the recorded rows, and return the page."""
+    """Write docs/concepts/faults.md and bench/results/faults-DATE.json from the recorded rows, and return the page."""
     rows = [json.loads(line) for line in Path(os.environ["SFLLAVA_FAULTS"]).read_text(encoding="utf-8").splitlines()]
     rows.sort(key=lambda row: row["fault"])
     today, found = date.today().isoformat(), versions()
@@ -64,7 +64,7 @@ def write_table() -> str:
         for row in rows
     )
     page = _PAGE.format(date=today, python=found["python"], torch=found["torch"], cores=os.cpu_count(), rows=cells)
-    (ROOT / "docs" / "faults.md").write_text(page)
+    (ROOT / "docs" / "concepts" / "faults.md").write_text(page)
     return page
 
 

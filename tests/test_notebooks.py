@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import html
+import importlib.util
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import papermill
@@ -13,13 +18,16 @@ from small_runs import questions_csv
 from written_runs import rows_of, write_run
 
 from sfllava import SfllavaError, catalogue, run_notebook
-from sfllava.cli import main
+from sfllava.cli import find_commands, main
 from sfllava.notebooks import run_batch, run_paths, values_of
 from sfllava.reports.export import report
 from sfllava.runs.run_folder import read_rows
 
 from conftest import ROOT  # isort: skip
 
+_spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
+hooks = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(hooks)
 SMALL = "slowfast-slow_2frms_spatial_2d_avg_pool-fast_2x2"
 
 
@@ -100,20 +108,108 @@ def test_explore(videos, tmp_path):
     assert "application/vnd.jupyter.widget-view+json" in outputs(out)
 
 
+TUTORIALS = {
+    "figures": "ablate . ablation pool_operation . benchmark shapesqa . 22 questions",
+    "ablate": "22 questions about 4 videos: too few videos",
+    "ask": "visual tokens of 8192 positions",
+    "demo": "plotly.*At 256 tokens: Of 2 paired differences",
+    "evaluate": "22 questions, 22 answered, 0 failed|22 of 22 questions answered",
+    "explore": "widget-view",
+}
+"""What each notebook shows with its own parameters; the first of them makes the run that the second continues"""
+on_one_worker = pytest.mark.xdist_group("tutorials")  # so that each notebook is executed once
+
+
+@pytest.fixture(scope="session")
+def tutorials(tmp_path_factory) -> Path:
+    """A folder with the notebooks as papermill alone runs them, which the documentation shows as tutorials."""
+    folder = tmp_path_factory.mktemp("tutorials")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("IPYTHONDIR", str(folder / "ipython"))
+        environment.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+        for name in TUTORIALS:
+            hooks.execute(folder, name)
+    return folder
+
+
+@on_one_worker
+@pytest.mark.parametrize(("name", "shown"), TUTORIALS.items(), ids=TUTORIALS)
+def test_each_notebook_runs_with_its_own_parameters(tutorials, name, shown):
+    assert set(TUTORIALS) == set(hooks.notebooks())
+    assert re.search(shown, outputs(tutorials / f"{name}.ipynb"))
+
+
+@on_one_worker
+def test_the_demo_draws_the_budget_figure(tutorials):
+    assert (tutorials / "demo/budget.png").stat().st_size > 20_000
+    rows = [len(list(read_rows(tutorials / "demo" / form))) for form in ("open", "choice")]
+    assert rows[0] == rows[1] and rows[0] % 9 == 0
+
+
+@pytest.fixture(scope="session")
+def site(tutorials, tmp_path_factory) -> Path:
+    """The documentation, built as `make docs` does."""
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    environment = {
+        **os.environ,
+        "SFLLAVA_TUTORIALS": str(tutorials),
+        "PYTHONPATH": str(ROOT),
+        "NO_MKDOCS_2_WARNING": "1",
+    }
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@on_one_worker
+def test_the_pages_of_the_documentation_load_nothing_from_the_network(site):
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 40
+    loads = re.compile(
+        r"""<(?:script|img|iframe|link(?! rel="canonical"))[^>]*(?:src|href)=["']?(?:https?:)?//|import\(|url\(["']?http"""
+    )
+    for page in pages:
+        found = loads.search(page.read_text())
+        assert found is None, f"{page.relative_to(site)}: {found[0]}"
+
+
+@on_one_worker
+def test_tutorials_have_their_outputs_and_figures(site):
+    for name in TUTORIALS:
+        page = (site / "tutorials" / f"{name}.html").read_text()
+        assert len(page) < 2_000_000 and "Traceback" not in page
+        for file in re.findall(r'(?:src|href)="(\.\./[^"#?]+)', page):
+            assert (site / "tutorials" / file).exists(), file
+    assert "sfl-figure" in (site / "tutorials/demo.html").read_text() and (site / "assets/plotly.min.js").exists()
+    assert "image/png;base64" in (site / "tutorials/explore.html").read_text()
+
+
+@on_one_worker
+def test_the_reference_has_the_docstrings_and_all_commands(site):
+    for module in (
+        "sampler.reading.read_video",
+        "settings.Setting",
+        "runs.evaluate.evaluate",
+        "analysis.stats.proportion",
+    ):
+        page = site / "reference" / f"{module.split('.')[0]}.html"
+        assert f'id="sfllava.{module}"' in page.read_text(), module
+    commands = (site / "reference/command-line.html").read_text()
+    for name, command in find_commands().items():
+        assert f'<h2 id="{name}">' in commands, name
+        assert html.escape(command.__doc__.partition("\n")[0], quote=False) in commands
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "shown"),
     [
-        ("ask", {}, "visual tokens of 8192 positions"),
         ("ask", {"frames": "[4, 8]", "aggregation": "concat", "questions": '["Which digit?", "Where, then?"]'}, "4frms-concat: 256 visual.*8frms-concat: 512 visual.*Where, then"),
-        ("evaluate", {}, "1 setting, 22 of 22 questions answered"),
         ("evaluate", {"frames": "4,8", "aggregation": '["concat", "none"]', "limit": 2}, "4frms-concat.*4frms-none.*8frms-concat.*8frms-none.*4 settings, 8 of 8 questions answered"),
-        ("ablate", {}, "22 questions about 4 videos: too few videos"),
-        ("explore", {}, "widget-view"),
         ("explore", {"frames": "[4, 8]", "aggregation": "concat"}, "widget-view"),
-        ("figures", {}, "ablate . ablation pool_operation . benchmark shapesqa . 22 questions"),
     ],
 )  # fmt: skip
-def test_papermill_alone_runs_each_with_its_defaults_and_with_lists_as_text(tmp_path, name, parameters, shown):
+def test_papermill_alone_takes_lists_as_text(tmp_path, name, parameters, shown):
     out = tmp_path / f"{name}.ipynb"
     path = ROOT / "notebooks" / f"{name}.ipynb"
     papermill.execute_notebook(path, out, parameters, cwd=str(tmp_path), progress_bar=False, log_output=False)
@@ -178,17 +274,6 @@ def test_batches_are_checked_before_their_first_run(tmp_path):
     with pytest.raises(SfllavaError, match="needed a folder of its own for each run, got out = runs/x for several"):
         run_batch("evaluate", tmp_path / "runs", [{"frames": n, "out": "runs/x"} for n in (4, 8)])
     assert not (tmp_path / "runs").exists()
-
-
-def test_demo(tmp_path):
-    out = run_notebook(
-        ROOT / "notebooks/demo.ipynb", tmp_path / "demo.ipynb", {"out": str(tmp_path), "videos": 6}, progress=False
-    )
-    seen = outputs(out)
-    assert "plotly" in seen and "At 256 tokens: Of 2 paired differences" in seen
-    assert (tmp_path / "budget.png").stat().st_size > 20_000
-    rows = [len(list(read_rows(tmp_path / form))) for form in ("open", "choice")]
-    assert rows[0] == rows[1] and rows[0] % 9 == 0
 
 
 def test_figures_of_two_runs(tmp_path):

@@ -159,7 +159,7 @@ def test_judges_that_agree_on_a_few_videos_may_differ_on_others(tmp_path):
 
 @pytest.mark.parametrize("videos", [5, 20])
 def test_kappa_s_interval_covers_it(videos):
-    """docs/intervals.md has more; the percentile bootstrap of whole videos covers 83 and 91 of 100 here."""
+    """docs/concepts/intervals.md has more; the percentile bootstrap of whole videos covers 83 and 91 of 100 here."""
     rng = np.random.default_rng(0)
 
     def judged(n):

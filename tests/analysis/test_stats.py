@@ -95,7 +95,7 @@ def test_edges():
 @pytest.mark.parametrize("truth", [0.02, 0.1, 0.98])
 @pytest.mark.parametrize("videos", [5, 20])
 def test_shares_near_the_ends_of_few_uneven_videos_are_covered(truth, videos):
-    """docs/intervals.md has all cases. Wilson's interval with the same errors covers 90 to 91 of 100 of the last three."""
+    """docs/concepts/intervals.md has all cases. Wilson's interval with the same errors covers 90 to 91 of 100 of the last three."""
     rng = np.random.default_rng(3)
     hits = 0
     for _ in range(600):

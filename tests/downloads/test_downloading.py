@@ -106,7 +106,7 @@ def test_every_declared_file_has_a_safe_place_and_a_pinned_address():
 
 
 def test_the_page_in_the_docs_has_every_benchmark():
-    page = (ROOT / "docs" / "downloads.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "downloads.md").read_text()
     rows = {row.split(" | ")[0].strip("| "): row for row in page.splitlines() if row.startswith("| ")}
     for name, each in benchmarks_with_downloads().items():
         fetched = rows[name].split(" | ")[2]
