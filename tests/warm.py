@@ -45,7 +45,7 @@ _IMPORTS = (
     "decord", "av", _DECODER,
 )  # fmt: skip
 _LIGHT = (_DECODER, "decord", "av", "asyncio", "urllib.request")
-"""What decoders and judges import: processes of a server of their own are forked in a tenth of the time"""
+"""What decoders and judges import: a server of their own, for tests that need no command, starts in a second"""
 _Popen = subprocess.Popen
 _PATH = frozenset(sys.path)
 
