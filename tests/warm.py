@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -274,7 +275,10 @@ def _run(task: dict[str, Any]) -> NoReturn:
             decode(os.getppid())
             os._exit(0)
         if sys.argv[0] == "ipykernel_launcher":
-            from ipykernel.kernelapp import launch_new_instance as main
+            from ipykernel.kernelapp import IPKernelApp
+
+            # which it reads at its import; by it a kernel knows that its parent has ended
+            main = partial(IPKernelApp.launch_instance, parent_handle=int(task["env"].get("JPY_PARENT_PID") or 0))
         elif sys.argv[0] == _JUDGE:
             from openai_server import run as main
         else:
