@@ -25,9 +25,11 @@ quick: .venv/.installed
 	$(BIN)/python -m pytest -m "not slow" tests/sampler tests/aggregators tests/models tests/prompts tests/benchmarks \
 	  tests/evaluators tests/analysis tests/runs tests/test_repository.py --ignore tests/runs/test_ray_runner.py
 
-# the clusters of tests/runs/test_ray_runner.py want all cores, so they come alone
+# What a file's tests share is made once, since a file goes to one process. The clusters of
+# tests/runs/test_ray_runner.py want all cores, so they come alone
 test: .venv/.installed
-	$(BIN)/python -m pytest $(or $(ARGS),--ignore tests/runs/test_ray_runner.py)
+	$(BIN)/python -m compileall -q sfllava
+	$(BIN)/python -m pytest $(or $(ARGS),--dist loadfile --no-loadscope-reorder --ignore tests/runs/test_ray_runner.py)
 	$(if $(ARGS),,$(BIN)/python -m pytest -n 0 --durations 5 tests/runs/test_ray_runner.py)
 
 # vLLM needs an environment of its own: it wants an older transformers

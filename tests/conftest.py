@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,15 +15,35 @@ import pytest
 import warm
 
 from sfllava.benchmarks import load_benchmark
-from sfllava.models.load import load_model
-from sfllava.models.tiny.random_backbones import write_random_backbone
-from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
 from sfllava.sampler.reading import read_video
 from sfllava.sampler.writing import write_video
 
+# torch and transformers are imported where they are used: the process that hands out the tests needs none of them
 warm.install()
 ROOT = Path(__file__).parents[1]
 CLIPS = ("QzulzuWr0Zw_20_45", "rlQ2kW-FvMk_66_79", "ysTmUTQ5wZE_17_45")
+
+
+# the longest files, in seconds of a core: they begin, so that at the end no process waits for another
+LONGEST = [
+    f"{name}.py" for name in (
+        "test_kills", "test_disk", "test_browser", "test_published_run", "test_notebooks", "test_docs", "test_ablation",
+        "test_tracking", "test_lmms_eval", "test_new_benchmarks", "test_reproduce", "test_videos", "test_two_processes", "test_grounding", "test_records",
+        "test_judge", "test_tiny", "test_quantization", "test_one_file", "test_packed_decoding", "test_backbones",
+        "test_frame_choice", "test_explorer", "test_failures", "test_clips",
+    )
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look no more through the libraries, which all tests keep."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +100,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory):
     """checkpoints(family, layout) -> the folder of a small random checkpoint, made once."""
+    from sfllava.models.tiny.random_checkpoint import write_random_checkpoint
+
     made: dict[tuple[str, str], Path] = {}
 
     def get(family: str = "vicuna", layout: str = "transformers") -> Path:
@@ -93,6 +116,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def models(checkpoints):
     """models(family, layout) -> a loaded model, loaded once."""
+    from sfllava.models.load import load_model
+
     loaded = {}
 
     def get(family: str = "vicuna", layout: str = "transformers"):
@@ -106,6 +131,8 @@ def models(checkpoints):
 @pytest.fixture(scope="session")
 def backbone_folders(tmp_path_factory):
     """A function from the name of a backbone to its checkpoint folder, which is written once."""
+    from sfllava.models.tiny.random_backbones import write_random_backbone
+
     root, known = tmp_path_factory.mktemp("backbones"), {}
 
     def get(backbone: str):
@@ -119,6 +146,8 @@ def backbone_folders(tmp_path_factory):
 @pytest.fixture(scope="session")
 def backbones(backbone_folders):
     """A function from the name of a backbone to its model, which is loaded once."""
+    from sfllava.models.load import load_model
+
     known = {}
 
     def get(backbone: str):

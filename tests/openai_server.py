@@ -310,5 +310,9 @@ async def main() -> None:
     await server.serve_forever()
 
 
-if __name__ == "__main__":
+def run() -> None:
     asyncio.run(main())
+
+
+if __name__ == "__main__":
+    run()

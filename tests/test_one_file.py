@@ -10,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-import warm
 from conftest import ROOT
 from scorers import write_colours, write_scorer
 
@@ -158,18 +157,42 @@ def tree(tmp_path_factory, checkpoints, videos):
     return folder
 
 
-def sfllava(folder, *words):
-    environment = {**os.environ, "PYTHONPATH": str(folder / "tree"), warm.COLD: "1"}
-    line = [sys.executable, "-m", "sfllava.cli", *map(str, words)]
+COMMANDS = """
+import contextlib, io, json, sys
+from sfllava.cli import main
+
+said = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        status = main(words)
+    assert status == 0, words
+    said.append(out.getvalue())
+"""
+
+
+def python(folder, code, *arguments):
+    """What a new Python, in which the package is that of the tree, prints as JSON."""
+    environment = {**os.environ, "PYTHONPATH": str(folder / "tree")}
+    line = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return json.loads(done.stdout)
+
+
+def lines(*commands):
+    return json.dumps([list(map(str, words)) for words in commands])
 
 
 def test_each_kind_of_part_is_one_new_file(tree):
     """A method, a family and a benchmark in an ablation, a judge of its run by a rubric, and a figure of both settings."""
     model = ("--model", "model", "--root", ".", "--max-new-tokens", "4", "--rows-only")
-    sfllava(tree, "ablate", "steps", *model, "--out", "run")
+    commands = lines(
+        ("ablate", "steps", *model, "--out", "run"),
+        ("judge", "run", "--judge", "generous"),
+        ("verdicts", "run"),
+        ("figures", "run", "--only", "rows", "--out", "drawn"),
+    )
+    _, judged, agreed, made = python(tree, f"{COMMANDS}print(json.dumps(said))", commands)
     run = tree / "run"
     settings = {setting["name"]: setting for setting in read_run(run)["identity"]["settings"]}
     assert [setting["aggregation"] for setting in settings.values()] == ["every_patch-4", "every_patch-9"]
@@ -177,19 +200,17 @@ def test_each_kind_of_part_is_one_new_file(tree):
     assert len(rows) == 6 and not any(row["error"] for row in rows) and {row["video"] for row in rows} == {*"abc"}
     assert all(row["visual_tokens"] == settings[row["setting"]]["budget"] for row in rows)
     assert read_run(run)["sessions"][0]["layout"] == "transformers"
-    assert "6 judged" in sfllava(tree, "judge", "run", "--judge", "generous")
+    assert "6 judged" in judged
     verdicts = list(read_verdicts(run / "verdicts-generous.jsonl"))
     assert all(verdict["correct"] and verdict["rubric"] == "kindness" for verdict in verdicts)
-    assert "kindness 100.0 % [" in sfllava(tree, "verdicts", "run")
-    made = sfllava(tree, "figures", "run", "--only", "rows", "--out", "drawn")
+    assert "kindness 100.0 % [" in agreed
     assert "rows.svg" in made and (tree / "drawn/rows.png").stat().st_size > 1000
 
 
 EXPLORE = """
-import json, sys
 import sfllava
 
-path, scorer, cache = sys.argv[1:]
+path, scorer, cache = sys.argv[2:]
 source = sfllava.SelectionSource(scorer, cache=cache)
 aggregation = "slowfast-slow_2frms_concat-fast_2x2"
 explorer = sfllava.explore(sfllava.load_model("tiny"), path, "what is red", sfllava.Setting(3, aggregation), selection=source)
@@ -199,7 +220,9 @@ explorer.wait()
 explorer.ask()
 explorer.wait()
 names = [trace.name for trace in explorer.figures["frames"].data]
-print(json.dumps({**explorer.state, "names": names, "said": explorer.face.messages["selection"]["text"], "asked": len(explorer.answers)}))
+told = explorer.face.messages["selection"]["text"]
+state = {**explorer.state, "names": names, "said": told, "asked": len(explorer.answers)}
+print(json.dumps([*said, state]))
 """
 
 
@@ -210,7 +233,11 @@ def test_a_selector_is_one_new_file(tree):
     chosen = ("--selection", "lowest:skip=1", "--scorer", "clip", "--score-cache", "scores", "--frames", "3")
     shape = ("--aggregation", "slowfast-slow_2frms_concat-fast_2x2", "--model", "tiny", "--max-new-tokens", "2")
     files = ("--questions", "colours.csv", "--videos", "colours")
-    sfllava(tree, "evaluate", "open", *files, *chosen, *shape, "--out", "chosen")
+    commands = lines(
+        ("evaluate", "open", *files, *chosen, *shape, "--out", "chosen"),
+        ("ask", "colours/a.mp4", "what is red", *chosen, *shape, "--json"),
+    )
+    _, asked, state = python(tree, COMMANDS + EXPLORE, commands, "colours/a.mp4", "clip", "scores")
     (row,) = read_rows(tree / "chosen")
     selected = row["selected"]
     loaded = Scorer(ScorerFolder(scorer), "cpu")
@@ -219,13 +246,8 @@ def test_a_selector_is_one_new_file(tree):
     assert (
         selected["frames"] == sorted(4 * i for i in np.argsort(scores)[1:4].tolist()) and selected["candidates"] == 24
     )
-    (answer,) = json.loads(sfllava(tree, "ask", "colours/a.mp4", "what is red", *chosen, *shape, "--json"))["answers"]
+    (answer,) = json.loads(asked)["answers"]
     assert answer["selected"]["frames"] == selected["frames"] and answer["token_ids"] == row["token_ids"]
-    code = [sys.executable, "-c", EXPLORE, "colours/a.mp4", "clip", "scores"]
-    environment = {**os.environ, "PYTHONPATH": str(tree / "tree")}
-    done = subprocess.run(code, cwd=tree, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    state = json.loads(done.stdout)
     assert state["selection"] == "lowest:skip=1" and state["chosen"]["frames"] == selected["frames"]
     assert state["error"] == "" and state["asked"] == 1 and "the least similar candidates" in state["said"]
     assert {"score: 24 candidates", "chosen: 3 frames"} <= set(state["names"])

@@ -1,16 +1,19 @@
 """Command lines of the tests without four seconds of imports each: processes forked from one that has imported all.
 
-`install` makes `subprocess` start `python -m sfllava.cli ...`, and the kernels of notebooks, by asking a small server,
-one for each test process, that imported torch, transformers and the rest once. What it forks is a process of its own:
-its pid, its signals, its working directory, environment, standard streams and exit status are those of the command. A
-command is started cold, as ever, where its environment has something that only a new interpreter reads.
+`install` makes `subprocess` start `python -m sfllava.cli ...`, the kernels of notebooks, the processes that decode
+videos and the servers of judges by asking a small server of the test process that imported torch, transformers and the
+rest once. What it forks is a process of its own: its pid, its signals, its working directory, environment, standard
+streams and exit status are those of the command. The decoders and kernels of a command are forked from the command. A
+process is started cold, as ever, where its environment has something that only a new interpreter reads.
 """
 
 from __future__ import annotations
 
 import array
+import asyncio
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -20,19 +23,32 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 COLD = "SFLLAVA_COLD"
 """Set in a command's environment: start it cold"""
-_COMMAND, _MODULES = [sys.executable, "-m"], ("sfllava.cli", "ipykernel_launcher")
+MARK = "SFLLAVA_MARK"
+"""Set in a command's environment: what is forked with it has it as its name, since /proc/PID/environ does not change"""
+_DECODER = "sfllava.sampler.pool"
+_JUDGE = str(Path(__file__).with_name("openai_server.py"))
+_COMMANDS = (  # a command line begins with these words and one of these modules
+    ([sys.executable, "-m"], ("sfllava.cli", "ipykernel_launcher")),
+    ([sys.executable, "-P", "-m"], (_DECODER,)),
+    ([sys.executable], (_JUDGE,)),
+)
 # what the commands import; a module that is missing here costs time only
 _IMPORTS = (
     "torch", "transformers.models.llava_next.modeling_llava_next", "transformers.generation", "pandas", "scipy.stats",
     "openai", "tqdm.auto", "yaml", "sfllava.cli", "sfllava.models.load", "sfllava.runs.evaluate", "sfllava.runs.ask",
     "sfllava.runs.judge", "sfllava.ablation", "sfllava.reports.export", "ipykernel.kernelapp", "ipywidgets", "plotly.io",
+    "decord", "av", _DECODER,
 )  # fmt: skip
+_LIGHT = (_DECODER, "decord", "av", "asyncio", "urllib.request")
+"""What decoders and judges import: a server of their own, for tests that need no command, starts in a second"""
 _Popen = subprocess.Popen
+_PATH = frozenset(sys.path)
 
 
 class WarmPopen(_Popen):
@@ -41,18 +57,17 @@ class WarmPopen(_Popen):
     _status: socket.socket | None = None
 
     def _execute_child(self, args: Any, executable: Any, preexec_fn: Any, *rest: Any) -> None:
-        (close_fds, pass_fds, cwd, env, _, _, shell, stdin, p2cwrite, c2pread, stdout, errread, stderr, *_) = rest
-        new_session = rest[-2]
-        words = None if isinstance(args, str | bytes | os.PathLike) else [os.fspath(word) for word in args]
-        environment = dict(os.environ if env is None else env)
-        plain = not (shell or executable or preexec_fn or pass_fds) and close_fds
-        if not (plain and words and words[:2] == _COMMAND and words[2] in _MODULES and _is_warm(environment)):
+        task, streams = _task_of(args, executable, preexec_fn, rest)
+        if task is None:
             return super()._execute_child(args, executable, preexec_fn, *rest)  # type: ignore[misc]
-        task = {"words": words[2:], "cwd": os.fspath(cwd or Path.cwd()), "env": environment, "session": new_session}
-        streams = [own if own != -1 else default for own, default in ((stdin, 0), (stdout, 1), (stderr, 2))]
-        self.pid, self._status = _server().start(task, streams)  # type: ignore[misc]
+        self._start(task, streams)
         self._child_created = True
+        (_, _, _, _, _, _, _, stdin, p2cwrite, c2pread, stdout, errread, stderr, *_) = rest
         self._close_pipe_fds(stdin, p2cwrite, c2pread, stdout, errread, stderr)  # type: ignore[attr-defined]
+
+    def _start(self, task: dict[str, Any], streams: list[int]) -> None:
+        light = task["words"][0] in (_DECODER, _JUDGE)
+        self.pid, self._status = _server(light).start(task, streams)  # type: ignore[misc]
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
         if self._status is None:
@@ -77,17 +92,62 @@ class WarmPopen(_Popen):
         return self.returncode
 
 
-def _is_warm(environment: dict[str, str]) -> bool:
-    folders = environment.get("PYTHONPATH", "").split(os.pathsep)
+class ForkingPopen(WarmPopen):
+    """In a process that the server forked: its decoders and kernels are forked from it, and are its children."""
+
+    def _start(self, task: dict[str, Any], streams: list[int]) -> None:
+        read, write = os.pipe()
+        if pid := os.fork():
+            os.close(write)
+            os.read(read, 1)  # the end: from now on it has its own process group, which the kernel's manager asks for
+            os.close(read)
+            self.pid = pid  # type: ignore[misc]
+            return
+        try:
+            if task["session"]:
+                os.setsid()
+            gc.freeze()  # no file of the parent's is closed by a destructor here: its number may be another file's
+            atexit._clear()
+            asyncio.set_event_loop_policy(None)  # the parent's loop is not this process's
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # such as the lock of the run folder
+            _run(task)
+        finally:
+            os._exit(1)
+
+
+def _task_of(args: Any, executable: Any, preexec_fn: Any, rest: Any) -> tuple[dict[str, Any] | None, list[int]]:
+    """What the server needs to know of a process, None where it is started cold; and its standard streams."""
+    (close_fds, pass_fds, cwd, env, _, _, shell, stdin, _, _, stdout, _, stderr, *_) = rest
+    words = [] if isinstance(args, str | bytes | os.PathLike) else [os.fspath(word) for word in args]
+    start = 0
+    for first, modules in _COMMANDS:
+        n = len(first)
+        if words[:n] == first and words[n : n + 1] and words[n] in modules:
+            start = n
+    environment = dict(os.environ if env is None else env)
+    if not start or shell or executable or preexec_fn or pass_fds or not close_fds:
+        return None, []
+    if not _is_warm(environment, words[start]):
+        return None, []
+    task = {"words": words[start:], "cwd": os.fspath(cwd or Path.cwd()), "env": environment, "session": rest[-2]}
+    return task, [own if own != -1 else default for own, default in ((stdin, 0), (stdout, 1), (stderr, 2))]
+
+
+def _is_warm(environment: dict[str, str], module: str) -> bool:
+    folders = [Path(f) for f in environment.get("PYTHONPATH", "").split(os.pathsep) if f and f not in _PATH]
     seeded = environment.get("PYTHONHASHSEED") != os.environ.get("PYTHONHASHSEED")
-    return not (COLD in environment or seeded or any((Path(f) / "sitecustomize.py").exists() for f in folders if f))
+    # what decodes has imported decord, and a test may put another in its place
+    others = ("sitecustomize.py", "decord.py") if module == _DECODER else ("sitecustomize.py",)
+    return not (COLD in environment or seeded or any((f / name).exists() for f in folders for name in others))
 
 
 class _Server:
-    def __init__(self) -> None:
+    def __init__(self, light: bool) -> None:
         self._connection, theirs = socket.socketpair()
         self._lock = threading.Lock()
-        command = [sys.executable, __file__, str(theirs.fileno()), str(os.getpid())]
+        command = [sys.executable, __file__, str(theirs.fileno()), str(os.getpid()), str(int(light))]
         path = os.pathsep.join(entry for entry in sys.path if entry)
         self._process = _Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": path})
         theirs.close()
@@ -111,13 +171,24 @@ class _Server:
         self._process.wait()
 
 
-_servers: dict[int, _Server] = {}
+_servers: dict[tuple[int, bool], _Server] = {}
+_lock = threading.Lock()
 
 
-def _server() -> _Server:
-    if os.getpid() not in _servers:  # one that was forked with this process belongs to its parent
-        _servers[os.getpid()] = _Server()
-    return _servers[os.getpid()]
+def _server(light: bool) -> _Server:
+    key = os.getpid(), light  # one that was forked with this process belongs to its parent
+    with _lock:  # several threads start decoders
+        if key not in _servers:
+            started = threading.Event()
+
+            def start() -> None:
+                _servers[key] = _Server(light)
+                started.set()
+                threading.Event().wait()  # PR_SET_PDEATHSIG: it would end with this thread
+
+            threading.Thread(target=start, name="warm server", daemon=True).start()
+            started.wait()
+        return _servers[key]
 
 
 def install() -> None:
@@ -126,10 +197,13 @@ def install() -> None:
         subprocess.Popen = WarmPopen  # type: ignore[misc]
 
 
-def _serve(connection: socket.socket) -> None:
-    for name in _IMPORTS:
+def _serve(connection: socket.socket, light: bool) -> None:
+    subprocess.Popen = ForkingPopen  # type: ignore[misc]
+    for name in _LIGHT if light else _IMPORTS:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what was imported is not looked through, and so copied, in each process
     running: dict[int, socket.socket] = {}
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -157,7 +231,13 @@ def _serve(connection: socket.socket) -> None:
                 os.setsid()
             # only now, since the kernel's manager at once asks for its process group
             status.send(str(os.getpid()).encode())
-            _run(task, fds, [connection, status, *running.values()], [read, write])
+            for one in [connection, status, *running.values()]:
+                one.close()
+            for number, stream in enumerate(fds):
+                os.dup2(stream, number)
+            for fd in [*fds, read, write]:
+                os.close(fd)
+            _run(task)
         for fd in fds:
             os.close(fd)
         running[pid] = status
@@ -173,28 +253,34 @@ def _reap(running: dict[int, socket.socket]) -> None:
             del running[pid]
 
 
-def _run(task: dict[str, Any], streams: list[int], sockets: list[socket.socket], pipes: list[int]) -> None:
+def _run(task: dict[str, Any]) -> NoReturn:
     """In the forked process: be the command, and end."""
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for one in sockets:
-            one.close()
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-        for fd in [*streams, *pipes]:
-            os.close(fd)
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         os.chdir(task["cwd"])
         os.environ.clear()
         os.environ.update(task["env"])
+        if MARK in task["env"]:
+            Path("/proc/self/comm").write_text(task["env"][MARK][:15])
         sys.path[:0] = [folder for folder in task["env"].get("PYTHONPATH", "").split(os.pathsep) if folder]
         sys.argv = task["words"]
+        if sys.argv[0] == _DECODER:
+            from sfllava.sampler.pool import _serve as decode
+
+            decode(os.getppid())
+            os._exit(0)
         if sys.argv[0] == "ipykernel_launcher":
-            from ipykernel.kernelapp import launch_new_instance as main
+            from ipykernel.kernelapp import IPKernelApp
+
+            # which it reads at its import; by it a kernel knows that its parent has ended
+            main = partial(IPKernelApp.launch_instance, parent_handle=int(task["env"].get("JPY_PARENT_PID") or 0))
+        elif sys.argv[0] == _JUDGE:
+            from openai_server import run as main
         else:
             from sfllava.cli import main
         code = main() or 0
@@ -223,4 +309,4 @@ if __name__ == "__main__":
 
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive the tests
     if os.getppid() == int(sys.argv[2]):
-        _serve(socket.socket(fileno=int(sys.argv[1])))
+        _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[3] == "1")

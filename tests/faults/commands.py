@@ -202,6 +202,7 @@ def still_running(mark: str) -> list[list[str]]:
 
 def _marked(process: psutil.Process, mark: str) -> list[str]:
     try:
-        return process.cmdline() if mark in process.environ().values() else []
+        marked = mark in process.environ().values() or process.name() == mark[:15]
+        return [process.name(), *process.cmdline()] if marked else []
     except psutil.Error:  # it has ended, is a zombie, or belongs to another user
         return []

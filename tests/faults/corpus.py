@@ -8,8 +8,10 @@ import random
 import struct
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
 from itertools import accumulate, pairwise, zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -262,17 +264,17 @@ _SOURCES: list[tuple[str, str, dict[str, str]]] = [
 _PARTS = (0.5, 0.98, 0.05, 0.8, 0.3, 0.9, 0.999)
 
 
-def _source(folder: Path, suffix: str, codec: str, container: dict[str, str]) -> bytes:
-    path = folder / f".source.{suffix}"
-    if codec == "gif":
-        write_gif(path)
-    else:
-        pix_fmt = {"mjpeg": "yuvj420p", "ffv1": "yuv444p"}.get(codec, "yuv420p")
-        # a key frame every 4 frames, so that there are enough bytes to damage
-        encode(path, codec, pix_fmt, options={"g": "4"}, container=container)
-    data = path.read_bytes()
-    path.unlink()
-    return data
+@cache
+def _source(suffix: str, codec: str, container: tuple[tuple[str, str], ...]) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"source.{suffix}")
+        if codec == "gif":
+            write_gif(path)
+        else:
+            pix_fmt = {"mjpeg": "yuvj420p", "ffv1": "yuv444p"}.get(codec, "yuv420p")
+            # a key frame every 4 frames, so that there are enough bytes to damage
+            encode(path, codec, pix_fmt, options={"g": "4"}, container=dict(container))
+        return path.read_bytes()
 
 
 def _damaged() -> Iterator[Plan]:
@@ -335,7 +337,7 @@ def _damaged() -> Iterator[Plan]:
 
 
 def _spoil(suffix: str, codec: str, container: dict[str, str], change: Callable[[bytes], bytes]) -> Write:
-    return lambda path: _bytes(path, change(_source(path.parent, suffix, codec, container)))
+    return lambda path: _bytes(path, change(_source(suffix, codec, tuple(container.items()))))
 
 
 def _flip(seed: str, start: float, end: float, flips: int) -> Callable[[bytes], bytes]:

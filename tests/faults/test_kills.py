@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import warm
 from commands import FAULTS, Command, duplicates, make_commands, output, partial_files, still_running
 from fault_table import record, some
 from openai_server import Server
@@ -63,7 +64,7 @@ def test_killed_at_random_moments_it_gives_the_same_results(commands, server, tm
     """Five kills per folder: at a random moment before the first row, at three random rows, and after the last row."""
     command, rounds, chance = commands[name], some(1, 5), random.Random(SEED)
     phases = ["before", *some(1, 3) * ["during"], "after"]
-    mark = {"SFLLAVA_FAULT": uuid.uuid4().hex}
+    mark = {warm.MARK: uuid.uuid4().hex}
     server.behave(faults=FAULTS)
     command.prepare(tmp_path / "whole")
     watch = Watch(command, tmp_path / "whole", mark)
@@ -106,7 +107,7 @@ def test_killed_at_random_moments_it_gives_the_same_results(commands, server, tm
         else:
             problems.append(f"{out.name}: exit status {code}, other results, duplicate rows or partial files: "
                             f"{duplicates(command, out)} {partial_files(out)}: {output(out)[-500:]}")  # fmt: skip
-    remaining = still_running(mark["SFLLAVA_FAULT"])
+    remaining = still_running(mark[warm.MARK])
     outcome = (
         "rows as in an undisturbed run, none twice, no process or partial file left; "
         f"kills: {killed['before']} before the first row, {killed['during']} between rows, "

@@ -27,7 +27,7 @@ from sfllava.runs.run_folder import read_rows, read_run
 from sfllava.settings import Setting
 from sfllava.types import Question
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("lmms-eval")]
+pytestmark = pytest.mark.slow
 AGGREGATION = "slowfast-slow_2frms_spatial_1d_max_pool-fast_4x4"
 ARGUMENTS = f"pretrained=tiny,frames=8,aggregation={AGGREGATION}"
 TASK = """

@@ -43,7 +43,6 @@ from sfllava.runs.run_folder import read_rows
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
-pytestmark = pytest.mark.xdist_group("ray")
 NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 2**27}
 
 # a killed node refuses connections and is known to be dead after 3 seconds, not 13; a slow one is given its time

@@ -11,12 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from PIL import Image
 from small_runs import hanging_decord
 
 from sfllava.sampler.pool import DecodePool
 from sfllava.sampler.reading import read_video
 from sfllava.sampler.video import VideoError
+
+
+@pytest.fixture(autouse=True)
+def _cold(monkeypatch):
+    """Each process is started as a user's is."""
+    monkeypatch.setenv(warm.COLD, "1")
 
 
 def test_workers_read_the_same(clip, videos):
