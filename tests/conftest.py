@@ -28,7 +28,8 @@ CLIPS = ("QzulzuWr0Zw_20_45", "rlQ2kW-FvMk_66_79", "ysTmUTQ5wZE_17_45")
 LONGEST = [
     f"{name}.py" for name in (
         "test_kills", "test_disk", "test_browser", "test_published_run", "test_notebooks", "test_docs", "test_ablation",
-        "test_tracking", "test_lmms_eval", "test_new_benchmarks", "test_reproduce", "test_videos", "test_two_processes", "test_grounding", "test_records",
+        "test_tracking", "test_lmms_eval", "test_new_benchmarks", "test_reproduce", "test_videos",
+        "test_two_processes", "test_grounding", "test_records",
         "test_judge", "test_tiny", "test_quantization", "test_one_file", "test_packed_decoding", "test_backbones",
         "test_frame_choice", "test_explorer", "test_failures", "test_clips",
     )
