@@ -337,11 +337,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--videos", type=int, default=12)
     parser.add_argument("--shape", nargs="+", choices=["small", "7b", "34b"], help="default: what fits the device")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: bfloat16 on a GPU, else float32")
     parser.add_argument("--no-count", action="store_true", help="leave out the count of operations of 7B and 34B")
     parser.add_argument("--profile", action="store_true", help="only the kernels of 12 questions, by time")
     a = parser.parse_args()
     cuda = torch.cuda.is_available()
-    device, dtype = ("cuda", "bfloat16") if cuda else ("cpu", "float32")
+    device, dtype = ("cuda", a.dtype or "bfloat16") if cuda else ("cpu", a.dtype or "float32")
     roofline = measure(device, dtype)
     speed = max(rate for _, _, rate in roofline.linear)
     fitting = ["7b", "34b"] if cuda and roofline.memory_bytes > 90e9 else ["7b"] if cuda else ["small"]
@@ -377,7 +378,7 @@ def main() -> None:
         count = partial(counted, folder=folder, new=a.new_tokens)
         if not a.no_count:
             result["counted"] = {shape: count(shape) for shape in ("7b", "34b")}
-    save("throughput", result)
+    save("throughput" if cuda or dtype == "float32" else f"throughput-{dtype}", result)
 
 
 if __name__ == "__main__":
