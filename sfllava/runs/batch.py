@@ -44,7 +44,7 @@ class EncodedVideo:
 
     def __init__(self, model: VideoLM, job: Job, video: Video) -> None:
         self.job, self.video, self.remaining = job, video, list(job.by_setting)
-        self.postponed = self.alone = False
+        self.postponed = self.alone = self._by_setting = False
         self._model = model
         self.grids: dict[object, Any] = {}
         self._needs = tower_needs(*(setting.aggregation for setting, _ in job.by_setting))
@@ -59,6 +59,11 @@ class EncodedVideo:
     def forget(self) -> None:
         """Drop the patch grids to free their memory; `grid` encodes them again."""
         self.grids.clear()
+
+    def encode_by_setting(self) -> None:
+        """Encode only the frames of one setting at a time from now on, which takes less memory."""
+        self.forget()
+        self.grids, self._by_setting = {}, True
 
     def part(self, job: Job) -> EncodedVideo:
         """Return the same video for another job about it: they share frames, patch grids and subtitles."""
@@ -104,6 +109,10 @@ class EncodedVideo:
         frames = self.video.frames[positions]
         images = setting.images(frames)
         if images is frames or isinstance(images, TowerFrames):
+            if self._by_setting:
+                if (own := (_FRAMES, setting.sample)) not in self.grids:
+                    self.grids = {own: self._model.encode(with_outputs(frames, self._needs))}
+                return self.grids[own]
             if _FRAMES not in self.grids:
                 self.grids[_FRAMES] = self._model.encode(with_outputs(self.video.frames, self._needs))
             return self.grids[_FRAMES][positions]

@@ -78,6 +78,8 @@ class FrameChooser:
     def __init__(self, source: SelectionSource, device: str) -> None:
         self._source, self._device = source, device
         self._folder = ScorerFolder(source.scorer) if source.scorer else None
+        if self._folder and source.fingerprint and self._folder.fingerprint != source.fingerprint:
+            raise SfllavaError(f"{self._folder.path}: this is another scorer here than where the run was started")
         self._cache = ScoreCache(str(source.cache))
         self._scorer: Scorer | None = None
         self._scenes: dict[str, Scene] = {}
@@ -138,7 +140,10 @@ class FrameChooser:
         def choose(n: int) -> list[int]:
             if not setting.frame_selection.needs_scores:
                 assert isinstance(self._source.frame_list, FrameList)
-                return list(self._source.frame_list.indices(question, scene.first, scene.last, scene.fps))
+                listed = list(self._source.frame_list.indices(question, scene.first, scene.last, scene.fps))
+                if len(listed) > n:
+                    raise SfllavaError(f"{setting.name}: needed at most {n} frames of the list, got {len(listed)}")
+                return listed
             indices, values = np.array(list(scores)), np.array(list(scores.values()))
             return indices[setting.frame_selection.choose(values, n, _seed(question))].tolist()
 

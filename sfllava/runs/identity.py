@@ -190,7 +190,7 @@ def _with_questions(run: Row, benchmark: Benchmark) -> Row:
 def describe_mismatch(before: Row, now: Row) -> list[str]:
     """Describe why a run cannot be resumed with another run.json.
 
-    New settings do not prevent it; missing ones do.
+    New settings do not prevent it, nor does what only they choose frames with; missing ones do.
 
     Args:
         before: The run.json in the folder.
@@ -213,6 +213,9 @@ def describe_mismatch(before: Row, now: Row) -> list[str]:
     compared = {"asked_sha256": None, "questions": None}  # already compared above
     both = [name for name in had if name in has]
     old, new = ({**run, **compared, "settings": [of[name] for name in both]} for run, of in ((was, had), (wanted, has)))
+    # what no earlier setting chose frames with may be new
+    used, given = (run.get("selection") or {} for run in (was, wanted))
+    old["selection"], new["selection"] = used, {part: given[part] for part in given if part in used}
     return found + sorted(describe_changes(old, new))
 
 

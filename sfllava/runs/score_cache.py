@@ -13,8 +13,7 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
-import zipfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ class ScoreCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._warned = False
+        self._warned = self._warned_of_reading = False
         if self.folder.exists() and not self.folder.is_dir():
             raise RunError(f"{self.folder}: cannot be used as a folder of scores: it is a file")
 
@@ -55,8 +54,10 @@ class ScoreCache:
                 return {name: arrays[name] for name in arrays.files}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            log.warning("%s: damaged, computed anew: %s", path, " ".join(str(error).split())[:160])
+        except Exception as error:  # a damaged archive raises errors of many kinds
+            if not self._warned_of_reading:
+                log.warning("%s: cannot be read, computed again: %s", path, " ".join(str(error).split())[:160])
+            self._warned_of_reading = True
             return None
 
     def put(self, key: str, arrays: dict[str, np.ndarray]) -> None:
@@ -64,16 +65,16 @@ class ScoreCache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(prefix=".part-", suffix=".npz", dir=path.parent)
+            part = path.parent / f".part-{uuid.uuid4().hex}.npz"
             try:
-                with os.fdopen(handle, "wb") as file:
+                with part.open("xb") as file:  # readable for whom the umask says, so that users may share a folder
                     np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes no arrays by name
                     file.flush()
                     os.fsync(file.fileno())
-                Path(part).replace(path)
+                part.replace(path)
             except BaseException:
                 with contextlib.suppress(OSError):
-                    Path(part).unlink()
+                    part.unlink()
                 raise
         except OSError as error:
             if not self._warned:

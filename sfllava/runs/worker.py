@@ -123,8 +123,11 @@ class VideoWorker:
             try:
                 parts, failed = self._choose_frames(job)
             except Exception as error:
-                yield _failure(job, error)
-                continue
+                # settings with uniform frames go on
+                aware = [entry for entry in job.by_setting if entry[0].question_aware]
+                yield _failure(replace(job, by_setting=aware), error)
+                job = replace(job, by_setting=[entry for entry in job.by_setting if not entry[0].question_aware])
+                parts, failed = ([job] if job.by_setting else []), []
             if failed:
                 yield Outcome(failed)
             if parts:
@@ -237,7 +240,7 @@ class VideoWorker:
     def _retry_settings(self, encoded: EncodedVideo) -> Iterator[Outcome]:
         """Try the remaining settings of a video a second time, one by one."""
         encoded.postponed = False
-        encoded.forget()
+        encoded.encode_by_setting()
         for setting, questions in encoded.remaining:
             try:
                 item = BatchItem(encoded, self._model, setting, self._options)

@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from sfllava.sampler import VIDEO_SUFFIXES
 from sfllava.types import Question, SfllavaError
 
@@ -191,7 +189,7 @@ def _fields(where: str, row: dict[str, Any], names: tuple[str, ...]) -> list[str
 
 def _frames(where: str, value: Any) -> Frames:
     numbers = list(value) if isinstance(value, list) else []
-    fits = all(isinstance(i, int | float) and not isinstance(i, bool) and np.isfinite(i) and i >= 0 for i in numbers)
+    fits = all(isinstance(i, int | float) and not isinstance(i, bool) and 0 <= i < 2**53 for i in numbers)
     if not numbers or not fits:
         raise FrameListError(f"{where}: needed a list of frames, numbers from 0, got {str(value)[:60]}")
     if any(isinstance(i, float) for i in numbers):

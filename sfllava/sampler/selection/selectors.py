@@ -32,7 +32,8 @@ class Selector:
         choose: (scores (C) float64, n, seed, **options) -> (at most n) positions of candidates in ascending order,
             which may repeat. None where frames are not chosen by scores.
         usage: what it chooses, in a few words, for messages and help.
-        options: the numbers that a user may change, with their defaults. `seed` is among them if the rule has noise.
+        options: the numbers that a user may change, with their defaults: a whole number from 0 where the default is
+            one, otherwise a number above 0. `seed` is among them if the rule has noise.
         similarity: the score of a candidate: the cosine of the features of its image and of the text, or their dot
             product.
         candidates: the frames that are scored.
@@ -100,7 +101,7 @@ class FrameSelection:
         return np.asarray(selector.choose(scores, n, seed + own_seed, **options), np.int64)
 
     def __str__(self) -> str:
-        options = ",".join(f"{name}={value:g}" for name, value in self.options)
+        options = ",".join(f"{name}={np.format_float_positional(value, trim='-')}" for name, value in self.options)
         return f"{self.name}:{options}" if options else self.name
 
 
@@ -135,6 +136,10 @@ def parse_selection(text: str) -> FrameSelection:
             options = ", ".join(f"{option}={default:g}" for option, default in defaults.items()) or "none"
             raise SfllavaError(f"selection {text!r}: needed options as OPTION=NUMBER; {name} has {options}")
         given[option] = float(value)
+        whole = isinstance(defaults[option], int)
+        if given[option] < 0 or (not given[option].is_integer() if whole else not given[option]):
+            needed = "a whole number from 0" if whole else "a number above 0"
+            raise SfllavaError(f"selection {text!r}: {option}: needed {needed}, got {value}")
     return FrameSelection(name, tuple(sorted((k, v) for k, v in given.items() if v != defaults[k])))
 
 
