@@ -86,7 +86,7 @@ def markdown(results: GroundingResults, points: dict[str, dict[str, float]]) -> 
         lines.append(f"| {r['predictor']} | {r['baseline']} | {r['metric']} | {difference} | {p} |")
     lines += ["", "The frame scores alone, without a span rule:", ""]
     lines += [
-        "| | highest-scored frame is in an annotated span | mean rank of the frames in one (0 lowest, 1 highest) |"
+        "| | highest-scored frame is in an annotated span | mean rank of frames in a span (0 lowest, 1 highest) |"
     ]
     lines += ["|---|---:|---:|"]
     lines += [f"| {n} | {100 * p['highest_frame_inside']:.1f} % | {p['mean_rank']:.2f} |" for n, p in points.items()]

@@ -114,14 +114,14 @@ All intervals are 95 % intervals that account for this. A difference is signific
 
 ## How to read them
 
-`68.2 [64.0, 72.1]` says that 68.2 % of all questions were right, and that a true accuracy from 64.0 to 72.1 % agrees
-with that result. Failed questions and unparsable replies are in the denominator, and count as wrong.
+`68.2 [64.0, 72.1]` says that 68.2 % of all questions were right, and that a true accuracy from 64.0 to 72.1 % is
+compatible with that result. Failed questions and unparsable replies are in the denominator, and count as wrong.
 
-- **Compare settings by their difference, not by whether their intervals overlap.** Both answered the same questions, so
-  the paired difference is more precise: most of what makes a video hard cancels out.
+- **Compare settings by their difference, not by whether their intervals overlap.** Both settings answered the same
+  questions, so the paired difference is more precise: most of what makes a video hard cancels out.
 - **Not significant does not mean equal.** Next to each difference is the smallest one that the data could detect. If
   that is 8 points, a true gain of 3 points would rarely show.
-- **Many comparisons** find something by chance. Holm's correction keeps the chance of any false finding in a table
+- **Many comparisons find something by chance.** Holm's correction keeps the chance of any false finding in a table
   below 5 %; the corrected p-values are called `p_holm`.
 - An interval covers the choice of questions and videos. It does not cover another prompt, judge, checkpoint or number
   format.
@@ -132,13 +132,13 @@ with that result. Failed questions and unparsable replies are in the denominator
 - **Paired difference**: a sign-flip permutation test over videos. p is the fraction of sign flips that give a
   difference at least as large, so no difference is significant with fewer than six videos. The interval contains all
   differences that this test does not reject.
-- **Mean score**: as accuracy, on the range of possible scores.
+- **Mean score**: as for accuracy, on the range of possible scores.
 - **Cohen's kappa**: a t interval from the jackknife over videos, on the scale of log(1 - kappa).
 
 If all answers are the same, the interval allows for the kinds of video that a sample of this size could have missed.
 
-The tables below give the coverage in simulations (`python bench/intervals.py`). Each cell is {times:,} data sets, so
-its standard error is about {100 * (0.95 * 0.05 / times) ** 0.5:.1f} points. Videos differ in difficulty (intra-class
+The tables below give the coverage in simulations (`python bench/intervals.py`). Each cell is from {times:,} data sets,
+so its standard error is about {100 * (0.95 * 0.05 / times) ** 0.5:.1f} points. Videos differ in difficulty (intra-class
 correlation 0.2) and have 8 questions each, or 1 to 30.
 
 ## Accuracy: coverage of the interval by true accuracy, %
@@ -147,9 +147,9 @@ correlation 0.2) and have 8 questions each, or 1 to 30.
 
 ## Mean score: coverage of the interval, %
 
-Of a judge that gives 4 or 5 to right answers and 0 to 2 to wrong ones, by true accuracy. With few videos of uneven size
-and scores that are nearly all alike, the interval does not allow for rare scores that the sample misses, and covers
-less than 95 %.
+For a judge that gives 4 or 5 to right answers and 0 to 2 to wrong ones; the columns are true accuracies. With few
+videos of uneven size and scores that are nearly all alike, the interval does not allow for rare scores that the sample
+misses, and covers less than 95 %.
 
 {table(score, times, VIDEOS, SHARES, "videos")}
 
@@ -161,7 +161,8 @@ Each column is the true accuracy of one setting; the accuracy of the other is fo
 
 ## Paired difference: false positive rate, %
 
-At p < 0.05, so at most 5, apart from simulation noise. Each column is the true accuracy of both settings.
+The test rejects at p < 0.05, so the rate should be at most 5, apart from simulation noise. Each column is the true
+accuracy of both settings.
 
 {table(false_find, times, (2, 3, 5, 10, 50), (0.02, 0.1, 0.5, 0.9, 0.98), "videos")}
 

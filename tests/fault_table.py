@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 FULL = bool(os.environ.get("SFLLAVA_FAULTS"))
 _PAGE = """# Faults
 
-What `make faults` tried on {date} (Python {python}, torch {torch}, {cores} cores), and the outcome. *Survived*:
-the work finished, if need be after a restart, with the results of an undisturbed run, or it ended with one line that
+`make faults` injected these faults on {date} (Python {python}, torch {torch}, {cores} cores). *Survived*: the
+command finished, after a restart if necessary, with the results of an undisturbed run, or it ended with one line that
 names the problem. *Lost*: answers, verdicts or files that existed before the fault and not after it.
 
 | fault | tried | survived | lost | outcome |

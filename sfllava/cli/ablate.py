@@ -1,4 +1,4 @@
-"""Sweep the settings of an ablation at little cost, and report on them."""
+"""Sweep the settings of an ablation in one run, and write a report."""
 
 from __future__ import annotations
 

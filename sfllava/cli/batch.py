@@ -1,4 +1,4 @@
-"""Run a notebook for many parameters, side by side (papermill)."""
+"""Run a notebook for many parameters, several at a time (papermill)."""
 
 from __future__ import annotations
 

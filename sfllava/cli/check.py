@@ -1,4 +1,4 @@
-"""Count questions and find videos, before any GPU hour."""
+"""Count questions and find videos, before a run takes GPU hours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracies and paired differences of runs on the same questions."""
+"""Show accuracies and paired differences of runs on the same questions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check this installation: versions, devices, decoders, disks, keys, and what is missing for what."""
+"""Check this installation: versions, devices, decoders, disks, keys, and what each feature lacks."""
 
 from __future__ import annotations
 

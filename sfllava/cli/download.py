@@ -1,4 +1,4 @@
-"""Fetch question files and, where that is allowed, videos; started again, it goes on."""
+"""Download question files and, where that is allowed, videos; the same command resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score benchmarks; started again, it goes on where it stopped."""
+"""Score benchmarks; the same command resumes an interrupted run."""
 
 from __future__ import annotations
 

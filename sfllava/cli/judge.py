@@ -1,4 +1,4 @@
-"""Let a judge grade a run's predictions; started again, it goes on, and retries what failed."""
+"""Let a judge grade a run's predictions; the same command resumes, and retries what failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List what there is, by name: benchmarks, methods, models, judges, ablations, figures and more."""
+"""List benchmarks, methods, models, judges, ablations, figures and more, by name."""
 
 from __future__ import annotations
 

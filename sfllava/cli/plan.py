@@ -1,4 +1,4 @@
-"""Tokens, operations, memory, seconds and what fits, before anything is run."""
+"""Predict tokens, operations, memory, seconds and what fits, before a run."""
 
 from __future__ import annotations
 

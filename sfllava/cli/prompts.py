@@ -1,4 +1,4 @@
-"""Take exact prompts out of your checkout of the published code."""
+"""Extract the exact prompts from your checkout of the published code."""
 
 from __future__ import annotations
 

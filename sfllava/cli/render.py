@@ -1,4 +1,4 @@
-"""Render ShapesQA, on which the model called tiny can be tried."""
+"""Render ShapesQA, the benchmark that the model called tiny can answer."""
 
 from __future__ import annotations
 

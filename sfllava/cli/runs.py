@@ -1,4 +1,4 @@
-"""List the runs below a folder: what was asked, how accurate, how far."""
+"""List the runs below a folder, with benchmark, accuracy and progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show the verdicts of a run's judges: scores, agreement, where they differ."""
+"""Show the verdicts of a run's judges: scores, agreement, and where they differ."""
 
 from __future__ import annotations
 
