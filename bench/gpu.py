@@ -89,7 +89,7 @@ def check_runs(folder: Path, shapes: Path, ways: dict[str, dict[str, Any]], devi
         run = evaluate(model, benchmark, SHAPESQA, folder / name, max_new_tokens=16, progress=False)
         found[name] = {"seconds": round(time.perf_counter() - start, 2)}
         runs.append(run.path)
-    table = paired_differences(load_results(runs), runs[0].name)
+    table = paired_differences(load_results(runs), f"{runs[0].name}: {SHAPESQA.name}")
     return found | {"differences": table.to_dict("records")}
 
 
@@ -129,7 +129,7 @@ def check_workers(folder: Path, shapes: Path) -> dict[str, Any]:
     """Two workers on what there is: refused in one line on one card, or run."""
     command = [sys.executable, "-m", "sfllava.cli", "evaluate", "shapesqa", "--root", str(shapes), "--model", "tiny"]
     command += ["--workers", "2", "--limit", "40", "--max-new-tokens", "4", "--out", str(folder / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     return {"gpus": torch.cuda.device_count(), "exit_status": done.returncode, "last_lines": lines[-3:]}
 
@@ -141,7 +141,7 @@ CHECKS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
 
 
 def run_checks(names: Sequence[str], videos: int) -> dict[str, Any]:
-    """Run the checks; each one's result, or the reason why there is none."""
+    """Run the checks and save what they found after each; its result, or the reason why there is none."""
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         shapes = write_shapesqa(Path(name) / "shapes", videos=videos)
@@ -155,7 +155,7 @@ def run_checks(names: Sequence[str], videos: int) -> dict[str, Any]:
             except Exception as error:  # the others still run
                 result[check] = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
             result[check]["took_seconds"] = round(time.perf_counter() - start, 1)
-            print(f"{check}: {result[check]}", file=sys.stderr, flush=True)
+            save("gpu", result)
     return result
 
 
@@ -166,7 +166,6 @@ def main() -> int:
     parser.add_argument("--videos", type=int, default=100, help="videos of ShapesQA (default: %(default)s)")
     chosen = parser.parse_args()
     result = run_checks(chosen.checks or list(CHECKS), chosen.videos)
-    save("gpu", result)
     return int(any("error" in row for row in result.values()))
 
 

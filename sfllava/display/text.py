@@ -77,7 +77,7 @@ def paragraph(text: str, width: int | None = None) -> str:
     width = width or terminal_width()
     return "\n".join(
         textwrap.fill(
-            line, width, subsequent_indent="  " if line.startswith("- ") else "",
+            printable(line), width, subsequent_indent="  " if line.startswith("- ") else "",
             break_long_words=False, break_on_hyphens=False,
         )
         for line in text.split("\n")

@@ -120,6 +120,7 @@ class RunFolder:
         incomplete = ("error", "subtitle_error", "score_errors")
         kept = [row for row in rows if row["prediction"] is not None and not any(map(row.get, incomplete))]
         if len(kept) < len(rows):
+            (self.path / "scores.json").unlink(missing_ok=True)  # they are about rows that are gone
             self._journal.replace(kept)
         return len(rows) - len(kept)
 

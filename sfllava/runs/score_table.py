@@ -46,7 +46,8 @@ def format_scores(
     for name, score in scores.items():
         for note in _notes(score):
             notes.setdefault(note, []).append(name)
-    lines += [note if len(names) == len(scores) else f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    told = [note if len(names) == len(scores) else f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    lines += map(text.printable, told)
     return "\n".join(lines)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 from scorers import write_colours, write_scorer
 from shell import sfllava
 from small_runs import SMALL, log_of, plain, questions_csv, run
@@ -214,12 +215,14 @@ def test_scores_are_computed_once(models, questions, source, tmp_path, monkeypat
         patched.setattr(Scorer, "__init__", fail)
         again = run(models(), questions, tmp_path / "two", settings, selection=source)
     assert plain(read_rows(first.path)) == plain(read_rows(again.path))
-    # damaged entries are computed anew, and say so
-    for path in files:
-        path.write_bytes(files[path][: len(files[path]) // 2])
+    # damaged entries are computed again, and a warning says so
+    for i, path in enumerate(files):
+        whole = bytearray(files[path])
+        whole[whole.rindex(b"PK\x01\x02") + 6] = 255  # a version of the format that nobody reads
+        path.write_bytes(whole if i % 2 else whole[: len(whole) // 2])
     third = run(models(), questions, tmp_path / "three", settings, selection=source)
     assert plain(read_rows(first.path)) == plain(read_rows(third.path))
-    assert log_of(third.path).count("damaged, computed anew") >= 12
+    assert log_of(third.path).count("cannot be read, computed again") == 1
     assert {path: path.read_bytes() for path in (tmp_path / "scores").rglob("*.npz")}.keys() == files.keys()
 
 
@@ -230,11 +233,23 @@ def test_a_folder_of_scores_that_is_full_costs_nothing(models, questions, source
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tempfile, "mkstemp", full)
+    monkeypatch.setattr(np, "savez", full)
     other = SelectionSource(source.scorer, cache=tmp_path / "full")
     done = run(models(), questions, tmp_path / "two", setting, selection=other)
     assert plain(read_rows(whole.path)) == plain(read_rows(done.path))
     assert log_of(done.path).count("scores cannot be kept: No space left on device") == 1
+
+
+def test_a_video_that_cannot_be_scored_keeps_its_uniform_settings(models, source, tmp_path):
+    """Images have no frame rate, by which candidates are chosen."""
+    (tmp_path / "videos/a").mkdir(parents=True)
+    for i in range(6):
+        Image.new("RGB", (40, 40), (40 * i, 0, 0)).save(tmp_path / f"videos/a/{i}.jpg")
+    asked = load_benchmark("open", questions_csv(tmp_path / "q.csv", "a", 2), tmp_path / "videos")
+    settings = [Setting(4, AGGREGATION, "uniform"), Setting(4, AGGREGATION, "topk", selection="topk")]
+    rows = list(read_rows(run(models(), asked, tmp_path / "run", settings, selection=source).path))
+    assert len(rows) == 4 and [row["setting"] for row in rows if not row["error"]] == ["uniform"] * 2
+    assert all("has no frame rate" in row["error"] for row in rows if row["setting"] == "topk")
 
 
 def test_two_writers_of_one_entry(tmp_path):
@@ -262,6 +277,8 @@ def test_frames_outside_a_video_fail_alone(models, questions, tmp_path):
     source = SelectionSource(frame_list=tmp_path / "list.json")
     rows = {r["key"]: r for r in read_rows(run(models(), questions, tmp_path / "r", setting, selection=source).path)}
     assert len(rows) == 8 and [key for key in keys if rows[key]["error"]] == [keys[0], keys[2], keys[3]]
+    few = run(models(), questions, tmp_path / "few", replace(setting, frames=1), selection=source)
+    assert "needed at most 1 frames of the list, got 2" in str(list(read_rows(few.path)))
     assert "needs frame 9000, and video a has frames 0 to 95" in rows[keys[0]]["error"]
     assert "no frames for question" in rows[keys[2]]["error"] and rows[keys[1]]["selected"]["frames"] == [3, 5]
 
@@ -295,6 +312,8 @@ def test_earlier_runs_resume_and_a_new_scorer_does_not(models, questions, source
     run(models(), questions, tmp_path / "run", Setting(4, AGGREGATION))
     assert "selection" not in read_run(tmp_path / "run")["identity"]
     setting = Setting(4, AGGREGATION, selection="topk")
+    run(models(), questions, tmp_path / "run", [Setting(4, AGGREGATION), setting], selection=source)
+    assert len(list(read_rows(tmp_path / "run"))) == 16
     run(models(), questions, tmp_path / "chosen", setting, selection=source)
     before = list(read_rows(tmp_path / "chosen"))
     run(models(), questions, tmp_path / "chosen", setting, selection=source)

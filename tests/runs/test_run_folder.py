@@ -74,7 +74,9 @@ def test_failed_rows_are_dropped_and_the_others_kept(tmp_path):
     failed = [make_row(QUESTIONS[1], "a", error="broken"), make_row(QUESTIONS[2], "a")]
     with RunFolder(tmp_path, identity("a"), {}) as folder:
         folder.append([good, *failed])
+        (tmp_path / "scores.json").write_text("{}")
         assert folder.drop_failed() == 2
+        assert not (tmp_path / "scores.json").exists(), "scores of rows that are gone"
         assert folder.drop_failed() == 0
     assert list(read_rows(tmp_path)) == [good]
 

@@ -36,14 +36,6 @@ def test_every_question_is_counted():
     assert [scores["t"][name] for name in ("answered", "failed", "not_asked")] == [0, 0, 8]
 
 
-def test_an_empty_answer_is_not_called_unparsable():
-    scores = score_rows(QUESTIONS, ["s"], [*ROWS[:3], row(3, " ")])
-    assert scores["s"]["empty"] == 1 and all(rule["unparsable"] == 0 for rule in scores["s"]["rules"].values())
-    text = format_scores(scores)
-    assert "1 of the answers are empty" in text and "unparsable" not in text
-    assert "empty" not in score_rows(QUESTIONS, ["s"], ROWS)["s"]
-
-
 def test_the_text_has_the_counts_and_percentages():
     text = format_scores(score_rows(QUESTIONS, ["s"], ROWS))
     assert text.splitlines() == [

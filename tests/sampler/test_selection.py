@@ -108,13 +108,26 @@ def test_flat_scores_and_few_candidates():
 
 
 def test_names():
-    for text in ("uniform", "topk", "bolt:power=2.5", "aks:depth=3,threshold=0.7", "qframe:seed=4", "listed"):
+    for text in (
+        "uniform",
+        "topk",
+        "bolt:power=2.5",
+        "aks:depth=3,threshold=0.7",
+        "qframe:seed=4",
+        "listed",
+        "qframe:seed=1234567",
+        "bolt:power=2.0000001",
+        "qframe:tau=0.00001",
+    ):
         assert str(parse_selection(text)) == text
     assert str(parse_selection("bolt:power=3")) == "bolt" and next(iter(selectors())) == "uniform"
     for text, wanted in (
         ("best", "no selection is called 'best'; choose from uniform, aks, bolt, listed, qframe, topk"),
         ("bolt:tau=1", "needed options as OPTION=NUMBER; bolt has power=3"),
         ("topk:power=two", "topk has none"),
+        ("bolt:power=-1", "power: needed a number above 0, got -1"),
+        ("qframe:tau=0", "tau: needed a number above 0, got 0"),
+        ("aks:depth=2.5", "depth: needed a whole number from 0, got 2.5"),
     ):
         with pytest.raises(SfllavaError, match=wanted):
             parse_selection(text)
