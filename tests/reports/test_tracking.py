@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import struct
+import sys
 
 import pytest
 from shell import sfllava
@@ -12,7 +13,8 @@ from written_runs import rows_of, write_run
 
 from sfllava import SfllavaError
 from sfllava.display.objects import without_folders
-from sfllava.reports import tracking
+from sfllava.display.private import command_line
+from sfllava.reports import page, tracking
 from sfllava.reports.tracking import IDS, track
 
 for package in ("pandas", "seaborn", "wandb", "mlflow", "tensorboard"):
@@ -166,6 +168,24 @@ def test_a_tracker_that_fails_is_one_line(run, tmp_path):
     lines = [line for line in done.stderr.splitlines() if "not sent" in line]
     assert [line.partition(":")[0] for line in lines] == ["tensorboard", "mlflow"]
     assert all("the same command sends it again" in line for line in lines) and "sk-0123456789" not in done.stderr
+    stored = b"".join(file.read_bytes() for file in run.rglob("*") if file.is_file())
+    assert b"mlflow:http://127.0.0.1:9" in stored and b"sk-0123456789" not in stored
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        ("mlflow:https://me:hunter2@lab:5000", "mlflow:https://lab:5000"),
+        ("--track=mlflow:https://me:hunt@er2@lab", "--track=mlflow:https://lab"),
+        ("https://me:hunt/er2?#@lab/x and https://me@lab", "https://lab/x and https://lab"),
+        ("postgresql://lab/db?user=me&password=hunter2", "postgresql://lab/db?user=me&password=***"),
+        ("https://lab:5000/x https://lab/x@v1 a@b", "https://lab:5000/x https://lab/x@v1 a@b"),
+    ],
+)
+def test_no_password_is_stored_or_shown(written, left, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sfllava", written])
+    assert command_line() == ["sfllava", left]
+    assert page._run("run", {"session": {"command": ["sfllava", written]}})["command"] == f"sfllava {left}"
 
 
 def test_what_cannot_be_used_shows_before_anything_runs(run, monkeypatch):

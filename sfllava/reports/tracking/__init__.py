@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-import re
 import tempfile
 from pathlib import Path
 
 from sfllava.catalogue import unknown_name
+from sfllava.display.private import without_credentials
 from sfllava.files import Row, read_object, write_json
 from sfllava.reports.tracking.base import Tracker
 from sfllava.types import SfllavaError
@@ -72,7 +72,7 @@ def track(run: str | Path, tracker: str, *, judge: str | None = None, examples: 
 
     name, chosen, where = find_tracker(tracker)
     run = Path(run)
-    file, place = run / IDS, without_password(where)
+    file, place = run / IDS, without_credentials(where)
     ids = read_object(file, "the ids of a run in trackers", {}) if file.exists() else {}
     known = ids.get(name, {}).get(place, {}) if isinstance(ids.get(name), dict) else {}
     with tempfile.TemporaryDirectory() as figures:
@@ -85,8 +85,3 @@ def track(run: str | Path, tracker: str, *, judge: str | None = None, examples: 
 def _remember(file: Path, ids: Row, name: str, place: str, new: Row) -> None:
     of_tracker = ids.get(name) if isinstance(ids.get(name), dict) else {}
     write_json(file, ids | {name: {**(of_tracker or {}), place: new}})
-
-
-def without_password(place: str) -> str:
-    """Return a URI without the user and password that it may have."""
-    return re.sub(r"(?<=//)[^/@]*@", "", place)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sfllava.display.private import without_credentials
 from sfllava.files import Row
 from sfllava.reports.tracking.base import Record, Sent, Tracker, columns_of, environment
 
@@ -56,7 +57,7 @@ def _send(record: Record, known: Row, uri: str | None, folder: Path | None) -> S
     _log(client, run_id, record)
     if record.finished:  # otherwise it is still running, as far as MLflow is concerned
         client.set_terminated(run_id, "FINISHED")
-    shown = re.sub(r"(?<=//)[^/@]*@", "", str(client.tracking_uri))
+    shown = without_credentials(str(client.tracking_uri))
     return Sent({"run_id": run_id}, f"run {run_id} of experiment {name} in {shown}")
 
 
