@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import struct
+import subprocess
 import sys
 
 import pytest
@@ -196,6 +197,18 @@ def test_what_cannot_be_used_shows_before_anything_runs(run, monkeypatch):
     with pytest.raises(SfllavaError, match=r"tracker mlflow needs mlflow: pip install 'sfllava\[track\]'"):
         track(run, "mlflow")
     assert tracking.tracker_names() == ["mlflow", "tensorboard", "wandb"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("wandb", "tracker wandb needs pandas: pip install"), ("wandbb", "did you mean 'wandb'?")]
+)
+def test_without_pandas_the_hint_is_one_line(name, said):
+    code = (
+        "import sys; sys.modules['pandas'] = None; from sfllava.reports.tracking import find_tracker\n"
+        "try: find_tracker(sys.argv[1])\nexcept Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True)
+    assert done.stdout.startswith("SfllavaError") and said in done.stdout and not done.stderr
 
 
 def test_folders_are_cut_off():

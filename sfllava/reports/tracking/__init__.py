@@ -1,7 +1,8 @@
 """Send what a run found to an experiment tracker: scores with intervals, settings, costs, figures and versions.
 
-A module with a `TRACKER` is a tracker of that name. What is sent is listed in `record.py`: never the texts of questions
-and answers or the names of videos, unless examples are asked for, and never keys or the folders of a machine.
+A module with a `TRACKER` is a tracker of that name. What is sent is listed in `reports/record.py`: never the texts of
+questions and answers or the names of videos, unless examples are asked for, and never keys or the folders of a machine.
+No module here imports pandas or a client at its top: what is missing is found before anything needs it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def track(run: str | Path, tracker: str, *, judge: str | None = None, examples: 
     Raises:
         SfllavaError: There is no such tracker, its package is missing, or the run cannot be read.
     """
-    from sfllava.reports.tracking.record import make_record
+    from sfllava.reports.record import make_record
 
     name, chosen, where = find_tracker(tracker)
     run = Path(run)
