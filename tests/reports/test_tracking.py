@@ -16,7 +16,7 @@ from sfllava import SfllavaError
 from sfllava.display.objects import without_folders
 from sfllava.display.private import command_line
 from sfllava.reports import page, tracking
-from sfllava.reports.tracking import IDS, track
+from sfllava.reports.tracking import IDS, tensorboard, track
 
 for package in ("pandas", "seaborn", "wandb", "mlflow", "tensorboard"):
     pytest.importorskip(package)
@@ -121,6 +121,30 @@ def test_mlflow_goes_on_in_the_same_run(run, tmp_path, monkeypatch, capfd):
     assert again.params["model"] == "llava-7b" and again.tags["model"] == "llava-7b-again"
     assert_private(store)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_call_that_was_cut_off_goes_on_in_the_same_run(run, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    def cut(*_, **__):
+        raise KeyboardInterrupt
+
+    def ids(name):
+        return json.loads((run / IDS).read_text())[name]
+
+    for name, owner, method in [
+        ("mlflow", MlflowClient, "log_batch"), ("tensorboard", tensorboard, "_pixels"), ("wandb", pytest.importorskip("wandb"), "init"),
+    ]:  # fmt: skip
+        where = "lab" if name == "wandb" else str(tmp_path / name)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(owner, method, cut)
+            track(run, f"{name}:{where}")
+        first = ids(name)
+        assert list(first) == [where]
+        if name != "wandb":
+            track(run, f"{name}:{where}")
+            assert ids(name) == first
+    assert [folder.name for folder in (tmp_path / "tensorboard").iterdir()] == ["my run"]
 
 
 def test_mlflow_as_its_own_variables_say(run, tmp_path, monkeypatch):

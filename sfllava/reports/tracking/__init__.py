@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import pkgutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from sfllava.catalogue import unknown_name
@@ -78,11 +79,12 @@ def track(run: str | Path, tracker: str, *, judge: str | None = None, examples: 
     known = ids.get(name, {}).get(place, {}) if isinstance(ids.get(name), dict) else {}
     with tempfile.TemporaryDirectory() as figures:
         record = make_record(run, judge, examples, Path(figures))
-        sent = chosen.send(record, where, known if isinstance(known, dict) else {}, run)
-    _remember(file, ids, name, place, sent.ids)
-    return f"{name}: {sent.place}"
+        remember = partial(_remember, file, ids, name, place)
+        shown = chosen.send(record, where, known if isinstance(known, dict) else {}, run, remember)
+    return f"{name}: {shown}"
 
 
 def _remember(file: Path, ids: Row, name: str, place: str, new: Row) -> None:
+    """Keep the ids of a run in a tracker."""
     of_tracker = ids.get(name) if isinstance(ids.get(name), dict) else {}
     write_json(file, ids | {name: {**(of_tracker or {}), place: new}})
