@@ -109,6 +109,13 @@ def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task,
     }
 
 
+def private_folders(about: Row) -> list[str]:
+    """Return the folders of videos and subtitles that a run.json names, of all its sessions."""
+    sessions = [session for session in about.get("sessions", []) if isinstance(session, dict)]
+    found = [session.get(name) for session in sessions for name in ("videos", "subtitle_files")]
+    return [folder for folder in dict.fromkeys(found) if isinstance(folder, str)]
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result may depend on."""
     packages = ("sfllava", "torch", "transformers", "decord2", "av", "pillow", "numpy", "sentencepiece", "bitsandbytes")

@@ -243,5 +243,11 @@ def test_folders_are_cut_off():
         ("4x4, 8 of 16/32 frames", "4x4, 8 of 16/32 frames"),
         ("llava-hf/llava-v1.6-vicuna-7b-hf", "llava-hf/llava-v1.6-vicuna-7b-hf"),
         ("https://host/x", "https://host/x"),
+        ("/home/jane doe/data/clip.mp4: cannot read 3/4 frames", "clip.mp4: cannot read 3/4 frames"),
+        ("file:///home/jane/secret/clip.mp4", "clip.mp4"),
+        ("//srv/share/x and \\\\srv\\my share\\y", "x and y"),
+        ("'/home/o'brien/a b/clip.mp4' and /c d/e.mp4", "'clip.mp4' and e.mp4"),
+        ("/a/b.mp4 has 3/4 of /c/d.mp4", "b.mp4 has 3/4 of d.mp4"),
+        ("file:///mnt/Doe, Jane: 1/v/clip.mp4", "clip.mp4"),
     ]:
-        assert without_folders({"a": [text]}) == {"a": [left]}
+        assert without_folders({"a": [text]}, ["/mnt/Doe, Jane: 1"]) == {"a": [left]}
