@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from sfllava.cli.parser import group
+from sfllava.display.private import without_credentials
 from sfllava.types import SfllavaError
 
 
@@ -37,7 +38,7 @@ def _checked(text: str) -> str:
 def send(arguments: argparse.Namespace, run: str | Path, judge: str | None = None) -> None:
     """Send a run to the trackers of a command line, and say on stderr where it is, or why it is not there."""
     for tracker in arguments.track:
-        from sfllava.reports.tracking import track, without_password
+        from sfllava.reports.tracking import track
 
         name = tracker.partition(":")[0]
         try:
@@ -45,6 +46,6 @@ def send(arguments: argparse.Namespace, run: str | Path, judge: str | None = Non
         except KeyboardInterrupt:
             line = f"{name}: stopped before all was sent; the run is in {run}, and the same command sends it again"
         except Exception as error:  # of a client: whatever it is, the run is on disk
-            text = without_password(" ".join(str(error).split()))[:300] or type(error).__name__
+            text = without_credentials(" ".join(str(error).split()))[:300] or type(error).__name__
             line = f"{name}: not sent: {text}; the run is in {run}, and the same command sends it again"
         print(line, file=sys.stderr, flush=True)

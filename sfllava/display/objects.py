@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from sfllava.display.html import Html, block, cell, chips
+from sfllava.display.private import cut_folders
 
 _STYLE = """<style>
 .sfl .card { border: 1px solid var(--sfl-line); border-radius: 6px; padding: 8px 12px; margin: 2px 0; max-width: 980px;
@@ -22,7 +22,6 @@ _STYLE = """<style>
 .sfl .strip .slow img { outline: 2px solid var(--sfl-bar); } .sfl .strip .slow figcaption { color: var(--sfl-text); }
 .sfl .text { white-space: pre-wrap; overflow-wrap: anywhere; }
 </style>"""
-_PATH = re.compile(r"(?<![\w./\\-])(?!//)(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s'\",;]+[/\\])*(?=[^/\\\s])")
 MOST_FRAMES = 12
 _MOST_BYTES = 54_000  # of all images of a strip in base64
 _SIZES = ((72, 70), (72, 45), (48, 40), (32, 30))  # height in pixels and JPEG quality, the best first
@@ -58,13 +57,16 @@ def file_name(path: object) -> str:
     return Path(str(path)).name or str(path)
 
 
-def without_folders(value: Any) -> Any:
-    """Cut the folders off every absolute path in a text, or in the texts of a list or an object."""
+def without_folders(value: Any, roots: Sequence[object] = ()) -> Any:
+    """Cut the folders off every absolute path in a text, or in the texts of a list or an object.
+
+    `roots` are folders that may be in the texts: they are found whatever characters their names have.
+    """
     if isinstance(value, Mapping):
-        return {str(key): without_folders(each) for key, each in value.items()}
+        return {str(key): without_folders(each, roots) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [without_folders(each) for each in value]
-    return _PATH.sub("", value) if isinstance(value, str) else value
+        return [without_folders(each, roots) for each in value]
+    return cut_folders(value, roots) if isinstance(value, str) else value
 
 
 def checkpoint_name(path: object) -> str:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sfllava.explorer.face import CLICKED
+from sfllava.explorer.face import CLICKED, MOST_UPLOADED_BYTES
 from sfllava.explorer.session import csv
 from sfllava.explorer.strip import large_picture
 from sfllava.explorer.videos import playable
 from sfllava.types import SfllavaError
 
-_MOST_UPLOADED_BYTES = 1 << 30
-
 
 def connect(explorer: Any) -> None:
     """Answer what the browser sends to an `Explorer`. Only what is listed here can be called."""
-    uploads: dict[str, bytearray] = {}
+    upload = _Upload()
     known: dict[str, Callable[[Mapping[str, Any]], object]] = {
         "ask": lambda _: explorer.ask(),
         "stop": lambda _: explorer.stop(),
@@ -40,7 +38,7 @@ def connect(explorer: Any) -> None:
             state = said.get("state", {})
             explorer.face.set_state({name: state[name] for name in CLICKED if name in state})
             if action == "upload":
-                _upload(explorer, uploads, said, bytes(buffers[0]) if buffers else b"")
+                upload.add(explorer, said, bytes(buffers[0]) if buffers else b"")
             elif action in known:
                 known[action](said)
         except Exception as error:
@@ -53,16 +51,34 @@ def _remove(explorer: Any, place: int) -> None:
     explorer.set_compared([setting for i, setting in enumerate(explorer.compared) if i != place])
 
 
-def _upload(explorer: Any, uploads: dict[str, bytearray], said: Mapping[str, Any], content: bytes) -> None:
-    """Collect the pieces of a file: a server takes messages of a few megabytes only."""
-    name = str(said["name"])
-    pieces = uploads.setdefault(name, bytearray())
-    pieces += content
-    if len(pieces) > _MOST_UPLOADED_BYTES:
-        del uploads[name]
-        raise SfllavaError(f"{name}: an upload has at most 1 GiB: copy the file to this machine and give its path")
-    if said.get("last"):
-        explorer.open(explorer.videos.upload(name, bytes(uploads.pop(name))))
+class _Upload:
+    """The pieces of the file that is being uploaded: a server takes messages of a few megabytes only."""
+
+    def __init__(self) -> None:
+        self._id, self._pieces = "", bytearray()
+
+    def add(self, explorer: Any, said: Mapping[str, Any], content: bytes) -> None:
+        """Add a piece, and open the file with the last one. Pieces of another upload or a refused one are dropped."""
+        name, offset = str(said["name"]), int(said["offset"])
+        if offset == 0:  # the page may have been reloaded, or another file chosen, before the last piece
+            self._id, self._pieces = str(said["id"]), bytearray()
+        elif said["id"] != self._id:
+            return
+        if max(int(said["size"]), offset + len(content)) > MOST_UPLOADED_BYTES:
+            self._take()
+            raise SfllavaError(f"{name}: an upload has at most 1 GiB: copy the file to this machine and give its path")
+        if offset != len(self._pieces):
+            self._take()
+            raise SfllavaError(f"{name}: a part of the upload was lost: upload it again")
+        self._pieces += content
+        if len(self._pieces) >= int(said["size"]):
+            explorer.open(explorer.videos.upload(name, self._take()))
+
+    def _take(self) -> bytes:
+        """Return the pieces so far, and end the upload."""
+        content = bytes(self._pieces)
+        self._id, self._pieces = "", bytearray()
+        return content
 
 
 def _send_picture(explorer: Any, of: str, place: int) -> None:

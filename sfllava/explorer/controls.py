@@ -8,7 +8,7 @@ from sfllava.aggregators.matching import budget_methods, match_budget
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.aggregators.pools import SLOW_POOLS
 from sfllava.aggregators.slowfast import SlowFast, named_pathways
-from sfllava.explorer.face import Face
+from sfllava.explorer.face import MOST_UPLOADED_BYTES, Face
 from sfllava.models.base import VideoLM
 from sfllava.plots.canvas import COLOURS
 from sfllava.runs.selection_source import SCORE_TEXTS, SelectionSource
@@ -54,6 +54,7 @@ def limits(model: VideoLM, setting: Setting) -> dict[str, Any]:
         "pools": list(SLOW_POOLS), "grids": list(FAST), "methods": [*budget_methods(), BY_NAME],
         "pathways": list(_PATHWAYS), "by_name": BY_NAME, "rules": rules, "selection_for": list(SELECTION_FOR),
         "texts": list(SCORE_TEXTS), "new_tokens": MOST_NEW_TOKENS, "suffixes": ",".join(VIDEO_SUFFIXES),
+        "upload_bytes": MOST_UPLOADED_BYTES,
         "model": str(model.info.path).rstrip("/").rsplit("/", 1)[-1], "colours": COLOURS,
     }  # fmt: skip
 

@@ -15,6 +15,7 @@ import anywidget
 from traitlets import Bool, Dict, Int, List, Unicode
 
 STATIC = Path(__file__).parent / "static"
+MOST_UPLOADED_BYTES = 1 << 30
 MODULES = ("dom", "controls", "ask", "stage", "strip", "cards", "attention", "explorer")
 _LINKS = re.compile(r"^import .*;\n|^export (?!default)", re.MULTILINE)
 

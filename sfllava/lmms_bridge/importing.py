@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from sfllava.aggregators.base import name_of
 from sfllava.benchmarks.question_files import read_rows
+from sfllava.display.private import command_line
 from sfllava.files import Row, file_sha256
 from sfllava.lmms_bridge.documents import add_documents, find_benchmark_of, make_questions
 from sfllava.lmms_bridge.samples import Sample, SampleLog, read_log
@@ -150,6 +150,6 @@ def _facts(found: SampleLog) -> Row:
         "date": found.results.get("date"),
         "gen_kwargs": found.config.get("gen_kwargs"),
         "lmms_eval_results": results.get(found.task) if isinstance(results, dict) else None,
-        "command": sys.argv,
+        "command": command_line(),
         "rows": len(found.samples),
     }

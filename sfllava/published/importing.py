@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from sfllava.aggregators.base import name_of
 from sfllava.benchmarks import Benchmark
+from sfllava.display.private import command_line
 from sfllava.files import Row, file_sha256
 from sfllava.published.judged import PublishedVerdicts, find_judged, read_judged
 from sfllava.published.outputs import FOLDERS, OutputError, Outputs, QuestionIndex, find_outputs, read_outputs
@@ -111,7 +111,7 @@ def _facts(benchmark: Benchmark, config: str, files: dict[str, Path], outputs: O
         "config_name": config,
         "question_files": [str(path) for path in benchmark.files],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": command_line(),
         "rows": outputs.rows,
         "repeated": len(outputs.repeated),
         "not_usable": len(outputs.bad),
@@ -142,7 +142,8 @@ def _write_verdicts(run: Path, judged: PublishedVerdicts, facts: Row) -> None:
     items = read_items(run)
     identity = {"judge": "imported", "model": judged.judge, "rules": "as the published code reads a reply"}
     found = {(row["key"], row["setting"], row["rubric"]): row for row in judged.rows}
-    with VerdictFile(run, judged.judge, identity, {"started": facts["started"], "command": sys.argv}, items) as file:
+    session = {name: facts[name] for name in ("started", "command")}
+    with VerdictFile(run, judged.judge, identity, session, items) as file:
         done = {verdict_key(row) for row in file.rows()}
         file.append(
             {

@@ -13,6 +13,7 @@ import pandas as pd
 from sfllava import catalogue
 from sfllava.analysis.flags import describe_flags
 from sfllava.analysis.loading import load_results
+from sfllava.display.private import without_credentials
 from sfllava.reports import sections
 from sfllava.reports.comparable import Conditions, group_runs
 from sfllava.reports.methods import latex_of, methods_paragraph, model_name, model_text
@@ -156,7 +157,7 @@ def _run(label: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         "started": f"{started} UTC" if started else "",
         "last resumed": f"{last} UTC" if last and last != started else "",
         "videos": str(session.get("videos") or ""),
-        "command": " ".join(["sfllava", *map(str, command[1:])]) if command else "",
+        "command": without_credentials(" ".join(["sfllava", *map(str, command[1:])])) if command else "",
         "versions": ", ".join(f"{name} {version}" for name, version in (session.get("versions") or {}).items()),
     }
     return {name: text for name, text in lines.items() if text}

@@ -8,6 +8,8 @@ from typing import Any
 
 from sfllava.display.html import Html, interval_bar, table
 from sfllava.display.objects import card, more, text, without_folders
+from sfllava.runs.run_folder import read_run
+from sfllava.runs.run_json import private_folders
 from sfllava.types import SfllavaError
 
 _MOST_SETTINGS = 40
@@ -29,7 +31,8 @@ def run_card(path: Path, scores: Mapping[str, Any]) -> Html:
     hidden = len(scores) - len(rows)
     notes = [f"and {hidden:,} more settings"] if hidden > 0 else []
     reasons = {reason: None for each in scores.values() for reason in list(each["reasons"])[:3]}
-    why = more("why questions failed", text(without_folders("\n".join(reasons)))) if reasons else ""
+    roots = private_folders(read_run(path)) if reasons else []
+    why = more("why questions failed", text(without_folders("\n".join(reasons), roots))) if reasons else ""
     rules = more("by each rule", _by_rule(scores)) if found else ""
     return card("Run", path.name, table(rows, columns), *notes, rules, why, facts=_state(scores))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import sys
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sfllava.display.private import command_line
 from sfllava.display.progress import progress_bar
 from sfllava.evaluators.judges.base import Judge, JudgeRequest
 from sfllava.evaluators.judges.rubric import load_rubric
@@ -112,7 +112,7 @@ def judge(
     items = read_items(run, rubrics)
     _check_rubrics(judge, items)
     identity = _identity(run, judge, rubrics)
-    facts = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv}
+    facts = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": command_line()}
     with VerdictFile(run, judge.name, identity, facts, items) as file:
         work = JudgingRun(judge, file, items)
         work.copy_known(_known(run, judge, identity, reuse))

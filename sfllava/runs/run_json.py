@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sfllava.aggregators.base import name_of
 from sfllava.benchmarks import Benchmark
 from sfllava.benchmarks.groups import headline_sizes
+from sfllava.display.private import command_line
 from sfllava.evaluators.protocols import load_protocol
 from sfllava.files import Row
 from sfllava.prompts import Prompt, pack_prompt
@@ -103,10 +103,17 @@ def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task,
         "videos": str(benchmark.videos_dir),
         "subtitle_files": str(benchmark.subtitles_dir) if benchmark.subtitles_dir else None,
         **({"headline_sizes": sizes} if sizes else {}),
-        "command": sys.argv,
+        "command": command_line(),
         "versions": versions(),
         **more,
     }
+
+
+def private_folders(about: Row) -> list[str]:
+    """Return the folders of videos and subtitles that a run.json names, of all its sessions."""
+    sessions = [session for session in about.get("sessions", []) if isinstance(session, dict)]
+    found = [session.get(name) for session in sessions for name in ("videos", "subtitle_files")]
+    return [folder for folder in dict.fromkeys(found) if isinstance(folder, str)]
 
 
 def versions() -> dict[str, str]:

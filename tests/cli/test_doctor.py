@@ -100,6 +100,8 @@ def test_a_check_that_fails_is_a_finding(quick, monkeypatch, capsys):
         ("cannot load /opt/ada/lib/libav.so.58: no such file", "cannot load .../libav.so.58: no such file"),
         (r"DLL of C:\Users\ada\av.dll failed", "DLL of .../av.dll failed"),
         ("~/.cache/sfllava/x is full", ".../x is full"),
+        ("/home/jane doe/data/clip.mp4: cannot read", ".../clip.mp4: cannot read"),
+        ("file:///home/jane/secret/clip.mp4 of https://me:pw@lab/x", ".../clip.mp4 of https://lab/x"),
         (
             "see https://pytorch.org/get-started and 3 GB/s of OWNER/NAME",
             "see https://pytorch.org/get-started and 3 GB/s of OWNER/NAME",

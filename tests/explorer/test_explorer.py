@@ -8,6 +8,7 @@ import json
 import re
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ import torch
 
 import sfllava
 from sfllava.benchmarks.shapesqa import write_shapesqa
-from sfllava.explorer import Session
+from sfllava.explorer import Session, clicks
 from sfllava.explorer.attention import effects_data
 from sfllava.explorer.cards import comparison_of, message_of
 from sfllava.explorer.face import STATIC
@@ -356,10 +357,14 @@ def send(explorer, buffers=(), **content):
 def test_uploads_come_in_pieces(explorer, videos):
     content = (videos / "b.mp4").read_bytes()
     name = "../../<b>.mp4"
-    send(explorer, [memoryview(content[:1000])], action="upload", name=name, last=False)
-    assert "upload" not in explorer.video
-    send(explorer, [memoryview(content[1000:])], action="upload", name=name, last=True)
+    about = {"action": "upload", "name": name, "size": len(content)}
+    send(explorer, [memoryview(content[:2000])], **about, id="reloaded", offset=0)
+    send(explorer, [memoryview(content[:1000])], **about, id="1", offset=0)
+    send(explorer, [memoryview(content[2000:])], **about, id="reloaded", offset=2000)
+    assert "upload" not in explorer.video and not explorer.face.messages
+    send(explorer, [memoryview(content[1000:])], **about, id="1", offset=1000)
     explorer.wait()
+    assert Path(explorer.video).read_bytes() == content
     assert explorer.video.endswith("upload-1.mp4") and ".." not in explorer.video
     send(explorer, action="ask", state={"question": "What moved?", "frames": 5, "video": "/etc/passwd"})
     explorer.wait()
@@ -367,10 +372,24 @@ def test_uploads_come_in_pieces(explorer, videos):
         "a click brings the controls"
     )
     assert explorer.answers["frames"][0] == 5
-    send(explorer, action="upload", name="a.exe", last=True)
+    send(explorer, action="upload", name="a.exe", id="2", offset=0, size=0)
     assert "a.exe: needed a video" in said(explorer, "video")
     send(explorer, action="__class__")
     assert len(explorer.answers) == 1, "only what is listed can be called"
+
+
+def test_an_upload_that_is_refused_opens_nothing(explorer, monkeypatch):
+    before = explorer.video
+    monkeypatch.setattr(clicks, "MOST_UPLOADED_BYTES", 10)
+    piece = {"action": "upload", "name": "a.mp4", "id": "1"}
+    send(explorer, [b"12345"], **piece, offset=0, size=12)
+    assert "at most 1 GiB" in said(explorer, "video")
+    send(explorer, [b"6789012"], **piece, offset=5, size=12)
+    send(explorer, [b"123"], **piece, offset=0, size=9)
+    send(explorer, [b"789"], **piece, offset=6, size=9)
+    assert "a part of the upload was lost" in said(explorer, "video")
+    send(explorer, [b"456789"], **piece, offset=3, size=9)
+    assert explorer.video == before and "lost" in said(explorer, "video")
 
 
 def test_the_browser_gets_pictures_videos_and_files(explorer, videos, monkeypatch):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import struct
+import subprocess
+import sys
 
 import pytest
 from shell import sfllava
@@ -12,8 +14,9 @@ from written_runs import rows_of, write_run
 
 from sfllava import SfllavaError
 from sfllava.display.objects import without_folders
-from sfllava.reports import tracking
-from sfllava.reports.tracking import IDS, track
+from sfllava.display.private import command_line
+from sfllava.reports import page, tracking
+from sfllava.reports.tracking import IDS, tensorboard, track
 
 for package in ("pandas", "seaborn", "wandb", "mlflow", "tensorboard"):
     pytest.importorskip(package)
@@ -120,6 +123,30 @@ def test_mlflow_goes_on_in_the_same_run(run, tmp_path, monkeypatch, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_call_that_was_cut_off_goes_on_in_the_same_run(run, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    def cut(*_, **__):
+        raise KeyboardInterrupt
+
+    def ids(name):
+        return json.loads((run / IDS).read_text())[name]
+
+    for name, owner, method in [
+        ("mlflow", MlflowClient, "log_batch"), ("tensorboard", tensorboard, "_pixels"), ("wandb", pytest.importorskip("wandb"), "init"),
+    ]:  # fmt: skip
+        where = "lab" if name == "wandb" else str(tmp_path / name)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(owner, method, cut)
+            track(run, f"{name}:{where}")
+        first = ids(name)
+        assert list(first) == [where]
+        if name != "wandb":
+            track(run, f"{name}:{where}")
+            assert ids(name) == first
+    assert [folder.name for folder in (tmp_path / "tensorboard").iterdir()] == ["my run"]
+
+
 def test_mlflow_as_its_own_variables_say(run, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'files'}")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "clips")
@@ -166,6 +193,24 @@ def test_a_tracker_that_fails_is_one_line(run, tmp_path):
     lines = [line for line in done.stderr.splitlines() if "not sent" in line]
     assert [line.partition(":")[0] for line in lines] == ["tensorboard", "mlflow"]
     assert all("the same command sends it again" in line for line in lines) and "sk-0123456789" not in done.stderr
+    stored = b"".join(file.read_bytes() for file in run.rglob("*") if file.is_file())
+    assert b"mlflow:http://127.0.0.1:9" in stored and b"sk-0123456789" not in stored
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        ("mlflow:https://me:hunter2@lab:5000", "mlflow:https://lab:5000"),
+        ("--track=mlflow:https://me:hunt@er2@lab", "--track=mlflow:https://lab"),
+        ("https://me:hunt/er2?#@lab/x and https://me@lab", "https://lab/x and https://lab"),
+        ("postgresql://lab/db?user=me&password=hunter2", "postgresql://lab/db?user=me&password=***"),
+        ("https://lab:5000/x https://lab/x@v1 a@b", "https://lab:5000/x https://lab/x@v1 a@b"),
+    ],
+)
+def test_no_password_is_stored_or_shown(written, left, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sfllava", written])
+    assert command_line() == ["sfllava", left]
+    assert page._run("run", {"session": {"command": ["sfllava", written]}})["command"] == f"sfllava {left}"
 
 
 def test_what_cannot_be_used_shows_before_anything_runs(run, monkeypatch):
@@ -178,6 +223,18 @@ def test_what_cannot_be_used_shows_before_anything_runs(run, monkeypatch):
     assert tracking.tracker_names() == ["mlflow", "tensorboard", "wandb"]
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("wandb", "tracker wandb needs pandas: pip install"), ("wandbb", "did you mean 'wandb'?")]
+)
+def test_without_pandas_the_hint_is_one_line(name, said):
+    code = (
+        "import sys; sys.modules['pandas'] = None; from sfllava.reports.tracking import find_tracker\n"
+        "try: find_tracker(sys.argv[1])\nexcept Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True)
+    assert done.stdout.startswith("SfllavaError") and said in done.stdout and not done.stderr
+
+
 def test_folders_are_cut_off():
     for text, left in [
         ("/home/me/clips/a.mp4: no such video", "a.mp4: no such video"),
@@ -186,5 +243,11 @@ def test_folders_are_cut_off():
         ("4x4, 8 of 16/32 frames", "4x4, 8 of 16/32 frames"),
         ("llava-hf/llava-v1.6-vicuna-7b-hf", "llava-hf/llava-v1.6-vicuna-7b-hf"),
         ("https://host/x", "https://host/x"),
+        ("/home/jane doe/data/clip.mp4: cannot read 3/4 frames", "clip.mp4: cannot read 3/4 frames"),
+        ("file:///home/jane/secret/clip.mp4", "clip.mp4"),
+        ("//srv/share/x and \\\\srv\\my share\\y", "x and y"),
+        ("'/home/o'brien/a b/clip.mp4' and /c d/e.mp4", "'clip.mp4' and e.mp4"),
+        ("/a/b.mp4 has 3/4 of /c/d.mp4", "b.mp4 has 3/4 of d.mp4"),
+        ("file:///mnt/Doe, Jane: 1/v/clip.mp4", "clip.mp4"),
     ]:
-        assert without_folders({"a": [text]}) == {"a": [left]}
+        assert without_folders({"a": [text]}, ["/mnt/Doe, Jane: 1"]) == {"a": [left]}

@@ -7,16 +7,14 @@ import os
 import platform
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
+
+from sfllava.display.private import cut_folders, without_credentials
 
 State = Literal["ok", "info", "missing", "warning", "broken"]
 """`missing` is optional; only `broken` keeps sfllava from working"""
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PROXY|ORG$|URL$|URI$|ENDPOINT$", re.IGNORECASE)
 """Names of variables whose values are never shown"""
-_PATH = re.compile(r"(?<![\w/:.])(?:~|[A-Za-z]:)?[\\/](?:[^\s'\":,;()\\/]+[\\/])+[^\s'\":,;()\\/]*")
-
-_SLASH = re.compile(r"[\\/]")
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,7 @@ def without_private(finding: Finding) -> Finding:
     for name, value in os.environ.items():
         if SECRET.search(name) and len(value) >= 6:
             text = text.replace(value, "[hidden]")
-    text = text.replace(str(Path.home()), "~") if len(str(Path.home())) > 1 else text
-    text = _PATH.sub(lambda found: f".../{_SLASH.split(found[0].rstrip('/'))[-1]}", text)
+    text = cut_folders(without_credentials(text), mark=".../", keep_single=True)
     for private, shown in ((_user(), "USER"), (platform.node(), "HOST")):
         if len(private) > 2 and private not in ("root", "localhost"):
             text = re.sub(rf"(?<!\w){re.escape(private)}(?!\w)", shown, text)

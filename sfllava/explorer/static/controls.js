@@ -42,9 +42,12 @@ function budgetPanel(cx) {
 }
 
 async function upload(cx, file) {
-  for (let start = 0; start === 0 || start < file.size; start += PIECE) {
-    const piece = await file.slice(start, start + PIECE).arrayBuffer();
-    cx.send("upload", { name: file.name, last: start + PIECE >= file.size }, [piece]);
+  const about = { id: `${Date.now()}-${Math.random()}`, name: file.name, size: file.size };
+  // a file that is too large is refused at its first piece
+  const end = file.size > cx.get("limits").upload_bytes ? 1 : file.size;
+  for (let offset = 0; offset === 0 || offset < end; offset += PIECE) {
+    const piece = await file.slice(offset, offset + PIECE).arrayBuffer();
+    cx.send("upload", { ...about, offset }, [piece]);
   }
 }
 
@@ -61,7 +64,11 @@ function videoPanel(cx) {
     hidden: true,
     "aria-label": "Video to upload",
   });
-  chooser.addEventListener("change", () => chooser.files.length && upload(cx, chooser.files[0]));
+  chooser.addEventListener("change", () => {
+    const [file] = chooser.files;
+    chooser.value = ""; // the same file can be chosen again
+    if (file) upload(cx, file);
+  });
   const recent = h("select", { "aria-label": "Recent videos" });
   recent.addEventListener("change", () => recent.value && cx.send("open", { path: recent.value }));
   const row = h("div", { class: "sf-field" }, h("label", {}, "Recent"), recent);

@@ -1,7 +1,8 @@
 """Send what a run found to an experiment tracker: scores with intervals, settings, costs, figures and versions.
 
-A module with a `TRACKER` is a tracker of that name. What is sent is listed in `record.py`: never the texts of questions
-and answers or the names of videos, unless examples are asked for, and never keys or the folders of a machine.
+A module with a `TRACKER` is a tracker of that name. What is sent is listed in `reports/record.py`: never the texts of
+questions and answers or the names of videos, unless examples are asked for, and never keys or the folders of a machine.
+No module here imports pandas or a client at its top: what is missing is found before anything needs it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-import re
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from sfllava.catalogue import unknown_name
+from sfllava.display.private import without_credentials
 from sfllava.files import Row, read_object, write_json
 from sfllava.reports.tracking.base import Tracker
 from sfllava.types import SfllavaError
@@ -68,25 +70,21 @@ def track(run: str | Path, tracker: str, *, judge: str | None = None, examples: 
     Raises:
         SfllavaError: There is no such tracker, its package is missing, or the run cannot be read.
     """
-    from sfllava.reports.tracking.record import make_record
+    from sfllava.reports.record import make_record
 
     name, chosen, where = find_tracker(tracker)
     run = Path(run)
-    file, place = run / IDS, without_password(where)
+    file, place = run / IDS, without_credentials(where)
     ids = read_object(file, "the ids of a run in trackers", {}) if file.exists() else {}
     known = ids.get(name, {}).get(place, {}) if isinstance(ids.get(name), dict) else {}
     with tempfile.TemporaryDirectory() as figures:
         record = make_record(run, judge, examples, Path(figures))
-        sent = chosen.send(record, where, known if isinstance(known, dict) else {}, run)
-    _remember(file, ids, name, place, sent.ids)
-    return f"{name}: {sent.place}"
+        remember = partial(_remember, file, ids, name, place)
+        shown = chosen.send(record, where, known if isinstance(known, dict) else {}, run, remember)
+    return f"{name}: {shown}"
 
 
 def _remember(file: Path, ids: Row, name: str, place: str, new: Row) -> None:
+    """Keep the ids of a run in a tracker."""
     of_tracker = ids.get(name) if isinstance(ids.get(name), dict) else {}
     write_json(file, ids | {name: {**(of_tracker or {}), place: new}})
-
-
-def without_password(place: str) -> str:
-    """Return a URI without the user and password that it may have."""
-    return re.sub(r"(?<=//)[^/@]*@", "", place)

@@ -39,17 +39,8 @@ class Record:
     examples: list[Row] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Sent:
-    """Where a run is in a tracker.
-
-    Attributes:
-        ids: What finds the run there again.
-        place: Where it is, for people.
-    """
-
-    ids: Row
-    place: str
+Remember = Callable[[Row], None]
+"""Keeps what finds the run again; called before anything else is sent, so that no failure makes a second run"""
 
 
 @dataclass(frozen=True)
@@ -59,12 +50,13 @@ class Tracker:
     Attributes:
         package: The package that it needs, by the name under which it is imported.
         help: What may follow its name after a colon.
-        send: (record, place after the colon, ids of an earlier call, run folder) -> where the run is.
+        send: (record, place after the colon, ids of an earlier call, run folder, what keeps its ids) -> where the run
+            is, for people.
     """
 
     package: str
     help: str
-    send: Callable[[Record, str, Row, Path], Sent]
+    send: Callable[[Record, str, Row, Path, Remember], str]
 
 
 def columns_of(rows: list[Row]) -> list[str]:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sfllava.display.private import without_credentials
 from sfllava.files import Row
-from sfllava.reports.tracking.base import Record, Sent, Tracker, columns_of, environment
+from sfllava.reports.tracking.base import Record, Remember, Tracker, columns_of, environment
 
 EXPERIMENT = "sfllava"
 # A server that does not answer is let go of after seconds, not after the many minutes of the client's defaults.
@@ -29,7 +30,7 @@ _LIMITS = {
 _MOST_TEXT, _MOST_NAME, _BATCH = 5000, 250, 90  # characters, and the items of one request, that every server takes
 
 
-def send(record: Record, where: str, known: Row, run: Path) -> Sent:
+def send(record: Record, where: str, known: Row, run: Path, remember: Remember) -> str:
     """Send a record to the tracking URI or folder `where`; empty for the client's own, MLFLOW_TRACKING_URI."""
     with environment(_LIMITS):
         import mlflow  # sets the levels of its loggers, which `_quiet` then raises
@@ -39,7 +40,7 @@ def send(record: Record, where: str, known: Row, run: Path) -> Sent:
                 where = "mlruns"  # the client's default, a database in this folder, would fail
             is_uri = re.match(r"[a-z][a-z0-9+-]+:|databricks$", where)
             folder = Path(where).absolute() if where and not is_uri else None
-            return _send(record, known, _uri(folder) if folder else where or None, folder)
+            return _send(record, known, _uri(folder) if folder else where or None, folder, remember)
 
 
 def _uri(folder: Path) -> str:
@@ -47,17 +48,18 @@ def _uri(folder: Path) -> str:
     return f"sqlite:///{folder / 'mlflow.db'}" if _has_database() else folder.as_uri()
 
 
-def _send(record: Record, known: Row, uri: str | None, folder: Path | None) -> Sent:
+def _send(record: Record, known: Row, uri: str | None, folder: Path | None, remember: Remember) -> str:
     from mlflow import MlflowClient
     from mlflow.environment_variables import MLFLOW_EXPERIMENT_NAME
 
     client, name = MlflowClient(tracking_uri=uri), MLFLOW_EXPERIMENT_NAME.get() or EXPERIMENT
     run_id = _resumed(client, known) or _created(client, name, record, folder)
+    remember({"run_id": run_id})
     _log(client, run_id, record)
     if record.finished:  # otherwise it is still running, as far as MLflow is concerned
         client.set_terminated(run_id, "FINISHED")
-    shown = re.sub(r"(?<=//)[^/@]*@", "", str(client.tracking_uri))
-    return Sent({"run_id": run_id}, f"run {run_id} of experiment {name} in {shown}")
+    shown = without_credentials(str(client.tracking_uri))
+    return f"run {run_id} of experiment {name} in {shown}"
 
 
 def _has_database() -> bool:

@@ -9,16 +9,18 @@ import numpy as np
 from PIL import Image
 
 from sfllava.files import Row
-from sfllava.reports.tracking.base import Record, Sent, Tracker, columns_of
+from sfllava.reports.tracking.base import Record, Remember, Tracker, columns_of
 
 _MOST_EXAMPLES, _MOST_PIXELS = 100, 1400
 
 
-def send(record: Record, where: str, known: Row, run: Path) -> Sent:
+def send(record: Record, where: str, known: Row, run: Path, remember: Remember) -> str:
     """Write a record below the folder `where`; empty for a folder in the run folder."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
     folder = _folder(record.name, Path(where), known) if where else run / "tensorboard"
+    folder.mkdir(parents=True, exist_ok=True)
+    remember({"folder": folder.name})
     step = record.answered
     # what an earlier call wrote for the same number of answers is replaced
     writer: Any = SummaryWriter(str(folder), purge_step=step)
@@ -41,7 +43,7 @@ def send(record: Record, where: str, known: Row, run: Path) -> Sent:
             writer.add_image(f"figures/{path.stem}", _pixels(path), step, dataformats="HWC")
     finally:
         writer.close()
-    return Sent({"folder": folder.name}, f"`tensorboard --logdir {where or folder}`")
+    return f"`tensorboard --logdir {where or folder}`"
 
 
 def _folder(name: str, parent: Path, known: Row) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sfllava.files import Row
-from sfllava.reports.tracking.base import Record, Sent, Tracker, columns_of, environment
+from sfllava.reports.tracking.base import Record, Remember, Tracker, columns_of, environment
 from sfllava.types import SfllavaError
 
 PROJECT = "sfllava"
@@ -25,22 +25,24 @@ _SETTINGS = {
 _VARIABLES = {"WANDB_SILENT": "true", "WANDB_DISABLE_WEAVE": "true"}
 
 
-def send(record: Record, where: str, known: Row, run: Path) -> Sent:
+def send(record: Record, where: str, known: Row, run: Path, remember: Remember) -> str:
     """Send a record to the project `where`, or ENTITY/PROJECT."""
     with environment(_VARIABLES):
-        return _send(record, where, known)
+        return _send(record, where, known, remember)
 
 
-def _send(record: Record, where: str, known: Row) -> Sent:
+def _send(record: Record, where: str, known: Row, remember: Remember) -> str:
     import wandb
 
     entity, _, project = where.rpartition("/")
     # versions of the client differ in the settings that they have
     settings = {name: value for name, value in _SETTINGS.items() if name in wandb.Settings.model_fields}
+    run_id = str(known.get("id") or uuid.uuid4().hex[:12])
+    remember({"id": run_id})
     own: Any = wandb.init(
         project=project or PROJECT,
         entity=entity or None,
-        id=str(known.get("id") or uuid.uuid4().hex[:12]),
+        id=run_id,
         resume="allow",
         name=record.name,
         group=str(record.facts.get("benchmark", "")),
@@ -57,7 +59,7 @@ def _send(record: Record, where: str, known: Row) -> Sent:
         own.finish()
     folder = Path(own.dir).parent
     offline = f"offline; upload it with `wandb sync {folder}`"
-    return Sent({"id": own.id}, own.url or offline)
+    return own.url or offline
 
 
 def _media(record: Record) -> dict[str, Any]:

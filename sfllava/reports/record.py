@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +20,7 @@ from sfllava.display.objects import checkpoint_name, without_folders
 from sfllava.files import Row
 from sfllava.reports.tracking.base import Record
 from sfllava.runs.run_folder import RunError, read_rows, read_run
+from sfllava.runs.run_json import private_folders
 from sfllava.runs.verdicts import read_verdicts, verdicts_path
 from sfllava.types import SfllavaError
 
@@ -47,15 +48,16 @@ def make_record(run: Path, judge: str | None, examples: bool, figures: Path) -> 
     identity = about["identity"]
     sessions = [session for session in about.get("sessions", []) if isinstance(session, dict)]
     session = sessions[-1] if sessions else {}
+    roots = private_folders(about)
     names = [str(setting["name"]) for setting in identity["settings"]]
-    by_setting = {name: _setting(setting) for name, setting in zip(names, identity["settings"])}
+    by_setting = {name: _setting(setting, roots) for name, setting in zip(names, identity["settings"])}
     results = _results(run)
     if results is not None:
         _add_scores(by_setting, results)
     if judge:
         _add_judged(by_setting, run, judge)
     rows = list(read_rows(run))
-    facts = _facts(identity, session)
+    facts = _facts(identity, session, roots)
     return Record(
         name=without_folders(run.resolve().name),
         facts=facts,
@@ -65,11 +67,11 @@ def make_record(run: Path, judge: str | None, examples: bool, figures: Path) -> 
         answered=len(rows),
         finished=len(rows) >= len(names) * int(identity["questions"]),
         figures=_draw(results, figures) if results is not None and len(names) > 1 else [],
-        examples=_examples(rows, results) if examples else [],
+        examples=without_folders(_examples(rows, results), roots) if examples else [],
     )
 
 
-def _facts(identity: Row, session: Row) -> Row:
+def _facts(identity: Row, session: Row, roots: Sequence[str]) -> Row:
     """Return what a run is: benchmark, model and options."""
     model = identity.get("model") if isinstance(identity.get("model"), dict) else {}
     assert isinstance(model, dict)
@@ -80,12 +82,12 @@ def _facts(identity: Row, session: Row) -> Row:
     found |= {f"model_{name}": value for name, value in (model.get("options") or {}).items()}
     if "prompt" in identity:
         found["prompt_sha256"] = hashlib.sha256(json.dumps(identity["prompt"], sort_keys=True).encode()).hexdigest()
-    return {name: without_folders(value) for name, value in found.items() if value is not None}
+    return {name: without_folders(value, roots) for name, value in found.items() if value is not None}
 
 
-def _setting(setting: Row) -> Row:
+def _setting(setting: Row, roots: Sequence[str]) -> Row:
     known = {name: setting[name] for name in _SETTING if name in setting}
-    return without_folders(known) | ({"own_prompt": True} if setting.get("prompt") else {})
+    return without_folders(known, roots) | ({"own_prompt": True} if setting.get("prompt") else {})
 
 
 def _results(run: Path) -> pd.DataFrame | None:
@@ -183,4 +185,4 @@ def _examples(rows: Iterable[Row], results: pd.DataFrame | None) -> list[Row]:
                 "error": row["error"] or "",
             }
         )
-    return without_folders(found)
+    return found
