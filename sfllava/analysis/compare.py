@@ -39,7 +39,7 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None, grou
         RunError: There is no such reference, or two settings were not asked the same questions.
     """
     names = list(results["name"].astype("category").cat.remove_unused_categories().cat.categories)
-    if reference is not None and reference not in names:
+    if names and reference is not None and reference not in names:
         raise RunError(unknown_name("setting", reference, names))
     pairs = [
         (i, k)
