@@ -39,6 +39,8 @@ class IntervalTable(pd.DataFrame):
 
     def _repr_html_(self) -> str:
         known = [names for names in _ESTIMATES if set(names) <= set(self.columns)]
+        if {"value", "accuracy_low"} & set(self.columns):  # then low and high are not those of the accuracy
+            known = [names for names in known if names != ("accuracy", "low", "high")]
         ends = {end for names in known for end in names[1:]}
         most = {names[0]: self._reach(names) for names in known}
         rows = []
