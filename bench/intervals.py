@@ -119,8 +119,8 @@ with that result. Failed questions and unparsable replies are in the denominator
 
 - **Compare settings by their difference, not by whether their intervals overlap.** Both answered the same questions, so
   the paired difference is more precise: most of what makes a video hard cancels out.
-- **Not significant does not mean equal.** Next to each difference is the smallest one that the data could detect. If
-  that is 8 points, a true gain of 3 points would rarely show.
+- **Not significant does not mean equal.** Next to each difference is the smallest one that the data could detect after
+  the correction, in 80 of 100 cases. If that is 8 points, a true gain of 3 points would rarely show.
 - **Many comparisons** find something by chance. Holm's correction keeps the chance of any false finding in a table
   below 5 %; the corrected p-values are called `p_holm`.
 - An interval covers the choice of questions and videos. It does not cover another prompt, judge, checkpoint or number

@@ -33,7 +33,7 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None, grou
         One row per pair. points: accuracy of `setting` minus that of `other`, in percentage points, with its interval
         low to high. p: of the sign-flip test over videos (`stats.difference`). p_holm: p corrected for the number of
         pairs. significant: p_holm < 0.05. min_detectable_effect: the true difference, in points, that such data would
-        show in 80 of 100 cases, without the correction.
+        show in 80 of 100 cases at p < 0.05 divided by the number of pairs, the most that the correction asks for.
 
     Raises:
         RunError: There is no such reference, or two settings were not asked the same questions.
@@ -171,7 +171,8 @@ def _describe_differences(all_pairs: pd.DataFrame, not_ranked: Collection[str] =
         lines.append(f"- and {len(largest) - 8} smaller ones, listed in the table of differences")
     if len(noise):
         known = noise["min_detectable_effect"].median()
-        shown = f"these questions reveal a true difference of {known:.1f} points in four of five cases"
+        shown = f"after the correction these questions reveal a true difference of {known:.1f} points in four of five "
+        shown += "cases"
         shown = f"{shown}, and smaller ones less often" if known <= 100 else "these questions are too few to reveal any"
         lines.append(f"The others must not be read as findings: {shown}.")
     return lines

@@ -109,7 +109,10 @@ class Difference:
     estimate: Estimate
     p: float
     min_detectable_effect: float
-    """The true difference that would be significant (p < 0.05) in 80 of 100 such data sets; inf for too few videos."""
+    """The true difference that would be significant in 80 of 100 such data sets; inf for too few videos.
+
+    Significant is p < 0.05 divided by the number of pairs, the strictest that Holm's correction can ask for.
+    """
 
 
 def difference(
@@ -146,7 +149,7 @@ def differences(
         pairs: the indices of the two settings of each difference.
         videos, limit, groups: as for `difference`.
     """
-    values, n = np.asarray(values, float), values.shape[1]
+    values, n, pairs = np.asarray(values, float), values.shape[1], list(pairs)
     cells = _cells(n, np.zeros(n) if groups is None else groups, videos)
     weights = np.ones(n) if groups is None else Strata(values[0], cells).shares * n
     sums = np.stack([np.bincount(cells.owner, each) for each in (*(values * weights), weights)])
@@ -158,19 +161,20 @@ def differences(
         interval = _flip_interval(
             gain.sum(), flipped[:, one] - flipped[:, other], sums[-1].sum(), flipped[:, -1], limit
         )
-        found.append(_difference(Strata(values[one] - values[other], cells), gain, interval, limit))
+        found.append(_difference(Strata(values[one] - values[other], cells), gain, interval, limit, 0.05 / len(pairs)))
     return found
 
 
-def _difference(strata: Strata, sums: np.ndarray, interval: tuple[float, float], limit: float) -> Difference:
+def _difference(
+    strata: Strata, sums: np.ndarray, interval: tuple[float, float], limit: float, alpha: float
+) -> Difference:
     """The difference of two settings from the sums of their differences by video, and the interval of the flips."""
     value, error, count = strata.mean, strata.error(), strata.videos
     differing = int(np.count_nonzero(sums))
     p = _flip_p(sums[sums != 0])
     low, high = interval
-    min_detectable_effect = (
-        (t_quantile(0.975, count) + t_quantile(0.8, count)) * error if count >= FEWEST_VIDEOS else np.inf
-    )
+    enough = 2 / 2**count < alpha  # as FEWEST_VIDEOS are for one pair
+    min_detectable_effect = (t_quantile(1 - alpha / 2, count) + t_quantile(0.8, count)) * error if enough else np.inf
     if differing < FEWEST_VIDEOS:
         missed = limit * unseen(count)
         low, high, min_detectable_effect = min(low, -missed), max(high, missed), max(min_detectable_effect, missed)

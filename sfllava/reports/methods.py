@@ -43,7 +43,8 @@ def methods_paragraph(ranking: Ranking, conditions: Conditions, facts: Iterable[
         )
     if ranking.detectable is not None:
         sentences.append(
-            f"These questions reveal a true difference of {ranking.detectable:.1f} points in four of five cases."
+            f"After this correction these questions reveal a true difference of {ranking.detectable:.1f} points in "
+            "four of five cases."
         )
     versions = _versions(facts)
     return " ".join([*sentences, *([f"Software: {versions}."] if versions else [])])

@@ -135,7 +135,7 @@ def _tiles(ranking: Ranking) -> list[dict[str, str]]:
         tiles.append({"value": f"{tied} of {len(ranked)}", "text": "settings are best, or not distinguishable from it"})
     tiles.append({"value": f"{ranking.questions:,}", "text": f"questions about {ranking.videos:,} videos"})
     if ranking.detectable is not None and len(ranked) > 1:
-        shown = "true difference, in points, that such data show in four of five cases"
+        shown = "true difference, in points, that such data show in four of five cases after the correction"
         tiles.append({"value": f"{ranking.detectable:.1f}", "text": shown})
     return tiles
 

@@ -221,6 +221,19 @@ def test_the_least_detectable_effect_is_two_quantiles_of_the_error():
     assert gap.p == pytest.approx(112 / 1024)
 
 
+def test_what_is_detectable_is_at_the_corrected_level():
+    rng = np.random.default_rng(0)
+    values, owner = rng.random((3, 40)) < 0.5, np.arange(40) // 4  # 10 videos
+    alone, among = (stats.differences(values, pairs, owner)[0] for pairs in ([(0, 1)], [(0, 1), (0, 2), (1, 2)]))
+    assert (alone.p, alone.estimate) == (among.p, among.estimate)
+    # from a table of t with 9 degrees of freedom: 2.262 at 0.025, 2.933 at 0.025 / 3, 0.883 at 0.2
+    assert among.min_detectable_effect / alone.min_detectable_effect == pytest.approx(
+        (2.933 + 0.883) / (2.262 + 0.883), abs=1e-3
+    )
+    # of six videos no p-value is below 0.05 / 2
+    assert stats.differences(values, [(0, 1), (0, 2)], np.arange(40) % 6)[0].min_detectable_effect == np.inf
+
+
 @pytest.mark.parametrize("bad", [0, 3])
 def test_each_value_needs_its_video(bad):
     with pytest.raises(ValueError, match=f"needed values and as many videos, got {bad} and {0 if bad == 0 else 2}"):
