@@ -95,7 +95,7 @@ def _kind(ablations: Sequence[str], conditions: Conditions, runs: Mapping[str, M
     models = list(dict.fromkeys(model_name(facts) for facts in runs.values()))
     dates = sorted({day for facts in runs.values() if (day := _day((facts.get("session") or {}).get("started")))})
     shown = [f"ablation {name}" for name in ablations] + [conditions.benchmark]
-    shown.append(models[0] if len(models) == 1 else f"{len(models)} models")
+    shown += filter(None, [models[0] if len(models) == 1 else f"{len(models)} models"])
     return [*shown, *([_as_words(dates[-1])] if dates else [])]
 
 
@@ -183,7 +183,7 @@ def _overview(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         for row in group["table"]["rows"]:
             entry = row["entry"]
             name = entry.name.removeprefix(f"{entry.run}: ")
-            facts = {run["run"]: run["model"] for run in group["runs"]}
+            facts = {run["run"]: run.get("model", "") for run in group["runs"]}
             found.setdefault((facts.get(entry.run, ""), name), {})[group["number"]] = entry
     shown = {key: cells for key, cells in found.items() if len(cells) > 1}
     if not shown:
