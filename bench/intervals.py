@@ -135,7 +135,8 @@ with that result. Failed questions and unparsable replies are in the denominator
 - **Mean score**: as accuracy, on the range of possible scores.
 - **Cohen's kappa**: a t interval from the jackknife over videos, on the scale of log(1 - kappa).
 
-If all answers are the same, the interval allows for the kinds of video that a sample of this size could have missed.
+If all answers are the same, the interval allows for the kinds of video that a sample of this size could have missed. So
+does that of a difference where fewer than six videos differ, or nearly all of them by the same.
 
 The tables below give the coverage in simulations (`python bench/intervals.py`). Each cell is {times:,} data sets, so
 its standard error is about {100 * (0.95 * 0.05 / times) ** 0.5:.1f} points. Videos differ in difficulty (intra-class

@@ -161,6 +161,22 @@ def test_differences_that_cancel_out_are_not_certain():
     assert (alike.p, alike.estimate.low, alike.estimate.high, alike.min_detectable_effect) == (0.25, -1, 1, np.inf)
 
 
+def test_a_difference_that_is_the_same_in_every_video_is_not_certain():
+    six = stats.difference(np.ones(6), np.zeros(6), np.arange(6)).estimate
+    assert (six.mean, six.high) == (1, 1) and six.low == pytest.approx(1 - 2 * stats.unseen(6))
+    # nearly so: of 20 videos with 8 questions each, one has a wrong answer
+    one = np.ones(160)
+    one[3] = 0
+    near = stats.difference(one, np.zeros(160), np.arange(160) // 8).estimate
+    assert near.low < near.mean - stats.unseen(20) and near.mean < near.high <= 1
+    # one setting is right in 90 %, the other never, on 10 videos
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        found = stats.difference(rng.random(10) < 0.9, np.zeros(10), np.arange(10)).estimate
+        covered += found.low <= 0.9 <= found.high
+    assert covered >= 190
+
+
 def test_equal_scores_of_a_few_videos_are_not_certain():
     found = stats.mean(np.full(20, 3.0), np.arange(20) // 4, 0, 5)
     assert found.mean == 3 and found.low < 1.5 and found.high > 3.9
