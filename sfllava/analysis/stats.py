@@ -169,7 +169,7 @@ def differences(
 def _difference(
     strata: Strata, sums: np.ndarray, sizes: np.ndarray, interval: tuple[float, float], limit: float, alpha: float
 ) -> Difference:
-    """The difference of two settings from the sums of their differences by video, their sizes, and the flips' interval."""
+    """The difference of two settings from the sums and sizes by video of their differences, and the flips' interval."""
     value, error, count = strata.mean, strata.error(), strata.videos
     differing = int(np.count_nonzero(sums))
     p = _flip_p(sums[sums != 0])
