@@ -119,8 +119,8 @@ compatible with that result. Failed questions and unparsable replies are in the 
 
 - **Compare settings by their difference, not by whether their intervals overlap.** Both settings answered the same
   questions, so the paired difference is more precise: most of what makes a video hard cancels out.
-- **Not significant does not mean equal.** Next to each difference is the smallest one that the data could detect. If
-  that is 8 points, a true gain of 3 points would rarely show.
+- **Not significant does not mean equal.** Next to each difference is the smallest one that the data could detect after
+  the correction, in 80 of 100 cases. If that is 8 points, a true gain of 3 points would rarely show.
 - **Many comparisons find something by chance.** Holm's correction keeps the chance of any false finding in a table
   below 5 %; the corrected p-values are called `p_holm`.
 - An interval covers the choice of questions and videos. It does not cover another prompt, judge, checkpoint or number
@@ -135,7 +135,8 @@ compatible with that result. Failed questions and unparsable replies are in the 
 - **Mean score**: as for accuracy, on the range of possible scores.
 - **Cohen's kappa**: a t interval from the jackknife over videos, on the scale of log(1 - kappa).
 
-If all answers are the same, the interval allows for the kinds of video that a sample of this size could have missed.
+If all answers are the same, the interval allows for the kinds of video that a sample of this size could have missed. So
+does that of a difference where fewer than six videos differ, or nearly all of them by the same.
 
 The tables below give the coverage in simulations (`python bench/intervals.py`). Each cell is from {times:,} data sets,
 so its standard error is about {100 * (0.95 * 0.05 / times) ** 0.5:.1f} points. Videos differ in difficulty (intra-class

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 
 from sfllava.analysis import stats
-from sfllava.analysis.breakdown import group_labels
+from sfllava.analysis.breakdown import group_labels, headline_of
 from sfllava.analysis.flags import describe_flags, many_empty
 from sfllava.analysis.loading import codes_of
 from sfllava.analysis.results import accuracy
+from sfllava.benchmarks.spec import Headline
 from sfllava.catalogue import unknown_name
 from sfllava.runs.coded import combine
 from sfllava.runs.run_folder import RunError
+from sfllava.types import SfllavaError
 
 
 def paired_differences(results: pd.DataFrame, reference: str | None = None, groups: Sequence[str] = ()) -> pd.DataFrame:
@@ -33,13 +35,13 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None, grou
         One row per pair. points: accuracy of `setting` minus that of `other`, in percentage points, with its interval
         low to high. p: of the sign-flip test over videos (`stats.difference`). p_holm: p corrected for the number of
         pairs. significant: p_holm < 0.05. min_detectable_effect: the true difference, in points, that such data would
-        show in 80 of 100 cases, without the correction.
+        show in 80 of 100 cases at p < 0.05 divided by the number of pairs, the most that the correction asks for.
 
     Raises:
         RunError: There is no such reference, or two settings were not asked the same questions.
     """
     names = list(results["name"].astype("category").cat.remove_unused_categories().cat.categories)
-    if reference is not None and reference not in names:
+    if names and reference is not None and reference not in names:
         raise RunError(unknown_name("setting", reference, names))
     pairs = [
         (i, k)
@@ -69,6 +71,39 @@ def paired_differences(results: pd.DataFrame, reference: str | None = None, grou
     table.insert(6, "p_holm", stats.holm(table["p"].to_numpy(float)) if len(table) else [])
     table["significant"] = table["p_holm"] < 0.05
     return table
+
+
+def headline_differences(results: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
+    """Compare settings by the number that each benchmark reports, where it is not the accuracy over all questions.
+
+    Args:
+        results: from `load_results`.
+        reference: as for `paired_differences`.
+
+    Returns:
+        A table as `paired_differences` returns it, after the columns benchmark and headline (the number's name); empty
+        if there is no such benchmark or a single setting.
+
+    Raises:
+        RunError: as for `paired_differences`.
+    """
+    found = []
+    for name, part in by_benchmark(results):
+        if (headline := _headline(part)) is not None:
+            table = paired_differences(part, reference, headline.groups)
+            table.insert(0, "benchmark", name)
+            table.insert(1, "headline", headline.name)
+            found.append(table)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def _headline(results: pd.DataFrame) -> Headline | None:
+    """Return the headline of the only benchmark of results; None if it has none, or is a name of the user's own."""
+    names = results["benchmark"].unique()
+    try:
+        return headline_of(str(names[0])) if len(names) == 1 else None
+    except SfllavaError:
+        return None
 
 
 def _rows_by_name(results: pd.DataFrame, names: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
@@ -101,13 +136,21 @@ def _in_points(found: stats.Difference) -> dict[str, float]:
     }
 
 
-def describe_findings(results: pd.DataFrame, reference: str | None = None, gaps: pd.DataFrame | None = None) -> str:
+def describe_findings(
+    results: pd.DataFrame,
+    reference: str | None = None,
+    gaps: pd.DataFrame | None = None,
+    headline_gaps: pd.DataFrame | None = None,
+) -> str:
     """Say in words which differences are significant and which are within noise, for each benchmark.
+
+    Where a benchmark reports another number than the accuracy over all questions, it is said for both.
 
     Args:
         results: from `load_results`.
         reference: as for `paired_differences`.
         gaps: `paired_differences(results, reference)`, if already computed.
+        headline_gaps: `headline_differences(results, reference)`, if already computed.
 
     Returns:
         The text; where settings cannot be compared, for example in an unfinished sweep, it says why.
@@ -116,8 +159,7 @@ def describe_findings(results: pd.DataFrame, reference: str | None = None, gaps:
     if len(parts) > 1:
         return "\n\n".join(f"{name}: {describe_findings(part, reference)}" for name, part in parts)
     try:
-        found = paired_differences(results, reference) if gaps is None else gaps
-        lines = _describe_differences(found, many_empty(results)) if len(results) else ["There is no answer yet."]
+        lines = _describe_measures(results, reference, gaps, headline_gaps)
     except RunError as error:
         lines = [f"Nothing is compared, since {error}."]
     lines = [*describe_flags(results), *lines]
@@ -129,6 +171,29 @@ def describe_findings(results: pd.DataFrame, reference: str | None = None, gaps:
     if failed:
         lines.append(f"{failed:,} answers failed and count as wrong; the table of failures has their reasons.")
     return "\n".join(lines)
+
+
+def _describe_measures(
+    results: pd.DataFrame, reference: str | None, gaps: pd.DataFrame | None, headline_gaps: pd.DataFrame | None
+) -> list[str]:
+    """Describe the differences of the accuracy and, before it, of the benchmark's own number."""
+    if not len(results):
+        return ["There is no answer yet."]
+    empty = many_empty(results)
+    plain = _describe_differences(paired_differences(results, reference) if gaps is None else gaps, empty)
+    headline = _headline(results)
+    if headline is None:
+        return plain
+    found = headline_differences(results, reference) if headline_gaps is None else headline_gaps
+    official = _describe_differences(found, empty)
+    if official == plain:  # there is nothing to compare
+        return plain
+    return [
+        f"By {headline.name}: {official[0]}",
+        *official[1:],
+        f"By accuracy over all questions: {plain[0]}",
+        *plain[1:],
+    ]
 
 
 def by_benchmark(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -171,7 +236,8 @@ def _describe_differences(all_pairs: pd.DataFrame, not_ranked: Collection[str] =
         lines.append(f"- and {len(largest) - 8} smaller ones, listed in the table of differences")
     if len(noise):
         known = noise["min_detectable_effect"].median()
-        shown = f"these questions reveal a true difference of {known:.1f} points in four of five cases"
+        shown = f"after the correction these questions reveal a true difference of {known:.1f} points in four of five "
+        shown += "cases"
         shown = f"{shown}, and smaller ones less often" if known <= 100 else "these questions are too few to reveal any"
         lines.append(f"The others must not be read as findings: {shown}.")
     return lines

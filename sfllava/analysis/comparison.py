@@ -210,7 +210,7 @@ def compare(
         about = {"headline": headline.name, "headlines": official}
         about["headline_differences"] = paired_differences(results, baseline, headline.groups)
     benchmark = next(iter(results.attrs["runs"].values()))["benchmark"]
-    findings = describe_findings(results, baseline, gaps)
+    findings = describe_findings(results, baseline, gaps, about.get("headline_differences"))
     return Comparison(benchmark, judge or "", baseline or "", settings, gaps, findings, **about)
 
 

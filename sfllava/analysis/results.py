@@ -16,6 +16,8 @@ from sfllava.analysis.loading import codes_of
 from sfllava.models.operations import shape_from
 
 _COUNTS = ("failed", "empty", "unparsable")
+_NUMBERS = ("tokens", "accuracy", "low", "high")
+_COSTS = ("name", "run", "frames", "selection", "aggregation", "tokens")
 
 
 def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
@@ -29,7 +31,7 @@ def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
         One row per group, with the columns of `by` and tokens, questions, videos, failed, empty, unparsable, accuracy,
         low and high. Accuracy and its 95 % interval are in percent of all questions in the group. If the groups are
         settings, not_asked is the number of questions that the runs have not reached yet. No other column counts these;
-        a setting without rows has no accuracy.
+        a setting without rows has no accuracy. Without any rows the table has the same columns.
     """
     unasked = [setting for setting in results.attrs.get("settings", ()) if not setting["rows"]]
     several = len({*results["benchmark"].unique(), *(setting["benchmark"] for setting in unasked)}) > 1
@@ -45,11 +47,12 @@ def accuracy(results: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
             | {column: int(group[column].sum()) for column in _COUNTS}
             | {"accuracy": 100 * found.mean, "low": 100 * found.low, "high": 100 * found.high}
         )
+    columns = list(dict.fromkeys([*by, "tokens", "questions", "videos", *_COUNTS, "accuracy", "low", "high"]))
     if not {*by} <= {"benchmark", "name"} or "name" not in by:
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=columns)
     counts = ("questions", "videos", *_COUNTS)
     rows += [{**dict.fromkeys(counts, 0), **{column: setting[column] for column in by}} for setting in unasked]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(_NUMBERS, float))
     table["not_asked"] = [_not_asked(results, row) for row in rows]
     return table
 
@@ -89,7 +92,8 @@ def costs(results: pd.DataFrame) -> pd.DataFrame:
             row["kv_bytes"] = float(sizes.kv_bytes(about["budget"]))
         row |= facts["costs"].get(setting, {})
         rows.append(row)
-    return pd.DataFrame(rows).drop_duplicates("name").reset_index(drop=True)
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(_COSTS))
+    return table.drop_duplicates("name").reset_index(drop=True)
 
 
 def pareto(table: pd.DataFrame, cost: str = "tokens") -> pd.Series:

@@ -109,7 +109,10 @@ class Difference:
     estimate: Estimate
     p: float
     min_detectable_effect: float
-    """The true difference that would be significant (p < 0.05) in 80 of 100 such data sets; inf for too few videos."""
+    """The true difference that would be significant in 80 of 100 such data sets; inf for too few videos.
+
+    Significant is p < 0.05 divided by the number of pairs, the strictest that Holm's correction can ask for.
+    """
 
 
 def difference(
@@ -120,7 +123,7 @@ def difference(
     Where there is no difference each video is as likely to favour one as the other by what it does. p is the share of
     all flips whose difference is at least as large: exact for whole numbers (right and wrong) and for few videos, else
     from 4,999 flips drawn with a fixed seed. The interval has the differences that this test does not reject; where
-    fewer than six videos differ at all it also allows for those that were not seen.
+    fewer than six videos differ at all, or nearly all by the same, it also allows for those that were not seen.
 
     Args:
         one: (N) values, such as 1 for right and 0 for wrong.
@@ -146,7 +149,7 @@ def differences(
         pairs: the indices of the two settings of each difference.
         videos, limit, groups: as for `difference`.
     """
-    values, n = np.asarray(values, float), values.shape[1]
+    values, n, pairs = np.asarray(values, float), values.shape[1], list(pairs)
     cells = _cells(n, np.zeros(n) if groups is None else groups, videos)
     weights = np.ones(n) if groups is None else Strata(values[0], cells).shares * n
     sums = np.stack([np.bincount(cells.owner, each) for each in (*(values * weights), weights)])
@@ -158,22 +161,28 @@ def differences(
         interval = _flip_interval(
             gain.sum(), flipped[:, one] - flipped[:, other], sums[-1].sum(), flipped[:, -1], limit
         )
-        found.append(_difference(Strata(values[one] - values[other], cells), gain, interval, limit))
+        strata = Strata(values[one] - values[other], cells)
+        found.append(_difference(strata, gain, sums[-1], interval, limit, 0.05 / len(pairs)))
     return found
 
 
-def _difference(strata: Strata, sums: np.ndarray, interval: tuple[float, float], limit: float) -> Difference:
-    """The difference of two settings from the sums of their differences by video, and the interval of the flips."""
+def _difference(
+    strata: Strata, sums: np.ndarray, sizes: np.ndarray, interval: tuple[float, float], limit: float, alpha: float
+) -> Difference:
+    """The difference of two settings from the sums and sizes by video of their differences, and the flips' interval."""
     value, error, count = strata.mean, strata.error(), strata.videos
     differing = int(np.count_nonzero(sums))
     p = _flip_p(sums[sums != 0])
     low, high = interval
-    min_detectable_effect = (
-        (t_quantile(0.975, count) + t_quantile(0.8, count)) * error if count >= FEWEST_VIDEOS else np.inf
-    )
+    enough = 2 / 2**count < alpha  # as FEWEST_VIDEOS are for one pair
+    min_detectable_effect = (t_quantile(1 - alpha / 2, count) + t_quantile(0.8, count)) * error if enough else np.inf
+    missed = unseen(count)
     if differing < FEWEST_VIDEOS:
-        missed = limit * unseen(count)
-        low, high, min_detectable_effect = min(low, -missed), max(high, missed), max(min_detectable_effect, missed)
+        low, high = min(low, -limit * missed), max(high, limit * missed)
+        min_detectable_effect = max(min_detectable_effect, limit * missed)
+    elif _nearly_alike(sums / sizes):
+        low, high = min(low, value - missed * (value + limit)), max(high, value + missed * (limit - value))
+        min_detectable_effect = max(min_detectable_effect, limit * missed)
     # the test is exact where the interval's flips are drawn: at the border it is the test that says on which side 0 is
     if p >= 0.05:
         low, high = min(low, 0.0), max(high, 0.0)
@@ -181,6 +190,12 @@ def _difference(strata: Strata, sums: np.ndarray, interval: tuple[float, float],
         low, high = (0.0 + _TINY, high) if value > 0 else (low, 0.0 - _TINY)
     estimate = Estimate(value, max(-limit, low), min(limit, high), error, len(strata.shares), count)
     return Difference(estimate, p, float(min_detectable_effect))
+
+
+def _nearly_alike(gains: np.ndarray) -> bool:
+    """Whether most videos have the same mean difference, and too few another one to show how they vary."""
+    most = int(np.unique(np.round(gains, 9), return_counts=True)[1].max())
+    return len(gains) - most < min(FEWEST_VIDEOS, len(gains) / 4)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -48,9 +48,11 @@ def draw_chart(name: str | Path, results: pd.DataFrame) -> Chart | str:
     draw = getattr(catalogue.load("figures", name), "draw", None)
     if draw is None:
         raise SfllavaError(f"{catalogue.find('figures', name)}: needed a function draw(results)")
+    if not len(results):
+        return "there is no answer yet"
     if "panel" in results or len(results["benchmark"].unique()) < 2:
         chart = draw(results)
-        if isinstance(chart, str) or not chart.title or not len(results):
+        if isinstance(chart, str) or not chart.title:
             return chart
         return replace(chart, title=f"{chart.title}, {results['benchmark'].iloc[0]}")
     charts = {name: draw(part) for name, part in by_benchmark(results) if len(part)}

@@ -39,6 +39,8 @@ class IntervalTable(pd.DataFrame):
 
     def _repr_html_(self) -> str:
         known = [names for names in _ESTIMATES if set(names) <= set(self.columns)]
+        if {"value", "accuracy_low"} & set(self.columns):  # then low and high are not those of the accuracy
+            known = [names for names in known if names != ("accuracy", "low", "high")]
         ends = {end for names in known for end in names[1:]}
         most = {names[0]: self._reach(names) for names in known}
         rows = []
@@ -102,8 +104,16 @@ class ResultsAccessor:
         """Compute the accuracy of each setting, or of each group of columns `by`; see `analysis.results.accuracy`."""
         return IntervalTable(results.accuracy(self._results, by))
 
-    def compare(self, reference: str | None = None) -> IntervalTable:
-        """Compute paired differences between settings; see `analysis.compare.paired_differences`."""
+    def compare(self, reference: str | None = None, *, headline: bool = False) -> IntervalTable:
+        """Compute paired differences between settings; see `analysis.compare.paired_differences`.
+
+        Args:
+            reference: The setting that all others are compared with. Default: all pairs.
+            headline: Whether to compare the number that a benchmark reports, such as M-Avg, where it is not the
+                accuracy over all questions; see `analysis.compare.headline_differences`.
+        """
+        if headline:
+            return IntervalTable(compare.headline_differences(self._results, reference))
         parts = compare.by_benchmark(self._results)
         if len(parts) == 1:
             return IntervalTable(compare.paired_differences(self._results, reference))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from sfllava.analysis.breakdown import breakdowns, headlines
-from sfllava.analysis.compare import by_benchmark, describe_findings, paired_differences
+from sfllava.analysis.compare import by_benchmark, describe_findings, headline_differences, paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs, failures
 from sfllava.analysis.tables import export
@@ -44,9 +44,12 @@ def export_all(
             made[f"{name} (table)"] = (
                 table if isinstance(table, str) else [export(table, parts / f"{name}.{kind}") for kind in files]
             )
-        gaps = made_tables.get("differences")  # those of one benchmark are not computed again
-        known = gaps if isinstance(gaps, pd.DataFrame) and len(gaps["benchmark"].unique()) == 1 else None
-        write_file(parts / "findings.txt", f"{describe_findings(results, gaps=known)}\n".encode())
+        # those of one benchmark are not computed again
+        known = [
+            table if isinstance(table, pd.DataFrame) and len(table["benchmark"].unique()) == 1 else None
+            for table in map(made_tables.get, ("differences", "headline_differences"))
+        ]
+        write_file(parts / "findings.txt", f"{describe_findings(results, None, *known)}\n".encode())
     return {name: f if isinstance(f, str) else [out / path.name for path in f] for name, f in made.items()}
 
 
@@ -59,7 +62,8 @@ def tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
     Returns:
         Name -> table: `accuracy`, `costs` and `failures`; `differences` if there are several settings; `types` if there
         are several question types; `by_duration` and the like if there are several of such groups; `headlines` if a
-        benchmark reports another number than the accuracy over all questions. If settings cannot be compared, for
+        benchmark reports another number than the accuracy over all questions, and with several settings
+        `headline_differences` of it, where `differences` has those of the accuracy. If settings cannot be compared, for
         example in an unfinished run, `differences` is the reason.
     """
     found: dict[str, pd.DataFrame | str] = {
@@ -70,6 +74,8 @@ def tables(results: pd.DataFrame) -> dict[str, pd.DataFrame | str]:
             parts = [paired_differences(part).assign(benchmark=name) for name, part in by_benchmark(results)]
             columns = ["benchmark", *parts[0].columns.drop("benchmark")]
             found["differences"] = pd.concat(parts).reindex(columns=columns)
+            if len(official := headline_differences(results)):
+                found["headline_differences"] = official
         except RunError as error:
             found["differences"] = f"none, since {error}"
     if len(results["type"].unique()) > 1:

@@ -22,12 +22,8 @@ def methods_paragraph(ranking: Ranking, conditions: Conditions, facts: Iterable[
         facts: The facts of each run, from `load_results(...).attrs["runs"]`.
     """
     facts = list(facts)
-    settings, n = len(ranking.entries), ranking.questions
-    several = settings > 1
-    each = f"{settings} settings" if several else "one setting"
     sentences = [
-        f"We evaluated {each} of {_listed(model_text(run) for run in facts)} on {conditions.benchmark}, with "
-        f"{n:,} questions about {ranking.videos:,} videos{', the same for all settings' if several else ''}.",
+        _evaluated(ranking, conditions, facts),
         _answers(conditions, facts),
         _scores(conditions, ranking),
         "Intervals are 95 % intervals of a binomial proportion at the effective sample size (Korn and Graubard 1998), "
@@ -43,21 +39,66 @@ def methods_paragraph(ranking: Ranking, conditions: Conditions, facts: Iterable[
         )
     if ranking.detectable is not None:
         sentences.append(
-            f"These questions reveal a true difference of {ranking.detectable:.1f} points in four of five cases."
+            f"After this correction these questions reveal a true difference of {ranking.detectable:.1f} points in "
+            "four of five cases."
         )
     versions = _versions(facts)
     return " ".join([*sentences, *([f"Software: {versions}."] if versions else [])])
 
 
+def _evaluated(ranking: Ranking, conditions: Conditions, facts: list[Mapping[str, Any]]) -> str:
+    """Say what was evaluated; that all settings have the same questions only where they do."""
+    asked = [entry.counts for entry in ranking.entries if entry.counts["questions"]]
+    each = f"{len(asked)} settings" if len(asked) > 1 else "one setting"
+    models = [model_text(run) for run in facts]
+    known = f" of {_listed(models)}" if models and all(models) else ""
+    alike = not ranking.reason and not any(entry.counts["not_asked"] for entry in ranking.entries)
+    most = "up to " if len({counts["questions"] for counts in asked}) > 1 else ""
+    return (
+        f"We evaluated {each}{known} on {conditions.benchmark}, with {most}{ranking.questions:,} questions about "
+        f"{ranking.videos:,} videos{', the same for all settings' if len(asked) > 1 and alike else ''}."
+    )
+
+
 def _answers(conditions: Conditions, facts: list[Mapping[str, Any]]) -> str:
-    prompts = f"the prompts of {conditions.protocol}" if conditions.protocol else "the prompts listed below"
+    """Say how the answers were made, and of imported ones what their files say."""
+    own = [run for run in facts if not _imported(run)]
+    sentences = [_own_answers(conditions, own)] if own else []
+    sources = [_source(run) for run in facts if _imported(run)]
+    if sources:
+        sentences.append(f"{'Other answers' if own else 'Answers'} were imported from {_listed(sources)}.")
+    return " ".join(sentences)
+
+
+def _own_answers(conditions: Conditions, facts: list[Mapping[str, Any]]) -> str:
+    listed = ", to the prompts listed below" if all(run.get("prompt") for run in facts) else ""
+    prompts = f", to the prompts of {conditions.protocol}" if conditions.protocol else listed
     if conditions.answers == "logits":
         how = "the option letter of highest probability after one forward pass"
     else:
         lengths = sorted({n for run in facts if isinstance(n := run.get("max_new_tokens"), int)})
         most = f" of at most {' or '.join(map(str, lengths))} tokens" if lengths else ""
         how = f"greedily decoded replies{most}"
-    return f"Answers are {how}, to {prompts}{', with subtitles' if conditions.subtitles else ''}."
+    return f"Answers are {how}{prompts}{', with subtitles' if conditions.subtitles else ''}."
+
+
+def _imported(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a run says of the files that it was imported from; empty for a run of this package."""
+    found = run.get("imported")
+    return found if isinstance(found, dict) else {}
+
+
+def _source(run: Mapping[str, Any]) -> str:
+    """Return in words what a run was imported from, such as "lmms-eval (version 0.7.3, task videomme)"."""
+    imported, options = _imported(run), (run.get("session") or {}).get("gen_kwargs")
+    if isinstance(options, dict):
+        options = ",".join(f"{name}={value}" for name, value in options.items())
+    version, task = imported.get("version"), imported.get("task")
+    known = [f"version {version}" if version and version != "unknown" else "", f"task {task}" if task else ""]
+    known.append(f"generated with {str(options)[:200]}" if options else "")
+    name = "the published code" if imported.get("from") == "published code" else str(imported.get("source") or "files")
+    about = ", ".join(filter(None, known))
+    return f"{name} ({about})" if about else name
 
 
 def _scores(conditions: Conditions, ranking: Ranking) -> str:
@@ -71,26 +112,45 @@ def _scores(conditions: Conditions, ranking: Ranking) -> str:
 
 
 def model_text(run: Mapping[str, Any]) -> str:
-    """Return a model's name with its number format, quantisation and engine, as far as they are known."""
+    """Return a model's name with its number format, quantisation and engine, as far as they are known.
+
+    It is empty for an imported run whose files do not name the model.
+    """
     model = run.get("model") if isinstance(run.get("model"), dict) else {}
     assert isinstance(model, dict)
     facts = [str(model.get("dtype") or "").removeprefix("torch."), str(model.get("quantize") or "")]
     engine = str((run.get("session") or {}).get("engine") or "")
     facts += [engine] if engine and "packed" not in engine else []
     known = ", ".join(filter(None, facts))
-    return model_name(run) + (f" ({known})" if known else "")
+    name = model_name(run)
+    return f"{name} ({known})" if name and known else name
 
 
 def model_name(run: Mapping[str, Any]) -> str:
-    """Return the name of a run's model: the name on the hub where its folder has it, else that of the folder."""
-    path = str((run.get("session") or {}).get("model") or "")
+    """Return the name of a run's model: the name on the hub where it is known, else that of the folder.
+
+    It is empty for an imported run whose files do not name the model.
+    """
+    imported = _imported(run)
+    path = str((run.get("session") or {}).get("model") or _imported_model(imported))
     parts = PurePath(path).parts
     for part in parts:
         if part.startswith("models--"):
             return part.removeprefix("models--").replace("--", "/")
     if parts[-2:] == ("tiny", "weights"):
         return "the tiny model"
-    return parts[-1] if parts else "an unnamed model"
+    if imported and len(parts) == 2 and parts[0] not in ("/", "..", "~"):
+        return path  # a name on the hub
+    return parts[-1] if parts else "" if imported else "an unnamed model"
+
+
+def _imported_model(imported: Mapping[str, Any]) -> str:
+    """Return the checkpoint that a log of lmms-eval names, or else the name of its model class."""
+    arguments = imported.get("model_args")
+    pairs = arguments.split(",") if isinstance(arguments, str) else []
+    given = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    named = (given.get("pretrained"), given.get("model"), given.get("model_version"), imported.get("model"))
+    return next((name for name in named if isinstance(name, str) and name), "")
 
 
 def _versions(facts: list[Mapping[str, Any]]) -> str:

@@ -96,7 +96,7 @@ def _kind(ablations: Sequence[str], conditions: Conditions, runs: Mapping[str, M
     models = list(dict.fromkeys(model_name(facts) for facts in runs.values()))
     dates = sorted({day for facts in runs.values() if (day := _day((facts.get("session") or {}).get("started")))})
     shown = [f"ablation {name}" for name in ablations] + [conditions.benchmark]
-    shown.append(models[0] if len(models) == 1 else f"{len(models)} models")
+    shown += filter(None, [models[0] if len(models) == 1 else f"{len(models)} models"])
     return [*shown, *([_as_words(dates[-1])] if dates else [])]
 
 
@@ -136,7 +136,7 @@ def _tiles(ranking: Ranking) -> list[dict[str, str]]:
         tiles.append({"value": f"{tied} of {len(ranked)}", "text": "settings are best, or not distinguishable from it"})
     tiles.append({"value": f"{ranking.questions:,}", "text": f"questions about {ranking.videos:,} videos"})
     if ranking.detectable is not None and len(ranked) > 1:
-        shown = "true difference, in points, that such data show in four of five cases"
+        shown = "true difference, in points, that such data show in four of five cases after the correction"
         tiles.append({"value": f"{ranking.detectable:.1f}", "text": shown})
     return tiles
 
@@ -184,7 +184,7 @@ def _overview(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         for row in group["table"]["rows"]:
             entry = row["entry"]
             name = entry.name.removeprefix(f"{entry.run}: ")
-            facts = {run["run"]: run["model"] for run in group["runs"]}
+            facts = {run["run"]: run.get("model", "") for run in group["runs"]}
             found.setdefault((facts.get(entry.run, ""), name), {})[group["number"]] = entry
     shown = {key: cells for key, cells in found.items() if len(cells) > 1}
     if not shown:

@@ -76,8 +76,9 @@ class Ranking:
         reason: Why nothing is compared, in words.
         questions: Questions that each setting was asked.
         videos: Videos that they are about.
-        detectable: The true difference that such data show in four of five cases, in points: the median over the pairs
-            of ranked settings without a significant difference; None if there are none, or too few videos.
+        detectable: The true difference that such data show in four of five cases after the correction, in points: the
+            median over the pairs of ranked settings without a significant difference; None if there are none, or too
+            few videos.
         missing: Groups of the benchmark without questions, in words.
     """
 

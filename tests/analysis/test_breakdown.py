@@ -18,6 +18,7 @@ from sfllava.analysis.comparison import compare
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
 from sfllava.benchmarks.spec import Headline, Spec
+from sfllava.reports.accessor import ResultsAccessor
 from sfllava.reports.export import export_all, tables
 from sfllava.runs.run_folder import RunError
 
@@ -42,6 +43,20 @@ def test_the_headline_is_the_mean_of_groups_beside_the_accuracy(tasks):
         assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
         # 24 videos of the small groups weigh twice as much as the 15 of the large one, so less is known
         assert row["high"] - row["low"] > row["accuracy_high"] - row["accuracy_low"]
+
+
+def test_differences_and_findings_say_of_which_number_they_are(tasks, tmp_path, capsys):
+    """By M-Avg the first setting is ahead, by all questions the second."""
+    results = load_results(tasks)
+    found = ResultsAccessor(results).compare(headline=True)
+    assert found["headline"].tolist() == ["M-Avg"] and found["points"].tolist() == [pytest.approx(10)]
+    assert ResultsAccessor(results).compare()["points"].tolist() == [pytest.approx(-7.5)]
+    export_all(tasks, tmp_path / "out", ["budget"])
+    for file, points in (("differences", -7.5), ("headline_differences", 10)):
+        assert pd.read_csv(tmp_path / "out" / f"{file}.csv")["points"].tolist() == [pytest.approx(points)]
+    words = (tmp_path / "out" / "findings.txt").read_text()
+    assert words.startswith("By M-Avg: Of 1 paired") and "\nBy accuracy over all questions: Of 1 paired" in words
+    assert cli.main(["compare", str(tasks)]) == 0 and "By M-Avg: Of 1 paired" in capsys.readouterr().out
 
 
 def test_failed_and_unreadable_answers_stay_in_their_group(tasks):

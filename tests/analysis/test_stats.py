@@ -161,6 +161,22 @@ def test_differences_that_cancel_out_are_not_certain():
     assert (alike.p, alike.estimate.low, alike.estimate.high, alike.min_detectable_effect) == (0.25, -1, 1, np.inf)
 
 
+def test_a_difference_that_is_the_same_in_every_video_is_not_certain():
+    six = stats.difference(np.ones(6), np.zeros(6), np.arange(6)).estimate
+    assert (six.mean, six.high) == (1, 1) and six.low == pytest.approx(1 - 2 * stats.unseen(6))
+    # nearly so: of 20 videos with 8 questions each, one has a wrong answer
+    one = np.ones(160)
+    one[3] = 0
+    near = stats.difference(one, np.zeros(160), np.arange(160) // 8).estimate
+    assert near.low < near.mean - stats.unseen(20) and near.mean < near.high <= 1
+    # one setting is right in 90 %, the other never, on 10 videos
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        found = stats.difference(rng.random(10) < 0.9, np.zeros(10), np.arange(10)).estimate
+        covered += found.low <= 0.9 <= found.high
+    assert covered >= 190
+
+
 def test_equal_scores_of_a_few_videos_are_not_certain():
     found = stats.mean(np.full(20, 3.0), np.arange(20) // 4, 0, 5)
     assert found.mean == 3 and found.low < 1.5 and found.high > 3.9
@@ -219,6 +235,19 @@ def test_the_least_detectable_effect_is_two_quantiles_of_the_error():
     assert gap.min_detectable_effect == pytest.approx((2.262157 + 0.883404) * error, rel=1e-5)
     # 8 or more of 10 signs alike, either way: 2 * (45 + 10 + 1) / 1024
     assert gap.p == pytest.approx(112 / 1024)
+
+
+def test_what_is_detectable_is_at_the_corrected_level():
+    rng = np.random.default_rng(0)
+    values, owner = rng.random((3, 40)) < 0.5, np.arange(40) // 4  # 10 videos
+    alone, among = (stats.differences(values, pairs, owner)[0] for pairs in ([(0, 1)], [(0, 1), (0, 2), (1, 2)]))
+    assert (alone.p, alone.estimate) == (among.p, among.estimate)
+    # from a table of t with 9 degrees of freedom: 2.262 at 0.025, 2.933 at 0.025 / 3, 0.883 at 0.2
+    assert among.min_detectable_effect / alone.min_detectable_effect == pytest.approx(
+        (2.933 + 0.883) / (2.262 + 0.883), abs=1e-3
+    )
+    # of six videos no p-value is below 0.05 / 2
+    assert stats.differences(values, [(0, 1), (0, 2)], np.arange(40) % 6)[0].min_detectable_effect == np.inf
 
 
 @pytest.mark.parametrize("bad", [0, 3])

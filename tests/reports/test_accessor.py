@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from grouped_runs import BY_TYPE, add_benchmark, tasks_run
 from written_runs import rows_of, write_run
 
 import sfllava
@@ -26,6 +27,15 @@ def test_tables_show_intervals_and_stay_tables(results):
     assert differences["points"].tolist() == [50.0] and "[" in (html := differences._repr_html_()) and "<svg" in html
     assert "paired differences on 40 questions" in results.sfl.findings()
     assert len(results.sfl.costs()) == 2 and len(results.sfl.failures()) == 0 and len(results.sfl.headlines()) == 0
+
+
+def test_each_number_of_a_headline_has_its_own_interval(tmp_path, monkeypatch):
+    add_benchmark(monkeypatch, BY_TYPE)
+    found = sfllava.load_results(tasks_run(tmp_path / "run", ("a", {"plot": 15, "needle": 6, "count": 1}))).sfl
+    row, html = found.headlines().iloc[0], found.headlines()._repr_html_()
+    assert html.count("<svg") == html.count('class="nowrap"') == 2
+    for low, high in (("low", "high"), ("accuracy_low", "accuracy_high")):
+        assert html.count(f"[{row[low]:.1f}, {row[high]:.1f}]</span>") == 1
 
 
 def test_figures_by_name(results):

@@ -16,12 +16,14 @@ from written_runs import SHAPE, rows_of, write_run
 from sfllava import cli
 from sfllava.analysis.compare import describe_findings, paired_differences
 from sfllava.analysis.loading import load_results
+from sfllava.analysis.results import accuracy, costs
 from sfllava.models.load import load_model
 from sfllava.reports import sections
 from sfllava.reports.comparable import group_runs
-from sfllava.reports.export import report
+from sfllava.reports.export import export_all, report
 from sfllava.reports.page import make_page
 from sfllava.reports.ranking import headline_sentence, make_ranking
+from sfllava.reports.run_card import run_card
 from sfllava.runs.judge import judge
 from sfllava.runs.run_folder import RunError
 from sfllava.runs.run_json import session_facts
@@ -157,6 +159,41 @@ def test_failures_and_what_was_not_asked_are_on_the_page(tmp_path, no_figures):
     text = text_of(page)
     assert "Failures" in text and "v1: &lt;b&gt;no such video&lt;/b&gt;" in text
     assert "2 answers failed and count as wrong" in text and "20 questions have not been asked yet" in text
+
+
+def test_the_methods_say_only_what_is_known(tmp_path, no_figures):
+    """Not of an unfinished run that its settings have the same questions, nor of imported answers how they were made."""
+    facts = {"identity": {"asked_sha256": "a", "questions": 30}}
+    part = write_run(tmp_path / "part", rows_of("a", 20, 15) + rows_of("b", 9, 10), **facts)
+    text = text_of(make_page([part]))
+    assert "We evaluated 2 settings of an unnamed model on open, with up to 30 questions about 15 videos." in text
+    assert "listed below" not in text and "same for all" not in text
+    log = {"source": "lmms-eval", "version": "0.7.3", "task": "nextqa", "model": "llava_onevision"}
+    for name, imported, said in (
+        ("log", log | {"model_args": "pretrained=org/llava-7b,x=1"}, "one setting of org/llava-7b on open, with 40"),
+        ("class", log, "one setting of llava_onevision on open, with 40"),
+        ("outputs", {"from": "published code"}, "one setting on open, with 40"),
+    ):
+        facts = {"identity": {"asked_sha256": "a", "imported": imported, "model": None, "read": "generate"}}
+        run = write_run(tmp_path / name, rows_of("a", 20), gen_kwargs={"temperature": 0}, **facts)
+        text = text_of(make_page([run]))
+        assert said in text and "unnamed" not in text and "listed below" not in text and "greedily" not in text
+        source = "the published code" if "from" in imported else "lmms-eval (version 0.7.3, task nextqa, "
+        assert f"Answers were imported from {source}" in text and "generated with temperature=0)" in text
+
+
+def test_a_run_that_was_killed_before_its_first_answer(tmp_path, capsys):
+    run = write_run(tmp_path / "run", [], settings=settings_of(GRIDS), identity={"questions": 40, "asked_sha256": "a"})
+    for command in (["report", str(run)], ["compare", str(run)], ["compare", str(run), "--baseline", "fast 2x4"]):
+        assert cli.main(command) == 0, capsys.readouterr().err
+    assert "There is no answer yet." in capsys.readouterr().out
+    text = text_of((run / "report.html").read_text())
+    assert "There is no answer yet." in text and "160 questions have not been asked yet" in text
+    assert "We evaluated" not in text
+    assert "there is no answer yet" in export_all(run, tmp_path / "out", ["budget", "types"])["budget"]
+    assert "finished" in run_card(run, {})
+    results = load_results(run)
+    assert accuracy(results)["accuracy"].isna().tolist() == [True] * 4 and "tokens" in costs(results)
 
 
 def test_all_text_is_escaped(tmp_path):
