@@ -304,5 +304,6 @@ def test_the_page_in_a_browser(tmp_path):
         assert page.evaluate("document.documentElement.scrollWidth") <= 800
         assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(20, 23, 27)"
         page.click("button[data-copy^=latex]")
-        assert page.inner_text("button[data-copy^=latex]").startswith(("copied", "selected"))
+        answered = page.locator("button[data-copy^=latex]", has_text=re.compile("^(copied|selected)"))
+        answered.wait_for(timeout=10_000)
         browser.close()
