@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -477,12 +478,15 @@ def ablation(twelve, checkpoints, tmp_path):
 
 
 def stopped(command, rows: Path, signalled):
-    """Send a signal as soon as there are rows; exit status, stderr, and what processes the command had started."""
+    """Send a signal as soon as there are rows; exit status, stderr, and the processes that it had started, by name."""
     out = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, **out)
     while process.poll() is None and not (rows.exists() and rows.stat().st_size):
         time.sleep(0.05)
-    children = psutil.Process(process.pid).children(recursive=True)
+    children = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children.append((child.name(), child))
     process.send_signal(signalled)
     _, err = process.communicate(timeout=60)
     assert 0 < rows.read_bytes().count(b"\n") < 48
@@ -493,10 +497,10 @@ def test_the_command_killed_and_started_again(ablation, models, twelve, tmp_path
     """On a Ray that the command starts, and that ends with it, however it ends."""
     rows = tmp_path / "run" / "predictions.jsonl"
     code, _, children = stopped([*ablation, "--workers", "2"], rows, signal.SIGKILL)
-    assert code == -signal.SIGKILL and {"raylet", "gcs_server"} <= {child.name() for child in children}
+    assert code == -signal.SIGKILL and {"raylet", "gcs_server"} <= {name for name, _ in children}
     # two small processes of Ray's end by themselves, but only after a minute in which they look for it
-    children = [child for child in children if not child.name().endswith("Agent")]
-    assert not psutil.wait_procs(children, timeout=30)[1], "processes were left behind"
+    started = [child for name, child in children if not name.endswith("Agent")]
+    assert not psutil.wait_procs(started, timeout=30)[1], "processes were left behind"
     done = subprocess.run([*ablation, "--workers", "2"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(str(tmp_path / "run")) and "raylet" not in done.stdout
     ablate(tmp_path / "mine.py", models(), twelve, tmp_path / "whole", max_new_tokens=6, progress=False)
