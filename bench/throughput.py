@@ -224,8 +224,8 @@ def timed(model: TransformersVideoLM, video: Path, n: int, new: int, repeats: in
         for suffix in suffixes:
             visual = tokens(clock)
             with clock.stage("prefill and generate"):
-                embeds = model.language_model.prompt([1] * BEFORE, visual, suffix).embeds
-                said.append(model.language_model.generate(embeds, new))
+                prompt = model.language_model.prompt([1] * BEFORE, visual, suffix)
+                said.append(model.language_model.generate(prompt, new))
         return said
 
     found: dict[str, Any] = {}
