@@ -27,7 +27,7 @@ step() { # seconds at most, then the command
 
 if [ -n "$small" ]; then
   step 240 "$PYTHON" bench/gpu.py --videos 8
-  step 240 "$PYTHON" bench/throughput.py --shape small --new-tokens 8 --videos 3 --repeats 1 --no-count
+  step 240 "$PYTHON" bench/throughput.py --shape small --questions 1 4 --new-tokens 8 --videos 3 --repeats 1 --no-count
   [ -x "$VLLM_PYTHON" ] && step 120 "$VLLM_PYTHON" bench/engines.py --shape try
 else
   step 120 "$PYTHON" bench/gpu.py --videos 100

@@ -336,6 +336,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--videos", type=int, default=12)
+    parser.add_argument("--questions", nargs="+", type=int, default=QUESTIONS, help="questions about a video")
     parser.add_argument("--shape", nargs="+", choices=["small", "7b", "34b"], help="default: what fits the device")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: bfloat16 on a GPU, else float32")
     parser.add_argument("--no-count", action="store_true", help="leave out the count of operations of 7B and 34B")
@@ -363,7 +364,7 @@ def main() -> None:
                 profiled(model, video, 12, a.new_tokens, shape)
                 continue
             rows = {}
-            for n in QUESTIONS:
+            for n in a.questions:
                 rows[n] = timed(model, video, n, a.new_tokens, a.repeats)
                 size = (speed, roofline.read, model.info.dtype.itemsize)
                 rows[n]["floor"] = least = floor(model.info.shape, *size, n, a.new_tokens, visual)
