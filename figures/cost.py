@@ -9,9 +9,9 @@ from sfllava.plots import ACCURACY, Chart, Panel, kind_of, kinds_with_runs, seri
 AXES = (
     ("tokens", "visual tokens", {"": 1}),
     ("prefill_flops", "prefill of a video", {"TFLOP": 1e12, "GFLOP": 1e9, "MFLOP": 1e6}),
-    ("kv_bytes", "keys and values in half precision", {"GB": 1e9, "MB": 1e6, "kB": 1e3}),
+    ("kv_bytes", "keys and values in half precision", {"GiB": 2**30, "MiB": 2**20}),
     ("seconds", "encode and prefill of a video, cold", {"s": 1, "ms": 1e-3}),
-    ("peak_bytes", "peak GPU memory", {"GB": 1e9, "MB": 1e6}),
+    ("peak_bytes", "peak GPU memory", {"GiB": 2**30, "MiB": 2**20}),
 )
 
 

@@ -84,7 +84,9 @@ class Comparison:
         """Return the tables and the findings as text that fits a terminal, or `width` columns."""
         blocks = [
             *(
-                "\n".join([text.paragraph(table.about, width), table.text(width), *map(text.printable, table.notes)])
+                "\n".join(
+                    [text.paragraph(table.about, width), table.text(width), *map(text.escape_controls, table.notes)]
+                )
                 for table in self._tables()
             ),
             text.paragraph("\n".join(self._legend()), width),

@@ -84,7 +84,7 @@ def _without_repetition(rows: list[dict[str, Any]]) -> list[str]:
 def _problems(table: pd.DataFrame) -> list[str]:
     """Return a line for each run of which something cannot be read."""
     problems = {row["run"]: row["problem"] for row in table.to_dict("records") if row["problem"]}
-    return [f"{text.printable(run)}: {text.printable(problem)}" for run, problem in problems.items()]
+    return [f"{text.escape_controls(run)}: {text.escape_controls(problem)}" for run, problem in problems.items()]
 
 
 def describe_runs(table: pd.DataFrame) -> str:
@@ -129,7 +129,7 @@ def _only(rows: list[dict[str, Any]], name: str) -> str | None:
 
 def _shared_lines(shared: dict[str, str | None]) -> list[str]:
     named = [f"{name} {value}" for name, value in shared.items() if value]
-    return [text.printable(", ".join(named))] if named else []
+    return [text.escape_controls(", ".join(named))] if named else []
 
 
 def runs_page(table: pd.DataFrame, title: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from sfllava.display.units import format_operations, format_p, format_seconds, format_size
-from sfllava.files import as_csv, atomic_write, printable
+from sfllava.display.units import format_operations, format_p, format_seconds
+from sfllava.files import as_csv, atomic_write, format_bytes, printable
 from sfllava.types import SfllavaError
 
 _HEADS = {
@@ -23,8 +23,8 @@ _HEADS = {
     "accuracy_high": "to",
 }  # fmt: skip
 _FORMATS: dict[str, Callable[[Any], str]] = {
-    "p": format_p, "p_holm": format_p, "prefill_flops": format_operations, "kv_bytes": format_size,
-    "peak_bytes": format_size, "seconds": format_seconds, "seconds_encode": format_seconds,
+    "p": format_p, "p_holm": format_p, "prefill_flops": format_operations, "kv_bytes": format_bytes,
+    "peak_bytes": format_bytes, "seconds": format_seconds, "seconds_encode": format_seconds,
     "seconds_prefill": format_seconds, "tokens": "{:,.0f}".format,
 }  # fmt: skip
 _LATEX = {

@@ -43,7 +43,7 @@ def table(
         Lines without spaces at their ends. Where the columns that cannot be wrapped leave too little room, lines are
         longer than `width`.
     """
-    lines = [[printable(cell) for cell in row] for row in (head, *rows)]
+    lines = [[escape_controls(cell) for cell in row] for row in (head, *rows)]
     most = width or terminal_width()
     widths, below = _widths(lines), []
     start = common_start([line[i] for line in lines[1:] for i in fold])
@@ -66,7 +66,7 @@ def markdown(rows: Sequence[Sequence[str]], head: Sequence[str], *, right: Seque
     """Format rows as a table in Markdown; `rows`, `head` and `right` as for `table`."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(escape_controls(cell).replace("|", "\\|") for cell in cells) + " |"
 
     rule = "|" + "|".join("---:" if i in right else "---" for i in range(len(head))) + "|"
     return "\n".join([line(head), rule, *map(line, rows)])
@@ -77,7 +77,7 @@ def paragraph(text: str, width: int | None = None) -> str:
     width = width or terminal_width()
     return "\n".join(
         textwrap.fill(
-            printable(line), width, subsequent_indent="  " if line.startswith("- ") else "",
+            escape_controls(line), width, subsequent_indent="  " if line.startswith("- ") else "",
             break_long_words=False, break_on_hyphens=False,
         )
         for line in text.split("\n")
@@ -132,6 +132,6 @@ def _width(text: str) -> int:
     return len(text) if text.isascii() else sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
-def printable(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Return a text in which characters that a terminal does not print, such as escape codes, are written out."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,17 +1,11 @@
-"""Quantities as people read them: 1.1 GB, 3.4 s, 12.5 TFLOP, p < 0.001."""
+"""Quantities as people read them: 3.4 s, 12.5 TFLOP, p < 0.001."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-_BYTES = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 1}
 _OPERATIONS = {"PFLOP": 1e15, "TFLOP": 1e12, "GFLOP": 1e9, "MFLOP": 1e6, "FLOP": 1}
 _SECONDS = {"s": 1, "ms": 1e-3, "µs": 1e-6}
-
-
-def format_size(number: float) -> str:
-    """Return a number of bytes in decimal units, such as 1.1 GB."""
-    return _scaled(number, _BYTES)
 
 
 def format_operations(number: float) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sfllava.aggregators.base import image_count, part_counts
+from sfllava.display.units import format_operations
+from sfllava.files import format_bytes
 from sfllava.models.base import VideoLM
 from sfllava.prompts import Prompt
 from sfllava.settings import Setting
@@ -61,8 +63,8 @@ class ContextBudget:
         end = f"{1 - self.rest:,} too many" if self.over else f"{self.rest:,} left"
         return (
             f"{self.visual:,} visual tokens; {parts}; {end} of a context of {self.context:,}; keys and values "
-            f"{self.kv_bytes / 2**20:,.1f} MiB; prefill {_si(self.prefill_flops)}FLOP; "
-            f"vision tower {_si(self.encode_flops)}FLOP"
+            f"{format_bytes(self.kv_bytes)}; prefill {format_operations(self.prefill_flops)}; "
+            f"vision tower {format_operations(self.encode_flops)}"
         )
 
 
@@ -97,11 +99,3 @@ def context_budget(
         prefill_flops=model.info.shape.prefill_flops(visual + text),
         encode_flops=model.info.shape.encode_flops(image_count(setting.aggregation, setting.most_frames(total))),
     )  # fmt: skip
-
-
-def _si(number: float) -> str:
-    for unit in ("", "k", "M", "G", "T"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:,.3g} P"

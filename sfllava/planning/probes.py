@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from collections.abc import Callable
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -130,23 +127,3 @@ class Probes:
         repeats = 6 if times > 1 else 2
         self._work[name, rows, width] = work
         self._seconds.setdefault((name, rows, width), []).extend(timed(times) for _ in range(repeats))
-
-
-def processor() -> str:
-    """Return the name of the processor, and how many threads torch uses."""
-    name = platform.processor() or platform.machine()
-    if platform.system() == "Linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {torch.get_num_threads()} threads"
-
-
-def host_memory() -> tuple[int, int]:
-    """Return the free and the total bytes of this machine's memory."""
-    known: dict[str, int] = {}
-    if platform.system() == "Linux":
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            known[name] = int(rest.split()[0]) * 1024
-    total = known.get("MemTotal") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return known.get("MemAvailable", total), total

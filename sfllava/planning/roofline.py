@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from sfllava.planning.probes import LAYERS, Probes, Table, host_memory, processor
+from sfllava.models.host import host_memory, processor_name
+from sfllava.planning.probes import LAYERS, Probes, Table
 from sfllava.types import SfllavaError
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -189,7 +190,7 @@ def measure(device: str = "auto", dtype: str = "auto", clock: Callable[[], float
         free_bytes, memory_bytes = torch.cuda.mem_get_info(place)
         label = torch.cuda.get_device_name(place)
     else:
-        free_bytes, memory_bytes, label = *host_memory(), processor()
+        free_bytes, memory_bytes, label = *host_memory(), f"{processor_name()}, {torch.get_num_threads()} threads"
     probes = Probes(place, _DTYPES[name], clock)
     with torch.inference_mode():
         for _ in range(_ROUNDS):

@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from sfllava.analysis.breakdown import breakdowns
 from sfllava.analysis.results import costs, failures
-from sfllava.display.units import format_operations, format_p, format_seconds, format_size
+from sfllava.display.units import format_operations, format_p, format_seconds
+from sfllava.files import format_bytes
 from sfllava.plots import draw_chart
 from sfllava.plots.inline import inline_svg
 from sfllava.reports.methods import model_name
@@ -28,11 +29,11 @@ _COUNTS = {"failed": "failed", "empty": "empty", "unparsable": "unparsable", "no
 _COSTS = (
     ("tokens", "visual tokens", "{:,.0f}".format),
     ("prefill_flops", "prefill of a video", format_operations),
-    ("kv_bytes", "keys and values", format_size),
+    ("kv_bytes", "keys and values", format_bytes),
     ("seconds_encode", "encode", format_seconds),
     ("seconds_prefill", "prefill", format_seconds),
     ("seconds", "encode and prefill", format_seconds),
-    ("peak_bytes", "peak GPU memory", format_size),
+    ("peak_bytes", "peak GPU memory", format_bytes),
 )
 
 

@@ -47,7 +47,7 @@ def format_scores(
         for note in _notes(score):
             notes.setdefault(note, []).append(name)
     told = [note if len(names) == len(scores) else f"{', '.join(names)}: {note}" for note, names in notes.items()]
-    lines += map(text.printable, told)
+    lines += map(text.escape_controls, told)
     return "\n".join(lines)
 
 
@@ -86,7 +86,7 @@ def _columns(
     }
     columns += [(name, [f"{n:,}" for n in found]) for name, found in counts.items() if any(found)]
     if seconds:
-        columns.append(("s/question", [format_seconds(seconds.get(name)) for name in scores]))
+        columns.append(("s/question", [_per_question(seconds.get(name)) for name in scores]))
     return columns
 
 
@@ -114,7 +114,7 @@ def _interval(found: tuple[float, float, float] | None) -> str:
     return "–" if found is None else "{:.1f} [{:.1f}, {:.1f}]".format(*found)
 
 
-def format_seconds(value: float | None) -> str:
+def _per_question(value: float | None) -> str:
     """Return seconds with two digits that count."""
     if value is None:
         return "–"

@@ -219,7 +219,7 @@ def test_latex_has_words_and_units(tmp_path):
     assert "not asked" in accuracies and "not\\_asked" not in accuracies
     assert r"b\_1 & 448 & 40 & 20 & 0 &" in accuracies and "448.0" not in accuracies
     assert "corrected p" in differences and "& 0.008 & 0.008 &" in differences
-    assert re.search(r"& \d\d\.\d TFLOP & 1\.9 GB", costs_), costs_
+    assert re.search(r"& \d\d\.\d TFLOP & 1\.8 GiB", costs_), costs_
     assert "e+" not in accuracies + differences + costs_
     assert (tmp_path / "out" / "accuracy.csv").read_text().splitlines()[1].startswith("open,a,448,40,20,")
 

@@ -126,7 +126,7 @@ def test_the_report_says_what_was_asked_of_which_model_and_when(tmp_path, capfd)
     ):  # fmt: skip
         assert shown in text, shown
     # readable numbers, and nothing of a notebook
-    assert "1.1 GB" in text and "3.4 s" in text and "120 ms" in text
+    assert "1.0 GiB" in text and "3.4 s" in text and "120 ms" in text
     assert not re.search(r"\de[+-]\d\d|Out\[|NaN|nan ", text)
     assert "Failures" not in text, "none failed"
     assert len(page.encode()) < 1e6

@@ -13,6 +13,7 @@ from typing import Any
 
 from sfllava.cli.diagnosis.finding import Finding
 from sfllava.files import format_bytes
+from sfllava.models.host import host_memory, processor_name
 
 _LITTLE = 2 * 2**30  # bytes of free disk space below which there is a warning
 
@@ -22,8 +23,8 @@ def devices() -> Iterator[Finding]:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("CPU", f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads of torch")
-    free, total = _memory()
+    yield Finding("CPU", f"{processor_name()}, {cores} cores, {torch.get_num_threads()} threads of torch")
+    free, total = host_memory()
     yield Finding("memory", f"{format_bytes(free)} of {format_bytes(total)} free" if total else "unknown", "info")
     smi = _nvidia_smi()
     if torch.cuda.is_available():
@@ -93,29 +94,6 @@ def _nvidia_smi() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return done.stdout.strip().splitlines() if done.returncode == 0 else []
-
-
-def _processor() -> str:
-    if platform.system() == "Linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        return names[0] if names else platform.machine()
-    return platform.processor() or platform.machine()
-
-
-def _memory() -> tuple[int, int]:
-    """Return the free and the total bytes of memory; a container's limit counts. 0 where the system tells neither."""
-    free = total = 0
-    if platform.system() == "Linux":
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        free, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-        if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
-            total = min(total, int(text))
-            free = min(free, max(0, total - int(used.read_text())))
-    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
-        free = total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return free, total
 
 
 def _disk(name: str, folder: Path, what: str) -> Finding:
