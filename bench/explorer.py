@@ -53,10 +53,10 @@ def main() -> None:
         explorer.wait()
         moves = []
         for slow in (*range(1, 31), *range(30, 0, -1)):
-            before, start = explorer.face.budget, time.perf_counter()
-            explorer.face.slow = slow  # returns once the new budget is sent
+            before, start = explorer.widget.budget, time.perf_counter()
+            explorer.widget.slow = slow  # returns once the new budget is sent
             moves.append(time.perf_counter() - start)
-            assert explorer.face.budget != before or slow in (1, 30)
+            assert explorer.widget.budget != before or slow in (1, 30)
         explorer.wait()
     seconds = {name: times[1:] for name, times in seconds.items()}  # the first round warms up
     median = {name: statistics.median(times) for name, times in seconds.items()}

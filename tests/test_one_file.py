@@ -214,13 +214,13 @@ path, scorer, cache = sys.argv[2:]
 source = sfllava.SelectionSource(scorer, cache=cache)
 aggregation = "slowfast-slow_2frms_concat-fast_2x2"
 explorer = sfllava.explore(sfllava.load_model("tiny"), path, "what is red", sfllava.Setting(3, aggregation), selection=source)
-explorer.face.selection = "lowest"
-explorer.face.rule_options = "skip=1"
+explorer.widget.selection = "lowest"
+explorer.widget.rule_options = "skip=1"
 explorer.wait()
 explorer.ask()
 explorer.wait()
 names = [trace.name for trace in explorer.figures["frames"].data]
-told = explorer.face.messages["selection"]["text"]
+told = explorer.widget.messages["selection"]["text"]
 state = {**explorer.state, "names": names, "said": told, "asked": len(explorer.answers)}
 print(json.dumps([*said, state]))
 """

@@ -13,7 +13,7 @@ from torch import Tensor
 from sfllava.aggregators.sources import TokenSource, token_sources
 from sfllava.aggregators.tower import first_channels
 from sfllava.display.html import table
-from sfllava.display.objects import card, more, shares, spread, strip, text, time_of
+from sfllava.display.objects import card, evenly_spaced, more, shares, strip, text, time_of
 from sfllava.models.base import VideoLM
 from sfllava.models.packed_decoding import Prefix
 from sfllava.models.replay import attention_weights, log_likelihoods
@@ -95,7 +95,7 @@ class Attribution:
         totals = self.totals()
         by_frame = np.sum(list(totals.values()), axis=0)
         everything = max(float(by_frame.sum()), 1e-12)
-        shown, most = spread(len(by_frame)), set(np.argsort(-by_frame)[:3].tolist())
+        shown, most = evenly_spaced(len(by_frame)), set(np.argsort(-by_frame)[:3].tolist())
         times = [time_of(float(self.video.pts_seconds[i]), int(self.video.indices[i])) for i in shown]
         captions = [f"{at}, {100 * by_frame[i] / everything:.0f} %" for i, at in zip(shown, times)]
         frames = strip(self.video.frames[shown], captions, [k for k, i in enumerate(shown) if i in most])

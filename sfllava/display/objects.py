@@ -84,7 +84,7 @@ def short(value: str, most: int = 60) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def spread(count: int, most: int = MOST_FRAMES) -> list[int]:
+def evenly_spaced(count: int, most: int = MOST_FRAMES) -> list[int]:
     """Return at most `most` evenly spaced indices out of `count`, with the first and the last one."""
     if count <= most or most < 2:
         return list(range(min(count, most)))

@@ -12,7 +12,7 @@ import pandas as pd
 from sfllava.explorer.attention import attention_data, effects_data, heat_data, parts_to_leave_out
 from sfllava.explorer.cards import card_of, chips_of, comparison_of
 from sfllava.explorer.clicks import connect
-from sfllava.explorer.desk import Desk, FieldError
+from sfllava.explorer.control_panel import ControlPanel, FieldError
 from sfllava.explorer.session import Reply
 from sfllava.explorer.snapshot import snapshot_page
 from sfllava.explorer.state import Request, state_of
@@ -30,7 +30,7 @@ _REDRAW_SECONDS = 0.05  # between two updates of a streamed answer: more would o
 MOST_COMPARED = 4
 
 
-class Explorer(Desk):
+class Explorer(ControlPanel):
     """A widget that is also data: `state`, `answers` (a DataFrame), `figures` (by plotly) and `session`.
 
     Its methods are the buttons of the page; they return at once, and `wait` waits for what they started.
@@ -42,8 +42,8 @@ class Explorer(Desk):
     ) -> None:  # fmt: skip
         self.compared: list[Setting] = []
         super().__init__(model, setting, question, max_new_tokens, memory_bytes, source)
-        self.face.observe(lambda _: self._answer_chosen(), "answer")
-        self.face.observe(lambda _: self._show_heat(), "word")
+        self.widget.observe(lambda _: self._answer_chosen(), "answer")
+        self.widget.observe(lambda _: self._show_heat(), "word")
         connect(self)
         if video:
             self.open(video)
@@ -67,7 +67,7 @@ class Explorer(Desk):
         if strip.video is not None and strip.setting is not None:
             figures["frames"] = show_frames(strip.video, strip.setting, self.session.model.info.grid, strip.chosen)
         if (found := self.attribution()) is not None:
-            figures["attention"] = show_attention(found, None if self.face.word < 0 else self.face.word)
+            figures["attention"] = show_attention(found, None if self.widget.word < 0 else self.widget.word)
         return figures
 
     def save_html(self, path: str | Path) -> Path:
@@ -85,16 +85,16 @@ class Explorer(Desk):
     def snapshot(self) -> str:
         """Return the page that `save_html` writes."""
         with self._lock:
-            return snapshot_page(self.face, self.strip.video, self.attribution())
+            return snapshot_page(self.widget, self.strip.video, self.attribution())
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self.face._repr_mimebundle_(**options)
+        return self.widget._repr_mimebundle_(**options)
 
     # 2) What the user does: read the controls at once, and compute when the worker is free
 
     def ask(self) -> None:
         """Answer the question with the setting."""
-        self.face.view = "Answers"
+        self.widget.view = "Answers"
         self._begin("Ask", "answer", self._ask)
 
     def compare(self) -> None:
@@ -128,13 +128,13 @@ class Explorer(Desk):
     def set_compared(self, settings: Sequence[Setting]) -> None:
         """Choose the settings of the comparison."""
         self.compared = list(settings)
-        self.face.compared = [{"name": setting.name, "chips": chips_of(setting)} for setting in settings]
-        self.face.comparison = []
+        self.widget.compared = [{"name": setting.name, "chips": chips_of(setting)} for setting in settings]
+        self.widget.comparison = []
 
     def _begin(self, name: str, field: str, read: Callable[[], Work]) -> None:
         self.error = None
         with self._lock:
-            self.face.messages = {name: said for name, said in self.face.messages.items() if name == "selection"}
+            self.widget.messages = {name: said for name, said in self.widget.messages.items() if name == "selection"}
             try:
                 work = read()
             except Exception as error:
@@ -147,12 +147,12 @@ class Explorer(Desk):
             except Exception as error:
                 self.failed(error, field)
             finally:
-                self.face.progress = {}
+                self.widget.progress = {}
 
         self._worker.start(name, guarded)
 
     def _request(self, setting: Setting) -> Request:
-        request = Request(self.video, setting, self.question, self.face.max_new_tokens, self.source)
+        request = Request(self.video, setting, self.question, self.widget.max_new_tokens, self.source)
         if not request.video:
             raise FieldError("video", "No video: give a path, upload one, or render the samples")
         if not request.question.text:
@@ -161,12 +161,12 @@ class Explorer(Desk):
 
     def _answer(self, request: Request, going: Going) -> Reply:
         last, shown = 0.0, {"question": request.question.text, "chips": chips_of(request.setting)}
-        self.face.progress = {**shown, "text": "", "stage": "decoding and encoding frames"}
+        self.widget.progress = {**shown, "text": "", "stage": "decoding and encoding frames"}
         asked = (request.video, request.setting, request.question, request.max_new_tokens, going, request.source)
         for text in self.session.ask(*asked):
             if time.perf_counter() - last > _REDRAW_SECONDS:
                 last = time.perf_counter()
-                self.face.progress = {**shown, "text": text, "stage": "answering"}
+                self.widget.progress = {**shown, "text": text, "stage": "answering"}
         self._show_answers()
         return self.session.replies[-1]
 
@@ -185,7 +185,7 @@ class Explorer(Desk):
                 if not going():
                     return
                 replies.append(self._answer(request, going))
-                self.face.comparison = comparison_of(replies, self._number(replies[0]))
+                self.widget.comparison = comparison_of(replies, self._number(replies[0]))
 
         return work
 
@@ -195,7 +195,7 @@ class Explorer(Desk):
         """Return the answer that is chosen. Raises SfllavaError where there is none."""
         if not self.session.replies:
             raise SfllavaError("no answer yet: ask first")
-        return self.session.replies[self.face.answer]
+        return self.session.replies[self.widget.answer]
 
     def _number(self, reply: Reply) -> int:
         return self.session.replies.index(reply) + 1
@@ -224,17 +224,17 @@ class Explorer(Desk):
         if found is None or reply is not self.chosen():
             return
         number = self._number(reply)
-        with self.face.hold_sync():
-            if self.face.word >= len(found.words):
-                self.face.word = -1
-            self.face.heat = heat_data(found, number, self.face.word)
-            self.face.effects = effects_data(found, number)
-            self.face.attention = attention_data(found, number)
+        with self.widget.hold_sync():
+            if self.widget.word >= len(found.words):
+                self.widget.word = -1
+            self.widget.heat = heat_data(found, number, self.widget.word)
+            self.widget.effects = effects_data(found, number)
+            self.widget.attention = attention_data(found, number)
 
     def _show_heat(self) -> None:
         found = self.attribution()
-        if found is not None and self.face.word < len(found.words) and self.face.attention:
-            self.face.heat = heat_data(found, self._number(self.chosen()), self.face.word)
+        if found is not None and self.widget.word < len(found.words) and self.widget.attention:
+            self.widget.heat = heat_data(found, self._number(self.chosen()), self.widget.word)
 
     def _leave_out(self, part: str) -> Work:
         reply = self.chosen()
@@ -243,20 +243,20 @@ class Explorer(Desk):
             attribution = self.session.attribute(reply)
             for _ in self.session.leave_out(reply, parts_to_leave_out(attribution, part), going):
                 if reply is self.chosen():
-                    self.face.effects = effects_data(attribution, self._number(reply))
+                    self.widget.effects = effects_data(attribution, self._number(reply))
 
         return work
 
     def _show_answers(self) -> None:
         replies = self.session.replies
-        with self._lock, self.face.hold_sync():
-            known = list(self.face.cards)
+        with self._lock, self.widget.hold_sync():
+            known = list(self.widget.cards)
             new = [card_of(i, reply, self.session.cell(reply)) for i, reply in enumerate(replies, 1) if i > len(known)]
-            self.face.cards, self.face.answer = known + new, len(replies) - 1
+            self.widget.cards, self.widget.answer = known + new, len(replies) - 1
 
     def _answer_chosen(self) -> None:
         reply = self.chosen()
-        with self.face.hold_sync():
-            self.face.attention, self.face.heat, self.face.effects = {}, {}, {}
+        with self.widget.hold_sync():
+            self.widget.attention, self.widget.heat, self.widget.effects = {}, {}, {}
         if self.session.kept_attribution(reply) is not None:
             self._worker.enqueue(lambda: self._show_attention(reply))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sfllava.explorer.face import CLICKED, MOST_UPLOADED_BYTES
 from sfllava.explorer.session import csv
 from sfllava.explorer.strip import large_picture
 from sfllava.explorer.videos import playable
+from sfllava.explorer.widget import CLICKED, MOST_UPLOADED_BYTES
 from sfllava.types import SfllavaError
 
 
@@ -36,7 +36,7 @@ def connect(explorer: Any) -> None:
         action = str(said.get("action"))
         try:
             state = said.get("state", {})
-            explorer.face.set_state({name: state[name] for name in CLICKED if name in state})
+            explorer.widget.set_state({name: state[name] for name in CLICKED if name in state})
             if action == "upload":
                 upload.add(explorer, said, bytes(buffers[0]) if buffers else b"")
             elif action in known:
@@ -44,7 +44,7 @@ def connect(explorer: Any) -> None:
         except Exception as error:
             explorer.failed(error, "video" if action in ("open", "render", "upload") else "answer")
 
-    explorer.face.on_msg(heard)
+    explorer.widget.on_msg(heard)
 
 
 def _remove(explorer: Any, place: int) -> None:
@@ -86,14 +86,14 @@ def _send_picture(explorer: Any, of: str, place: int) -> None:
     video = found.video if found is not None else explorer.strip.video
     if video is not None and 0 <= place < len(video.frames):
         sent = {"kind": "picture", "of": of, "index": int(video.indices[place])}
-        explorer.face.send({**sent, "picture": large_picture(video, place)})
+        explorer.widget.send({**sent, "picture": large_picture(video, place)})
 
 
 def _send_video(explorer: Any) -> None:
     found = playable(explorer.video)
     kind, content = found or ("", b"")
-    explorer.face.send({"kind": "file", "type": kind}, [content] if content else None)
+    explorer.widget.send({"kind": "file", "type": kind}, [content] if content else None)
 
 
 def _download(explorer: Any, name: str, kind: str, text: str) -> None:
-    explorer.face.send({"kind": "download", "name": name, "type": kind, "text": text})
+    explorer.widget.send({"kind": "download", "name": name, "type": kind, "text": text})

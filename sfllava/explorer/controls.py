@@ -8,7 +8,7 @@ from sfllava.aggregators.matching import budget_methods, match_budget
 from sfllava.aggregators.naming import parse_aggregation
 from sfllava.aggregators.pools import SLOW_POOLS
 from sfllava.aggregators.slowfast import SlowFast, named_pathways
-from sfllava.explorer.face import MOST_UPLOADED_BYTES, Face
+from sfllava.explorer.widget import MOST_UPLOADED_BYTES, ExplorerWidget
 from sfllava.models.base import VideoLM
 from sfllava.plots.canvas import COLOURS
 from sfllava.runs.selection_source import SCORE_TEXTS, SelectionSource
@@ -59,31 +59,31 @@ def limits(model: VideoLM, setting: Setting) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def setting_of(face: Face, grid: tuple[int, int], start: Setting) -> Setting:
+def setting_of(widget: ExplorerWidget, grid: tuple[int, int], start: Setting) -> Setting:
     """Return the setting that the controls show, without its selection.
 
     Args:
-        face: the controls.
+        widget: the controls.
         grid: rows and columns of patches in a frame.
         start: the setting that the explorer started with: its frame rule and its order of pathways stay.
 
     Raises:
         SfllavaError: that is impossible.
     """
-    more = {"prompt": face.prompt, "frame_rule": start.frame_rule}
-    if face.method == BY_NAME:
-        return Setting(face.frames, parse_aggregation(face.aggregation.strip()), **more)
-    if face.method in _PATHWAYS:
+    more = {"prompt": widget.prompt, "frame_rule": start.frame_rule}
+    if widget.method == BY_NAME:
+        return Setting(widget.frames, parse_aggregation(widget.aggregation.strip()), **more)
+    if widget.method in _PATHWAYS:
         known = named_pathways(start.aggregation)
-        rows, columns = map(int, face.fast.split("x"))
-        slow = 0 if face.method == "fast only" else face.slow
-        fast = (0, 0) if face.method == "slow only" else (rows, columns)
+        rows, columns = map(int, widget.fast.split("x"))
+        slow = 0 if widget.method == "fast only" else widget.slow
+        fast = (0, 0) if widget.method == "slow only" else (rows, columns)
         order = (known or SlowFast()).order
-        return Setting(face.frames, SlowFast(slow, face.pool, fast, order=order), **more)
-    return Setting(face.frames, match_budget(face.method, face.tokens, face.frames, *grid), **more)
+        return Setting(widget.frames, SlowFast(slow, widget.pool, fast, order=order), **more)
+    return Setting(widget.frames, match_budget(widget.method, widget.tokens, widget.frames, *grid), **more)
 
 
-def question_of(face: Face) -> Question:
+def question_of(widget: ExplorerWidget) -> Question:
     """Return the question that the controls show."""
-    options = tuple(line.strip() for line in face.answer_options.splitlines() if line.strip())
-    return Question(face.question.strip(), options=options, task="choice" if options else face.reply)
+    options = tuple(line.strip() for line in widget.answer_options.splitlines() if line.strip())
+    return Question(widget.question.strip(), options=options, task="choice" if options else widget.reply)

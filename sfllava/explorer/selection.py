@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sfllava.explorer.face import Face
+from sfllava.explorer.widget import ExplorerWidget
 from sfllava.runs.selection_source import SelectionSource
 from sfllava.sampler.selection.selectors import FrameSelection
 from sfllava.settings import Setting
 from sfllava.types import SfllavaError
 
 
-def source_of(face: Face, start: SelectionSource) -> SelectionSource:
+def source_of(widget: ExplorerWidget, start: SelectionSource) -> SelectionSource:
     """Return what frames are chosen with, according to the controls."""
-    names = {"scorer": face.scorer.strip() or None, "frame_list": face.frame_list.strip() or None}
-    return replace(start, text=face.scored_text, **names)
+    names = {"scorer": widget.scorer.strip() or None, "frame_list": widget.frame_list.strip() or None}
+    return replace(start, text=widget.scored_text, **names)
 
 
-def with_selection(setting: Setting, face: Face, source: SelectionSource) -> Setting:
+def with_selection(setting: Setting, widget: ExplorerWidget, source: SelectionSource) -> Setting:
     """Return a setting with the selection that the controls show.
 
     Raises:
         SfllavaError: that is impossible, or there is no scorer or list.
     """
-    options = face.rule_options.strip()
-    name = f"{face.selection}:{options}" if options else face.selection
-    chosen = replace(setting, selection=name, selection_for=face.selection_for)
+    options = widget.rule_options.strip()
+    name = f"{widget.selection}:{options}" if options else widget.selection
+    chosen = replace(setting, selection=name, selection_for=widget.selection_for)
     selection = chosen.frame_selection
     if selection.needs_scores and chosen.question_aware and not source.scorer:
         raise SfllavaError(

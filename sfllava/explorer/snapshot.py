@@ -9,8 +9,8 @@ from typing import Any
 
 from sfllava.attribution.attribution import Attribution
 from sfllava.explorer.attention import heat_data
-from sfllava.explorer.face import CONTROLS, STATIC, Face, join_modules
 from sfllava.explorer.strip import large_picture
+from sfllava.explorer.widget import CONTROLS, STATIC, ExplorerWidget, join_modules
 from sfllava.sampler.video import Video
 
 _SHOWN = (
@@ -32,23 +32,23 @@ showSaved(JSON.parse(document.getElementById("state").textContent), document.get
 """
 
 
-def snapshot_page(face: Face, video: Video | None, attribution: Attribution | None) -> str:
+def snapshot_page(widget: ExplorerWidget, video: Video | None, attribution: Attribution | None) -> str:
     """Return the page of what a front end shows.
 
     Args:
-        face: the front end.
+        widget: the front end.
         video: the frames of the strip, which the page has in full size.
         attribution: the attention that is shown, if any.
     """
-    state = {name: getattr(face, name) for name in _SHOWN}
+    state = {name: getattr(widget, name) for name in _SHOWN}
     for name in ("scorer", "frame_list"):
         state[name] = PurePath(state[name]).name
     state["cards"] = [{**card, "code": ""} for card in state["cards"]]
-    state |= {"snapshot": True, "path": face.strip.get("video", ""), "recent": [], "messages": {}}
+    state |= {"snapshot": True, "path": widget.strip.get("video", ""), "recent": [], "messages": {}}
     state |= {"busy": False, "progress": {}, "large": _large("strip", video), "heats": {}}
-    if attribution is not None and face.attention:
+    if attribution is not None and widget.attention:
         state["large"] |= _large("attention", attribution.video)
-        state["heats"] = _heats(attribution, face)
+        state["heats"] = _heats(attribution, widget)
     module = join_modules().replace("</", "<\\/")
     # "<" does not occur in the JSON, so that no text can end the script
     data = json.dumps(state, ensure_ascii=True).replace("<", "\\u003c")
@@ -62,11 +62,11 @@ def _large(of: str, video: Video | None) -> dict[str, str]:
     return {f"{of}-{int(index)}": large_picture(video, place) for place, index in enumerate(video.indices)}
 
 
-def _heats(attribution: Attribution, face: Face) -> Mapping[str, Any]:
+def _heats(attribution: Attribution, widget: ExplorerWidget) -> Mapping[str, Any]:
     """Return the maps of each word; of the chosen one alone where that is too much."""
-    number = face.attention["answer"]
-    shown = {str(face.word): dict(face.heat)}
-    one = sum(len(frame) for frames in face.heat.get("parts", {}).values() for frame in frames)
+    number = widget.attention["answer"]
+    shown = {str(widget.word): dict(widget.heat)}
+    one = sum(len(frame) for frames in widget.heat.get("parts", {}).values() for frame in frames)
     if one * (1 + len(attribution.words)) > _MOST_HEAT_BYTES:
         return shown
     return {str(word): heat_data(attribution, number, word) for word in range(-1, len(attribution.words))}

@@ -23,9 +23,9 @@ class Request:
 
 def state_of(explorer: Any) -> dict[str, Any]:
     """Return video, setting, question, budget, chosen frames and progress of an `Explorer`, as plain values."""
-    question, face, chosen = explorer.question, explorer.face, explorer.strip.chosen
+    question, widget, chosen = explorer.question, explorer.widget, explorer.strip.chosen
     found: dict[str, Any] = {"video": explorer.video, "question": question.text, "options": list(question.options)}
-    found["max_new_tokens"] = face.max_new_tokens
+    found["max_new_tokens"] = widget.max_new_tokens
     try:
         setting, budget = explorer.setting, explorer.budget()
         found |= {"frames": setting.frames, "aggregation": str(setting.aggregation), "prompt": setting.prompt}
@@ -35,5 +35,5 @@ def state_of(explorer: Any) -> dict[str, Any]:
     except SfllavaError as error:
         found["problem"] = str(error)
     found |= {"chosen": chosen.selected if chosen else {}, "compared": [s.name for s in explorer.compared]}
-    found |= {"view": face.view, "word": face.word, "busy": explorer.busy}
+    found |= {"view": widget.view, "word": widget.word, "busy": explorer.busy}
     return found | {"error": "" if explorer.error is None else str(explorer.error)}

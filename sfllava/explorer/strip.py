@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from sfllava.aggregators.base import detailed_frames
-from sfllava.explorer.face import Face
 from sfllava.explorer.selection import describe
 from sfllava.explorer.session import Session
 from sfllava.explorer.videos import name_of_video
+from sfllava.explorer.widget import ExplorerWidget
 from sfllava.plots.canvas import data_uri
 from sfllava.plots.frames import cells_of, frame_seconds, frames_of, seconds_of, sources_of
 from sfllava.runs.selection_source import SelectionSource
@@ -33,8 +33,8 @@ class Strip:
         chosen: the frames that were chosen for the question; None where they are those of the frame rule.
     """
 
-    def __init__(self, session: Session, face: Face, say: Say) -> None:
-        self._session, self._face, self._say = session, face, say
+    def __init__(self, session: Session, widget: ExplorerWidget, say: Say) -> None:
+        self._session, self._face, self._say = session, widget, say
         self.video: Video | None = None
         self.setting: Setting | None = None
         self.chosen: ChosenFrames | None = None

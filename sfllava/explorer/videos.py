@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from sfllava.benchmarks.shapesqa import write_shapesqa
-from sfllava.explorer.face import Face
+from sfllava.explorer.widget import ExplorerWidget
 from sfllava.sampler import VIDEO_SUFFIXES
 from sfllava.types import SfllavaError
 
@@ -15,10 +15,10 @@ MOST_PLAYED_BYTES = 16 << 20  # what is sent to the browser at once
 
 
 class Videos:
-    """Files for the explorer. Those that could be opened are in `face.recent`."""
+    """Files for the explorer. Those that could be opened are in `widget.recent`."""
 
-    def __init__(self, face: Face) -> None:
-        self._face, self._uploads = face, 0
+    def __init__(self, widget: ExplorerWidget) -> None:
+        self._face, self._uploads = widget, 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def render(self) -> str:

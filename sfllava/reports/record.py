@@ -56,7 +56,7 @@ def make_record(run: Path, judge: str | None, examples: bool, figures: Path) -> 
         _add_scores(by_setting, results)
     if judge:
         _add_judged(by_setting, run, judge)
-    rows = list(read_rows(run))
+    answered = sum(1 for _ in read_rows(run))
     facts = _facts(identity, session, roots)
     return Record(
         name=without_folders(run.resolve().name),
@@ -64,10 +64,10 @@ def make_record(run: Path, judge: str | None, examples: bool, figures: Path) -> 
         versions={str(k): str(v) for k, v in (session.get("versions") or {}).items()},
         scores=_scores(by_setting),
         settings=list(by_setting.values()),
-        answered=len(rows),
-        finished=len(rows) >= len(names) * int(identity["questions"]),
+        answered=answered,
+        finished=answered >= len(names) * int(identity["questions"]),
         figures=_draw(results, figures) if results is not None and len(names) > 1 else [],
-        examples=without_folders(_examples(rows, results), roots) if examples else [],
+        examples=without_folders(_examples(read_rows(run), results), roots) if examples else [],
     )
 
 

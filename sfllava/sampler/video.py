@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from sfllava.display.objects import MOST_FRAMES, card, file_name, spread, strip, text, time_of
+from sfllava.display.objects import MOST_FRAMES, card, evenly_spaced, file_name, strip, text, time_of
 from sfllava.sampler.sampling import AnySample, Sample, union_indices
 from sfllava.types import SfllavaError
 
@@ -92,8 +92,8 @@ class Video:
         They are outlined, unless all are marked.
         """
         first = [i for i, index in enumerate(self.indices) if index in marked]
-        first = [] if len(first) == len(self.frames) else [first[i] for i in spread(len(first))]
+        first = [] if len(first) == len(self.frames) else [first[i] for i in evenly_spaced(len(first))]
         others = [i for i in range(len(self.frames)) if i not in set(first)]
-        shown = sorted([*first, *(others[i] for i in spread(len(others), MOST_FRAMES - len(first)))])
+        shown = sorted([*first, *(others[i] for i in evenly_spaced(len(others), MOST_FRAMES - len(first)))])
         captions = [time_of(float(self.pts_seconds[i]), int(self.indices[i])) for i in shown]
         return strip(self.frames[shown], captions, [shown.index(i) for i in first])

@@ -20,9 +20,9 @@ from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.explorer import Session, clicks
 from sfllava.explorer.attention import effects_data
 from sfllava.explorer.cards import comparison_of, message_of
-from sfllava.explorer.face import STATIC
 from sfllava.explorer.feature_cache import FeatureCache
 from sfllava.explorer.session import csv
+from sfllava.explorer.widget import STATIC
 from sfllava.models.base import ContextError
 from sfllava.models.load import load_model
 from sfllava.planning.budget import context_budget
@@ -229,39 +229,43 @@ def test_several_settings_start_in_the_comparison(model):
 
 def said(explorer, field):
     explorer.wait()
-    return explorer.face.messages.get(field, {}).get("text", "")
+    return explorer.widget.messages.get(field, {}).get("text", "")
 
 
 def test_buttons_ask_compare_look_and_leave_out(explorer):
     explorer.ask()
     explorer.wait()
-    face = explorer.face
-    assert not face.messages and face.progress == {} and face.cards[0]["text"] == explorer.answers["answer"][0]
-    assert [chip["text"] for chip in face.cards[0]["chips"]] == ["6 frames", "Slow 2 × spatial_2d_avg_pool", "Fast 2×2"]
-    assert "import sfllava" in face.cards[0]["code"]
+    widget = explorer.widget
+    assert not widget.messages and widget.progress == {} and widget.cards[0]["text"] == explorer.answers["answer"][0]
+    assert [chip["text"] for chip in widget.cards[0]["chips"]] == [
+        "6 frames",
+        "Slow 2 × spatial_2d_avg_pool",
+        "Fast 2×2",
+    ]
+    assert "import sfllava" in widget.cards[0]["code"]
     explorer.add()
-    face.fast = "4x4"
+    widget.fast = "4x4"
     explorer.add()
     explorer.compare()
     explorer.wait()
-    assert [card["number"] for card in face.comparison] == [2, 3] and len(explorer.answers) == len(face.cards) == 3
+    assert [card["number"] for card in widget.comparison] == [2, 3] and len(explorer.answers) == len(widget.cards) == 3
     explorer.look()
     explorer.wait()
-    words = face.attention["words"]
-    assert face.attention["answer"] == 3 and len(face.attention["totals"]["slow"]) == 1 + len(words)
+    words = widget.attention["words"]
+    assert widget.attention["answer"] == 3 and len(widget.attention["totals"]["slow"]) == 1 + len(words)
     look = explorer.session.kept_attribution(explorer.chosen())
     for word in (0, -1):
-        face.word = word
-        heat = np.frombuffer(base64.b64decode(face.heat["parts"]["fast"][0]), np.uint8)
-        exact = look.heat("fast", None if word < 0 else word)[0].ravel() * 255 / face.heat["top"]["fast"]
+        widget.word = word
+        heat = np.frombuffer(base64.b64decode(widget.heat["parts"]["fast"][0]), np.uint8)
+        exact = look.heat("fast", None if word < 0 else word)[0].ravel() * 255 / widget.heat["top"]["fast"]
         assert np.abs(heat - np.minimum(exact, 255)).max() <= 1
-    face.word = 0
+    widget.word = 0
     assert "word 1 of" in explorer.figures["attention"].layout.title.text
     explorer.leave_out()
     explorer.wait()
     explorer.leave_out("frame 2")
     explorer.wait()
-    assert {row["part"] for row in face.effects["rows"]} == {"slow", "fast", "frame 2"} and not face.messages
+    assert {row["part"] for row in widget.effects["rows"]} == {"slow", "fast", "frame 2"} and not widget.messages
     assert explorer.state["compared"] == [f"6frms-{SMALL}", f"6frms-{OTHER}"] and not explorer.state["busy"]
     assert set(explorer.figures) == {"budget", "frames", "attention"}
 
@@ -279,79 +283,80 @@ def test_controls_move_the_budget_before_any_compute(explorer, film, monkeypatch
     explorer.open(str(film))
     explorer.wait()
     monkeypatch.setattr(explorer.session.model, "encode", lambda *_: pytest.fail("encoded"))
-    face = explorer.face
-    assert explorer.state["budget"]["slow"] == 32 and "slow 32" in face.budget["text"]
-    face.slow = 4
-    assert "slow 64" in face.budget["text"] and not face.budget["over"]
-    face.pool, face.fast = "concat", "8x8"
-    face.slow, face.frames = 64, 128
-    assert face.budget["over"] and explorer.state["budget"]["over"]
-    face.slow, face.fast = 0, "0x0"
-    assert "leaves no visual tokens" in face.budget["problem"] and face.budget["field"] == "setting"
+    widget = explorer.widget
+    assert explorer.state["budget"]["slow"] == 32 and "slow 32" in widget.budget["text"]
+    widget.slow = 4
+    assert "slow 64" in widget.budget["text"] and not widget.budget["over"]
+    widget.pool, widget.fast = "concat", "8x8"
+    widget.slow, widget.frames = 64, 128
+    assert widget.budget["over"] and explorer.state["budget"]["over"]
+    widget.slow, widget.fast = 0, "0x0"
+    assert "leaves no visual tokens" in widget.budget["problem"] and widget.budget["field"] == "setting"
     assert "keep" in explorer.state["problem"]
-    face.fast, face.prompt = "1x1", "no placeholders"
-    assert face.budget["field"] == "prompt" and "<video>" in face.budget["problem"]
-    face.prompt = ""
-    assert "problem" not in face.budget
+    widget.fast, widget.prompt = "1x1", "no placeholders"
+    assert widget.budget["field"] == "prompt" and "<video>" in widget.budget["problem"]
+    widget.prompt = ""
+    assert "problem" not in widget.budget
     explorer.wait()
 
 
 def test_the_budget_is_that_of_the_frames_of_the_video(model, film, tmp_path):
     explorer = sfllava.explore(model, "", ASKED.text, MANY)
-    assert explorer.face.budget["over"] and explorer.state["budget"]["over"]
+    assert explorer.widget.budget["over"] and explorer.state["budget"]["over"]
     explorer.open(str(film))
     explorer.wait()
-    text = explorer.face.budget["text"]
-    assert "slow 320" in text and "fast 4,096" in text and not explorer.face.budget["over"]
+    text = explorer.widget.budget["text"]
+    assert "slow 320" in text and "fast 4,096" in text and not explorer.widget.budget["over"]
     assert explorer.state["budget"]["fast"] == 4096 and "4,416 visual" in explorer.figures["budget"].layout.title.text
-    explorer.face.max_new_tokens = 2
+    explorer.widget.max_new_tokens = 2
     explorer.ask()
     explorer.wait()
-    assert not explorer.face.messages and explorer.answers["visual_tokens"][0] == 4416
+    assert not explorer.widget.messages and explorer.answers["visual_tokens"][0] == 4416
     explorer.open(str(write_video(tmp_path / "long.mp4", moving_square(130))))
     explorer.wait()
-    assert explorer.face.budget["visual"] == 8512 and explorer.face.budget["over"]
+    assert explorer.widget.budget["visual"] == 8512 and explorer.widget.budget["over"]
 
 
 @pytest.mark.parametrize(
     "method", ["slow only", "fast only", "image grid", "thumbnail", "merged", "keyframes", "by name"]
 )
 def test_every_method_answers(explorer, method):
-    explorer.face.tokens = 200
-    explorer.face.method = method
+    explorer.widget.tokens = 200
+    explorer.widget.method = method
     explorer.ask()
     explorer.wait()
-    assert not explorer.face.messages and len(explorer.answers) == 1
+    assert not explorer.widget.messages and len(explorer.answers) == 1
     explorer.look()
     mapped = method not in ("image grid", "thumbnail")  # 2x3 frames do not divide 8x8 patches
     assert ("cannot be mapped back" in said(explorer, "attention")) != mapped
-    assert bool(explorer.face.attention) == mapped
+    assert bool(explorer.widget.attention) == mapped
 
 
 def test_errors_stand_next_to_their_field(explorer, videos):
     first = explorer.video
     explorer.open("gone.mp4")
     assert (
-        "gone.mp4: no such video" in said(explorer, "video") and "Traceback" in explorer.face.messages["video"]["trace"]
+        "gone.mp4: no such video" in said(explorer, "video")
+        and "Traceback" in explorer.widget.messages["video"]["trace"]
     )
-    assert [video["path"] for video in explorer.face.recent] == [first], "what failed is not among the recent ones"
-    assert explorer.video == first and explorer.face.strip["video"] == "a.mp4", "the page still shows what it had"
-    explorer.face.path, explorer.video = "", ""
+    assert [video["path"] for video in explorer.widget.recent] == [first], "what failed is not among the recent ones"
+    assert explorer.video == first and explorer.widget.strip["video"] == "a.mp4", "the page still shows what it had"
+    explorer.widget.path, explorer.video = "", ""
     explorer.ask()
     assert "give a path" in said(explorer, "video")
     explorer.compare()
-    assert "two to four settings" in said(explorer, "compare") and list(explorer.face.messages) == ["compare"]
+    assert "two to four settings" in said(explorer, "compare") and list(explorer.widget.messages) == ["compare"]
     explorer.look()
     assert "no answer yet: ask first" in said(explorer, "attention")
     explorer.open(first)
-    explorer.face.question = " "
+    explorer.widget.question = " "
     explorer.ask()
     assert "write one first" in said(explorer, "question") and "write one first" in explorer.state["error"]
 
 
 def send(explorer, buffers=(), **content):
     """What the browser sends."""
-    explorer.face._handle_custom_msg(content, list(buffers))
+    explorer.widget._handle_custom_msg(content, list(buffers))
 
 
 def test_uploads_come_in_pieces(explorer, videos):
@@ -361,14 +366,14 @@ def test_uploads_come_in_pieces(explorer, videos):
     send(explorer, [memoryview(content[:2000])], **about, id="reloaded", offset=0)
     send(explorer, [memoryview(content[:1000])], **about, id="1", offset=0)
     send(explorer, [memoryview(content[2000:])], **about, id="reloaded", offset=2000)
-    assert "upload" not in explorer.video and not explorer.face.messages
+    assert "upload" not in explorer.video and not explorer.widget.messages
     send(explorer, [memoryview(content[1000:])], **about, id="1", offset=1000)
     explorer.wait()
     assert Path(explorer.video).read_bytes() == content
     assert explorer.video.endswith("upload-1.mp4") and ".." not in explorer.video
     send(explorer, action="ask", state={"question": "What moved?", "frames": 5, "video": "/etc/passwd"})
     explorer.wait()
-    assert not explorer.face.messages and explorer.answers["question"][0] == "What moved?", (
+    assert not explorer.widget.messages and explorer.answers["question"][0] == "What moved?", (
         "a click brings the controls"
     )
     assert explorer.answers["frames"][0] == 5
@@ -394,7 +399,7 @@ def test_an_upload_that_is_refused_opens_nothing(explorer, monkeypatch):
 
 def test_the_browser_gets_pictures_videos_and_files(explorer, videos, monkeypatch):
     sent = []
-    monkeypatch.setattr(explorer.face, "send", lambda content, buffers=None: sent.append((content, buffers)))
+    monkeypatch.setattr(explorer.widget, "send", lambda content, buffers=None: sent.append((content, buffers)))
     send(explorer, action="picture", of="strip", place=2)
     send(explorer, action="picture", of="attention", place=99)
     send(explorer, action="play")
@@ -411,8 +416,8 @@ def test_the_browser_gets_pictures_videos_and_files(explorer, videos, monkeypatc
 
 
 def test_a_saved_page_needs_nothing_else(explorer, videos, tmp_path):
-    explorer.face.question = f"</script>{EVIL}"
-    explorer.face.scorer = str(tmp_path / "clip")
+    explorer.widget.question = f"</script>{EVIL}"
+    explorer.widget.scorer = str(tmp_path / "clip")
     explorer.ask()
     explorer.wait()
     explorer.look()
@@ -421,7 +426,7 @@ def test_a_saved_page_needs_nothing_else(explorer, videos, tmp_path):
     assert str(videos) not in page and str(tmp_path) not in page and "a.mp4" in page
     found = re.search('<script type="application/json" id="state">(.*?)</script>', page, re.DOTALL)
     state = json.loads(found[1])
-    assert state["cards"][0]["question"] == explorer.face.question and state["snapshot"] and state["scorer"] == "clip"
+    assert state["cards"][0]["question"] == explorer.widget.question and state["snapshot"] and state["scorer"] == "clip"
     assert set(state["heats"]) == {str(word) for word in range(-1, len(state["attention"]["words"]))}
     assert len(state["large"]) == 12 and "<img" not in page and page.count("</script>") == 2
     assert re.findall(r"(?:src|href)\s*=\s*[\"'](?!data:)", page) == [] and "default-src 'none'" in page
@@ -439,16 +444,16 @@ def test_stop_is_heard_while_it_answers(explorer, film, monkeypatch):
     monkeypatch.setattr(explorer.session.model, "stream", slow)
     explorer.open(str(film))
     explorer.wait()
-    explorer.face.question, explorer.face.reply = LONG.text, "describe"
+    explorer.widget.question, explorer.widget.reply = LONG.text, "describe"
     explorer.ask()
-    assert explorer.face.busy and explorer.busy
-    while not explorer.face.progress.get("text"):
+    assert explorer.widget.busy and explorer.busy
+    while not explorer.widget.progress.get("text"):
         time.sleep(0.01)
-    explorer.face.fast = "1x1"  # what waits behind the answer leaves the button alone
-    assert explorer.face.busy
+    explorer.widget.fast = "1x1"  # what waits behind the answer leaves the button alone
+    assert explorer.widget.busy
     explorer.stop()
     explorer.wait()
-    assert explorer.answers["stopped"][0] and explorer.face.cards[0]["stopped"] and not explorer.face.busy
+    assert explorer.answers["stopped"][0] and explorer.widget.cards[0]["stopped"] and not explorer.widget.busy
 
 
 class Gate:
@@ -479,11 +484,11 @@ def busy(explorer, monkeypatch):
 
 
 def test_a_click_asks_what_the_controls_said_then(explorer, busy, videos, film):
-    explorer.face.question, explorer.face.fast = "Which shape moved?", "4x4"
-    explorer.face.max_new_tokens = 3
+    explorer.widget.question, explorer.widget.fast = "Which shape moved?", "4x4"
+    explorer.widget.max_new_tokens = 3
     explorer.ask()  # has to wait
-    explorer.face.question, explorer.face.fast = "What came last?", "1x1"
-    explorer.face.max_new_tokens = 5
+    explorer.widget.question, explorer.widget.fast = "What came last?", "1x1"
+    explorer.widget.max_new_tokens = 5
     explorer.open(str(film))
     busy.open(explorer)
     first, second = explorer.session.replies
@@ -491,69 +496,69 @@ def test_a_click_asks_what_the_controls_said_then(explorer, busy, videos, film):
     assert (first.video, first.setting.name, first.question) == (path, f"6frms-{SMALL}", ASKED)
     assert (second.video, second.setting.name) == (path, f"6frms-{OTHER}")
     assert (second.question.text, second.max_new_tokens) == ("Which shape moved?", 3)
-    assert explorer.face.cards[-1]["question"] == "Which shape moved?" and explorer.video == str(film)
+    assert explorer.widget.cards[-1]["question"] == "Which shape moved?" and explorer.video == str(film)
 
 
 def test_compared_settings_are_asked_one_question(explorer, busy):
     explorer.add()
-    explorer.face.fast = "4x4"
+    explorer.widget.fast = "4x4"
     explorer.add()
     explorer.compare()  # has to wait
-    explorer.face.question = "What came last?"
+    explorer.widget.question = "What came last?"
     explorer.set_compared([])
     busy.open(explorer)
     compared = explorer.session.replies[1:]
     assert [(r.question, r.setting.name) for r in compared] == [(ASKED, f"6frms-{SMALL}"), (ASKED, f"6frms-{OTHER}")]
-    assert len(explorer.face.comparison) == 2
+    assert len(explorer.widget.comparison) == 2
 
 
 def test_stop_is_heard_by_what_waits_and_not_by_what_is_clicked_later(explorer, busy):
-    explorer.face.question = "Which shape moved?"
+    explorer.widget.question = "Which shape moved?"
     explorer.ask()
     explorer.stop()
-    explorer.face.question = "What came last?"
+    explorer.widget.question = "What came last?"
     explorer.ask()
-    assert explorer.face.busy
+    assert explorer.widget.busy
     busy.open(explorer)
     first, last = explorer.session.replies
     assert first.stopped and not first.token_ids and first.question == ASKED
     assert not last.stopped and last.token_ids and last.question.text == "What came last?"
-    assert not explorer.face.busy
+    assert not explorer.widget.busy
 
 
 def test_what_was_stopped_before_it_began_says_so(explorer, busy):
-    explorer.face.question = "Which shape moved?"
+    explorer.widget.question = "Which shape moved?"
     explorer.ask()
     explorer.stop()
     busy.open(explorer)
     assert "Ask was stopped before it began" in said(explorer, "answer") and explorer.state["error"] == ""
-    assert len(explorer.answers) == 1 and not explorer.face.busy
+    assert len(explorer.answers) == 1 and not explorer.widget.busy
 
 
 def test_a_look_is_at_the_answer_that_was_chosen(explorer, monkeypatch):
     session = explorer.session
     for fast in ("2x2", "4x4"):
-        explorer.face.fast = fast
+        explorer.widget.fast = fast
         explorer.ask()
         explorer.wait()
     explorer.look()
     explorer.wait()
     gate = Gate(session.model.encode)
     monkeypatch.setattr(session.model, "encode", gate)
-    explorer.face.frames = 9
+    explorer.widget.frames = 9
     explorer.ask()
     assert gate.reached.wait(60)
     explorer.leave_out("frame 2")
-    explorer.face.answer = 0
+    explorer.widget.answer = 0
     explorer.look()
     gate.open(explorer)
     one, two, three = session.replies
     assert set(session.kept_attribution(two).left_out) == {"frame 2"} and session.kept_attribution(three) is None
-    assert session.kept_attribution(one) is not None and explorer.face.answer == 2 and explorer.face.attention == {}
+    assert session.kept_attribution(one) is not None and explorer.widget.answer == 2 and explorer.widget.attention == {}
     assert "the attention of answer 1 is computed" in said(explorer, "attention")
-    explorer.face.answer = 0
+    explorer.widget.answer = 0
     explorer.wait()
-    assert explorer.face.attention["words"] == list(session.kept_attribution(one).words)
+    assert explorer.widget.attention["words"] == list(session.kept_attribution(one).words)
 
 
 def test_attention_counts_towards_the_memory(session, videos):

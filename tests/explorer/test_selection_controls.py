@@ -141,42 +141,42 @@ def test_the_cell_repeats_an_answer(session, video, source, scorer, tmp_path, ca
 
 def said(explorer):
     explorer.wait()
-    return explorer.face.messages.get("selection", {}).get("text", "")
+    return explorer.widget.messages.get("selection", {}).get("text", "")
 
 
 def test_controls_choose_frames_for_the_question(explorer):
-    face = explorer.face
+    widget = explorer.widget
     assert explorer.state["selection"] == "topk" and explorer.figures["frames"].layout.images
     first = explorer.state["chosen"]["frames"]
     assert "topk: 6 frames of 24 candidates for this question" in said(explorer)
-    scores = face.strip["scores"]
+    scores = widget.strip["scores"]
     assert len(scores["at"]) == 24 and [scores["index"][i] for i in scores["chosen"]] == first
-    assert [frame["index"] for frame in face.strip["frames"]] == first
-    face.question = UP.text
+    assert [frame["index"] for frame in widget.strip["frames"]] == first
+    widget.question = UP.text
     explorer.wait()
     second = explorer.state["chosen"]["frames"]
-    assert second != first and list(face.messages) == ["selection"]
+    assert second != first and list(widget.messages) == ["selection"]
     explorer.ask()
     explorer.wait()
     assert explorer.answers["selected_frames"][0] == second and explorer.answers["encoded_frames"][0] == 6
     explorer.add()
-    face.selection = "bolt"
-    face.rule_options, face.selection_for = "power=2.5", "slow"
+    widget.selection = "bolt"
+    widget.rule_options, widget.selection_for = "power=2.5", "slow"
     explorer.wait()
     assert explorer.state["chosen"]["for"] == "slow"
     explorer.add()
     explorer.compare()
     explorer.wait()
     assert list(explorer.answers["selection"]) == ["topk", "topk", "bolt:power=2.5"] and explorer.state["error"] == ""
-    chips = face.comparison[1]["chips"]
+    chips = widget.comparison[1]["chips"]
     assert [chip["text"] for chip in chips if chip["differs"]] == ["bolt:power=2.5 for slow"]
     explorer.look()
     explorer.wait()
-    assert face.attention["words"] and explorer.state["error"] == ""
-    assert "selection='bolt:power=2.5', selection_for='slow'" in face.cards[-1]["code"]
-    face.selection = "uniform"
-    assert said(explorer) == "" and explorer.state["chosen"] == {} and face.rule_options == ""
-    assert explorer.state["selection_for"] == "all" and "scores" not in face.strip
+    assert widget.attention["words"] and explorer.state["error"] == ""
+    assert "selection='bolt:power=2.5', selection_for='slow'" in widget.cards[-1]["code"]
+    widget.selection = "uniform"
+    assert said(explorer) == "" and explorer.state["chosen"] == {} and widget.rule_options == ""
+    assert explorer.state["selection_for"] == "all" and "scores" not in widget.strip
 
 
 def test_typing_chooses_frames_once(explorer, monkeypatch):
@@ -187,38 +187,38 @@ def test_typing_chooses_frames_once(explorer, monkeypatch):
         or choose(path, setting, question, source),
     )  # fmt: skip
     for end in range(1, len(UP.text) + 1):
-        explorer.face.question = UP.text[:end]
+        explorer.widget.question = UP.text[:end]
     explorer.wait()
     assert asked[-1] == UP.text and len(asked) <= 2
-    explorer.face.question = ""
+    explorer.widget.question = ""
     assert "once there is a question" in said(explorer) and explorer.state["chosen"] == {}
 
 
 def test_what_is_impossible_is_said_at_the_controls(explorer, checkpoints, tmp_path):
-    face = explorer.face
+    widget = explorer.widget
     (tmp_path / "z.json").write_text('{"z": {"what?": [1]}}')
 
     def problem():
         text = said(explorer)
         assert explorer.state["chosen"] == {}, "the frames are uniform"
-        assert face.messages["selection"]["kind"] == "error" and list(face.messages) == ["selection"]
+        assert widget.messages["selection"]["kind"] == "error" and list(widget.messages) == ["selection"]
         return text
 
-    face.scorer = ""
-    assert "topk needs a scorer: the folder or hub name" in problem() and face.budget["blocked"]
-    assert "needs a scorer" in explorer.state["problem"] and "slow 32" in face.budget["text"]
-    face.scorer = str(checkpoints())
+    widget.scorer = ""
+    assert "topk needs a scorer: the folder or hub name" in problem() and widget.budget["blocked"]
+    assert "needs a scorer" in explorer.state["problem"] and "slow 32" in widget.budget["text"]
+    widget.scorer = str(checkpoints())
     assert "needed a scorer of type clip or siglip, got 'llava_next'" in problem()
-    face.scorer = str(tmp_path / "<b>none")
+    widget.scorer = str(tmp_path / "<b>none")
     assert "needed a scorer folder" in problem()
-    face.selection = "bolt"
-    face.rule_options = "power=x"
-    assert "needed options as OPTION=NUMBER; bolt has power=3" in problem() and face.budget["blocked"]
-    face.selection = "listed"
-    assert face.rule_options == "" and "listed needs a frame list" in problem()
-    face.frame_list = str(tmp_path / "z.json")
+    widget.selection = "bolt"
+    widget.rule_options = "power=x"
+    assert "needed options as OPTION=NUMBER; bolt has power=3" in problem() and widget.budget["blocked"]
+    widget.selection = "listed"
+    assert widget.rule_options == "" and "listed needs a frame list" in problem()
+    widget.frame_list = str(tmp_path / "z.json")
     assert "are for other questions" in problem()
-    face.selection, face.selection_for, face.method = "topk", "slow", "merged"
+    widget.selection, widget.selection_for, widget.method = "topk", "slow", "merged"
     assert "needs an aggregation with a Slow and a Fast pathway" in problem() and "\n" not in said(explorer)
 
 

@@ -7,12 +7,12 @@ import time
 
 from sfllava.explorer.cards import budget_data, message_of
 from sfllava.explorer.controls import limits, question_of, setting_of, start_values
-from sfllava.explorer.face import ASKED, CONTROLS, Face
 from sfllava.explorer.feature_cache import FeatureCache
 from sfllava.explorer.selection import source_of, with_selection
 from sfllava.explorer.session import Session
 from sfllava.explorer.strip import Strip
 from sfllava.explorer.videos import Videos
+from sfllava.explorer.widget import ASKED, CONTROLS, ExplorerWidget
 from sfllava.explorer.worker import Worker
 from sfllava.models.base import ContextError, VideoLM
 from sfllava.planning.budget import ContextBudget, context_budget
@@ -38,8 +38,8 @@ class FieldError(SfllavaError):
         self.field = field
 
 
-class Desk:
-    """A session and its controls. `face` has them: `desk.face.slow = 4` moves a slider.
+class ControlPanel:
+    """A session and its controls. `widget` has them: `panel.widget.slow = 4` moves a slider.
 
     Args:
         model: a loaded model.
@@ -60,18 +60,18 @@ class Desk:
         self._started, self._source = setting, source
         self._latest, self._lock = 0, threading.RLock()
         values = start_values(setting, question, max_new_tokens, source)
-        self.face = Face(limits=limits(model, setting), **values)
-        self.videos = Videos(self.face)
-        self.strip = Strip(self.session, self.face, self.say)
+        self.widget = ExplorerWidget(limits=limits(model, setting), **values)
+        self.videos = Videos(self.widget)
+        self.strip = Strip(self.session, self.widget, self.say)
         self._worker = Worker(
-            lambda possible: setattr(self.face, "busy", possible),
+            lambda possible: setattr(self.widget, "busy", possible),
             lambda name: self.say("answer", f"{name} was stopped before it began"),
             self.failed,
         )
         # the options of one rule are not those of another
-        self.face.observe(lambda _: setattr(self.face, "rule_options", ""), "selection")
-        self.face.observe(lambda _: self._setting_changed(), list(CONTROLS))
-        self.face.observe(lambda _: self._question_changed(), list(ASKED))
+        self.widget.observe(lambda _: setattr(self.widget, "rule_options", ""), "selection")
+        self.widget.observe(lambda _: self._setting_changed(), list(CONTROLS))
+        self.widget.observe(lambda _: self._question_changed(), list(ASKED))
         self._setting_changed()
 
     # 1) What the controls say
@@ -79,17 +79,17 @@ class Desk:
     @property
     def setting(self) -> Setting:
         """The setting that the controls show. Raises SfllavaError where that is impossible."""
-        return with_selection(self._uniform(), self.face, self.source)
+        return with_selection(self._uniform(), self.widget, self.source)
 
     @property
     def question(self) -> Question:
         """The question that the controls show."""
-        return question_of(self.face)
+        return question_of(self.widget)
 
     @property
     def source(self) -> SelectionSource:
         """What frames are chosen with, according to the controls."""
-        return source_of(self.face, self._source)
+        return source_of(self.widget, self._source)
 
     @property
     def busy(self) -> bool:
@@ -117,8 +117,8 @@ class Desk:
 
     def _put(self, field: str, message: dict[str, str]) -> None:
         with self._lock:
-            others = {name: said for name, said in self.face.messages.items() if name != field}
-            self.face.messages = others | ({field: message} if message else {})
+            others = {name: said for name, said in self.widget.messages.items() if name != field}
+            self.widget.messages = others | ({field: message} if message else {})
 
     # 3) A control changes: the budget follows at once, the frames when the worker is free
 
@@ -128,7 +128,7 @@ class Desk:
         return context_budget(self._possible(), self.session.model, self.question, total=total)
 
     def _uniform(self) -> Setting:
-        return setting_of(self.face, self.session.model.info.grid, self._started)
+        return setting_of(self.widget, self.session.model.info.grid, self._started)
 
     def _possible(self) -> Setting:
         """Return the setting, with uniform frames where its selection is impossible."""
@@ -143,20 +143,20 @@ class Desk:
             try:
                 data = budget_data(self.budget())
             except SfllavaError as error:
-                self.face.budget = {"problem": " ".join(str(error).split()), "field": self._field_of_problem()}
+                self.widget.budget = {"problem": " ".join(str(error).split()), "field": self._field_of_problem()}
                 return False
             try:
                 _ = self.setting
             except SfllavaError as error:
                 self.say("selection", str(error), wrong=True)
                 data["blocked"] = True
-            self.face.budget = data
+            self.widget.budget = data
         return True
 
     def _field_of_problem(self) -> str:
         try:
-            if self.face.prompt:
-                Prompt(self.face.prompt, "prompt")
+            if self.widget.prompt:
+                Prompt(self.widget.prompt, "prompt")
         except SfllavaError:
             return "prompt"
         return "setting"
@@ -204,5 +204,5 @@ class Desk:
         """Show a video: a file, or a folder of frame images."""
         self.say("video", "" if path else "No video: give a path, upload one, or render the samples", wrong=True)
         if path:
-            self.face.path = self.video = path
+            self.widget.path = self.video = path
             self._setting_changed()

@@ -29,7 +29,7 @@ def _shared(kind: Any, *args: Any) -> Any:
     return kind(*args).tag(sync=True)
 
 
-class Face(anywidget.AnyWidget):
+class ExplorerWidget(anywidget.AnyWidget):
     """What is on the page. The browser writes the first two groups; Python writes the third.
 
     A click sends `{"action": NAME, "state": {...}, ...}`, with what the controls say then. The browser gets
