@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from common import save
 
-from sfllava.analysis.compare import paired_differences
+from sfllava.analysis.differences import paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa

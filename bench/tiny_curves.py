@@ -22,7 +22,7 @@ import torch
 
 from sfllava import Setting, evaluate, load_model
 from sfllava.analysis import stats
-from sfllava.analysis.compare import paired_differences
+from sfllava.analysis.differences import paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
 from sfllava.benchmarks import load_benchmark

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from sfllava import Setting, SlowFast, evaluate, load_model
-from sfllava.analysis.compare import paired_differences
+from sfllava.analysis.differences import paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
 from sfllava.benchmarks import Benchmark, load_benchmark

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sfllava.analysis.comparison import compare
+    from sfllava.analysis.compare import compare
     from sfllava.analysis.graded import graded_rows
     from sfllava.analysis.tables import export
 

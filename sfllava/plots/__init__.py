@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from sfllava import catalogue
-from sfllava.analysis.compare import by_benchmark
+from sfllava.analysis.differences import by_benchmark
 from sfllava.plots import interactive, static
 from sfllava.plots.chart import (
     ACCURACY,

@@ -18,7 +18,7 @@ import pandas as pd
 from pandas.api.extensions import register_dataframe_accessor
 
 from sfllava import catalogue
-from sfllava.analysis import breakdown, compare, results
+from sfllava.analysis import breakdown, differences, results
 from sfllava.analysis.loading import load_results
 from sfllava.display.html import Html, block, interval_bar, table
 from sfllava.types import SfllavaError
@@ -105,24 +105,24 @@ class ResultsAccessor:
         return IntervalTable(results.accuracy(self._results, by))
 
     def compare(self, reference: str | None = None, *, headline: bool = False) -> IntervalTable:
-        """Compute paired differences between settings; see `analysis.compare.paired_differences`.
+        """Compute paired differences between settings; see `analysis.differences.paired_differences`.
 
         Args:
             reference: The setting that all others are compared with. Default: all pairs.
             headline: Whether to compare the number that a benchmark reports, such as M-Avg, where it is not the
-                accuracy over all questions; see `analysis.compare.headline_differences`.
+                accuracy over all questions; see `analysis.differences.headline_differences`.
         """
         if headline:
-            return IntervalTable(compare.headline_differences(self._results, reference))
-        parts = compare.by_benchmark(self._results)
+            return IntervalTable(differences.headline_differences(self._results, reference))
+        parts = differences.by_benchmark(self._results)
         if len(parts) == 1:
-            return IntervalTable(compare.paired_differences(self._results, reference))
-        found = [compare.paired_differences(part, reference).assign(benchmark=name) for name, part in parts]
+            return IntervalTable(differences.paired_differences(self._results, reference))
+        found = [differences.paired_differences(part, reference).assign(benchmark=name) for name, part in parts]
         return IntervalTable(pd.concat(found)[["benchmark", *found[0].columns.drop("benchmark")]])
 
     def findings(self, reference: str | None = None) -> str:
-        """Say in words which differences are significant; see `analysis.compare.describe_findings`."""
-        return compare.describe_findings(self._results, reference)
+        """Say in words which differences are significant; see `analysis.differences.describe_findings`."""
+        return differences.describe_findings(self._results, reference)
 
     def headlines(self) -> IntervalTable:
         """Compute the number that a benchmark reports, where it is another one; see `analysis.breakdown.headlines`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from sfllava.analysis.breakdown import breakdowns, headlines
-from sfllava.analysis.compare import by_benchmark, describe_findings, headline_differences, paired_differences
+from sfllava.analysis.differences import by_benchmark, describe_findings, headline_differences, paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs, failures
 from sfllava.analysis.tables import export

@@ -12,7 +12,7 @@ import pandas as pd
 
 from sfllava.analysis import stats
 from sfllava.analysis.breakdown import headline_of, headlines
-from sfllava.analysis.compare import paired_differences
+from sfllava.analysis.differences import paired_differences
 from sfllava.analysis.flags import beyond_known, many_empty
 from sfllava.analysis.results import accuracy, costs
 from sfllava.files import RunError

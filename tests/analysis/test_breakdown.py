@@ -13,8 +13,8 @@ from written_runs import rows_of, write_run
 
 from sfllava import cli
 from sfllava.analysis.breakdown import breakdowns, headlines
-from sfllava.analysis.compare import paired_differences
-from sfllava.analysis.comparison import compare
+from sfllava.analysis.compare import compare
+from sfllava.analysis.differences import paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
 from sfllava.benchmarks.spec import Headline, Spec

@@ -12,7 +12,7 @@ from judged_runs import open_rows, vcgbench_rows, write_run
 
 from sfllava.analysis import stats
 from sfllava.analysis.agreement import disagreements, judge_pairs
-from sfllava.analysis.compare import paired_differences
+from sfllava.analysis.differences import paired_differences
 from sfllava.analysis.judge_scores import judge_scores, load_verdicts
 from sfllava.analysis.loading import load_results
 from sfllava.evaluators.choice import parse_strict

@@ -11,8 +11,8 @@ from written_runs import rows_of, write_run
 
 from sfllava import cli
 from sfllava.analysis import stats
-from sfllava.analysis.compare import describe_findings, paired_differences
-from sfllava.analysis.comparison import compare
+from sfllava.analysis.compare import compare
+from sfllava.analysis.differences import describe_findings, paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs, failures, pareto
 from sfllava.analysis.tables import export

@@ -7,8 +7,8 @@ import json
 import pytest
 from shell import sfllava
 
-from sfllava.analysis.compare import paired_differences
-from sfllava.analysis.comparison import compare
+from sfllava.analysis.compare import compare
+from sfllava.analysis.differences import paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy
 from sfllava.files import RunError

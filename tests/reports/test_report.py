@@ -14,7 +14,7 @@ from openai_server import Server
 from written_runs import SHAPE, rows_of, write_run
 
 from sfllava import cli
-from sfllava.analysis.compare import describe_findings, paired_differences
+from sfllava.analysis.differences import describe_findings, paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs
 from sfllava.models.load import load_model

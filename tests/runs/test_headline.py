@@ -9,7 +9,7 @@ from grouped_runs import BY_TYPE, FORMS, OPTIONS, RIGHT, add_benchmark
 from small_runs import SMALL, run
 
 from sfllava.analysis.breakdown import headlines
-from sfllava.analysis.comparison import compare
+from sfllava.analysis.compare import compare
 from sfllava.analysis.loading import load_results
 from sfllava.benchmarks.base import Benchmark
 from sfllava.runs.run_folder import read_run

@@ -8,7 +8,7 @@ import pytest
 from small_runs import SETTINGS, SMALL, plain, questions_csv, run
 
 from sfllava.aggregators.slowfast import SlowFast
-from sfllava.analysis.comparison import compare
+from sfllava.analysis.compare import compare
 from sfllava.benchmarks import load_benchmark
 from sfllava.models.load import load_model
 from sfllava.models.video_lm import TransformersVideoLM

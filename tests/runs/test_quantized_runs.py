@@ -9,7 +9,7 @@ import pytest
 from devices import GPU
 from shell import sfllava
 
-from sfllava.analysis.compare import paired_differences
+from sfllava.analysis.differences import paired_differences
 from sfllava.analysis.loading import load_results
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.cli import main, parsed

@@ -11,7 +11,7 @@ from judged_runs import open_rows
 from written_runs import rows_of, write_run
 
 from sfllava import cli
-from sfllava.analysis.comparison import compare
+from sfllava.analysis.compare import compare
 from sfllava.analysis.graded import graded_rows
 from sfllava.runs.run_folder import RunError
 
