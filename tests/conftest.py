@@ -31,7 +31,7 @@ LONGEST = [
         "test_tracking", "test_lmms_eval", "test_new_benchmarks", "test_reproduce", "test_videos",
         "test_two_processes", "test_grounding", "test_records",
         "test_judge", "test_tiny", "test_quantization", "test_one_file", "test_packed_decoding", "test_backbones",
-        "test_frame_choice", "test_explorer", "test_failures", "test_clips",
+        "test_frame_choice", "test_explorer", "test_session", "test_failures", "test_clips",
     )
 ]  # fmt: skip
 
@@ -183,3 +183,19 @@ def server(monkeypatch: pytest.MonkeyPatch):
     yield start
     for one in running:
         one.__exit__()
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The small model in the package, loaded once."""
+    from sfllava.models.load import load_model
+
+    return load_model("tiny")
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered video that the small model can describe."""
+    from sfllava.benchmarks.shapesqa import write_shapesqa
+
+    return write_shapesqa(tmp_path_factory.mktemp("shapes"), videos=1) / "videos" / "test_0_0000.mp4"

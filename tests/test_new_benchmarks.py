@@ -11,7 +11,6 @@ from conftest import CLIPS
 from sfllava.benchmarks import load_benchmark
 from sfllava.cli import main
 from sfllava.evaluators.protocols import load_protocol, protocol_names
-from sfllava.models.load import load_model
 from sfllava.prompts import pack_prompt
 from sfllava.runs.evaluate import evaluate
 from sfllava.runs.run_folder import read_rows, read_run
@@ -22,11 +21,6 @@ from sfllava.settings import Setting
 SMALL = Setting(8, "slowfast-slow_2frms_spatial_2d_avg_pool-fast_1x1")
 PUBLISHED = ["videomme", "longvideobench", "mlvu", "tempcompass", "tempcompass_captioning", "nextgqa"]
 JUDGED = ["tempcompass_captioning", "mlvu_open"]
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return load_model("tiny")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from shell import sfllava
 from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.subtitles import read_subtitles
 from sfllava.models.base import ModelInfo
-from sfllava.models.load import load_model
 from sfllava.runs import worker
 from sfllava.runs.ask import ask
 from sfllava.runs.check import check
@@ -35,11 +34,6 @@ BOUNDS = {
     "c5": (GYM, 10, 60),
     "c6": (PANDA, None, None),
 }
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return load_model("tiny")
 
 
 @pytest.fixture
