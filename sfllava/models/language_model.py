@@ -17,6 +17,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from sfllava.models.finite import FiniteLogitsWatch, greedy
 from sfllava.models.kv_cache import BatchKVCache, KVCacheView, Prefix, longest_front
+from sfllava.models.linear import use_few_rows
 from sfllava.models.tokenizer import Tokenizer
 from sfllava.models.visual_tokens import ModelInputs, VisualTokens
 
@@ -45,8 +46,8 @@ class LanguageModel:
     def __init__(self, network: Any, tokenizer: Tokenizer, context: int, unused_ids: Sequence[int] = ()) -> None:
         self.network: Any = network
         self._decoder, text = network.model.language_model, network.config.get_text_config()
-        self.layers, self.width = text.num_hidden_layers, text.hidden_size
-        self.context = context
+        self.layers, self.width, self.context = text.num_hidden_layers, text.hidden_size, context
+        use_few_rows(self._decoder, network.lm_head)
         eos_ids = {
             tokenizer.eos_id,
             *_as_list(getattr(text, "eos_token_id", None)),
@@ -266,8 +267,7 @@ class LanguageModel:
 
         The two are equal up to `shared_positions`.
         """
-        rope = self._decoder.rotary_emb
-        kind = rope.rope_type
+        rope, kind = self._decoder.rotary_emb, self._decoder.rotary_emb.rope_type
         rope.rope_type = "default" if kind == "dynamic" else kind
         try:
             yield

@@ -26,6 +26,9 @@ from sfllava.sampler.images import resize_frames
 from sfllava.settings import Setting
 from sfllava.types import Answer, Question, SfllavaError
 
+# Patches per batch: what more of them compute no longer fits a core's cache (13 to 18 % slower with four times as many)
+_CPU_PATCHES = 2 * 24 * 24
+
 
 class TransformersVideoLM:
     """A loaded video LLM. Make one with `load_model`.
@@ -46,7 +49,8 @@ class TransformersVideoLM:
     ) -> None:
         self.info, self.encoder, self.language_model = info, encoder, language_model
         self._answering = answering or Answering(info, language_model)
-        self._batch = 8 if info.device.type == "cpu" else 64
+        rows, columns = info.grid
+        self._batch = max(1, _CPU_PATCHES // (rows * columns)) if info.device.type == "cpu" else 64
         """Frames per batch; reduced once memory has turned out too small"""
 
     def __repr__(self) -> str:
@@ -60,8 +64,8 @@ class TransformersVideoLM:
 
         Args:
             frames: uint8 RGB (T H W 3), of any size, or what an aggregator's `make_images` returns.
-            batch: Images per forward of the vision tower; by default 8 on CPU and 64 elsewhere. A batch that does not
-                fit the memory is halved.
+            batch: Images per forward of the vision tower; by default 64, and on a CPU as many as have 1,152 patches.
+                A batch that does not fit the memory is halved.
 
         Returns:
             Grid of patches (T h w D), D being the width of the language model; a multiple of it where the model has
