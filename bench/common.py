@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sfllava.runs.run_json import versions
+from sfllava.models.host import versions
 from sfllava.sampler.writing import write_video
 
 RESULTS = Path(__file__).parent / "results"

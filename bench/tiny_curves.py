@@ -28,8 +28,8 @@ from sfllava.analysis.results import accuracy
 from sfllava.benchmarks import load_benchmark
 from sfllava.benchmarks.shapesqa import write_shapesqa
 from sfllava.evaluators import find_evaluator
+from sfllava.models.host import versions
 from sfllava.models.placement import TINY
-from sfllava.runs.run_json import versions
 from sfllava.types import Question
 
 RESULTS = Path(__file__).with_name("results")

@@ -26,10 +26,10 @@ from sfllava.analysis.results import accuracy
 from sfllava.benchmarks import Benchmark, load_benchmark
 from sfllava.benchmarks.shapesqa import write_long_shapesqa
 from sfllava.files import write_file
+from sfllava.models.host import versions
 from sfllava.models.placement import TINY
 from sfllava.models.scorer import Scorer, ScorerFolder, similarity
 from sfllava.models.tiny import SCORER
-from sfllava.runs.run_json import versions
 from sfllava.runs.selection_source import SelectionSource
 from sfllava.sampler.reading import read_video
 from sfllava.sampler.selection.selectors import ONE_PER_SECOND

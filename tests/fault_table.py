@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
-from sfllava.runs.run_json import versions
+from sfllava.models.host import versions
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]

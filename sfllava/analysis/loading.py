@@ -216,8 +216,9 @@ def _grade_offline(folder: Path, task: Task) -> Grade:
         numbers, first = combine(*(block[field].codes[rows] for field in fields))
         found = np.zeros((2, len(first)), bool)
         # in the order of the rows, so that an error is about the first one
-        for i in np.argsort(first):
-            own, answer, options, prediction = (block[field].at(rows[first[i]]) for field in fields)
+        order = np.argsort(first)
+        values = (block[field].values_at(rows[first[order]]) for field in fields)
+        for i, own, answer, options, prediction in zip(order.tolist(), *values):
             own = _task_of(own, options, task)
             if own not in known:
                 known[own] = find_evaluator(own)
@@ -225,7 +226,7 @@ def _grade_offline(folder: Path, task: Task) -> Grade:
             if evaluator is None:
                 where = f"{folder}: question {block['key'].at(rows[first[i]])}"
                 raise RunError(f"{where}: no offline score for a {own} question; it needs a judge")
-            found[:, i] = evaluator.grade_quickly(answer, options, prediction)
+            found[0, i], found[1, i] = evaluator.grade_quickly(answer, options, prediction)
         right, parsed = np.zeros(len(block["key"]), bool), np.zeros(len(block["key"]), bool)
         right[rows], parsed[rows] = found[:, numbers]
         return right, parsed

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 # up to the last @: a password that is not percent-encoded may itself have @, / and ? in it
 _CREDENTIALS = re.compile(r"(?<!/)(//+)(?=[^\s/?#]{0,1000}[:@])\S{0,1000}@")
@@ -68,3 +69,10 @@ def _own_folders() -> dict[str, Path]:
         with contextlib.suppress(OSError, RuntimeError):  # a user without a home, a folder that was removed
             found[name] = find()
     return found
+
+
+def private_folders(about: Mapping[str, Any]) -> list[str]:
+    """Return the folders of videos and subtitles that a run.json names, of all its sessions."""
+    sessions = [session for session in about.get("sessions", []) if isinstance(session, dict)]
+    found = [session.get(name) for session in sessions for name in ("videos", "subtitle_files")]
+    return [folder for folder in dict.fromkeys(found) if isinstance(folder, str)]

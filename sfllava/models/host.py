@@ -1,7 +1,8 @@
-"""This machine's processor and memory. It needs no torch, so that a broken one can still be diagnosed."""
+"""This machine and its packages. It needs no torch, so that a broken one can still be diagnosed."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -29,3 +30,15 @@ def host_memory() -> tuple[int, int]:
     elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
         free = total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return free, total
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result may depend on."""
+    packages = ("sfllava", "torch", "transformers", "decord2", "av", "pillow", "numpy", "sentencepiece", "bitsandbytes")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

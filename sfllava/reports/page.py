@@ -14,11 +14,11 @@ from sfllava import catalogue
 from sfllava.analysis.flags import describe_flags
 from sfllava.analysis.loading import load_results
 from sfllava.display.private import without_credentials
+from sfllava.models.host import versions
 from sfllava.reports import sections
 from sfllava.reports.comparable import Conditions, group_runs
 from sfllava.reports.methods import latex_of, methods_paragraph, model_name, model_text
 from sfllava.reports.ranking import Ranking, headline_sentence, make_ranking
-from sfllava.runs.run_json import versions
 from sfllava.types import SfllavaError
 
 _TEMPLATES = Path(__file__).with_name("templates")

@@ -17,10 +17,10 @@ from sfllava.analysis.judge_scores import judge_scores, load_verdicts
 from sfllava.analysis.loading import load_results
 from sfllava.analysis.results import accuracy, costs
 from sfllava.display.objects import checkpoint_name, without_folders
+from sfllava.display.private import private_folders
 from sfllava.files import Row
 from sfllava.reports.tracking.base import Record
 from sfllava.runs.run_folder import RunError, read_rows, read_run
-from sfllava.runs.run_json import private_folders
 from sfllava.runs.verdicts import read_verdicts, verdicts_path
 from sfllava.types import SfllavaError
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from sfllava.display.html import Html, interval_bar, table
 from sfllava.display.objects import card, more, text, without_folders
+from sfllava.display.private import private_folders
 from sfllava.runs.run_folder import read_run
-from sfllava.runs.run_json import private_folders
 from sfllava.types import SfllavaError
 
 _MOST_SETTINGS = 40

@@ -31,6 +31,10 @@ class Coded:
         code = self.codes[row]
         return self.values[code] if code >= 0 else None
 
+    def values_at(self, rows: np.ndarray) -> list[Any]:
+        """Return the values of some rows; None where there is none."""
+        return list(map([*self.values, None].__getitem__, self.codes[rows].tolist()))  # -1 is the last
+
     def take(self, rows: np.ndarray) -> Coded:
         """Return some rows."""
         return Coded(self.codes[rows], self.values)

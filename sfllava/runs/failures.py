@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sfllava.files import Row
 from sfllava.models.memory import out_of_memory
@@ -137,6 +138,11 @@ class Streak:
             f"{IN_A_ROW} videos in a row{where} failed with the same error, which they probably did not cause: "
             f"{self.error}{RESUMABLE}"
         )
+
+
+def first_rows(done: Iterable[list[Row]], left: dict[str, Any]) -> list[list[Row]]:
+    """Return the rows of the videos in `left`, which no other worker has answered yet; remove these videos from it."""
+    return [rows for rows in done if left.pop(job_of(rows[0]), None)]
 
 
 def reason_of(error: BaseException) -> str:

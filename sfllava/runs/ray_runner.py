@@ -12,14 +12,14 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfllava.files import Row
 from sfllava.models.engines.options import spread
-from sfllava.runs.failures import Outcome, Streak
-from sfllava.runs.identity import job_of
+from sfllava.runs.failures import Outcome, Streak, first_rows
 from sfllava.runs.jobs import GenerationOptions, Job
 from sfllava.runs.ray_actor import CrashCounter, ModelActor, VideoMissingError, WorkerResult
 from sfllava.runs.ray_cluster import check_sendable, connect, exit_reason, plan_workers, ray_output_aside, unwrapped
@@ -155,28 +155,36 @@ class RayRunner:
         for worker in self._workers:
             worker.ahead.clear()
             worker.streak, worker.broken = Streak(), None
+        hand_out = partial(self._hand_out, fingerprint, options, fresh, left)
         log.info("%d of %d workers are up; others join as they come up", len(self._idle()), len(self._workers))
         with ray_output_aside(self._ray_messages):
             while left:
                 self._check_left()
-                for worker in self._free():
-                    if (job := worker.ahead.popleft() if worker.ahead else self._next(fresh, left)) is None:
-                        break
-                    while fresh and len(worker.ahead) < options.decoders:
-                        worker.ahead.append(fresh.popleft())
-                    ref = worker.actor.answer.remote(fingerprint, self._runs, options, job, list(worker.ahead))
-                    self._busy[ref] = (worker, job)
+                hand_out()
                 for worker, job, done in self._collect():
                     if left.get(job.video) is not job:  # another worker was faster, or it is of an earlier run
                         continue
-                    yield from _first(worker.streak.add(done), left)
+                    rows = first_rows(worker.streak.add(done), left)
+                    if not worker.streak.broken:  # it works on while the caller writes the rows
+                        hand_out()
+                    yield from rows
                     if worker.streak.broken:
                         self._give_up(worker, fresh)
                 while self._held_back().issuperset(left) and left and (doubted := self._doubted()):
                     self._give_up(doubted, fresh)
                 if self._held_back().issuperset(left):  # nothing else is left to show whose the errors are
                     for worker in self._workers:
-                        yield from _first(worker.streak.release(), left)
+                        yield from first_rows(worker.streak.release(), left)
+
+    def _hand_out(self, fingerprint: str, options: GenerationOptions, fresh: deque[Job], left: dict[str, Job]) -> None:
+        """Give each free worker a job, and name the next ones, whose videos it decodes meanwhile."""
+        for worker in self._free():
+            if (job := worker.ahead.popleft() if worker.ahead else self._next(fresh, left)) is None:
+                return
+            while fresh and len(worker.ahead) < options.decoders:
+                worker.ahead.append(fresh.popleft())
+            ref = worker.actor.answer.remote(fingerprint, self._runs, options, job, list(worker.ahead))
+            self._busy[ref] = (worker, job)
 
     def _held_back(self) -> set[str]:
         return {video for worker in self._workers for video in worker.streak.videos}
@@ -288,10 +296,3 @@ class RayRunner:
             raise SfllavaError(f"{result.host}: {path} is another checkpoint there than on the first node")
         self._info = self._info or result.value
         log.info("a worker is up on %s", result.host)
-
-
-def _first(done: Iterable[list[Row]], left: dict[str, Job]) -> Iterator[list[Row]]:
-    """Yield the rows of videos that no other worker has answered yet, and remove these videos from `left`."""
-    for rows in done:
-        if left.pop(job_of(rows[0]), None):
-            yield rows

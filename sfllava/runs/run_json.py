@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from sfllava.benchmarks.groups import headline_sizes
 from sfllava.display.private import command_line
 from sfllava.evaluators.protocols import load_protocol
 from sfllava.files import Row
+from sfllava.models.host import versions
 from sfllava.prompts import Prompt, pack_prompt
 from sfllava.runs.identity import make_identity, rope_facts
 from sfllava.runs.jobs import GenerationOptions
@@ -107,25 +106,6 @@ def session_facts(benchmark: Benchmark, model: ModelInfo, prompts: Mapping[Task,
         "versions": versions(),
         **more,
     }
-
-
-def private_folders(about: Row) -> list[str]:
-    """Return the folders of videos and subtitles that a run.json names, of all its sessions."""
-    sessions = [session for session in about.get("sessions", []) if isinstance(session, dict)]
-    found = [session.get(name) for session in sessions for name in ("videos", "subtitle_files")]
-    return [folder for folder in dict.fromkeys(found) if isinstance(folder, str)]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result may depend on."""
-    packages = ("sfllava", "torch", "transformers", "decord2", "av", "pillow", "numpy", "sentencepiece", "bitsandbytes")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def describe_setting(setting: Setting, grid: tuple[int, int] | None = None) -> dict[str, Any]:
