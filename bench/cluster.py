@@ -2,7 +2,7 @@
 
 ShapesQA rendered here, and a model with random weights whose forwards take most of the time. Each way is one
 `evaluate`: with a worker a core (each with one thread), with one worker on one core, and plain, with the threads that
-torch takes by itself. Start-up (Ray, loading) is told apart from the run.
+torch takes by itself. Start-up (Ray, loading, until all workers are up) is told apart from the run.
 
 What the machine itself allows is measured beside it: two processes without Ray, of one thread each, with half of the
 videos each, against one such process with all videos. For each way the seconds of the model's stages are summed, so
@@ -39,7 +39,7 @@ SETTING = Setting(16, "slowfast-slow_4frms_spatial_1d_max_pool-fast_4x4")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--videos", type=int, default=40)
+    parser.add_argument("--videos", type=int, default=80)
     parser.add_argument("--new-tokens", type=int, default=16)
     a = parser.parse_args()
     result: dict[str, Any] = {"what": f"evaluate on {a.videos} videos, seconds", "setting": SETTING.name}
@@ -66,7 +66,7 @@ def main() -> None:
         for count, threads in ((2, None), (1, 1)):
             began = time.perf_counter()
             with RayRunner(checkpoint, count, device="cpu") as workers:
-                assert workers.info
+                workers._wait(lambda ready=workers, all_of=count: len(ready._idle()) == all_of)
                 if threads:
                     workers.call(_threads, threads)
                 run(workers, f"{count} workers", began)

@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--tensor-parallel", type=int)
     parser.add_argument("--gpu-memory", type=float, default=0.6, help="vLLM's part; the packed engine has the rest")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--note", default="", help="what else ran on the machine")
     chosen = parser.parse_args()
     text, visual, new = SHAPES[chosen.shape]
@@ -172,6 +172,7 @@ def main() -> None:
                 "dtype": str(packed.info.dtype),
                 "visual_tokens": visual,
                 "new_tokens": new,
+                "repeats": chosen.repeats,
                 "load_vllm_seconds": round(loading, 1),
                 **({"note": chosen.note} if chosen.note else {}),
                 "rows": rows,

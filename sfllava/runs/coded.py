@@ -62,8 +62,8 @@ class CodedColumn:
 
     def append(self, block: Coded) -> None:
         own = np.full(len(block.values) + 1, -1, np.int32)  # the last is that of code -1
-        for code in block.first_rows():
-            own[code] = self._code_of(block.values[code])
+        used = list(block.first_rows())
+        own[used] = [self._code_of(block.values[code]) for code in used]
         self._blocks.append(own[block.codes])
 
     def append_value(self, value: Any, rows: int) -> None:
@@ -78,8 +78,9 @@ class CodedColumn:
     def _code_of(self, value: Any) -> int:
         # objects have no hash, and True equals 1
         key = value if isinstance(value, str | tuple) else (type(value), repr(value))
-        code = self._codes.setdefault(key, len(self._values))
-        if code == len(self._values):
+        code = self._codes.get(key)
+        if code is None:
+            code = self._codes[key] = len(self._values)
             self._values.append(value)
         return code
 

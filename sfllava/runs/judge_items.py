@@ -181,7 +181,7 @@ class JudgeItems:
         first, second = self.first[items], self.second[items]
         one = (encoded(name, first) for name in ("question", "answer", "prediction"))
         other = (encoded(name, second) for name in ("question", "prediction"))
-        found = np.zeros(len(items) + 1, np.int64)  # the last is that of number -1
+        found = []
         for i, (number, question, answer, prediction, question2, prediction2) in enumerate(
             zip(self.rubric[items].tolist(), *one, *other)
         ):
@@ -192,8 +192,8 @@ class JudgeItems:
                 content = content_hash(rubric.name, (question, question2), (prediction, prediction2), answer)
             else:
                 content = content_hash(rubric.name, (question,), (prediction,), answer)
-            found[i] = hash(content)
-        return found[self._numbers]
+            found.append(hash(content))
+        return np.array([*found, 0], np.int64)[self._numbers]  # the last is that of number -1
 
 
 def read_items(run: str | Path, rubrics: str | Path | None = None) -> list[JudgeItem]:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 from sfllava.evaluators.judges.rubric import PLACES, USER, Rubric
@@ -92,9 +93,14 @@ def content_hash(
 ) -> str:
     """Return `JudgeRequest.content` from the rubric's name and texts that are JSON already, for a million requests."""
     listed = ", ".join(options)
-    parts = [json.dumps(rubric), f"[{', '.join(questions)}]", reference, f"[{', '.join(predictions)}]"]
-    parts += [f"[{listed}]"] if listed else []
-    return hashlib.sha256(f"[{', '.join(parts)}]".encode()).hexdigest()[:32]
+    more = f", [{listed}]" if listed else ""
+    text = f"[{_as_json(rubric)}, [{', '.join(questions)}], {reference}, [{', '.join(predictions)}]{more}]"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@cache
+def _as_json(rubric: str) -> str:
+    return json.dumps(rubric)
 
 
 class Judge(Protocol):
