@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -24,6 +23,8 @@ from sfllava.analysis.strata import Cells, Strata
 FEWEST_VIDEOS = 6
 """With fewer, no difference is significant: the smallest p-value of n sign flips is 2 / 2**n, 0.0625 for 5 videos."""
 _FLIPS = 4999
+_FLIPS_PER_PAIR = 80  # so that the smallest p of B flips, 1 / (B + 1), remains significant after Holm's correction
+_PART = 500  # flips in memory at a time
 _EXACT_VIDEOS = 12  # up to here all 2**n flips are taken, beyond it a random sample of them
 _TINY = 1e-9  # of the range of the values: a smaller standard error is rounding
 
@@ -122,8 +123,8 @@ def difference(
 
     Where there is no difference each video is as likely to favour one as the other by what it does. p is the share of
     all flips whose difference is at least as large: exact for whole numbers (right and wrong) and for few videos, else
-    from 4,999 flips drawn with a fixed seed. The interval has the differences that this test does not reject; where
-    fewer than six videos differ at all, or nearly all by the same, it also allows for those that were not seen.
+    from 4,999 flips or more, drawn with a fixed seed. The interval has the differences that this test does not reject;
+    where fewer than six videos differ at all, or nearly all by the same, it allows for those that were not seen too.
 
     Args:
         one: (N) values, such as 1 for right and 0 for wrong.
@@ -153,26 +154,31 @@ def differences(
     cells = _cells(n, np.zeros(n) if groups is None else groups, videos)
     weights = np.ones(n) if groups is None else Strata(values[0], cells).shares * n
     sums = np.stack([np.bincount(cells.owner, each) for each in (*(values * weights), weights)])
-    flipped = np.concatenate([signs @ sums.T for signs in _flips(cells.videos)])
+    flipped = np.concatenate([signs @ sums.T for signs in _flips(cells.videos, len(pairs))])
     found = []
     for one, other in pairs:
         gain = sums[one] - sums[other]
         gain[np.abs(gain) < _TINY] = 0.0
-        interval = _flip_interval(
-            gain.sum(), flipped[:, one] - flipped[:, other], sums[-1].sum(), flipped[:, -1], limit
-        )
+        drawn = flipped[:, one] - flipped[:, other]
+        interval = _flip_interval(gain.sum(), drawn, sums[-1].sum(), flipped[:, -1], limit)
         strata = Strata(values[one] - values[other], cells)
-        found.append(_difference(strata, gain, sums[-1], interval, limit, 0.05 / len(pairs)))
+        p = _flip_p(gain, drawn)
+        found.append(_difference(strata, gain, sums[-1], p, interval, limit, 0.05 / len(pairs)))
     return found
 
 
 def _difference(
-    strata: Strata, sums: np.ndarray, sizes: np.ndarray, interval: tuple[float, float], limit: float, alpha: float
+    strata: Strata,
+    sums: np.ndarray,
+    sizes: np.ndarray,
+    p: float,
+    interval: tuple[float, float],
+    limit: float,
+    alpha: float,
 ) -> Difference:
-    """The difference of two settings from the sums and sizes by video of their differences, and the flips' interval."""
+    """The difference of two settings from the sums and sizes by video of their differences, and what the flips say."""
     value, error, count = strata.mean, strata.error(), strata.videos
     differing = int(np.count_nonzero(sums))
-    p = _flip_p(sums[sums != 0])
     low, high = interval
     enough = 2 / 2**count < alpha  # as FEWEST_VIDEOS are for one pair
     min_detectable_effect = (t_quantile(1 - alpha / 2, count) + t_quantile(0.8, count)) * error if enough else np.inf
@@ -207,17 +213,23 @@ def holm(p: np.ndarray) -> np.ndarray:
     return out
 
 
-def _flip_p(sums: np.ndarray) -> float:
-    """The share of sign flips of (G) sums whose total is at least as far from 0 as theirs."""
-    total = abs(sums.sum())
-    if not len(sums):
+def _flip_p(sums: np.ndarray, drawn: np.ndarray) -> float:
+    """The share of sign flips of (G) sums whose total is at least as far from 0 as theirs.
+
+    Args:
+        sums: (G) the sum of each video.
+        drawn: (B) the totals under the flips that were drawn, their own first.
+    """
+    given, total = sums[sums != 0], abs(sums.sum())
+    if not len(given):
         return 1.0
-    if np.array_equal(sums, np.round(sums)):
-        chances = _flip_totals(np.abs(sums).astype(int))
+    if np.array_equal(given, np.round(given)):
+        chances = _flip_totals(np.abs(given).astype(int))
         totals = np.arange(len(chances)) - len(chances) // 2
         return float(min(1.0, chances[np.abs(totals) >= total].sum()))
-    drawn = np.concatenate([np.abs(signs @ sums) for signs in _flips(len(sums))])
-    return float(np.mean(drawn >= total - _TINY * np.abs(sums).sum()))
+    if len(given) <= _EXACT_VIDEOS < len(sums):
+        drawn = np.concatenate([signs @ given for signs in _flips(len(given))])
+    return float(np.mean(np.abs(drawn) >= total - _TINY * np.abs(given).sum()))
 
 
 def _flip_totals(sizes: np.ndarray) -> np.ndarray:
@@ -255,19 +267,16 @@ def _flip_interval(s: float, a: np.ndarray, n: float, b: np.ndarray, limit: floa
     return max(-limit, float(low[outside])), min(limit, float(high[-1 - outside]))
 
 
-def _flips(videos: int) -> Iterator[np.ndarray]:
+def _flips(videos: int, pairs: int = 1) -> Iterator[np.ndarray]:
     """(B videos) signs in parts: all that there are, or the data's own and a sample with a fixed seed."""
-    signs = _signs(videos)
-    for start in range(0, len(signs), 500):
-        yield signs[start : start + 500].astype(float)
-
-
-@lru_cache(maxsize=1)  # all differences of a table are about the same videos
-def _signs(videos: int) -> np.ndarray:
     if videos <= _EXACT_VIDEOS:
-        return (1 - 2 * (np.arange(2**videos)[:, None] >> np.arange(videos) & 1)).astype(np.int8)
-    drawn = np.random.default_rng(0).integers(0, 2, (_FLIPS, videos), np.int8)
-    return np.concatenate([np.ones((1, videos), np.int8), 1 - 2 * drawn])
+        yield 1.0 - 2 * (np.arange(2**videos)[:, None] >> np.arange(videos) & 1)
+        return
+    yield np.ones((1, videos))
+    draws, left = np.random.default_rng(0), max(_FLIPS, _FLIPS_PER_PAIR * pairs)
+    while left > 0:
+        yield 1.0 - 2 * draws.integers(0, 2, (min(_PART, left), videos), np.int8)
+        left -= _PART
 
 
 def unseen(videos: float) -> float:

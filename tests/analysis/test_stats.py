@@ -138,6 +138,18 @@ def test_p_is_the_share_of_all_sign_flips():
     assert drawn == pytest.approx(exact, abs=0.02) and drawn == stats.difference(0.3 * one, 0.3 * other, owner, 9).p
 
 
+def test_a_certain_difference_is_significant_among_many_pairs():
+    """25 settings make 300 pairs; of fractions, p comes from drawn flips."""
+    owner, right = np.repeat(np.arange(60), 4), np.tile([0.3, 0.3, 0.0, 0.3], 60)
+    values = np.stack([np.zeros(240), *[right + 0.001 * i for i in range(24)]])
+    pairs = list(itertools.combinations(range(25), 2))
+    found = stats.differences(values, pairs, owner)
+    corrected = stats.holm(np.array([each.p for each in found]))
+    assert corrected[0] < 0.05 and found[0].p == pytest.approx(1 / 24_001)
+    few = stats.differences(values[:2], [(0, 1)], owner)
+    assert few[0].p == pytest.approx(1 / 5_000)
+
+
 def test_the_interval_and_the_test_say_the_same_at_the_border():
     rng = np.random.default_rng(7)
     near = 0
