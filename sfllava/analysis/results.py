@@ -80,8 +80,8 @@ def costs(results: pd.DataFrame) -> pd.DataFrame:
         settings) and peak_bytes (of GPU memory).
     """
     rows = []
-    plain = pd.DataFrame({column: results[column] for column in ("name", "run", "setting")}).drop_duplicates()
-    for name, run, setting in plain.astype(object).itertuples(index=False, name=None):
+    plain = pd.DataFrame({column: results[column] for column in ("name", "run", "setting")})
+    for name, run, setting in plain.dropna().drop_duplicates().astype(object).itertuples(index=False, name=None):
         facts = results.attrs["runs"][run]
         about = next((s for s in facts.get("settings", []) if s["name"] == setting), {})
         row = {"name": name, "run": run, "frames": about.get("frames")}

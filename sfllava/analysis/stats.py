@@ -22,7 +22,7 @@ from sfllava.analysis.strata import Cells, Strata
 
 FEWEST_VIDEOS = 6
 """With fewer, no difference is significant: the smallest p-value of n sign flips is 2 / 2**n, 0.0625 for 5 videos."""
-_FLIPS = 4999
+_FLIPS, _MOST_FLIPS = 4999, 100_000
 _FLIPS_PER_PAIR = 80  # so that the smallest p of B flips, 1 / (B + 1), remains significant after Holm's correction
 _PART = 500  # flips in memory at a time
 _EXACT_VIDEOS = 12  # up to here all 2**n flips are taken, beyond it a random sample of them
@@ -154,15 +154,17 @@ def differences(
     cells = _cells(n, np.zeros(n) if groups is None else groups, videos)
     weights = np.ones(n) if groups is None else Strata(values[0], cells).shares * n
     sums = np.stack([np.bincount(cells.owner, each) for each in (*(values * weights), weights)])
-    flipped = np.concatenate([signs @ sums.T for signs in _flips(cells.videos, len(pairs))])
+    whole = np.array_equal(sums, np.round(sums))  # then p is exact, and the flips are only for the intervals
+    flips = _FLIPS if whole else min(max(_FLIPS, _FLIPS_PER_PAIR * len(pairs)), _MOST_FLIPS)
+    flipped = np.concatenate([signs @ sums.T for signs in _flips(cells.videos, flips)])
+    few = flipped[: _FLIPS + 1]
     found = []
     for one, other in pairs:
         gain = sums[one] - sums[other]
         gain[np.abs(gain) < _TINY] = 0.0
-        drawn = flipped[:, one] - flipped[:, other]
-        interval = _flip_interval(gain.sum(), drawn, sums[-1].sum(), flipped[:, -1], limit)
+        interval = _flip_interval(gain.sum(), few[:, one] - few[:, other], sums[-1].sum(), few[:, -1], limit)
         strata = Strata(values[one] - values[other], cells)
-        p = _flip_p(gain, drawn)
+        p = _flip_p(gain, flipped[:, one] - flipped[:, other])
         found.append(_difference(strata, gain, sums[-1], p, interval, limit, 0.05 / len(pairs)))
     return found
 
@@ -214,11 +216,9 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _flip_p(sums: np.ndarray, drawn: np.ndarray) -> float:
-    """The share of sign flips of (G) sums whose total is at least as far from 0 as theirs.
+    """The share of sign flips of (G) sums by video whose total is at least as far from 0 as theirs.
 
-    Args:
-        sums: (G) the sum of each video.
-        drawn: (B) the totals under the flips that were drawn, their own first.
+    `drawn` are the totals (B) under the flips that were drawn, their own first.
     """
     given, total = sums[sums != 0], abs(sums.sum())
     if not len(given):
@@ -229,6 +229,7 @@ def _flip_p(sums: np.ndarray, drawn: np.ndarray) -> float:
         return float(min(1.0, chances[np.abs(totals) >= total].sum()))
     if len(given) <= _EXACT_VIDEOS < len(sums):
         drawn = np.concatenate([signs @ given for signs in _flips(len(given))])
+    total = min(total, abs(drawn[0]))  # the same but for rounding
     return float(np.mean(np.abs(drawn) >= total - _TINY * np.abs(given).sum()))
 
 
@@ -267,16 +268,15 @@ def _flip_interval(s: float, a: np.ndarray, n: float, b: np.ndarray, limit: floa
     return max(-limit, float(low[outside])), min(limit, float(high[-1 - outside]))
 
 
-def _flips(videos: int, pairs: int = 1) -> Iterator[np.ndarray]:
+def _flips(videos: int, drawn: int = _FLIPS) -> Iterator[np.ndarray]:
     """(B videos) signs in parts: all that there are, or the data's own and a sample with a fixed seed."""
     if videos <= _EXACT_VIDEOS:
         yield 1.0 - 2 * (np.arange(2**videos)[:, None] >> np.arange(videos) & 1)
         return
     yield np.ones((1, videos))
-    draws, left = np.random.default_rng(0), max(_FLIPS, _FLIPS_PER_PAIR * pairs)
-    while left > 0:
-        yield 1.0 - 2 * draws.integers(0, 2, (min(_PART, left), videos), np.int8)
-        left -= _PART
+    draws = np.random.default_rng(0)
+    for start in range(0, drawn, _PART):
+        yield 1.0 - 2 * draws.integers(0, 2, (min(_PART, drawn - start), videos), np.int8)
 
 
 def unseen(videos: float) -> float:

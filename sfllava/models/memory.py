@@ -1,4 +1,4 @@
-"""Retrying with smaller batches where memory is too small.
+"""The sizes of batches, and retrying with smaller ones where memory is too small.
 
 accelerate's `find_executable_batch_size` does not return the size that worked, ignores MemoryError, and clears the
 cache while the error still holds the failed tensors.
@@ -17,6 +17,13 @@ import torch
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+# What more patches compute no longer fits a core's cache: 13 to 18 % slower with four times as many
+_CPU_PATCHES = 2 * 24 * 24
+
+
+def frames_per_batch(device: torch.device, patches: int, otherwise: int) -> int:
+    """Return how many frames of so many patches a vision tower encodes at a time; not on a CPU, `otherwise`."""
+    return max(1, _CPU_PATCHES // max(1, patches)) if device.type == "cpu" else otherwise
 
 
 def retry_with_smaller_batch(run: Callable[[int], T], size: int, what: str) -> tuple[T, int]:

@@ -21,7 +21,7 @@ from sfllava.models.checkpoint import (
 )
 from sfllava.models.family import from_dict, normalize, read_preprocessor, read_statistics
 from sfllava.models.load import first_line
-from sfllava.models.memory import retry_with_smaller_batch
+from sfllava.models.memory import frames_per_batch, retry_with_smaller_batch
 from sfllava.models.network import quiet
 from sfllava.models.placement import device_of, local_or_hub_folder
 from sfllava.models.tiny import SCORER as TINY_SCORER
@@ -97,7 +97,8 @@ class Scorer:
             raise CheckpointError(
                 f"{folder.path}: cannot be loaded: {type(error).__name__}: {first_line(error)}"
             ) from error
-        self._batch = 32
+        patches = (folder.image_size // folder.parsed.vision_config.patch_size) ** 2
+        self._batch = frames_per_batch(self._device, patches, 32)
 
     @torch.inference_mode()
     def image_features(self, frames: np.ndarray) -> np.ndarray:

@@ -19,15 +19,12 @@ from sfllava.models.finite import LogitsError, not_finite
 from sfllava.models.items import AnswersItems, Item
 from sfllava.models.kv_cache import Prefix
 from sfllava.models.language_model import LanguageModel
-from sfllava.models.memory import retry_with_smaller_batch
+from sfllava.models.memory import frames_per_batch, retry_with_smaller_batch
 from sfllava.models.visual_tokens import VisualTokens
 from sfllava.prompts import Prompt
 from sfllava.sampler.images import resize_frames
 from sfllava.settings import Setting
 from sfllava.types import Answer, Question, SfllavaError
-
-# Patches per batch: what more of them compute no longer fits a core's cache (13 to 18 % slower with four times as many)
-_CPU_PATCHES = 2 * 24 * 24
 
 
 class TransformersVideoLM:
@@ -49,8 +46,7 @@ class TransformersVideoLM:
     ) -> None:
         self.info, self.encoder, self.language_model = info, encoder, language_model
         self._answering = answering or Answering(info, language_model)
-        rows, columns = info.grid
-        self._batch = max(1, _CPU_PATCHES // (rows * columns)) if info.device.type == "cpu" else 64
+        self._batch = frames_per_batch(info.device, info.grid[0] * info.grid[1], 64)
         """Frames per batch; reduced once memory has turned out too small"""
 
     def __repr__(self) -> str:

@@ -165,9 +165,11 @@ class RayRunner:
                     if left.get(job.video) is not job:  # another worker was faster, or it is of an earlier run
                         continue
                     rows = first_rows(worker.streak.add(done), left)
-                    if not worker.streak.broken:  # it works on while the caller writes the rows
-                        hand_out()
-                    yield from rows
+                    try:
+                        if left and not worker.streak.broken:  # it works on while the caller writes the rows
+                            hand_out()
+                    finally:
+                        yield from rows
                     if worker.streak.broken:
                         self._give_up(worker, fresh)
                 while self._held_back().issuperset(left) and left and (doubted := self._doubted()):

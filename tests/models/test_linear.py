@@ -21,7 +21,7 @@ WIDE = {"hidden_size": 512, "intermediate_size": 2560, "num_hidden_layers": 2}
 ASKED = [Question(f"{text} ({i})") for i in range(3) for text in QUESTIONS[1:]]
 
 
-@pytest.mark.parametrize("rows", [1, 6, 7, 12, 32, 33])
+@pytest.mark.parametrize("rows", [1, 7, 8, 12, 16, 17])
 @pytest.mark.parametrize("bias", [True, False])
 def test_products_equal_those_of_torch(rows, bias):
     layer, plain = nn.Linear(1030, 1500, bias=bias), nn.Linear(1030, 1500, bias=bias)
@@ -32,7 +32,7 @@ def test_products_equal_those_of_torch(rows, bias):
         given = torch.randn(shape)[..., :1030]
         with torch.inference_mode():
             expected, found = plain(given), layer(given)
-        assert found.shape == expected.shape
+        assert found.shape == expected.shape and found.is_contiguous()
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-6)
 
 
