@@ -46,7 +46,7 @@ class TransformersVideoLM:
     ) -> None:
         self.info, self.encoder, self.language_model = info, encoder, language_model
         self._answering = answering or Answering(info, language_model)
-        self._batch = frames_per_batch(info.device, info.grid[0] * info.grid[1], 64)
+        self._batch = frames_per_batch(info.device, info.shape.patches, 64)
         """Frames per batch; reduced once memory has turned out too small"""
 
     def __repr__(self) -> str:
@@ -60,8 +60,8 @@ class TransformersVideoLM:
 
         Args:
             frames: uint8 RGB (T H W 3), of any size, or what an aggregator's `make_images` returns.
-            batch: Images per forward of the vision tower; by default 64, and on a CPU as many as have 1,152 patches.
-                A batch that does not fit the memory is halved.
+            batch: Images per forward of the vision tower; by default 64, and on a CPU as many as have 1,152 patches in
+                the tower. A batch that does not fit the memory is halved.
 
         Returns:
             Grid of patches (T h w D), D being the width of the language model; a multiple of it where the model has

@@ -42,10 +42,10 @@ def test_outputs_are_those_of_the_towers_own_attention(backbones, backbone):
         tower.config._attn_implementation = before
         handle.remove()
         seen.remove()
-    rows = weights[0].mean(1)  # (T queries keys)
+    rows = torch.cat(weights).mean(1)  # (T queries keys)
     wanted = (rows[:, 0] if first else rows.mean(1))[:, first:].reshape(grid.attention.shape)
     torch.testing.assert_close(grid.attention, wanted, atol=1e-6, rtol=1e-4)
-    heads = keys[0].unflatten(-1, (layer.num_heads, -1)).mean(2)[:, first:]
+    heads = torch.cat(keys).unflatten(-1, (layer.num_heads, -1)).mean(2)[:, first:]
     torch.testing.assert_close(grid.keys.flatten(1, 2), heads, atol=2e-5, rtol=1e-4)
     assert first == (0 if backbone == "llava_onevision" else 1)
     one = model.encode(TowerFrames(frames, BOTH), batch=1)
