@@ -19,7 +19,7 @@ STYLE = """<style>
 .sfl th { color: var(--sfl-soft); font-weight: 600; } .sfl .num { text-align: right; }
 .sfl caption { text-align: left; font-weight: 600; padding: 0 0 4px; } .sfl .soft { color: var(--sfl-soft); }
 .sfl .chip { display: inline-block; padding: 0 7px; margin: 0 3px 2px 0; border-radius: 9px;
-  background: var(--sfl-fill); } .sfl svg { vertical-align: middle; }
+  background: var(--sfl-fill); } .sfl svg { vertical-align: middle; min-width: 90px; }
 .sfl .nowrap, .sfl td.num { white-space: nowrap; }
 .jp-OutputArea .jp-RenderedHTMLCommon .sfl :is(td, th) { padding: 3px 10px; text-align: left; vertical-align: top;
   max-width: 40em; border-bottom: 1px solid var(--sfl-line); }
@@ -91,7 +91,9 @@ def interval_bar(value: float, low: float, high: float, least: float = 0.0, most
     middle = f"{x(0):.1f}"
     zero = f'<line x1="{middle}" x2="{middle}" y1="1" y2="13" stroke="var(--sfl-soft)"/>' if least < 0 < most else ""
     return Html(
-        f'<svg width="{width}" height="14" role="img" aria-label="{value:.1f}, from {low:.1f} to {high:.1f}">'
+        # with a view box, notebooks that narrow it scale it instead of cutting it off
+        f'<svg width="{width}" height="14" viewBox="0 0 {width} 14" role="img" '
+        f'aria-label="{value:.1f}, from {low:.1f} to {high:.1f}">'
         f'<line x1="4" x2="{width - 4}" y1="7" y2="7" stroke="var(--sfl-line)" stroke-width="2"/>{zero}'
         f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="7" y2="7" stroke="var(--sfl-bar)" stroke-width="4"/>'
         f'<circle cx="{x(value):.1f}" cy="7" r="4" fill="var(--sfl-bar)"/></svg>'

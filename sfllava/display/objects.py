@@ -148,6 +148,7 @@ def shares(values: Mapping[str, float]) -> Html:
 def _share_bar(share: float) -> str:
     width = 120 * min(max(share, 0.0), 1.0)
     return (
-        '<svg width="120" height="10" role="img"><rect width="120" height="10" rx="2" fill="var(--sfl-fill)"/>'
+        '<svg width="120" height="10" viewBox="0 0 120 10" role="img">'
+        '<rect width="120" height="10" rx="2" fill="var(--sfl-fill)"/>'
         f'<rect width="{width:.1f}" height="10" rx="2" fill="var(--sfl-bar)"/></svg>'
     )

@@ -22,6 +22,7 @@ def test_tables_show_intervals_and_stay_tables(results):
     assert found["accuracy"].tolist() == [75.0, 25.0] and isinstance(found, pd.DataFrame)
     html = found._repr_html_()
     assert html.count("<svg") == 2 and "a&lt;b&gt;" in html and "<b>" not in html and "75.0" in html
+    assert html.count('viewBox="0 0 120 14"') == 2, "a notebook that narrows a bar must not cut off its end"
     assert "<svg" not in found.round(1)._repr_html_(), "what is computed from it is a plain table"
     differences = results.sfl.compare()
     assert differences["points"].tolist() == [50.0] and "[" in (html := differences._repr_html_()) and "<svg" in html
